@@ -1,0 +1,71 @@
+"""Benchmarks: what our samplers take, beside the stock pipelines and the papers' figures.
+
+Suites: `keyframes` (Captain Cinema on the Flux class) and `video` (SmartDirector on the Wan class).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..story.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..models.studio import Studio
+
+__all__ = ["SUITES", "print_table", "run"]
+
+SUITES = ("keyframes", "video")
+
+Row = dict[str, Any]
+
+
+def run(suite: str, studio: Studio | None = None) -> list[Row]:
+    """Run a suite.
+
+    Args:
+        suite: `keyframes` or `video`.
+        studio: whose models to time; None makes random ones of the pocket studio's architecture. FLOPs are always those
+            of the full-size public models.
+
+    Returns:
+        Rows `{"what", "ours", "reference", "ratio"}`; `what` names the quantity, its unit and the reference, and
+        `ratio` is ours / reference.
+
+    Raises:
+        InputError: no such suite.
+    """
+    if suite not in SUITES:
+        raise InputError("suite", f"must be one of {', '.join(SUITES)}", suite, "choose one of them")
+    # Imported here, so that the command can list the suites without loading torch.
+    if suite == "keyframes":
+        from .keyframes import run_keyframes
+
+        return run_keyframes(studio)
+    from .video import run_video
+
+    return run_video(studio)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", console: Console | None = None) -> None:
+    """Print rows of `run` as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", show_lines=False)
+    table.add_column("what", overflow="fold")
+    for name in ("ours", "reference", "ratio"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(str(row["what"]), *(_number(row[name]) for name in ("ours", "reference")), f"{row['ratio']:.3f}")
+    (console or Console()).print(table)
+
+
+def _number(value: float) -> str:
+    """Four significant digits, without an exponent for the sizes that occur here."""
+    if value == 0 or 1e-3 <= abs(value) < 1e6:
+        digits = 4 if abs(value) < 1 else max(0, 4 - len(str(int(abs(value)))))
+        return f"{value:,.{digits}f}"
+    return f"{value:.3g}"

@@ -1,0 +1,63 @@
+"""Fair comparison of two calls in one run: interleaved time, and the exact peak of allocated memory."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from itertools import accumulate
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+__all__ = ["Call", "peak_bytes", "seconds"]
+
+Call = Callable[[], object]
+
+
+def seconds(calls: Mapping[str, Call], repeats: int = 5, warmup: int = 1) -> dict[str, float]:
+    """Return the median wall-clock seconds of each call.
+
+    The calls take turns, and every second round runs backwards, so that a slow phase of the machine, a warm cache or
+    the clock's drift meets all of them alike.
+    """
+    for _ in range(warmup):
+        for call in calls.values():
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats):
+        for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
+            _wait()
+            start = time.perf_counter()
+            calls[name]()
+            _wait()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def peak_bytes(call: Call, device: torch.device | str = "cpu") -> int:
+    """Return the peak of tensor memory that `call` allocates on top of what was there before, in bytes.
+
+    On CUDA from the allocator's own statistics, on the CPU from the profiler's record of every allocation: exact and
+    repeatable, where the resident size of a process is neither.
+    """
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        call()
+    results = profiler.profiler.kineto_results if profiler.profiler is not None else None
+    events = [] if results is None else [event for event in results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(accumulate((event.nbytes() for event in events), initial=0))
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

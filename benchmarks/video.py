@@ -1,0 +1,131 @@
+"""Video: our sampler against the stock diffusers pipeline at equal tokens, and what keyframes cost at full size."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+from torch import Tensor
+
+from ..models.cost import WAN, wan_cost
+from ..models.pocket import configs
+from ..models.vae import VideoVAE
+from ..models.wan.headless import DirectorWan
+from ..sampling.flow import flow_sigmas
+from ..sampling.video import denoise, plan_video, sample_video
+from ..story.timeline import Timeline
+from .measure import Call, peak_bytes, seconds
+
+if TYPE_CHECKING:
+    from ..models.studio import Studio
+
+__all__ = ["run_video"]
+
+FPS, SECONDS, KEYED_SECONDS = 8, 3.125, 2.125
+KEYFRAMES = (0.0, 1.0, 2.0)
+SIZE = (80, 160)
+STEPS, SHIFT, TEXT = 8, 5.0, 64
+
+Row = dict[str, Any]
+
+
+def run_video(studio: Studio | None = None, repeats: int = 9) -> list[Row]:
+    """Compare with WanPipeline on one set of weights, and count FLOPs of Wan 2.2 with keyframes.
+
+    Args:
+        studio: whose video model to time; None makes a random one of the pocket studio's architecture.
+        repeats: timed rounds.
+
+    Returns:
+        Rows of what, ours, reference, ratio. Two comparisons: without keyframes, where both sides compute the same;
+        and with three keyframes, where ours has a timestep per latent frame and pins the given latents.
+    """
+    model, vae = _random_models() if studio is None else (studio.video, studio.video_vae)
+    pipeline = _stock(model)
+    device = model.device
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randn(1, TEXT, model.config.text_dim, generator=generator).to(device, model.dtype)
+    free = Timeline.plan(FPS, SECONDS, ())
+    keyed = Timeline.plan(FPS, KEYED_SECONDS, KEYFRAMES)
+
+    def stock(latents: int) -> Tensor:
+        out = pipeline(
+            prompt_embeds=text,
+            height=SIZE[0],
+            width=SIZE[1],
+            num_frames=4 * (latents - 1) + 1,
+            num_inference_steps=STEPS,
+            guidance_scale=1.0,
+            generator=torch.Generator().manual_seed(0),
+            output_type="latent",
+            return_dict=False,
+        )
+        return out[0]
+
+    def ours_free() -> Tensor:
+        seed = torch.Generator().manual_seed(0)
+        return sample_video(model, vae, text, free, size=SIZE, steps=STEPS, shift=SHIFT, generator=seed)
+
+    multiple = vae.image_size_multiple
+    shape = (1, vae.latent_channels, len(KEYFRAMES), SIZE[0] // multiple, SIZE[1] // multiple)
+    given = torch.randn(shape, generator=generator).to(device)
+    plan, sigmas = plan_video(keyed), flow_sigmas(STEPS, SHIFT)
+
+    def ours_keyed() -> Tensor:
+        return denoise(model, text, plan, given, sigmas, generator=torch.Generator().manual_seed(0))
+
+    rows: list[Row] = []
+    for name, ours, latents in (
+        ("no keyframes", ours_free, free.latents),
+        (f"{len(KEYFRAMES)} keyframes", ours_keyed, keyed.latents),
+    ):
+        label = f"{name}, {latents} latent frames, {STEPS} steps; reference: WanPipeline at equal tokens"
+        calls: dict[str, Call] = {"ours": ours, "stock": functools.partial(stock, latents)}
+        taken = seconds(calls, repeats)
+        rows.append(_row(f"seconds, {label}", taken["ours"], taken["stock"]))
+        peaks = {key: peak_bytes(call, device) / 2**20 for key, call in calls.items()}
+        rows.append(_row(f"peak MiB above the weights, {label}", peaks["ours"], peaks["stock"]))
+    return rows + _flops_rows()
+
+
+def _flops_rows() -> list[Row]:
+    """Count what keyframes add to a step of Wan 2.2 A14B at 480×832 and 81 frames: one latent frame per chunk."""
+    config = WAN["wan2.2-t2v-a14b"]
+    reference = wan_cost(config, (21, 60, 104)).flops / 1e12
+    rows = []
+    for count in (1, 2, 3, 5):
+        timeline = Timeline.plan(16, 81 / 16, [5.0 * k / count for k in range(count)])
+        cost = wan_cost(config, (timeline.latents, 60, 104), timesteps=timeline.latents)
+        what = f"TFLOP a step, Wan 2.2 A14B, {timeline.frames} frames at 480×832, {count} keyframes; reference: none"
+        rows.append(_row(what, cost.flops / 1e12, reference))
+    return rows
+
+
+def _random_models() -> tuple[DirectorWan, VideoVAE]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return DirectorWan(**configs.VIDEO).eval(), VideoVAE(AutoencoderKLWan(**configs.VAE))
+
+
+def _stock(model: DirectorWan) -> WanPipeline:
+    """Return the stock pipeline around the stock class on the same weights, shared and not copied."""
+    with torch.device("meta"):
+        transformer = WanTransformer3DModel.from_config(model.config)
+    transformer.load_state_dict(model.state_dict(), assign=True)
+    # The rotary tables are no part of the state.
+    config = model.config
+    rope = WanRotaryPosEmbed(config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
+    transformer.rope = rope.to(model.device)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
+    pipeline = WanPipeline(
+        tokenizer=None, text_encoder=None, vae=None, scheduler=scheduler, transformer=transformer.eval()
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _row(what: str, ours: float, reference: float) -> Row:
+    return {"what": what, "ours": ours, "reference": reference, "ratio": ours / reference}

@@ -1,0 +1,156 @@
+"""The `anchorshot` command: `film`, `evaluate`, `bench` and `train`.
+
+Exit codes: 0 done, 2 bad input (exactly one line on stderr), 130 interrupted, 1 anything else. Nothing heavy is
+imported before a command has its arguments, so `--help` and a typo answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+from .. import __version__
+from ..story.errors import InputError
+
+__all__ = ["main"]
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    _quiet_libraries()
+    try:
+        options = _parser().parse_args(arguments)
+        import_module(f".{options.module}", __name__).run(options)
+        sys.stdout.flush()
+        return DONE
+    except InputError as error:
+        print(f"anchorshot: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt as stop:
+        print(f"anchorshot: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as stop:  # argparse, after --help or a usage error
+        return int(stop.code or 0)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        traceback.print_exc()
+        print(f"anchorshot: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        return FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    """A usage error is one line; argparse would print the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(BAD_INPUT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="anchorshot", description="A storyboard in, a multi-shot film out.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"anchorshot {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _film(commands)
+    _evaluate(commands)
+    _bench(commands)
+    _train(commands)
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, module: str, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    command.set_defaults(module=module)
+    return command
+
+
+def _film(commands: argparse._SubParsersAction) -> None:
+    film = _command(commands, "film", "film", "Render a storyboard: keyframes, a video of every shot, the joined film.")
+    film.add_argument("story", metavar="STORY", type=Path, help="storyboard (YAML, JSON, CSV or text)")
+    _studio(film)
+    film.add_argument("--out", metavar="DIR", type=Path, help="folder of the film (default: output/<name of STORY>)")
+    film.add_argument("--shots", metavar="IDS", help="render only these shots, e.g. s02,s04-s06")
+    film.add_argument("--resume", action="store_true", help="go on with what DIR holds; make only what is missing")
+    film.add_argument("--redo", metavar="IDS", help="a new take of these shots, the others stay (implies --resume)")
+    film.add_argument(
+        "--dependents", action="store_true", help="with --redo: also remake the later shots that remember these"
+    )
+    _device(film)
+    _json(film, "write the summary here, too")
+
+
+def _evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = _command(commands, "evaluate", "suites", "Measure a studio on stories it has never seen.")
+    evaluate.add_argument("suite", metavar="SUITE", help="keyframes or video")
+    _studio(evaluate)
+    evaluate.add_argument(
+        "--seed", metavar="N", type=_whole(0, 2**63 - 1), default=0, help="which held-out stories (default: 0)"
+    )
+    evaluate.add_argument(
+        "--stories", metavar="N", type=_whole(1, 100_000), default=16, help="how many stories (default: 16)"
+    )
+    evaluate.add_argument(
+        "--shots", metavar="N", type=_whole(1, 100_000), default=8, help="shots in each story (default: 8)"
+    )
+    _device(evaluate)
+    _json(evaluate, "write the rows here")
+    evaluate.set_defaults(action="evaluate")
+
+
+def _bench(commands: argparse._SubParsersAction) -> None:
+    bench = _command(commands, "bench", "suites", "Compare speed, memory and FLOPs with the stock implementations.")
+    bench.add_argument("suite", metavar="SUITE", help="keyframes or video")
+    _studio(bench)
+    _device(bench)
+    _json(bench, "write the rows here")
+    bench.set_defaults(action="bench")
+
+
+def _train(commands: argparse._SubParsersAction) -> None:
+    train = _command(commands, "train", "train", "Train a model of the pocket studio from nothing.")
+    train.add_argument("recipe", metavar="RECIPE", help="which model to train")
+    train.add_argument("--out", metavar="DIR", type=Path, help="where checkpoints and curves go")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR")
+    _device(train)
+
+
+def _studio(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--studio", default="pocket", help="name or YAML file of a studio (default: pocket)")
+
+
+def _device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps … (default: the fastest there is)")
+
+
+def _json(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument("--json", metavar="FILE", type=Path, help=text)
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """A whole number in a range, refused in words that people understand."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {low} to {high}, got {text!r}")
+        return int(text)
+
+    return read
+
+
+def _quiet_libraries() -> None:
+    """Keep notes of the libraries off stderr, where our one line must stand alone; problems reach us as exceptions."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")

@@ -1,0 +1,122 @@
+"""What every command shares: the device, the JSON file, tables and progress on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from ..story.errors import InputError
+from ..story.files import write_atomic
+
+__all__ = ["StageProgress", "check_json_path", "console", "pick_device", "print_rows", "write_json"]
+
+console = Console(highlight=False)
+
+
+class StageProgress:
+    """One bar per stage with the time left; without a terminal, one line per finished thing instead."""
+
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> StageProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bars.stop()
+
+    def update(self, stage: str, done: float, total: float, note: str = "") -> None:
+        """Set how much of `stage` is done; the stage's clock starts with its first update."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
+        self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        console.print(Text(line), soft_wrap=True)
+
+
+def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of a suite as a table; figures keep three places."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        numeric = any(isinstance(row.get(name), int | float) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(_cell(row.get(name)) for name in columns))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) >= 1e5 else f"{value:.3f}"
+    return str(value)
+
+
+def pick_device(name: str) -> str:
+    """`auto` → the fastest device there is; anything else is checked.
+
+    Raises:
+        InputError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError("--device", "must be a device of this machine", name, f"use cpu ({reason})") from None
+    return name
+
+
+def check_json_path(path: Path | None) -> None:
+    """Refuse a file that cannot be written before hours of work end in it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError("--json", "must be a file, not a folder", str(path), "add a file name")
+    for parent in path.absolute().parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise InputError("--json", "must lie in a folder", str(path), f"{parent} is a file")
+            return
+
+
+def write_json(path: Path | None, data: Any) -> None:
+    """Write `data` as JSON if a file was asked for."""
+    if path is not None:
+        write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")

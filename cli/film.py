@@ -1,0 +1,73 @@
+"""`anchorshot film`: a storyboard in, a film out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ..story.errors import InputError
+from ..story.storyboard import load_storyboard
+from .console import StageProgress, check_json_path, console, pick_device, write_json
+
+__all__ = ["run"]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Render the film and show what was made."""
+    check_json_path(options.json)
+    if options.dependents and not options.redo:
+        raise InputError("--dependents", "goes with --redo", "no --redo", "add e.g. --redo s03")
+    story = load_storyboard(options.story)
+    out = options.out if options.out is not None else Path("output") / options.story.stem
+    story.subset(options.shots)
+    # Only a sound storyboard is worth the seconds that the model libraries take to import.
+    from ..models.studio import load_studio
+    from ..pipelines.film import make_film
+
+    studio = load_studio(options.studio, device=pick_device(options.device))
+    try:
+        with StageProgress() as progress:
+            summary = make_film(
+                story,
+                studio,
+                out,
+                shots=options.shots,
+                resume=options.resume,
+                redo=options.redo,
+                dependents=options.dependents,
+                progress=progress.update,
+                say=progress.say,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what is finished stays; add --resume to go on in {out}") from None
+    write_json(options.json, summary)
+    _show(summary, out)
+
+
+def _show(summary: dict[str, Any], out: Path) -> None:
+    """The film's shots as a table, then where its files are."""
+    table = Table(title=f"{summary['title']} · {summary['seconds']:.2f} s", title_justify="left")
+    for name, side in (("shot", "left"), ("place", "left"), ("film time", "right"), ("keyframes", "left")):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    table.add_column("take", justify="right")
+    table.add_column("made in", justify="right")
+    for shot in summary["shots"]:
+        keys = [
+            f"{k['requested']:.2f} s"
+            if k["requested"] == k["snapped"]
+            else f"{k['requested']:.2f} → {k['snapped']:.2f} s"
+            for k in shot["keyframes"]
+        ]
+        span = f"{shot['start']:.2f} – {shot['start'] + shot['seconds']:.2f} s"
+        made = "kept" if shot["kept"] else f"{shot['render_seconds']:.1f} s"
+        table.add_row(shot["id"], shot["place"] or "–", span, ", ".join(keys), str(shot["take"]), made)
+    console.print(table)
+    for name in summary["files"]:
+        console.print(str(out / name), soft_wrap=True)
+
+
+def _times(requested: float, snapped: float) -> str:
+    return f"{snapped:.2f} s" if abs(requested - snapped) < 0.005 else f"{requested:.2f} → {snapped:.2f} s"

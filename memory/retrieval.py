@@ -1,0 +1,85 @@
+"""Which earlier frames a new frame remembers: semantic retrieval and recency.
+
+Source: Captain Cinema §3.2 "Semantic-Oriented Context Conditioning Beyond Temporal Distance" and Fig. 5, where CLIP
+text-to-image recalls more of the important history than T5 text-to-text; STAGE §4.1 ranks the same way.
+
+Pure functions on embeddings: any encoder will do. Each returns frame indices, best first; frames that score the same
+come most recent first, because a film's near past is the safer guess.
+
+Names mean nothing to CLIP: embed a query in which every `<Name>` is replaced by the character's description.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..story.errors import InputError
+
+__all__ = ["TIE", "mean_pool", "rank_clip", "rank_recency", "rank_text", "similarity"]
+
+TIE = 1e-5
+"""Cosine step below which two frames count as equally similar; one picture embedded in two batches differs by less."""
+
+
+def rank_clip(query_embed: Tensor, image_embeds: Tensor) -> list[int]:
+    """Rank earlier frames by CLIP text-to-image similarity (default retrieval; Captain Cinema §3.2, Fig. 5).
+
+    Args:
+        query_embed: `[D]` or `[1, D]`, CLIP text embedding of the next shot's query.
+        image_embeds: `[N, D]`, CLIP image embeddings of the earlier frames in time order. Need not be unit length.
+
+    Returns:
+        Indices 0…N−1, best first; ties most recent first.
+
+    Raises:
+        InputError: shapes do not match, or a value is not finite.
+    """
+    return _rank(similarity(query_embed, image_embeds))
+
+
+def rank_text(query_embed: Tensor, caption_embeds: Tensor) -> list[int]:
+    """Rank earlier frames by text-to-text similarity of captions (Captain Cinema §3.2: T5; see `mean_pool`).
+
+    Shapes, result and errors as in `rank_clip`, with one caption embedding in place of each image embedding.
+    """
+    return _rank(similarity(query_embed, caption_embeds))
+
+
+def rank_recency(n: int) -> list[int]:
+    """Rank `n` earlier frames by time alone, the most recent first: n−1, …, 0."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise InputError("n", "must be a whole number of at least 0", n, "give the number of earlier frames")
+    return list(range(n - 1, -1, -1))
+
+
+def similarity(query_embed: Tensor, embeds: Tensor) -> Tensor:
+    """Return the cosine similarity `[N]` (fp32) of a query `[D]` with `[N, D]` embeddings.
+
+    Raises:
+        InputError: shapes do not match, or a value is not finite.
+    """
+    query = query_embed[0] if query_embed.ndim == 2 and query_embed.shape[0] == 1 else query_embed
+    if query.ndim != 1:
+        raise InputError("query_embed", "must be [D] or [1, D]", tuple(query_embed.shape), "pass one query")
+    if embeds.ndim != 2 or embeds.shape[1] != query.shape[0]:
+        rule = f"must be [N, {query.shape[0]}]"
+        raise InputError("embeds", rule, tuple(embeds.shape), "use one encoder for the query and the frames")
+    for field, value in (("query_embed", query), ("embeds", embeds)):
+        if not torch.isfinite(value).all():
+            raise InputError(field, "must be finite", "NaN or infinity", "check the encoder's input and precision")
+    return F.normalize(embeds.float(), dim=-1) @ F.normalize(query.float().to(embeds.device), dim=-1)
+
+
+def mean_pool(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Pool T5 token embeddings `[B, T, D]` to caption embeddings `[B, D]`, over the tokens `mask` `[B, T]` keeps."""
+    if mask is None:
+        return tokens.float().mean(1)
+    weight = mask.to(device=tokens.device, dtype=torch.float32).unsqueeze(-1)
+    return (tokens.float() * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+
+
+def _rank(scores: Tensor) -> list[int]:
+    steps = torch.round(scores.double() / TIE).tolist()
+    return sorted(range(len(steps)), key=lambda i: (-steps[i], -i))

@@ -1,0 +1,157 @@
+"""Public checkpoint names ↔ diffusers / transformers names, and model arguments from shapes.
+
+One map serves loading, saving and LoRA export. Public names are those of the published files and of ComfyUI:
+Black Forest Labs' for Flux, the original ones for Wan and its VAEs, transformers' own for T5 and UMT5.
+
+Kinds: `flux`, `wan`, `wan_vae`, `t5`, `umt5`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from ...story.errors import InputError
+from . import flux, t5, wan, wan_vae
+from .shapes import count_blocks
+from .table import Entry, StateDict, Table, split_rows, swap_halves
+
+__all__ = ["KINDS", "Entry", "StateDict", "Table", "detect_kind", "from_public", "infer_config", "is_public",
+           "lora_table", "split_rows", "strip_prefix", "swap_halves", "to_public"]
+
+
+class _Kind(NamedTuple):
+    to_public: Callable[[Mapping[str, torch.Tensor]], StateDict]
+    from_public: Callable[[Mapping[str, torch.Tensor]], StateDict]
+    infer_config: Callable[[Mapping[str, torch.Tensor]], dict[str, Any]]
+    public_marks: tuple[str, ...]  # a public file of this kind holds these tensors …
+    ours_marks: tuple[str, ...]  # … and a diffusers / transformers state dict these
+    prefixes: tuple[str, ...]  # where an all-in-one checkpoint keeps this part
+
+
+_UNET = ("model.diffusion_model.", "diffusion_model.")
+_MAPS = {
+    "flux": _Kind(flux.to_public, flux.from_public, flux.infer_config,
+                  ("img_in.weight", "double_blocks.0.img_attn.qkv.weight"),
+                  ("x_embedder.weight", "transformer_blocks.0.attn.add_q_proj.weight"), _UNET),
+    "wan": _Kind(wan.to_public, wan.from_public, wan.infer_config,
+                 ("patch_embedding.weight", "blocks.0.self_attn.q.weight", "head.modulation"),
+                 ("patch_embedding.weight", "blocks.0.attn1.to_q.weight"), _UNET),
+    "wan_vae": _Kind(wan_vae.to_public, wan_vae.from_public, wan_vae.infer_config,
+                     ("encoder.conv1.weight", "decoder.middle.0.residual.0.gamma"),
+                     ("encoder.conv_in.weight", "decoder.mid_block.resnets.0.norm1.gamma"),
+                     ("vae.", "first_stage_model.")),
+    "umt5": _Kind(t5.to_public, t5.from_public, t5.infer_config,
+                  ("encoder.block.0.layer.0.SelfAttention.q.weight",
+                   "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"), (),
+                  ("text_encoders.umt5xxl.transformer.",)),
+    "t5": _Kind(t5.to_public, t5.from_public, t5.infer_config,
+                ("encoder.block.0.layer.0.SelfAttention.q.weight",), (), ("text_encoders.t5xxl.transformer.",)),
+}
+KINDS = tuple(sorted(_MAPS))
+
+
+def to_public(kind: str, state_dict: Mapping[str, torch.Tensor]) -> StateDict:
+    """A diffusers / transformers state dict in public names (fused where the public format fuses).
+
+    Args:
+        kind: one of KINDS.
+        state_dict: the whole model's tensors; the widths and the depth are read from them.
+
+    Raises:
+        InputError: unknown kind, or a tensor that such a model does not have.
+    """
+    return _kind(kind).to_public(state_dict)
+
+
+def from_public(
+    kind: str, state_dict: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None = None
+) -> StateDict:
+    """The exact inverse of `to_public`; a checkpoint prefix (`model.diffusion_model.` …) is taken off first.
+
+    Args:
+        kind: one of KINDS.
+        state_dict: tensors under public names.
+        config: the model's arguments; only checked against the tensors' depth where given.
+
+    Raises:
+        InputError: unknown kind, a tensor that such a model does not have, or a config of another depth.
+    """
+    out = _kind(kind).from_public(strip_prefix(kind, state_dict))
+    layers = (config or {}).get("num_layers")
+    stacks = {"flux": "transformer_blocks.", "wan": "blocks.", "t5": "encoder.block.", "umt5": "encoder.block."}
+    if layers is not None and kind in stacks:
+        seen = count_blocks(out, stacks[kind])
+        if seen != layers:
+            raise InputError("config.num_layers", "the config must describe the file's own depth", layers,
+                             f"the file has {seen} blocks; give the config that belongs to it")
+    return out
+
+
+def infer_config(
+    kind: str, state_dict: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Model arguments: the file metadata's `config` (JSON) if there is one, else read from names and shapes.
+
+    Args:
+        kind: one of KINDS.
+        state_dict: tensors under public names (only shapes are read, so meta tensors will do).
+        metadata: the safetensors header's metadata.
+
+    Raises:
+        InputError: the metadata's config is no JSON object, or the shapes leave an argument open.
+    """
+    entry = _kind(kind)
+    if metadata and "config" in metadata:
+        try:
+            config = json.loads(metadata["config"])
+        except json.JSONDecodeError:
+            config = None
+        if not isinstance(config, dict):
+            raise InputError("metadata.config", "must be a JSON object with the model's arguments", metadata["config"],
+                             "export the file again, or give the config explicitly")
+        return config
+    return entry.infer_config(strip_prefix(kind, state_dict))
+
+
+def detect_kind(keys: Collection[str]) -> str | None:
+    """Which kind of model a set of tensor names belongs to (public or diffusers names, prefix or not), or None."""
+    names = set(keys)
+    for kind, entry in _MAPS.items():
+        for prefix in ("", *entry.prefixes):
+            if all(prefix + mark in names for mark in entry.public_marks):
+                return kind
+        if entry.ours_marks and all(mark in names for mark in entry.ours_marks):
+            return kind
+    return None
+
+
+def is_public(kind: str, keys: Collection[str]) -> bool:
+    """Whether these are the public names of `kind` rather than diffusers' (T5's are both)."""
+    entry, names = _kind(kind), set(keys)
+    return any(all(prefix + mark in names for mark in entry.public_marks) for prefix in ("", *entry.prefixes))
+
+
+def strip_prefix(kind: str, state_dict: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    """The part of a checkpoint that belongs to `kind`: with a known prefix, only the tensors under it, without it."""
+    for prefix in _kind(kind).prefixes:
+        if any(k.startswith(prefix) for k in state_dict):
+            return {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
+    return state_dict
+
+
+def lora_table(kind: str) -> Table:
+    """The module table of a kind that LoRA files exist for (`flux`, `wan`)."""
+    tables = {"flux": flux.TABLE, "wan": wan.TABLE}
+    if kind not in tables:
+        raise InputError("kind", f"LoRA files are read for {' and '.join(sorted(tables))}", kind, "choose one of them")
+    return tables[kind]
+
+
+def _kind(kind: str) -> _Kind:
+    if kind not in _MAPS:
+        raise InputError("kind", f"must be one of {', '.join(KINDS)}", kind, "choose a supported kind of model")
+    return _MAPS[kind]

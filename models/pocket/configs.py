@@ -1,0 +1,74 @@
+"""The pocket family's architectures: tiny members of the public model classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: AutoencoderKLWan, Wan 2.2 residual class with pixel patches of 2: 8× in space, 4× in time, 16 channels.
+VAE: dict[str, Any] = {
+    "base_dim": 16,
+    "decoder_base_dim": 24,
+    "z_dim": 16,
+    "dim_mult": [1, 2, 2],
+    "num_res_blocks": 1,
+    "attn_scales": [],
+    "temperal_downsample": [True, True],
+    "is_residual": True,
+    "in_channels": 12,
+    "out_channels": 12,
+    "patch_size": 2,
+    "scale_factor_temporal": 4,
+    "scale_factor_spatial": 8,
+    "latents_mean": [0.0] * 16,
+    "latents_std": [1.0] * 16,
+}
+
+#: FluxTransformer2DModel: 2 double-stream and 6 single-stream blocks, 160 wide; 2×2 latent patches.
+KEYFRAME: dict[str, Any] = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 2,
+    "num_single_layers": 6,
+    "attention_head_dim": 40,
+    "num_attention_heads": 4,
+    "joint_attention_dim": 128,
+    "pooled_projection_dim": 32,
+    "guidance_embeds": False,
+    "axes_dims_rope": [8, 16, 16],
+}
+
+#: WanTransformer3DModel: 5 blocks, 160 wide, patches of 1×2×2.
+VIDEO: dict[str, Any] = {
+    "patch_size": [1, 2, 2],
+    "num_attention_heads": 4,
+    "attention_head_dim": 40,
+    "in_channels": 16,
+    "out_channels": 16,
+    "text_dim": 128,
+    "freq_dim": 128,
+    "ffn_dim": 480,
+    "num_layers": 5,
+    "cross_attn_norm": True,
+    "qk_norm": "rms_norm_across_heads",
+    "rope_max_seq_len": 256,
+}
+
+#: T5EncoderModel; the vocabulary size comes from the tokenizer.
+T5: dict[str, Any] = {
+    "d_model": 128,
+    "d_kv": 32,
+    "num_heads": 4,
+    "num_layers": 2,
+    "d_ff": 256,
+    "feed_forward_proj": "gated-gelu",
+    "dropout_rate": 0.0,
+    "is_encoder_decoder": False,
+    "use_cache": False,
+}
+
+#: open_clip.CLIP with the standard tokenizer's vocabulary.
+CLIP: dict[str, Any] = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 96, "patch_size": 12, "width": 96, "layers": 3, "head_width": 32, "mlp_ratio": 3.0},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}

@@ -1,0 +1,336 @@
+"""Prompts to conditioning: T5 (Flux) and UMT5 (Wan) token states and CLIP's pooled state, at the captions' real lengths.
+
+Captain Cinema's context grows with every pair, so captions enter at their real length with a mask (§3.2): padded to
+512, their text would cost more than the compressed images. The published pipelines pad, each in its own way; `pad_to`
+does as they do.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import open_clip
+import torch
+from accelerate import init_empty_weights
+from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
+from torch import Tensor, nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    PreTrainedModel,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
+
+from ..story.errors import InputError
+from ..story.names import find_names
+from . import keymaps
+from .checkpoint import FP8, PathLike, dequantise, fill, read_checkpoint, read_config
+from .keymaps.shapes import count_blocks, need
+from .loading import Offload, check_kind
+from .tokenizer import TextTokenizer, listed_names, load_tokenizer
+
+__all__ = ["ClipTextPooler", "Pooler", "TextCond", "TextEncoder", "alias_names", "load_text"]
+
+logger = logging.getLogger(__name__)
+
+Pooler = Callable[[Sequence[str]], Tensor]
+"""Texts → [B, P]: `ClipScorer.pooled` or a `ClipTextPooler`."""
+
+_TAG = re.compile(r"<([^<>]*)>")
+_CLASSES: dict[str, tuple[Any, Any]] = {"t5": (T5Config, T5EncoderModel), "umt5": (UMT5Config, UMT5EncoderModel)}
+# T5 turns its input to the type of `wo` before calling it, which would round activations to fp8.
+_KEEP = ("norm", "shared", "embed_tokens", "relative_attention_bias", r"\.wo$")
+
+
+@dataclass
+class TextCond:
+    """Conditioning of B texts.
+
+    Attributes:
+        tokens: [B, T, D] fp32; rows past a text's length are zero.
+        mask: [B, T] bool, true where a model may look.
+        pooled: [B, P] fp32, or None without a pooling text model.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    pooled: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of tokens of each text."""
+        return self.mask.sum(1).tolist()
+
+    def rows(self) -> list[TextCond]:
+        """Each text on its own, [1, t, D] at its own length."""
+        pooled = [None] * len(self) if self.pooled is None else list(self.pooled.split(1))
+        return [TextCond(self.tokens[i : i + 1, :n], self.mask[i : i + 1, :n], pooled[i])
+                for i, n in enumerate(self.lengths)]
+
+    def to(self, device: torch.device | str) -> TextCond:
+        """The same conditioning on another device."""
+        pooled = None if self.pooled is None else self.pooled.to(device)
+        return TextCond(self.tokens.to(device), self.mask.to(device), pooled)
+
+
+class TextEncoder:
+    """A T5 or UMT5 encoder with its tokenizer, and for Flux a pooling CLIP text model.
+
+    Args:
+        model: a real T5EncoderModel or UMT5EncoderModel.
+        tokenizer: its tokenizer.
+        pooler: texts → [B, P]; None where the backbone takes no pooled text (Wan).
+        max_length: longer texts are cut, with a warning in the log (512 in the published pipelines).
+        pad_to: None keeps real lengths; a number pads to it as the published pipeline of the class does (see `encode`).
+        names: character names in its vocabulary; a public encoder reads any name and has none.
+        device: where results lie; None takes the model's.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: TextTokenizer,
+        pooler: Pooler | None = None,
+        *,
+        max_length: int = 512,
+        pad_to: int | None = None,
+        names: Sequence[str] | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.pooler = pooler
+        self.max_length = max_length
+        self.pad_to = pad_to
+        self.names = list(tokenizer.names if names is None else names)
+        self.device = torch.device(device) if device is not None else model.device
+
+    @property
+    def dim(self) -> int:
+        """Width D of the token states."""
+        return int(self.model.config.d_model)
+
+    def alias(self, prompts: Sequence[str]) -> list[str]:
+        """`alias_names` with this encoder's names; a public encoder, which reads any name, leaves prompts as they are.
+
+        Give all captions of a film at once, so that a name is the same throughout.
+        """
+        return alias_names(prompts, self.names) if self.names else list(prompts)
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str], pad_to: int | None = None, batch: int = 16) -> TextCond:
+        """Encode texts.
+
+        Args:
+            texts: B prompts.
+            pad_to: overrides the encoder's own. With padding, T5 is run on the padded ids without a mask and all
+                positions are seen (FluxPipeline); UMT5 is masked and its padding is zeros that are seen (WanPipeline).
+            batch: texts that go through the model at once.
+
+        Returns:
+            TextCond with T the longest text's length, or `pad_to`.
+
+        Raises:
+            InputError: no text, or something that is not a list of strings.
+        """
+        if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
+            raise InputError("texts", "must be a list of at least one string", texts, "give prompts in a list")
+        pad_to = self.pad_to if pad_to is None else pad_to
+        limit = min(self.max_length, pad_to or self.max_length)
+        ids = [self._cut(row, limit, text) for row, text in zip(self.tokenizer.ids(texts), texts, strict=True)]
+        length = pad_to or max(map(len, ids))
+        seen_padding = pad_to is not None and self.model.config.model_type != "umt5"
+        tokens = torch.zeros(len(ids), length, self.dim, device=self.device)
+        mask = torch.zeros(len(ids), length, dtype=torch.bool, device=self.device)
+        # Texts of like length together: the attention inside is padded to the longest of a batch.
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            width = length if seen_padding else max(len(ids[i]) for i in rows)
+            padded = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in rows], device=self.device)
+            real = torch.tensor([[j < len(ids[i]) for j in range(width)] for i in rows], device=self.device)
+            attention = None if seen_padding else real.long()
+            states = self.model(input_ids=padded, attention_mask=attention).last_hidden_state.to(self.device).float()
+            tokens[rows, :width] = states if seen_padding else states * real[..., None]
+            mask[rows, :width] = real
+        if pad_to is not None:
+            mask[:] = True
+        pooled = None if self.pooler is None else self.pooler(texts).to(self.device).float()
+        return TextCond(tokens, mask, pooled)
+
+    def _cut(self, ids: list[int], limit: int, text: str) -> list[int]:
+        if len(ids) <= limit:
+            return ids
+        logger.warning("prompt cut to %d of its %d tokens: %.60s…", limit, len(ids), text)
+        return [*ids[: limit - 1], ids[-1]]
+
+
+class ClipTextPooler:
+    """A transformers CLIPTextModel (ComfyUI's clip_l.safetensors) with CLIP's own tokenizer: texts → [B, P] fp32."""
+
+    def __init__(self, model: CLIPTextModel) -> None:
+        self.model = model.eval()
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=model.config.max_position_embeddings)
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Pooled state of the end token, [B, P]; text past 77 tokens is cut, as CLIP does."""
+        ids = self.tokenizer(list(texts)).to(self.model.device)
+        return self.model(input_ids=ids).pooler_output.float()
+
+    @classmethod
+    def load(
+        cls,
+        path: PathLike,
+        config: Mapping[str, Any] | PathLike | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> ClipTextPooler:
+        """Load a CLIP text model in transformers names, with or without a prefix or a projection.
+
+        Raises:
+            InputError: another kind of file, or broken weights.
+        """
+        checkpoint = read_checkpoint(path, "clip")
+        names = {re.sub(r"^.*?text_model\.", "", k): v for k, v in dequantise(checkpoint, dtype).items()}
+        state = {k: v for k, v in names.items() if k.startswith(("embeddings.", "encoder.", "final_layer_norm."))
+                 and not k.endswith("position_ids")}
+        if "embeddings.token_embedding.weight" not in state:
+            seen = next(iter(checkpoint.state), "nothing")
+            raise InputError(checkpoint.name, "file must hold a CLIP text model in transformers names", seen,
+                             "give clip_l.safetensors")
+        arguments = read_config(config) or checkpoint.config or _clip_config(state)
+        model = _build(CLIPTextConfig, CLIPTextModel, arguments)
+        return cls(fill(model, state, source=checkpoint.name, dtype=dtype, device=device))
+
+
+def _clip_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    vocabulary, width = need(state, "embeddings.token_embedding.weight").shape
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": need(state, "encoder.layers.0.mlp.fc1.weight").shape[0],
+        "num_hidden_layers": count_blocks(state, "encoder.layers."),
+        "num_attention_heads": max(1, width // 64),  # every published CLIP text model has heads of 64
+        "max_position_embeddings": need(state, "embeddings.position_embedding.weight").shape[0],
+        "hidden_act": "quick_gelu" if width == 768 else "gelu",  # OpenAI's ViT-L, the one that Flux was trained with
+        "eos_token_id": vocabulary - 1,
+    }
+
+
+def load_text(
+    kind: str,
+    path: PathLike,
+    tokenizer: PathLike | None = None,
+    config: Mapping[str, Any] | PathLike | None = None,
+    pooler: Pooler | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    fp8: bool = False,
+    offload: Offload | None = None,
+    max_length: int = 512,
+    pad_to: int | None = None,
+) -> TextEncoder:
+    """Load a text encoder from a ComfyUI-format file or a transformers folder.
+
+    Args:
+        kind: `t5` or `umt5`.
+        path: the weights.
+        tokenizer: tokenizer.json, spiece.model or their folder; None takes what the weight file carries, or lies
+            beside a folder's weights.
+        config: the model's arguments; None takes the folder's, the file metadata's, or reads them from shapes.
+        pooler: pools prompts for Flux.
+        dtype: what the model computes in; T5's sensitive layers stay fp32 under fp16.
+        device: where the model computes.
+        fp8: keep linear weights in fp8 and cast each layer when it is used.
+        offload: move single layers to `device` only while they are used.
+        max_length, pad_to: see `TextEncoder`.
+
+    Raises:
+        InputError: a file of another kind, broken weights, or no tokenizer.
+    """
+    if kind not in _CLASSES:
+        raise InputError("kind", "must be t5 or umt5", kind, "choose one of them")
+    checkpoint = read_checkpoint(path)
+    raw = checkpoint.state
+    own = keymaps.strip_prefix(kind, dequantise(checkpoint, dtype))
+    if tokenizer is None and checkpoint.config is not None:
+        tokenizer = path
+    words = load_tokenizer(tokenizer, raw, checkpoint.metadata, checkpoint.name)
+    checkpoint.state = dict(own)
+    check_kind(kind, checkpoint)
+    arguments = read_config(config) or checkpoint.config or keymaps.infer_config(kind, own, checkpoint.metadata)
+    arguments = {"vocab_size": need(own, "shared.weight", "encoder.embed_tokens.weight").shape[0], **arguments}
+    state = keymaps.from_public(kind, own, arguments)
+    del own, raw
+    checkpoint.state = {}
+    config_class, model_class = _CLASSES[kind]
+    model = _build(config_class, model_class, arguments)
+    kept: set[str] = set()
+    if fp8 and any(t.dtype == torch.float8_e4m3fn for t in state.values()):
+        skeleton = _build(config_class, model_class, arguments).to(dtype)
+        _cast_fp8(skeleton, dtype)
+        kept = {name for name, parameter in skeleton.named_parameters() if parameter.dtype in FP8}
+    waiting = torch.device("cpu") if offload else torch.device(device)
+    fill(model, state, source=checkpoint.name, dtype=dtype, device=waiting, keep_fp8=kept,
+         fp32=("wo",) if dtype == torch.float16 else ())
+    if fp8:
+        _cast_fp8(model, dtype)
+    if offload:
+        apply_group_offloading(model, torch.device(device), offload_type="leaf_level",
+                               use_stream=torch.device(device).type == "cuda")
+    names = listed_names(checkpoint.metadata, words)
+    return TextEncoder(model, words, pooler, max_length=max_length, pad_to=pad_to, names=names, device=device)
+
+
+def alias_names(prompts: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Replace every `<Name>` that is not in `names` by one that is, the same one throughout.
+
+    A small encoder reads only the names in its vocabulary. Names that it knows stay; the others get the first names
+    that no prompt uses, in order of first mention. Give all captions of a film at once.
+
+    Args:
+        prompts: captions in film order.
+        names: the names in the encoder's vocabulary, in order.
+
+    Raises:
+        InputError: more characters than names.
+    """
+    mentioned = list(dict.fromkeys(name for prompt in prompts for name in find_names(prompt)))
+    free = (name for name in names if name not in mentioned)
+    alias: dict[str, str] = {}
+    for name in mentioned:
+        if name in names:
+            continue
+        substitute = next(free, None)
+        if substitute is None:
+            raise InputError("characters", f"this text encoder can tell {len(names)} characters apart", len(mentioned),
+                             "use fewer characters, or a studio with a public text encoder")
+        alias[name] = substitute
+    return [_TAG.sub(lambda m: f"<{alias.get(m[1].strip(), m[1].strip())}>", prompt) for prompt in prompts]
+
+
+def _build(config_class: Any, model_class: Any, arguments: Mapping[str, Any]) -> Any:
+    """A transformers model without weights."""
+    own = {k: v for k, v in arguments.items() if k not in ("architectures", "model_type", "torch_dtype", "dtype")
+           and not k.startswith("_") and k != "transformers_version"}
+    try:
+        with init_empty_weights():
+            return model_class(config_class(**own))
+    except Exception as error:  # transformers checks configs with errors of many classes
+        raise InputError("config", f"must describe a {model_class.__name__}", str(error),
+                         "give the config that belongs to the file") from error
+
+
+def _cast_fp8(model: nn.Module, dtype: torch.dtype) -> None:
+    apply_layerwise_casting(model, torch.float8_e4m3fn, dtype, skip_modules_pattern=_KEEP)

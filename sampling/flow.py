@@ -1,0 +1,85 @@
+"""Flow matching: the noise schedule and the solver every sampler here uses.
+
+z_t = (1 − t)·data + t·noise and v = noise − data (SmartDirector §3.1), with t falling from 1 to 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..story.errors import InputError
+
+__all__ = ["Callback", "Step", "Velocity", "dynamic_shift", "euler", "flow_sigmas"]
+
+Velocity = Callable[[Tensor, float], Tensor]
+"""A function (x, t) → v: `x` any shape, t in 0…1, v of x's shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a callback sees after a solver step."""
+
+    index: int
+    """Number of this step, 0 … steps − 1."""
+    steps: int
+    """How many steps there are."""
+    t: float
+    """Noise level at which the model was asked, 1 … 0."""
+    x: Tensor
+    """State after this step."""
+    x0: Tensor
+    """The data the model foresees, x_t − t·v: good for a preview."""
+
+
+Callback = Callable[[Step], None]
+"""Called after every step. To cancel, raise: no solver keeps state of its own, so nothing is left half done."""
+
+
+def flow_sigmas(steps: int, shift: float = 1.0) -> Tensor:
+    """Noise levels t_0 = 1 … t_steps = 0, `[steps + 1]` fp32 on the CPU.
+
+    `shift` s bends the even grid towards high noise: t ← s·t / (1 + (s − 1)·t). 1 leaves it even; Wan uses 3 (480p) to
+    5 (720p), Flux `dynamic_shift`.
+
+    Raises:
+        InputError: `steps` is below 1, or `shift` is not a positive number.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InputError("steps", "must be a whole number of at least 1", steps, "use 20 to 50")
+    if not (math.isfinite(shift) and shift > 0):
+        raise InputError("shift", "must be a positive number", shift, "use 1 (even steps) to 12")
+    t = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    return (shift * t / (1 + (shift - 1) * t)).float()
+
+
+def dynamic_shift(
+    tokens: int, *, base_tokens: int = 256, max_tokens: int = 4096, base_mu: float = 0.5, max_mu: float = 1.15
+) -> float:
+    """FLUX.1's shift for ONE image of `tokens` latent tokens: exp(μ), μ linear in the token count.
+
+    Count the tokens of a single frame, never of a packed sequence of frames: the shift answers to how much
+    detail one image has, and a long context must not push its frames towards high noise.
+    """
+    slope = (max_mu - base_mu) / (max_tokens - base_tokens)
+    return math.exp(base_mu + slope * (tokens - base_tokens))
+
+
+def euler(velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
+    """Follow dx/dt = v(x, t) along `sigmas` with Euler steps; deterministic.
+
+    `x` stays in the dtype it comes in: give fp32, or bf16 rounding eats the small last steps. Wherever the velocity is
+    exactly 0, x keeps its value to the last bit; keyframes are pinned that way.
+    """
+    levels = sigmas.tolist()
+    for i, (t, t_next) in enumerate(pairwise(levels)):
+        v = velocity(x, t)
+        x, x0 = x + (t_next - t) * v, x - t * v
+        if callback is not None:
+            callback(Step(i, len(levels) - 1, t, x, x0))
+    return x

@@ -1,0 +1,306 @@
+"""Video from keyframes: SmartDirector's Director-Gen (§3.2), its extension of clips, and its two ablation variants.
+
+One call covers any keyframes at any times: none, the first frame, the last, middle ones, several, or the first frame
+of every shot with a tiled caption (Captain Cinema §3.3); the timeline says where they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
+from torch import Tensor
+
+from ..models.vae import VideoVAE
+from ..models.wan.headless import DirectorWan
+from ..models.wan.layout import frame_timesteps, pad_text
+from ..story.errors import InputError
+from ..story.timeline import Timeline
+from .flow import Callback, euler, flow_sigmas
+from .video_plan import (
+    Method,
+    VideoPlan,
+    decode_video,
+    encode_keyframes,
+    plan_extension,
+    plan_video,
+)
+
+if TYPE_CHECKING:
+    from ..models.text import TextCond
+
+__all__ = [
+    "Experts",
+    "Method",
+    "VideoPlan",
+    "decode_video",
+    "denoise",
+    "encode_keyframes",
+    "extend_video",
+    "plan_extension",
+    "plan_video",
+    "sample_video",
+    "tile_captions",
+]
+
+
+class Experts(NamedTuple):
+    """Wan 2.2 A14B's two models: `high` denoises while t ≥ `boundary`, `low` the rest (0.875 for text-to-video)."""
+
+    high: DirectorWan
+    low: DirectorWan
+    boundary: float = 0.875
+
+
+@torch.no_grad()
+def denoise(
+    model: DirectorWan | Experts,
+    text: Tensor,
+    plan: VideoPlan,
+    given: Tensor,
+    sigmas: Tensor,
+    *,
+    negative: Tensor | None = None,
+    guidance: float | tuple[float, float] = 1.0,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Fill in the latents that are not given (SmartDirector §3.2).
+
+    Given latents are clean, have timestep 0 and never move; all others start as noise at t. Every frame attends to
+    every other, and MC-RoPE keeps time flowing across chunk boundaries.
+
+    Args:
+        model: the velocity network, or Wan 2.2's two experts.
+        text: `[B, T, D]`; `negative` the same for classifier-free guidance at scale `guidance` (high, low).
+        plan: layout of the F latent frames.
+        given: `[B, C, K, h, w]`, the latents at `plan.pinned`.
+        sigmas: noise levels from `flow_sigmas`.
+        generator: on the CPU, so that a seed gives the same noise on any device.
+        callback: sees every step; its `x0` is a preview in latents. Raise in it to cancel.
+
+    Returns:
+        `[B, C, F, h, w]` fp32.
+    """
+    experts = model if isinstance(model, Experts) else Experts(model, model, 0.0)
+    w_high, w_low = guidance if isinstance(guidance, tuple) else (guidance, guidance)
+    rows, channels, _, h, w = given.shape
+    device = get_module_execution_device(experts.high)
+    z = randn_tensor((rows, channels, plan.latents, h, w), generator, device, torch.float32)
+    z[:, :, plan.pinned] = given.to(z)
+    u = plan.rope_index
+    text, negative = text.to(device), None if negative is None else negative.to(device)
+
+    def velocity(z: Tensor, t: float) -> Tensor:
+        v_theta, scale = (experts.high, w_high) if t >= experts.boundary else (experts.low, w_low)
+        t_i = frame_timesteps(torch.full((rows,), t, device=device), plan.pinned, plan.latents)
+        v = v_theta.forward_chunks(z, t_i, text, u)
+        if negative is not None and scale != 1:
+            v_empty = v_theta.forward_chunks(z, t_i, negative, u)
+            v = v_empty + scale * (v - v_empty)
+        v[:, :, plan.pinned] = 0  # a given latent keeps every bit, whatever the network says about it
+        return v
+
+    return euler(velocity, z, sigmas, callback)
+
+
+def sample_video(
+    model: DirectorWan | Experts,
+    vae: VideoVAE,
+    text: TextCond | Tensor,
+    timeline: Timeline,
+    keyframes: Tensor | Sequence[Tensor] = (),
+    *,
+    method: Method = "multi_chunk",
+    steps: int = 30,
+    shift: float = 5.0,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    negative: TextCond | Tensor | None = None,
+    guidance: float | tuple[float, float] = 1.0,
+    text_length: int | None = None,
+    size: tuple[int, int] | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Sample a shot, or several shots at once, through its keyframes; deterministic by seed.
+
+    Args:
+        model: `DirectorWan`, or Wan 2.2's two as `Experts`.
+        vae: the video VAE that the model was trained on.
+        text: prompt of the whole video, `[B, T, D]`; one row serves a batch. For several shots: `tile_captions`.
+        timeline: length, chunks and times of the keyframes.
+        keyframes: one image per keyframe of the timeline, in order: `[K, 3, H, W]`, a list of `[3, H, W]`, or
+            `[B, K, 3, H, W]` for a batch of videos; fp32 in 0…1. The video takes their size.
+        method: `multi_chunk`, or one of the ablation's variants, see `plan_video`.
+        steps: Euler steps. shift: see `flow_sigmas`.
+        negative, guidance: classifier-free guidance v∅ + w·(v − v∅); one w, or (high, low) for two experts. w = 1
+            needs no negative text and costs half.
+        text_length: fill the text up with zeros to this many tokens (512 for the published Wan models).
+        size: (height, width) in pixels, needed only when there are no keyframes.
+
+    Returns:
+        Latents `[B, C, F, h, w]` fp32; `decode_video(vae, latents, plan_video(timeline, method))` turns them into
+        exactly `timeline.frames` frames, each keyframe on its snapped frame.
+
+    Raises:
+        InputError: images, sizes, times, channels or text that do not fit together.
+    """
+    plan = plan_video(timeline, method)
+    images = _images(keyframes, len(timeline.keyframes), size)
+    _check_fit(model, vae, images.shape[-2:])
+    given = encode_keyframes(vae, images, plan) if plan.pinned else _nothing_given(vae, images)
+    tokens, empty, given = _texts(text, negative, guidance, text_length, given)
+    return denoise(
+        model,
+        tokens,
+        plan,
+        given,
+        flow_sigmas(steps, shift),
+        negative=empty,
+        guidance=guidance,
+        generator=generator,
+        callback=callback,
+    )
+
+
+def extend_video(
+    model: DirectorWan | Experts,
+    vae: VideoVAE,
+    text: TextCond | Tensor,
+    clip: Tensor,
+    timeline: Timeline,
+    keyframes: Tensor | Sequence[Tensor] = (),
+    *,
+    context_frames: int | None = None,
+    steps: int = 30,
+    shift: float = 5.0,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    negative: TextCond | Tensor | None = None,
+    guidance: float | tuple[float, float] = 1.0,
+    text_length: int | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """Go on from a given clip, which is clean context as a whole (SmartDirector §1, Fig. 2).
+
+    Args:
+        clip: `[T, 3, H, W]` or `[B, T, 3, H, W]` in 0…1.
+        timeline: of the new part; its clock starts at the clip's last frame, see `plan_extension`.
+        keyframes: one image per keyframe of the timeline, in the clip's size.
+        context_frames: look back at most this many frames; None at the whole clip.
+
+    The other arguments and errors are those of `sample_video`.
+
+    Returns:
+        Latents `[B, C, F, h, w]` of context and new part; `decode_video(vae, latents, plan_extension(clip_frames,
+        timeline, context_frames))` gives the new frames only.
+    """
+    clip = clip[None] if clip.ndim == 4 else clip
+    if clip.ndim != 5:
+        raise InputError("clip", "must have the shape [T, 3, H, W] or [B, T, 3, H, W]", list(clip.shape), "give frames")
+    plan = plan_extension(clip.shape[1], timeline, context_frames)
+    _check_fit(model, vae, clip.shape[-2:])
+    images = _images(keyframes, len(timeline.keyframes), (clip.shape[-2], clip.shape[-1]))
+    context = vae.encode_chunks(clip[:, -plan.first :], [plan.first])
+    new = _nothing_given(vae, images)
+    if timeline.keyframes:
+        new = encode_keyframes(vae, images, plan_video(timeline))
+    rows = max(len(context), len(new))
+    given = torch.cat([context.expand(rows, *context.shape[1:]), new.expand(rows, *new.shape[1:])], dim=2)
+    tokens, empty, given = _texts(text, negative, guidance, text_length, given)
+    return denoise(
+        model,
+        tokens,
+        plan,
+        given,
+        flow_sigmas(steps, shift),
+        negative=empty,
+        guidance=guidance,
+        generator=generator,
+        callback=callback,
+    )
+
+
+def tile_captions(captions: Sequence[str]) -> str:
+    """The tiled caption c_tiled of a video of several shots: every shot's caption, in order (Captain Cinema §3.3).
+
+    Raises:
+        InputError: no captions, or an empty one.
+    """
+    stripped = [" ".join(c.split()) for c in captions]
+    if not stripped or not all(stripped):
+        raise InputError("captions", "every shot needs a caption", list(captions), "write one per shot")
+    return " ".join(c if c[-1] in ".!?…" else f"{c}." for c in stripped)
+
+
+def _images(keyframes: Tensor | Sequence[Tensor], count: int, size: tuple[int, int] | None) -> Tensor:
+    """Keyframes as `[B, K, 3, H, W]`."""
+    if not isinstance(keyframes, Tensor):
+        shapes = {tuple(image.shape) for image in keyframes}
+        if len(shapes) > 1:
+            raise InputError("keyframes", "must all have one size", sorted(shapes), "resize them to the video's size")
+        keyframes = torch.stack(list(keyframes)) if keyframes else torch.zeros(0)
+    if keyframes.numel():
+        images = keyframes[None] if keyframes.ndim == 4 else keyframes
+        if images.ndim != 5:
+            fix = "give [K, 3, H, W] or [B, K, 3, H, W]"
+            raise InputError("keyframes", "must be images", list(keyframes.shape), fix)
+    elif size is not None:
+        images = torch.zeros(1, 0, 3, *size)
+    else:
+        images = torch.zeros(1, 0, 3, 1, 1)
+    if images.shape[1] != count:
+        fix = "give one image per keyframe of the timeline"
+        raise InputError("keyframes", f"must be {count} images", images.shape[1], fix)
+    if not count and size is None:
+        raise InputError("size", "is needed for a video without keyframes", size, "give (height, width) in pixels")
+    if size is not None and tuple(images.shape[-2:]) != tuple(size):
+        raise InputError("keyframes", f"must have the size {size[1]}x{size[0]}", _size(images), "resize them")
+    return images
+
+
+def _check_fit(model: DirectorWan | Experts, vae: VideoVAE, size: torch.Size) -> None:
+    """Refuse what would fail deep inside the network, or not fail and mean nothing."""
+    for network in model[:2] if isinstance(model, Experts) else (model,):
+        config = network.config
+        if config.in_channels != vae.latent_channels or config.out_channels != vae.latent_channels:
+            fix = "use a text-to-video model and the VAE it was trained on"
+            rule = f"must take and give the VAE's {vae.latent_channels} channels"
+            raise InputError("model", rule, f"{config.in_channels} in, {config.out_channels} out", fix)
+        _, ph, pw = config.patch_size
+        for name, pixels, multiple in zip(("height", "width"), size, (ph, pw), strict=True):
+            multiple *= vae.image_size_multiple
+            if pixels % multiple or not pixels:
+                fix = f"use {max(1, round(pixels / multiple)) * multiple}"
+                raise InputError(f"size.{name}", f"must divide by {multiple}", pixels, fix)
+
+
+def _nothing_given(vae: VideoVAE, images: Tensor) -> Tensor:
+    m = vae.image_size_multiple
+    return torch.zeros(len(images), vae.latent_channels, 0, images.shape[-2] // m, images.shape[-1] // m)
+
+
+def _texts(
+    text: TextCond | Tensor,
+    negative: TextCond | Tensor | None,
+    guidance: float | tuple[float, float],
+    length: int | None,
+    given: Tensor,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Both texts, padded, and the given latents, all with as many rows as the batch has."""
+    if negative is None and any(w != 1 for w in (guidance if isinstance(guidance, tuple) else (guidance,))):
+        raise InputError("negative", "is needed when guidance is not 1", None, "give an empty prompt's text")
+    conds = [c for c in (text, negative) if c is not None]
+    tokens = [pad_text(c, None, length) if isinstance(c, Tensor) else pad_text(c.tokens, c.mask, length) for c in conds]
+    rows = max(len(given), *(len(c) for c in tokens))
+    for name, x in zip(("text", "negative"), tokens, strict=False):
+        if len(x) not in (1, rows):
+            raise InputError(name, f"must have 1 or {rows} rows", len(x), "give one prompt per video")
+    if len(given) not in (1, rows):
+        raise InputError("keyframes", f"must be of 1 or {rows} videos", len(given), "give one video per prompt")
+    out = [c.to(given.device).expand(rows, *c.shape[1:]) for c in tokens]
+    return out[0], out[1] if negative is not None else None, given.expand(rows, *given.shape[1:])
+
+
+def _size(x: Tensor) -> str:
+    return f"{x.shape[-1]}x{x.shape[-2]}"

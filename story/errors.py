@@ -1,0 +1,68 @@
+"""The one error that bad input raises."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "closest", "show_value"]
+
+_SHOWN = 80
+
+
+def _printable(text: str) -> str:
+    """Escape what could break a line or drive a terminal; field names come from the user's file too."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def show_value(value: object, limit: int = _SHOWN) -> str:
+    """Return `value` as one short line: control characters escaped, long values cut, None shown as ``nothing``."""
+    if value is None:
+        return "nothing"
+    try:
+        # reprlib looks only at the first few items, so a list that contains itself a million times stays cheap.
+        text = value if isinstance(value, str) else reprlib.repr(value)
+    except Exception:  # a broken __repr__ must not hide the real error
+        text = f"<{type(value).__name__}>"
+    text = _printable(text[: 4 * limit])
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return f'"{text}"' if isinstance(value, str) else text
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    Args:
+        field: where the value stands, e.g. ``shots[2].seconds`` or ``story.yaml line 4, column 7``.
+        rule: what must hold, e.g. ``must be greater than 0``.
+        value: the value seen; shown shortened, on one line.
+        fix: what to do about it.
+        where: the file and line, when known, e.g. ``story.yaml line 12``.
+
+    ``str(error)`` is always ONE line: ``field: rule (got value); fix``, after ``where, `` when that is known. The
+    command line prints it to stderr and exits with code 2.
+    """
+
+    def __init__(self, field: str, rule: str, value: object, fix: str, where: str = "") -> None:
+        super().__init__(field, rule, value, fix, where)
+        self.field = field
+        self.rule = rule
+        self.value = value
+        self.fix = fix
+        self.where = where
+
+    def __str__(self) -> str:
+        place = f"{self.where}, {self.field}" if self.where else self.field
+        return _printable(" ".join(f"{place}: {self.rule} (got {show_value(self.value)}); {self.fix}".split()))
+
+
+def closest(word: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the one of `known` that `word` most likely meant (case does not count), or None.
+
+    `cutoff` is the least similarity, 0…1 (difflib's ratio).
+    """
+    by_lower = {k.lower(): k for k in reversed(list(known))}
+    match = difflib.get_close_matches(str(word)[:_SHOWN].lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[match[0]] if match else None

@@ -1,0 +1,315 @@
+"""The storyboard: a film as people write it down, checked hard before anything is rendered.
+
+Read one with `load_storyboard`; check plain data with `Storyboard.parse`. Both raise `InputError` for anything wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from .errors import InputError, closest
+from .load import StoryData, read_story, read_story_text
+from .names import Character, check_tags, expand_names, find_names, introduce_names
+from .shot import Camera, Id, Keyframe, Shot, Strict, clean_text
+from .timeline import MAX_FPS, MIN_FPS, frame_rate, plain_fps
+from .validation import Lines, to_input_error
+
+__all__ = [
+    "Camera", "Caption", "Character", "Keyframe", "Shot", "Storyboard", "expand_names", "load_storyboard",
+    "parse_storyboard",
+]  # fmt: skip
+
+MAX_SHOTS = 1000
+MAX_NAMED = 200
+MIN_SIDE, MAX_SIDE, SIDE_STEP = 32, 4096, 16
+MAX_PIXELS = 4096 * 2304
+_PREPOSITIONS = {
+    "aboard", "above", "across", "along", "among", "around", "at", "before", "behind", "below", "beneath", "beside",
+    "between", "beyond", "by", "in", "inside", "near", "on", "outside", "over", "under", "underneath", "within",
+}  # fmt: skip
+
+Title = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(clean_text)]
+Name = Annotated[str, Field(pattern=r"^[^\s<>:]([^<>:]{0,38}[^\s<>:])?$"), BeforeValidator(clean_text)]
+Description = Annotated[str, Field(min_length=1, max_length=400), BeforeValidator(clean_text)]
+Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE, multiple_of=SIDE_STEP)]
+Fps = Annotated[float, Field(ge=MIN_FPS, le=MAX_FPS), AfterValidator(lambda fps: plain_fps(frame_rate(fps)))]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What the models are told about one shot.
+
+    Attributes:
+        prompt: for generation: ``<Name>`` tags, each described at the film's first mention only.
+        query: for retrieval: descriptions in the place of the tags.
+        names: characters of this shot, in order of first mention.
+    """
+
+    prompt: str
+    query: str
+    names: tuple[str, ...]
+
+
+class Storyboard(Strict):
+    """A film: its cast, its places and its shots in order."""
+
+    title: Title = Field(default="Untitled", examples=["Two friends"])
+    fps: Fps = Field(default=8, description="Frames per second. The pocket studio is trained at 8.", examples=[8])
+    size: Annotated[tuple[Side, Side], Field(strict=False)] = Field(
+        default=(160, 80),
+        description="[width, height] in pixels, multiples of 16. The pocket studio is trained at [160, 80].",
+        examples=[[160, 80]],
+    )
+    characters: dict[Name, Description] = Field(
+        default_factory=dict,
+        max_length=MAX_NAMED,
+        description="Name: looks. A prompt tags the name as <Name>; the first mention in the film carries the looks.",
+        examples=[{"Mira": "a yellow square with a crown"}],
+        json_schema_extra={"additionalProperties": False},
+    )
+    places: dict[Id, Description] = Field(
+        default_factory=dict,
+        max_length=MAX_NAMED,
+        description='Key: words that follow "in", e.g. "the desert", or words with their preposition, "on the moon".',
+        examples=[{"dunes": "the desert"}],
+        json_schema_extra={"additionalProperties": False},
+    )
+    shots: list[Shot] = Field(
+        min_length=1,
+        max_length=MAX_SHOTS,
+        description="In film order.",
+        examples=[[{"id": "s01", "scene": "<Mira> waves on the left."}]],
+    )
+
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @classmethod
+    def parse(
+        cls, data: object, *, folder: str | os.PathLike[str] | None = None, lines: Lines | None = None, source: str = ""
+    ) -> Storyboard:
+        """Check plain data (as read from YAML or JSON) and return the storyboard.
+
+        Args:
+            data: a mapping with the fields of this class.
+            folder: where keyframe images lie. Without it images are checked by their words only, and
+                `image_path` cannot be used.
+            lines, source: lines and name of the file, for errors.
+
+        Raises:
+            InputError: the first thing wrong: field, rule, value and fix.
+        """
+        if not isinstance(data, Mapping):
+            seen = None if data is None else f"a {type(data).__name__}"
+            rule = "must be a mapping with title, characters, places and shots"
+            raise InputError("storyboard", rule, seen, "start the file with `title: …` and `shots:`", source)
+        try:
+            board = cls.model_validate(dict(data), context={"folder": folder})
+        except ValidationError as error:
+            raise to_input_error(error, _model_at, lines or {}, source) from None
+        board._folder = None if folder is None else Path(folder)
+        return board
+
+    @model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> Storyboard:
+        width, height = self.size
+        if width * height > MAX_PIXELS:
+            rule = f"must have at most {MAX_PIXELS} pixels"
+            raise InputError("size", rule, f"{width} × {height}", "use e.g. [1280, 640] and upscale the film")
+        for kind, texts in (("characters", self.characters), ("places", self.places)):
+            for key, text in texts.items():
+                if "<" in text or ">" in text:
+                    raise InputError(f"{kind}.{key}", "must be plain words without < or >", text, "remove the tag")
+        seen: dict[str, int] = {}
+        folder = (info.context or {}).get("folder")
+        for i, shot in enumerate(self.shots):
+            where = f"shots[{i}]"
+            # Case does not count: the ids become file names, and some file systems fold case.
+            if (first := seen.setdefault(shot.id.lower(), i)) != i:
+                rule = f"must be unique, but shots[{first}] has it too"
+                raise InputError(f"{where}.id", rule, shot.id, "give every shot its own id")
+            if shot.place is not None and shot.place not in self.places:
+                raise InputError(f"{where}.place", "is not in places", shot.place, self._place_fix(shot.place))
+            check_tags(shot.scene, self.characters, f"{where}.scene")
+            check_tags(shot.action, self.characters, f"{where}.action")
+            shot.timeline(self.fps, where)
+            for k, keyframe in enumerate(shot.keyframes):
+                if keyframe.image is not None and folder is not None:
+                    _resolve_image(Path(folder), keyframe.image, f"{where}.keyframes[{k}].image")
+        return self
+
+    def _place_fix(self, place: str) -> str:
+        near = closest(place, self.places)
+        if near:
+            return f"did you mean `{near}`?"
+        known = ", ".join(list(self.places)[:8])
+        return f'add `{place}: "the …"` under places' + (f" or use one of {known}" if known else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types that `parse` reads back to an equal storyboard."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) in pixels, the order that algorithms use."""
+        return self.size[1], self.size[0]
+
+    @property
+    def rate(self) -> Fraction:
+        """Exact frames per second (24000/1001 for 23.976)."""
+        return frame_rate(self.fps)
+
+    @property
+    def cast(self) -> list[Character]:
+        """The characters, each with the ids of the shots that mention it."""
+        names = [set(find_names(f"{s.scene} {s.action}")) for s in self.shots]
+        return [
+            Character(name, text, tuple(s.id for s, found in zip(self.shots, names, strict=True) if name in found))
+            for name, text in self.characters.items()
+        ]
+
+    def captions(self) -> list[Caption]:
+        """One caption per shot, in film order.
+
+        The prompt is ``{scale}, {movement}, in {place}. {scene} {action}``, with the camera angle after the scale
+        unless it is eye level. The first mention of a name in the FILM carries its description (Captain Cinema,
+        Appendix B), so caption the whole film even when only some shots are rendered.
+        """
+        known: set[str] = set()
+        captions = []
+        for shot in self.shots:
+            camera = shot.camera
+            head: list[str] = [camera.scale, camera.movement]
+            if camera.angle != "eye level":
+                head.insert(1, camera.angle)
+            if shot.place is not None:
+                head.append(_locate(self.places[shot.place]))
+            body = " ".join(_sentence(text) for text in (shot.scene, shot.action) if text)
+            told = introduce_names(body, self.characters, known)
+            query = expand_names(body, self.characters)
+            opening = ", ".join(head)
+            captions.append(Caption(f"{opening}. {told}", f"{opening}. {query}", tuple(find_names(body))))
+        return captions
+
+    def subset(self, shots: str | None) -> list[int]:
+        """Positions (from 0, in film order) of the shots that a selection such as ``s02,s04-s06`` names.
+
+        None selects all. An id that itself holds a hyphen is taken as that id before it is read as a range.
+
+        Raises:
+            InputError: an empty selection, an unknown id, or a range that runs backwards.
+        """
+        if shots is None:
+            return list(range(len(self.shots)))
+        positions = {shot.id: i for i, shot in enumerate(self.shots)}
+        chosen: set[int] = set()
+        for part in (p.strip() for p in shots.split(",")):
+            if not part:
+                raise InputError("--shots", "must list shot ids", shots, "write e.g. s02,s04-s06")
+            chosen.update(_range(part, positions))
+        return sorted(chosen)
+
+    def image_path(self, keyframe: Keyframe) -> Path | None:
+        """Where the user's own picture for `keyframe` lies, or None if it is to be generated.
+
+        Raises:
+            InputError: the storyboard was made without a folder, or the picture is gone or leads out of the folder.
+        """
+        if keyframe.image is None:
+            return None
+        if self._folder is None:
+            fix = "load the storyboard from a file, or pass folder= to Storyboard.parse"
+            raise InputError("keyframe.image", "needs the storyboard's folder", keyframe.image, fix)
+        return _resolve_image(self._folder, keyframe.image, "keyframe.image")
+
+
+def load_storyboard(path: str | os.PathLike[str]) -> Storyboard:
+    """Read a storyboard: YAML or JSON, a CSV shot list, or a text file with one shot per paragraph.
+
+    Raises:
+        InputError: the file cannot be read, or anything in it is wrong.
+    """
+    return _from_data(read_story(path))
+
+
+def parse_storyboard(text: str, kind: str = "yaml", *, folder: str | os.PathLike[str] | None = None) -> Storyboard:
+    """The same from text in hand; `kind` is yaml, json, csv or txt.
+
+    Raises:
+        InputError: anything in it is wrong.
+    """
+    return _from_data(read_story_text(text, kind, folder=folder))
+
+
+def _from_data(story: StoryData) -> Storyboard:
+    return Storyboard.parse(story.data, folder=story.folder, lines=story.lines, source=story.source)
+
+
+def _model_at(location: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The model whose fields stand at `location` in a storyboard."""
+    shape = tuple(part for part in location if not isinstance(part, int))
+    models: dict[tuple[Any, ...], type[BaseModel]] = {
+        (): Storyboard, ("shots",): Shot, ("shots", "camera"): Camera, ("shots", "keyframes"): Keyframe,
+    }  # fmt: skip
+    return models.get(shape)
+
+
+def _resolve_image(folder: Path, image: str, field: str) -> Path:
+    """The picture's real path; it must exist and, with every link followed, lie inside `folder`."""
+    try:
+        root = folder.resolve()
+        path = (root / image).resolve()
+        inside, found = path.is_relative_to(root), path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a ring of links
+        raise InputError(field, "cannot be opened", image, f"check the path ({type(error).__name__})") from error
+    if not inside:
+        fix = "copy the picture into the folder instead of linking to it"
+        raise InputError(field, "must stay inside the storyboard's folder", image, fix)
+    if not found:
+        fix = "check the path; it starts at the storyboard's folder"
+        raise InputError(field, "is a picture that does not exist", image, fix)
+    return path
+
+
+def _sentence(text: str) -> str:
+    return text if text.rstrip("\"'”’)")[-1:] in tuple(".!?…") else f"{text}."
+
+
+def _locate(place: str) -> str:
+    """``the desert`` → ``in the desert``; ``on the moon`` stays."""
+    words = place.rstrip(". ")
+    return words if words.split(" ", 1)[0].lower() in _PREPOSITIONS else f"in {words}"
+
+
+def _range(part: str, positions: Mapping[str, int]) -> range:
+    if part in positions:
+        return range(positions[part], positions[part] + 1)
+    cuts = [i for i, c in enumerate(part) if c == "-"]
+    for cut in cuts:
+        first, last = part[:cut].strip(), part[cut + 1 :].strip()
+        if first in positions and last in positions:
+            if positions[first] > positions[last]:
+                raise InputError("--shots", "has a range that runs backwards", part, f"write {last}-{first}")
+            return range(positions[first], positions[last] + 1)
+    ends = [part]
+    if cuts:
+        first, last = part[: cuts[0]].strip(), part[cuts[0] + 1 :].strip()
+        ends = [e for e in (first, last) if e not in positions] or [part]
+    near = closest(ends[0], positions)
+    fix = f"did you mean {near}?" if near else f"the ids are {', '.join(list(positions)[:8])}"
+    raise InputError("--shots", "names a shot that does not exist", ends[0], fix)

@@ -1,0 +1,360 @@
+"""Times, and the grid that a causal video VAE puts them on (SmartDirector §3.2, Multi-Chunk VAE).
+
+A clip is cut into chunks at its keyframes. Each chunk is encoded on its own by a VAE that turns 4n+1 frames into n+1
+latents, so chunk lengths are 1, 5, 9, … and chunk k starts at a frame ≡ k (mod 4). A wished-for time therefore moves to
+the nearest frame of its chunk's grid, by at most 2 frames (the paper's bound, its Limitations); both times are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from .errors import InputError
+
+__all__ = ["GRID", "MAX_FPS", "MAX_FRAMES", "MIN_FPS", "Keyed", "Time", "Timeline", "frame_rate", "plain_fps"]
+
+GRID = 4
+"""Frames per latent after a chunk's first (the temporal stride of the Wan VAEs)."""
+MIN_FPS, MAX_FPS = 1, 120
+MAX_FRAMES = 4 * 1200 + 1
+"""Longest single shot, in frames: 200 s at 24 fps. Longer than any video model takes; guards memory, not taste."""
+
+# Times are exact fractions, so that the bound of 2 frames holds without a tolerance. This denominator resolves every
+# frame of every rate up to 120 fps, NTSC's 1000/1001 included, and 2 microseconds otherwise.
+_RESOLUTION = 240_000
+_LONGEST = 100 * 3600 - 1  # what a timecode of two-digit hours can write
+_NTSC = (24, 30, 48, 60, 120)
+
+
+def _number(value: object, name: str) -> Fraction:
+    if isinstance(value, bool) or not isinstance(value, int | float | Fraction):
+        raise InputError(name, "must be a number", value, "write a plain number such as 2.125")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(name, "must be a finite number", value, "write a plain number such as 2.125")
+    return Fraction(value)
+
+
+def frame_rate(fps: float | Fraction, name: str = "fps") -> Fraction:
+    """Return the exact rate in frames per second; 23.976, 29.97, 59.94, … become n·1000/1001.
+
+    Raises:
+        InputError: not a finite number, or outside `MIN_FPS`…`MAX_FPS`.
+    """
+    rate = _number(fps, name)
+    if not MIN_FPS <= rate <= MAX_FPS:
+        raise InputError(name, f"must be between {MIN_FPS} and {MAX_FPS}", fps, "use a usual rate such as 8, 16 or 24")
+    for nominal in _NTSC:
+        ntsc = Fraction(nominal * 1000, 1001)
+        # 29.97 is 30000/1001 rounded to two places; a rate that near to it was meant as it.
+        if abs(rate - ntsc) < Fraction(1, 200):
+            return ntsc
+    return rate.limit_denominator(1000)
+
+
+def plain_fps(rate: Fraction) -> int | float:
+    """Return `rate` as an int where it is one, else as a float: the form that files and printed lines show."""
+    return rate.numerator if rate.denominator == 1 else float(rate)
+
+
+@dataclass(frozen=True)
+class Time:
+    """A point in time or a duration at a frame rate; the only type that converts seconds, frames and timecode.
+
+    Build it with `from_seconds`, `from_frames` or `from_timecode`. Seconds are held as an exact fraction.
+
+    Attributes:
+        exact: seconds, ≥ 0.
+        rate: frames per second.
+    """
+
+    exact: Fraction
+    rate: Fraction
+
+    @classmethod
+    def from_seconds(cls, seconds: float | Fraction, fps: float | Fraction, name: str = "seconds") -> Time:
+        """A time in seconds. Raises InputError when it is not a finite number from 0 to 359999."""
+        exact = _number(seconds, name).limit_denominator(_RESOLUTION)
+        if not 0 <= exact <= _LONGEST:
+            raise InputError(name, f"must be between 0 and {_LONGEST} seconds", seconds, "use a time inside the shot")
+        return cls(exact, frame_rate(fps))
+
+    @classmethod
+    def from_frames(cls, frames: int, fps: float | Fraction) -> Time:
+        """The start of frame `frames` (counted from 0), or the duration of that many frames."""
+        if isinstance(frames, bool) or not isinstance(frames, int) or frames < 0:
+            raise InputError("frames", "must be a whole number from 0", frames, "count frames from 0")
+        rate = frame_rate(fps)
+        return cls(Fraction(frames) / rate, rate)
+
+    @classmethod
+    def from_timecode(cls, timecode: str, fps: float | Fraction, name: str = "timecode") -> Time:
+        """A non-drop-frame timecode ``HH:MM:SS:FF``. Raises InputError for any other form or a part out of range."""
+        rate = frame_rate(fps)
+        per_second = math.ceil(rate)
+        parts = timecode.strip().split(":")
+        fix = f"write HH:MM:SS:FF with MM and SS below 60 and FF below {per_second}, e.g. 00:00:02:01"
+        if len(parts) != 4 or not all(p.isascii() and p.isdigit() and len(p) <= 3 for p in parts):
+            raise InputError(name, "must be a timecode", timecode, fix)
+        hours, minutes, seconds, frames = map(int, parts)
+        if hours > 99 or minutes > 59 or seconds > 59 or frames >= per_second:
+            raise InputError(name, "has a part out of range", timecode, fix)
+        return cls.from_frames(((hours * 60 + minutes) * 60 + seconds) * per_second + frames, rate)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds as a float."""
+        return float(self.exact)
+
+    @property
+    def position(self) -> Fraction:
+        """Exact position in frames; whole when the time lies on a frame."""
+        return self.exact * self.rate
+
+    @property
+    def frame(self) -> int:
+        """The nearest frame, counted from 0 (halves go up)."""
+        return math.floor(self.position + Fraction(1, 2))
+
+    @property
+    def timecode(self) -> str:
+        """Non-drop-frame timecode ``HH:MM:SS:FF`` of the nearest frame."""
+        per_second = math.ceil(self.rate)
+        whole, frames = divmod(self.frame, per_second)
+        return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}:{frames:02d}"
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.3f} s"
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """One keyframe on the timeline.
+
+    Attributes:
+        requested: the time that was asked for.
+        snapped: the time it got, a whole frame.
+        frame: that frame, counted from 0; always the first of a chunk.
+    """
+
+    requested: Time
+    snapped: Time
+    frame: int
+
+    @classmethod
+    def at_frame(cls, requested: Time, frame: int) -> Keyed:
+        """A keyframe asked for at `requested` that lands on `frame`."""
+        return cls(requested, Time.from_frames(frame, requested.rate), frame)
+
+    @property
+    def error(self) -> Fraction:
+        """How far snapping moved it, in frames, exactly; at most 2 for a planned timeline."""
+        return abs(self.snapped.position - self.requested.position)
+
+
+def _snap(position: Fraction, chunk: int) -> int:
+    """The frame ≡ chunk (mod 4) nearest to `position`; halves go up.
+
+    Always up, because then two positions at least one frame apart can never land on one frame or change their order.
+    """
+    return GRID * math.floor((position - chunk) / GRID + Fraction(1, 2)) + chunk
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A shot's frames, cut into 4n+1 chunks at its keyframes (SmartDirector §3.2).
+
+    Attributes:
+        fps: frames per second, an int where it is whole; `rate` is the exact fraction.
+        chunks: frames in each chunk, every one ≡ 1 (mod 4).
+        keyframes: in order of time; each on the first frame of a chunk. A chunk may have none (the first chunk of a
+            shot whose first keyframe comes later).
+        requested: the length that was asked for; `length` is the one it got.
+    """
+
+    fps: float
+    chunks: list[int]
+    keyframes: list[Keyed] = field(default_factory=list)
+    requested: Time | None = None
+
+    def __post_init__(self) -> None:
+        rate = frame_rate(self.fps, "timeline.fps")
+        object.__setattr__(self, "fps", plain_fps(rate))
+        object.__setattr__(self, "chunks", list(self.chunks))
+        object.__setattr__(self, "keyframes", list(self.keyframes))
+        if not self.chunks:
+            raise InputError("timeline.chunks", "must hold at least one chunk", self.chunks, "give one length, e.g. 17")
+        for k, chunk in enumerate(self.chunks):
+            if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1 or chunk % GRID != 1:
+                raise InputError(f"timeline.chunks[{k}]", "must be 4n+1 frames", chunk, "use 1, 5, 9, 13, 17, …")
+        if self.frames > MAX_FRAMES:
+            raise InputError("timeline.chunks", f"must sum to at most {MAX_FRAMES}", self.frames, "split the shot")
+        if self.requested is None:
+            object.__setattr__(self, "requested", self.length)
+        starts = self.chunk_starts
+        for k, key in enumerate(self.keyframes):
+            if key.frame not in starts:
+                rule = f"must be the first frame of a chunk (chunks start at {starts})"
+                raise InputError(f"timeline.keyframes[{k}].frame", rule, key.frame, "cut the chunks at the keyframes")
+            if k and key.frame <= self.keyframes[k - 1].frame:
+                rule = f"must come after keyframe {k - 1} at frame {self.keyframes[k - 1].frame}"
+                raise InputError(f"timeline.keyframes[{k}].frame", rule, key.frame, "order keyframes by time")
+            if key.snapped != Time.from_frames(key.frame, rate):
+                rule = f"must be the time of frame {key.frame}"
+                raise InputError(f"timeline.keyframes[{k}].snapped", rule, str(key.snapped), "build it with at_frame")
+
+    @classmethod
+    def plan(
+        cls,
+        fps: float | Fraction,
+        seconds: float | Fraction | Time,
+        keyframe_times: Sequence[float | Fraction | Time] = (0.0,),
+        *,
+        where: str = "",
+        length_field: str = "seconds",
+    ) -> Timeline:
+        """Put a length and keyframe times on the grid; every one moves by at most 2 frames.
+
+        Args:
+            fps: frames per second.
+            seconds: length of the shot, greater than 0.
+            keyframe_times: seconds from the start of the shot, in order, at least one frame apart, at most the time of
+                the last frame. A first keyframe within 2 frames of the start becomes frame 0; a later one leaves the
+                frames before it as a chunk without a keyframe.
+            where: put before field names in errors, e.g. ``shots[2]``.
+            length_field: what the length is called in errors.
+
+        Raises:
+            InputError: a length or time out of range, out of order, or two keyframes less than a frame apart.
+        """
+        prefix = f"{where}." if where else ""
+        rate = frame_rate(fps, f"{prefix}fps")
+        length_name = f"{prefix}{length_field}"
+        asked = seconds if isinstance(seconds, Time) else Time.from_seconds(seconds, rate, length_name)
+        if asked.exact <= 0:
+            raise InputError(length_name, "must be greater than 0", seconds, "give the shot a length such as 2.125")
+        if asked.position > MAX_FRAMES:
+            longest = math.floor(MAX_FRAMES / rate)
+            rule = f"must be at most {MAX_FRAMES} frames ({longest} s at {plain_fps(rate)} fps)"
+            raise InputError(length_name, rule, asked.seconds, "split the shot in two")
+        end = max(asked.position, Fraction(1))
+        times: list[Time] = []
+        for k, wish in enumerate(keyframe_times):
+            name = f"{prefix}keyframes[{k}].at"
+            time = wish if isinstance(wish, Time) else Time.from_seconds(wish, rate, name)
+            if time.position > end - 1:
+                last = float((end - 1) / rate)
+                rule = f"must not lie beyond the shot's last frame at {last:.6g} s"
+                raise InputError(name, rule, time.seconds, f"use at most {last:.6g} or make the shot longer")
+            if times and time.position < times[-1].position + 1:
+                if time.position < times[-1].position:
+                    raise InputError(name, "must be in order of time", time.seconds, "sort the keyframes by `at`")
+                rule = f"must be at least one frame ({float(1 / rate):.6g} s) after the keyframe before it"
+                earliest = float(times[-1].exact + 1 / rate)
+                fix = f"both fall on frame {_snap_all(times)[-1]}: move it to {earliest:.6g} or remove it"
+                raise InputError(name, rule, time.seconds, fix)
+            times.append(time)
+        frames = _snap_all(times)
+        starts = frames if frames and frames[0] == 0 else [0, *frames]
+        bounds = [*starts, _snap(end, len(starts))]
+        chunks = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+        keyframes = [Keyed.at_frame(t, f) for t, f in zip(times, frames, strict=True)]
+        return cls(plain_fps(rate), chunks, keyframes, asked)
+
+    @property
+    def rate(self) -> Fraction:
+        """Exact frames per second."""
+        return frame_rate(self.fps)
+
+    @property
+    def frames(self) -> int:
+        """Frames in the whole shot."""
+        return sum(self.chunks)
+
+    @property
+    def length(self) -> Time:
+        """Duration of the shot on the grid."""
+        return Time.from_frames(self.frames, self.rate)
+
+    @property
+    def chunk_starts(self) -> list[int]:
+        """First frame of every chunk."""
+        return [sum(self.chunks[:k]) for k in range(len(self.chunks))]
+
+    @property
+    def latent_chunks(self) -> list[int]:
+        """Latents in every chunk: (n − 1) / 4 + 1 for n frames."""
+        return [(n - 1) // GRID + 1 for n in self.chunks]
+
+    @property
+    def latents(self) -> int:
+        """Latents in the whole shot."""
+        return sum(self.latent_chunks)
+
+    @property
+    def keyframe_frames(self) -> list[int]:
+        """Frame of every keyframe."""
+        return [k.frame for k in self.keyframes]
+
+    @property
+    def keyframe_latents(self) -> list[int]:
+        """Latent of every keyframe: the first of its chunk, which encodes that frame alone."""
+        counts = self.latent_chunks
+        first = {start: sum(counts[:k]) for k, start in enumerate(self.chunk_starts)}
+        return [first[f] for f in self.keyframe_frames]
+
+    def describe(self) -> str:
+        """One line for people: the length and every keyframe, asked for and snapped."""
+        asked = self.requested or self.length
+        text = f"{self.frames} frames at {self.fps:g} fps ({self.length}, asked {asked})"
+        keys = [f"{k.requested} → {k.snapped} (frame {k.frame})" for k in self.keyframes]
+        return f"{text}; keyframes {', '.join(keys)}" if keys else text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The timeline as plain JSON types; `from_json` reads it back to an equal timeline."""
+        return {
+            "fps": self.fps,
+            "requested": (self.requested or self.length).seconds,
+            "frames": self.frames,
+            "chunks": list(self.chunks),
+            "keyframes": [
+                {"requested": k.requested.seconds, "snapped": k.snapped.seconds, "frame": k.frame}
+                for k in self.keyframes
+            ],
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, data: str | Mapping[str, Any]) -> Timeline:
+        """Read what `to_json` or `to_dict` gave. Raises InputError when it is not such a timeline."""
+        fix = "pass what Timeline.to_json wrote"
+        try:
+            plain = json.loads(data) if isinstance(data, str) else data
+            rate = frame_rate(plain["fps"], "timeline.fps")
+            keyframes = [
+                Keyed.at_frame(Time.from_seconds(k["requested"], rate), k["frame"]) for k in plain["keyframes"]
+            ]
+            asked = Time.from_seconds(plain["requested"], rate)
+            timeline = cls(plain_fps(rate), plain["chunks"], keyframes, asked)
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError("timeline", f"is not a timeline ({type(error).__name__}: {error})", data, fix) from error
+        if timeline.frames != plain.get("frames", timeline.frames):
+            rule = f"must be the sum {timeline.frames} of the chunks"
+            raise InputError("timeline.frames", rule, plain["frames"], fix)
+        return timeline
+
+
+def _snap_all(times: Sequence[Time]) -> list[int]:
+    """Frames of keyframes that are in order and at least one frame apart."""
+    # A first keyframe within the bound belongs to frame 0: a one-frame chunk of nothing before it would serve nobody.
+    offset = 0 if times and times[0].position <= GRID // 2 else 1
+    return [0 if k + offset == 0 else _snap(t.position, k + offset) for k, t in enumerate(times)]

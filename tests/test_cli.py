@@ -1,0 +1,122 @@
+"""The command line: exit codes, one line for bad input, and arguments that reach their command."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anchorshot.cli import main
+
+GOOD = """
+title: Two friends
+fps: 8
+size: [160, 80]
+characters: {Mira: a yellow square with a crown, Pip: a pink circle with a bow}
+places: {dunes: the desert}
+shots:
+  - {id: s01, place: dunes, action: <Mira> waves on the left., seconds: 1.125}
+  - {id: s02, place: dunes, action: <Pip> jumps on the right., seconds: 1.125, keyframes: [{at: 0}, {at: 0.5}]}
+"""
+
+
+def changed(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new, 1)
+
+
+STORY_FAULTS = {
+    "broken YAML": "title: [",
+    "tabs": "title: x\n\tshots: []",
+    "empty file": "",
+    "a list": "- 1\n- 2",
+    "no shots": "title: x\nshots: []",
+    "unknown field": GOOD + "music: loud\n",
+    "unknown place": changed("place: dunes", "place: mars"),
+    "unknown name": changed("<Pip>", "<Pop>"),
+    "no text": changed("action: <Mira> waves on the left.", "action: ''"),
+    "unknown movement": changed("seconds: 1.125}", "seconds: 1.125, camera: {movement: sideways}}"),
+    "keyframe after the end": changed("{at: 0.5}", "{at: 7}"),
+    "keyframes out of order": changed("[{at: 0}, {at: 0.5}]", "[{at: 0.5}, {at: 0}]"),
+    "negative time": changed("{at: 0}", "{at: -1}"),
+    "NaN time": changed("{at: 0.5}", "{at: .nan}"),
+    "infinite length": changed("seconds: 1.125", "seconds: .inf"),
+    "zero length": changed("seconds: 1.125", "seconds: 0"),
+    "not 4n+1": changed("seconds: 1.125", "frames: 8"),
+    "the same id twice": changed("id: s02", "id: S01"),
+    "a path as id": changed("id: s02", "id: ../s02"),
+    "huge size": changed("[160, 80]", "[40000, 40000]"),
+    "odd size": changed("[160, 80]", "[161, 80]"),
+    "fps of zero": changed("fps: 8", "fps: 0"),
+    "text as fps": changed("fps: 8", "fps: fast"),
+    "image outside": changed("{at: 0}", "{at: 0, image: ../../etc/x.png}"),
+    "absolute image": changed("{at: 0}", "{at: 0, image: /etc/x.png}"),
+    "missing image": changed("{at: 0}", "{at: 0, image: gone.png}"),
+    "python object": "!!python/object/apply:os.system ['true']",
+    "alias bomb": "a: &a [x,x,x,x,x,x,x,x,x]\n"
+    + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)),
+}
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """Run a command that must end with code 2 and exactly one line on stderr; return the line."""
+    assert main([str(a) for a in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert "Traceback" not in lines[0] and lines[0].startswith("anchorshot")
+    return lines[0]
+
+
+@pytest.mark.parametrize("fault", STORY_FAULTS)
+def test_a_bad_storyboard_is_one_line_and_code_2(fault: str, tmp_path: Path, capsys) -> None:
+    story = tmp_path / "story.yaml"
+    story.write_text(STORY_FAULTS[fault])
+    refused(capsys, "film", story, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files_and_arguments(tmp_path: Path, capsys) -> None:
+    story = tmp_path / "story.yaml"
+    story.write_text(GOOD)
+    out = tmp_path / "out"
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "file").write_text("")
+    for words, arguments in {
+        "does not exist": ["film", tmp_path / "gone.yaml"],
+        "UTF-8": ["film", tmp_path / "binary.yaml"],
+        "must be a file": ["film", tmp_path],
+        "must end in": ["film", tmp_path / "file"],
+        "does not exist (got": ["film", story, "--shots", "s09"],
+        "must list": ["film", story, "--shots", ","],
+        "backwards": ["film", story, "--shots", "s02-s01"],
+        "--dependents": ["film", story, "--dependents"],
+        "device of this machine": ["film", story, "--device", "toaster"],
+        "not a folder": ["film", story, "--json", tmp_path],
+        "must lie in a folder": ["film", story, "--json", tmp_path / "file" / "x.json"],
+        "unrecognized": ["film", story, "--fast"],
+        "required": ["film"],
+        "invalid choice": ["render"],
+        "must be one of": ["evaluate", "everything"],
+        "number from 1 to": ["evaluate", "keyframes", "--stories", "0"],
+        "number from 0 to": ["evaluate", "keyframes", "--seed", "x"],
+        "one of keyframes, video": ["bench", "all"],
+    }.items():
+        line = refused(capsys, *arguments, *(["--out", out] if arguments[0] == "film" else []))
+        assert words in line, line
+    assert not out.exists()
+
+
+def test_help_and_version_answer_without_loading_models(capsys) -> None:
+    assert main(["--help"]) == 0
+    assert {"film", "evaluate", "bench", "train"} <= set(re.findall(r"\w+", capsys.readouterr().out))
+    for command in ("film", "evaluate", "bench", "train"):
+        assert main([command, "--help"]) == 0
+        assert capsys.readouterr().err == ""
+    code = "import sys; from anchorshot.cli import main; main(['film', '--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"

@@ -1,0 +1,231 @@
+"""The shape of the package: imports run one way, hosts stay apart, the root costs nothing to import."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10; pytest brings it there
+    import tomli as tomllib
+
+ROOT = Path(importlib.util.find_spec("anchorshot").origin).parent  # type: ignore[union-attr, arg-type]
+
+# A package may import from itself and from packages of a lower level. `media` is a leaf: of the package it may use only
+# the error type and the atomic files. `cli` comes last, because it only hands over to the others.
+LEVELS = {
+    "story": 0,
+    "media": 1,
+    "memory": 1,
+    "models": 2,
+    "sampling": 3,
+    "pipelines": 4,
+    "nodes": 5,
+    "training": 5,
+    "evaluation": 5,
+    "benchmarks": 5,
+    "cli": 6,
+}
+MEDIA_MAY_USE = {"story.errors", "story.files"}
+HEAVY = {"torch", "numpy", "diffusers", "transformers", "open_clip", "kornia", "av", "PIL", "comfy", "comfy_api"}
+SKIPPED = {".venv", ".git", "build", "output", "runs", "tests", "docs", "examples"}
+
+
+def source_files() -> list[Path]:
+    """All Python files of the package, without tests and build products."""
+    return sorted(p for p in ROOT.rglob("*.py") if not SKIPPED & set(p.relative_to(ROOT).parts))
+
+
+def module_name(path: Path) -> str:
+    """`story/files.py` → `story.files`, `story/__init__.py` → `story`, the root → ``."""
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[tuple[int, int, str]]:
+    """Yield (line, relative level, dotted target) of every import in the file, also those inside functions.
+
+    `from .a import b` yields both `a` and `a.b`, because `b` may be a module.
+    """
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, 0, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if base:
+                yield node.lineno, node.level, base
+            for alias in node.names:
+                yield node.lineno, node.level, f"{base}.{alias.name}" if base else alias.name
+
+
+def resolve(path: Path, level: int, target: str) -> str:
+    """A relative import as a dotted path from the package root."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    up = level - 1
+    assert up <= len(package), f"{path}: the import climbs out of the package"
+    return ".".join([*package[: len(package) - up], target])
+
+
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def direction_faults(path: Path) -> list[str]:
+    """Every import of `path` that runs against the direction, or that names the package absolutely."""
+    faults = []
+    name = module_name(path)
+    here = package_of(name)
+    for line, level, target in imports(path):
+        where = f"{path.relative_to(ROOT)}:{line}"
+        if level == 0:
+            if package_of(target) in {"anchorshot", *LEVELS}:
+                faults.append(f"{where}: absolute import of {target}; inside the package imports are relative")
+            continue
+        found = resolve(path, level, target)
+        there = package_of(found)
+        if there not in LEVELS or there == here:
+            continue
+        if here not in LEVELS:
+            faults.append(f"{where}: {name or 'the root'} has no level, yet it imports {found}")
+        elif here == "media":
+            if found != "story" and not any(f"{found}.".startswith(f"{module}.") for module in MEDIA_MAY_USE):
+                faults.append(f"{where}: media is a leaf and may not import {found}")
+        elif there == "media":
+            if LEVELS[here] < LEVELS["pipelines"]:
+                faults.append(f"{where}: {here} may not import media")
+        elif LEVELS[there] >= LEVELS[here]:
+            faults.append(f"{where}: {here} may not import {found}")
+    return faults
+
+
+def test_imports_run_one_way() -> None:
+    faults = [fault for path in source_files() for fault in direction_faults(path)]
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "expected"),
+    [
+        ("story/x.py", "from ..sampling import flow", "story may not import"),
+        ("memory/x.py", "from ..models.clip import ClipScorer", "memory may not import"),
+        ("models/flux/x.py", "from ...pipelines import film", "models may not import"),
+        ("models/x.py", "from ..media.video import VideoWriter", "models may not import media"),
+        ("media/x.py", "from ..story.storyboard import Storyboard", "media is a leaf"),
+        ("evaluation/x.py", "from ..training import loop", "evaluation may not import"),
+        ("sampling/x.py", "from anchorshot.models import vae", "absolute import"),
+        ("sampling/x.py", "import story.files", "absolute import"),
+        ("sampling/x.py", "def f():\n    from ..cli import main", "sampling may not import"),
+    ],
+)
+def test_the_direction_test_sees_faults(file: str, line: str, expected: str, tmp_path: Path, monkeypatch) -> None:
+    """The rule has teeth: a tree with one forbidden import is refused."""
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line + "\n")
+    (tmp_path / "story").mkdir(exist_ok=True)
+    (fault, *_) = direction_faults(path)
+    assert expected in fault
+
+
+def test_allowed_imports_pass(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    for file, line in [
+        ("media/x.py", "from ..story.errors import InputError"),
+        ("pipelines/x.py", "from ..media.video import VideoWriter\nfrom ..sampling.flow import euler"),
+        ("models/flux/x.py", "from ..text import TextCond\nfrom ...memory.golden_mem import PHI"),
+        ("cli/x.py", "from ..evaluation import run"),
+    ]:
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(line + "\n")
+        assert direction_faults(path) == []
+
+
+def test_comfy_stays_in_its_places() -> None:
+    """`comfy*` appears only in nodes/ and in models/*/native.py, so that everything else runs headless."""
+    faults = []
+    for path in source_files():
+        parts = path.relative_to(ROOT).parts
+        if parts[0] == "nodes" or (parts[0] == "models" and len(parts) == 3 and parts[2] == "native.py"):
+            continue
+        faults += [
+            f"{path.relative_to(ROOT)}:{line}: {target}"
+            for line, level, target in imports(path)
+            if level == 0 and package_of(target).startswith("comfy")
+        ]
+    assert not faults, "\n".join(faults)
+
+
+def test_root_imports_nothing_heavy() -> None:
+    """At module level the root imports nothing of the package and nothing heavy (functions may, when called)."""
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        assert not (isinstance(node, ast.ImportFrom) and node.level), "the root imports a part of the package"
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not HEAVY & {package_of(n) for n in names}
+
+
+def test_importing_the_root_loads_nothing_heavy() -> None:
+    code = f"import sys, anchorshot; print(sorted(set({sorted(HEAVY)!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_loads_under_any_folder_name(tmp_path: Path) -> None:
+    """ComfyUI loads the root as a module named by its folder, dashes and dots included."""
+    folder = tmp_path / "anchorshot-0.1.0 (copy)"
+    folder.symlink_to(ROOT, target_is_directory=True)
+    spec = importlib.util.spec_from_file_location(
+        str(folder).replace(".", "_x_"), folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.__version__
+
+
+def pyproject() -> dict:
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        return tomllib.load(file)
+
+
+def test_packaging_names_every_part() -> None:
+    """The wheel's package list equals the packages on disk, the versions agree, and requirements.txt has no torch."""
+    project = pyproject()
+    on_disk = {f"anchorshot.{module_name(p)}".rstrip(".") for p in source_files() if p.name == "__init__.py"}
+    assert set(project["tool"]["setuptools"]["packages"]) == on_disk
+    assert f'__version__ = "{project["project"]["version"]}"' in (ROOT / "__init__.py").read_text()
+    wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    assert sorted(wanted) == sorted(project["project"]["dependencies"])
+    assert not [w for w in wanted if w.startswith(("torch", "kornia", "open_clip", "accelerate", "peft", "timm"))]
+
+
+def test_every_data_file_travels_in_a_wheel() -> None:
+    """Files that the program reads at run time (studios, weights, schemas, recipes) match a package-data pattern."""
+    setuptools = pyproject()["tool"]["setuptools"]
+    patterns = setuptools["package-data"]
+    lost = []
+    for path in ROOT.rglob("*"):
+        relative = path.relative_to(ROOT)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if path.suffix not in {".yaml", ".json", ".safetensors"} or hidden or SKIPPED & set(relative.parts):
+            continue
+        owner = next(p for p in path.parents if p == ROOT or (p / "__init__.py").exists())
+        package = ".".join(["anchorshot", *owner.relative_to(ROOT).parts])
+        inside = path.relative_to(owner).as_posix()
+        if not any(
+            Path(inside).match(p) and inside.count("/") == p.count("/")
+            for p in patterns["*"] + patterns.get(package, [])
+        ):
+            lost.append(relative.as_posix())
+    assert not lost, lost

@@ -1,0 +1,613 @@
+"""Checkpoints as people have them: names, precisions, folders, LoRAs, fp8, offloading, and files that must be refused."""
+
+import gc
+import json
+import pickle
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLWan,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from peft import LoraConfig
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from anchorshot.models import loading
+from anchorshot.models.checkpoint import Checkpoint, dequantise, read_checkpoint, read_config
+from anchorshot.models.keymaps import lora_table, to_public
+from anchorshot.models.loading import Offload, load_transformer, load_vae
+from anchorshot.models.lora import LoraSpec, export_lora, load_lora, parse_lora
+from anchorshot.story.errors import InputError
+
+FLUX = dict(in_channels=16, num_layers=2, num_single_layers=3, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=24, pooled_projection_dim=12, guidance_embeds=True, axes_dims_rope=[4, 6, 6])
+WAN = dict(num_attention_heads=2, attention_head_dim=24, in_channels=4, out_channels=4, text_dim=24, freq_dim=16,
+           ffn_dim=64, num_layers=2, rope_max_seq_len=32)
+CONFIGS = {"flux": FLUX, "wan": WAN}
+STOCK = {"flux": FluxTransformer2DModel, "wan": WanTransformer3DModel}
+VAE = dict(base_dim=8, decoder_base_dim=12, z_dim=4, dim_mult=[1, 2, 2], num_res_blocks=1, patch_size=2,
+           temperal_downsample=[True, True], is_residual=True, in_channels=12, out_channels=12,
+           latents_mean=[0.0] * 4, latents_std=[1.0] * 4, scale_factor_spatial=8)
+
+
+def strong(model, seed=0):
+    """Random weights whose every part shows in the output: zero-mean of unit gain, norm gains near 1."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        gain = p.ndim == 1 and "norm" in name and "linear" not in name and name.endswith("weight")
+        value = torch.randn(p.shape, generator=generator)
+        p.data = (1 + 0.2 * value if gain else value * (0.2 if p.ndim == 1 else max(p[0].numel(), 1) ** -0.5)).to(p)
+    return model.eval().requires_grad_(False)
+
+
+def stock(kind, seed=0):
+    return strong(STOCK[kind](**CONFIGS[kind]), seed)
+
+
+def call(kind, model, dtype=torch.float32, device="cpu"):
+    """One stock forward on fixed inputs."""
+    generator = torch.Generator().manual_seed(1)
+
+    def randn(*shape):
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    def number(value):
+        return torch.tensor([value], device=device)
+
+    with torch.no_grad():
+        if kind == "wan":
+            out = model(randn(1, 4, 3, 8, 8), number(500.0), randn(1, 5, 24), return_dict=False)
+        else:
+            ids = torch.zeros(12, 3, device=device)
+            ids[:, 1], ids[:, 2] = torch.arange(12) // 4, torch.arange(12) % 4
+            out = model(randn(1, 12, 16), randn(1, 5, 24), randn(1, 12), number(0.5).to(dtype), ids,
+                        torch.zeros(5, 3, device=device), number(3.5).to(dtype), return_dict=False)
+    return out[0].float()
+
+
+def gap(a, b):
+    return (a - b).abs().max().item() / b.abs().max().item()
+
+
+def write(path, kind, model, prefix="", convert=lambda t: t, metadata=True):
+    state = {prefix + k: convert(v).contiguous() for k, v in to_public(kind, model.state_dict()).items()}
+    save_file(state, path, metadata={"config": json.dumps(CONFIGS[kind])} if metadata else None)
+    return path
+
+
+def adopted(kind):
+    if kind == "flux":
+        from anchorshot.models.flux.headless import CaptainFlux as cls
+    else:
+        from anchorshot.models.wan.headless import DirectorWan as cls
+    return cls
+
+
+KINDS = pytest.mark.parametrize("kind", ["flux", "wan"])
+
+
+@KINDS
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_single_file_in_public_names(tmp_path, kind, prefix):
+    model = stock(kind)
+    loaded = load_transformer(kind, write(tmp_path / "m.safetensors", kind, model, prefix))
+    assert isinstance(loaded, adopted(kind)) and not loaded.training
+    assert torch.equal(call(kind, loaded), call(kind, model))
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+@KINDS
+def test_diffusers_folder_pipeline_folder_and_shards(tmp_path, kind):
+    model = stock(kind)
+    model.save_pretrained(tmp_path / "whole" / "transformer")
+    model.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    for folder in ("whole", "whole/transformer", "shards"):
+        assert torch.equal(call(kind, load_transformer(kind, tmp_path / folder)), call(kind, model)), folder
+    next((tmp_path / "shards").glob("*-of-*.safetensors")).unlink()
+    with pytest.raises(InputError, match="all parts named in"):
+        load_transformer(kind, tmp_path / "shards")
+
+
+@KINDS
+def test_config_explicit_or_from_metadata(tmp_path, kind):
+    model = stock(kind)
+    path = write(tmp_path / "m.safetensors", kind, model, metadata=False)
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "x", **CONFIGS[kind]}))
+    for config in (CONFIGS[kind], tmp_path / "config.json", tmp_path):
+        assert torch.equal(call(kind, load_transformer(kind, path, config)), call(kind, model))
+    with pytest.raises(InputError, match="config"):
+        load_transformer(kind, path)  # a head size that shapes do not tell
+    with pytest.raises(InputError, match="arguments of .* only.*flavour"):
+        load_transformer(kind, path, {**CONFIGS[kind], "flavour": 1})
+    with pytest.raises(InputError, match="the config must describe the file's own depth"):
+        load_transformer(kind, path, {**CONFIGS[kind], "num_layers": 5})
+    with pytest.raises(InputError, match="must have shape"):
+        load_transformer(kind, path, {**CONFIGS[kind], "num_attention_heads": 4})
+    with pytest.raises(InputError, match="must describe a"):
+        load_transformer(kind, path, {**CONFIGS[kind], "num_attention_heads": "many"})
+    with pytest.raises(InputError, match="config: file must exist"):
+        load_transformer(kind, path, tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_sensitive_layers_in_fp32(tmp_path, dtype):
+    model = stock("wan")
+    path = write(tmp_path / "m.safetensors", "wan", model, convert=lambda t: t.to(dtype))
+    half = load_transformer("wan", path, dtype=dtype)
+    assert half.blocks[0].attn1.to_q.weight.dtype == dtype
+    assert half.scale_shift_table.dtype == half.condition_embedder.time_embedder.linear_1.weight.dtype == torch.float32
+    assert gap(call("wan", half, dtype), call("wan", model)) < 0.1
+    assert load_transformer("wan", path).dtype == torch.float32
+
+
+def fp8(tensor):
+    return tensor.to(torch.float8_e4m3fn) if tensor.ndim == 2 else tensor
+
+
+@KINDS
+def test_plain_fp8_file(tmp_path, kind):
+    """Plain fp8 (no scales): read as is; with fp8=True the blocks' weights stay fp8 and are cast layer by layer."""
+    model = stock(kind)
+    path = write(tmp_path / "m.safetensors", kind, model, convert=fp8)
+    rounded = stock(kind)
+    rounded.load_state_dict({k: fp8(v).float() for k, v in model.state_dict().items()})
+    plain, cast = load_transformer(kind, path), load_transformer(kind, path, fp8=True)
+    assert all(p.dtype == torch.float32 for p in plain.parameters())
+    assert gap(call(kind, plain), call(kind, rounded)) < 1e-5
+    assert gap(call(kind, cast), call(kind, rounded)) < 0.2  # biases of cast layers are fp8 too
+    blocks = cast.single_transformer_blocks if kind == "flux" else cast.blocks
+    first = blocks[0].attn if kind == "flux" else blocks[0].attn1
+    assert first.to_q.weight.dtype == torch.float8_e4m3fn
+    sensitive = blocks[0].norm.linear if kind == "flux" else cast.condition_embedder.time_proj
+    assert sensitive.weight.dtype == torch.float32
+
+
+@KINDS
+def test_fp8_casting_of_a_full_precision_file(tmp_path, kind):
+    model = stock(kind)
+    path = write(tmp_path / "m.safetensors", kind, model)
+    cast = load_transformer(kind, path, fp8=True)
+    want = stock(kind)
+    names = loading._layerwise_fp8(loading._build(kind, CONFIGS[kind]), torch.float32)
+    assert 20 < len(names) < len(dict(want.named_parameters()))
+    state = model.state_dict()
+    want.load_state_dict(state | {k: state[k].to(torch.float8_e4m3fn).float() for k in names})
+    assert gap(call(kind, cast), call(kind, want)) < 1e-5
+
+
+def scaled(state, style, per_row=False):
+    """ComfyUI's scaled fp8, in its older (`scale_weight`) and newer (`weight_scale`, `comfy_quant`) spelling."""
+    out = {}
+    for key, value in state.items():
+        if value.ndim != 2 or "_in." in key or "embedding" in key:
+            out[key] = value
+            continue
+        top = value.abs().amax(1) if per_row else value.abs().amax()
+        scale = top / 448
+        out[key] = (value / (scale[:, None] if per_row else scale)).to(torch.float8_e4m3fn)
+        layer = key.removesuffix(".weight")
+        if style == "old":
+            out[layer + ".scale_weight"] = scale
+            out["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
+        else:
+            out[layer + ".weight_scale"] = scale
+            out[layer + ".input_scale"] = torch.tensor(1.0)
+            out[layer + ".comfy_quant"] = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    return out
+
+
+@KINDS
+@pytest.mark.parametrize("style, per_row", [("old", False), ("new", False), ("new", True)])
+def test_comfyui_scaled_fp8(tmp_path, kind, style, per_row):
+    model = stock(kind)
+    large = {k: v * (20 if v.ndim == 2 else 1) for k, v in model.state_dict().items()}
+    state = scaled(to_public(kind, large), style, per_row)
+    save_file({"model.diffusion_model." + k: v for k, v in state.items()}, tmp_path / "m.safetensors",
+              metadata={"config": json.dumps(CONFIGS[kind])})
+    loaded = load_transformer(kind, tmp_path / "m.safetensors")
+    for name, parameter in loaded.named_parameters():
+        want = large[name]
+        # e4m3 has 3 bits of mantissa: half a step is 1/16 of the value; below 2^-6 of the scale steps are even.
+        limit = want.abs() / 16 + want.abs().max() / 448 / 2**9 * 1.01 + 1e-7
+        assert ((parameter - want).abs() <= limit).all(), name
+        assert gap(parameter, want) < 0.07
+
+
+def test_quantised_files_that_are_not_fp8_are_refused(tmp_path):
+    base = to_public("wan", stock("wan").state_dict())
+    key = "blocks.0.ffn.0"
+    int8 = {**base, f"{key}.weight": torch.zeros(64, 48, dtype=torch.int8)}
+    nf4 = {**base, f"{key}.weight.absmax": torch.ones(4)}
+    mark = torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)
+    nvfp4 = {**base, f"{key}.comfy_quant": mark}
+    small = base[f"{key}.weight"].to(torch.float8_e4m3fn)
+    blocks = {**base, f"{key}.weight": small, f"{key}.weight_scale": torch.ones(7)}
+    for state, word in ((int8, "floating point"), (nf4, "absmax"), (nvfp4, "nvfp4"), (blocks, "per tensor or per row")):
+        save_file(state, tmp_path / "m.safetensors")
+        with pytest.raises(InputError, match=word) as error:
+            load_transformer("wan", tmp_path / "m.safetensors", WAN)
+        assert key in str(error.value)
+    with pytest.raises(InputError, match="mxfp8"):
+        dequantise(Checkpoint({}, {"_quantization_metadata": '{"layers": {"a": {"format": "mxfp8"}}}'}), torch.float32)
+
+
+@KINDS
+def test_wrong_kind_of_model_is_named(tmp_path, kind):
+    other = "wan" if kind == "flux" else "flux"
+    path = write(tmp_path / "m.safetensors", other, stock(other))
+    with pytest.raises(InputError, match=f"must hold a {kind.title()} transformer.*a {other.title()} transformer"):
+        load_transformer(kind, path)
+    save_file({"conditioner.embedders.0.weight": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="conditioner.embedders.0.weight"):
+        load_transformer(kind, path)
+    with pytest.raises(InputError, match="must be flux or wan"):
+        load_transformer("sdxl", path)
+
+
+def test_broken_files_are_named(tmp_path):
+    path = write(tmp_path / "m.safetensors", "wan", stock("wan"))
+    good = path.read_bytes()
+
+    class Evil:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was run",))
+
+    cases = {
+        "truncated.safetensors": (good[:-100], "whole and valid"),
+        "head.safetensors": (good[:20], "whole and valid"),
+        "empty.safetensors": (b"", "whole and valid"),
+        "flipped.safetensors": (b"{" * 64 + good[64:], "whole and valid"),
+        "pickle.safetensors": (pickle.dumps(Evil()), "a pickle"),
+        "model.gguf": (b"GGUF" + good, "must be a safetensors file"),
+        "renamed.safetensors": (b"GGUF" + good, "a GGUF file"),
+        "pointer.safetensors": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        **{f"model{s}": (pickle.dumps(Evil()), "pickles can run code") for s in (".pt", ".ckpt", ".bin", ".PTH")},
+    }
+    for name, (data, message) in cases.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=message) as error:
+            load_transformer("wan", tmp_path / name, WAN)
+        assert name in str(error.value) and "\n" not in str(error.value)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "zip.safetensors")
+    with pytest.raises(InputError, match="a pickle"):
+        read_checkpoint(tmp_path / "zip.safetensors")
+    with pytest.raises(InputError, match="file must exist.*nowhere"):
+        load_transformer("wan", tmp_path / "nowhere.safetensors")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="folder must hold safetensors"):
+        load_transformer("wan", tmp_path / "folder")
+    (tmp_path / "folder" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InputError, match="pickles can run code"):
+        load_transformer("wan", tmp_path / "folder")
+    (tmp_path / "config.json").write_text("[1, 2")
+    with pytest.raises(InputError, match="must be JSON"):
+        read_config(tmp_path / "config.json")
+
+
+def test_an_index_does_not_lead_out_of_its_folder(tmp_path):
+    write(tmp_path / "secret.safetensors", "wan", stock("wan"))
+    (tmp_path / "m").mkdir()
+    index = {"weight_map": {"a": "../secret.safetensors"}}
+    (tmp_path / "m" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="all parts named in"):
+        load_transformer("wan", tmp_path / "m", WAN)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("store", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
+def test_weights_that_are_not_finite_are_named(tmp_path, value, store):
+    state = to_public("wan", stock("wan").state_dict())
+    state["blocks.1.ffn.2.weight"][3, 5] = value
+    state["blocks.1.ffn.2.weight"] = state["blocks.1.ffn.2.weight"].to(store)
+    save_file(state, tmp_path / "m.safetensors")
+    for fp8_casting in (False, True):
+        if store == torch.float8_e4m3fn and value == float("inf"):
+            continue  # e4m3 has no infinity: the cast above saturated or made it NaN
+        with pytest.raises(InputError, match=r"finite.*blocks\.1\.ffn\.net\.2\.weight"):
+            load_transformer("wan", tmp_path / "m.safetensors", WAN, fp8=fp8_casting)
+
+
+def test_missing_and_surplus_tensors_are_named(tmp_path):
+    state = to_public("wan", stock("wan").state_dict())
+    gone = {k: v for k, v in state.items() if k != "blocks.1.self_attn.k.bias"}
+    save_file(gone, tmp_path / "m.safetensors")
+    with pytest.raises(InputError, match=r"complete.*no blocks\.1\.attn1\.to_k\.bias"):
+        load_transformer("wan", tmp_path / "m.safetensors", WAN)
+    save_file({**state, "blocks.0.vace.weight": torch.zeros(1)}, tmp_path / "m.safetensors")
+    with pytest.raises(InputError, match=r"blocks\.0\.vace\.weight"):
+        load_transformer("wan", tmp_path / "m.safetensors", WAN)
+
+
+@KINDS
+@pytest.mark.parametrize("level", ["block", "leaf"])
+@pytest.mark.parametrize("fp8_casting", [False, True])
+def test_group_offload(tmp_path, kind, level, fp8_casting):
+    """Weights wait on disk; the output does not change."""
+    path = write(tmp_path / "m.safetensors", kind, stock(kind))
+    want = call(kind, load_transformer(kind, path, fp8=fp8_casting))
+    folder = tmp_path / "waiting"
+    model = load_transformer(kind, path, fp8=fp8_casting, offload=Offload(level, folder=folder))
+    assert len(list(folder.glob("*/*.safetensors"))) >= (3 if level == "block" else 20)
+    assert gap(call(kind, model), want) < 1e-5
+    # Another model in the same folder must not find the first one's files; a model takes its files with it.
+    second = write(tmp_path / "o.safetensors", kind, stock(kind, 5))
+    other = load_transformer(kind, second, offload=Offload(level, folder=folder))
+    assert gap(call(kind, other), call(kind, load_transformer(kind, second))) < 1e-5
+    del model, other
+    gc.collect()
+    assert not list(folder.iterdir())
+
+
+@KINDS
+def test_compiled_blocks(tmp_path, kind):
+    """Every repeated block is compiled, in place: names of parameters stay."""
+    path = write(tmp_path / "m.safetensors", kind, stock(kind))
+    model = load_transformer(kind, path, compile=True)
+    compiled = [name for name, m in model.named_modules() if m._compiled_call_impl is not None]
+    stacks = ("transformer_blocks", "single_transformer_blocks") if kind == "flux" else ("blocks",)
+    assert compiled == [f"{s}.{i}" for s in stacks for i in range(len(getattr(model, s)))]
+    assert model.state_dict().keys() == stock(kind).state_dict().keys()
+
+
+def test_compiled_blocks_compute_the_same(tmp_path):
+    """dynamo's eager backend keeps the test free of a C compiler."""
+    model = load_transformer("wan", write(tmp_path / "m.safetensors", "wan", stock("wan")))
+    want = call("wan", model)
+    loading.compile_blocks(model, backend="eager")
+    assert gap(call("wan", model), want) < 1e-5
+
+
+TARGETS = {
+    "flux": ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
+             "ff.net.0.proj", "ff.net.2", "norm1.linear", "norm.linear", "proj_mlp", "proj_out", "norm_out.linear"],
+    "wan": ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2", "time_proj", "text_embedder.linear_1"],
+}
+
+
+def with_lora(kind, rank_pattern=None, rslora=False):
+    model = stock(kind)
+    model.add_adapter(LoraConfig(r=4, lora_alpha=6, target_modules=TARGETS[kind], init_lora_weights=False,
+                                 rank_pattern=rank_pattern or {}, use_rslora=rslora))
+    generator = torch.Generator().manual_seed(2)
+    for name, p in model.named_parameters():
+        if "lora_" in name:
+            p.data = torch.randn(p.shape, generator=generator) * 0.2
+    return model.eval()
+
+
+@KINDS
+@pytest.mark.parametrize("rslora", [False, True])
+def test_lora_export_and_back(tmp_path, kind, rslora):
+    """Exported files hold no alpha and read back exactly, through us and through diffusers' own loader."""
+    model = with_lora(kind, {"to_k": 2}, rslora)
+    want, path = call(kind, model), tmp_path / "lora.safetensors"
+    assert gap(call(kind, stock(kind)), want) > 0.05
+    export_lora(model, kind, path, metadata={"recipe": "test"})
+    keys = load_file(path).keys()
+    prefix = "transformer." if kind == "flux" else "diffusion_model."
+    assert all(k.startswith(prefix) and k.endswith((".lora_A.weight", ".lora_B.weight")) for k in keys)
+    assert len(keys) == 2 * sum(hasattr(m, "lora_A") for m in model.modules())
+    if kind == "wan":
+        assert "diffusion_model.blocks.0.self_attn.q.lora_A.weight" in keys
+        assert "diffusion_model.time_projection.1.lora_B.weight" in keys
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["recipe"] == "test"
+    base = write(tmp_path / "m.safetensors", kind, stock(kind))
+    ours = load_transformer(kind, base, loras=[LoraSpec(path)])
+    assert gap(call(kind, ours), want) < 1e-5
+    theirs = stock(kind)
+    pipeline = FluxPipeline if kind == "flux" else WanPipeline
+    state = pipeline.lora_state_dict(str(path))
+    state = state[0] if isinstance(state, tuple) else state
+    pipeline.load_lora_into_transformer(state, transformer=theirs, **({"network_alphas": None} if kind == "flux" else {}))
+    assert gap(call(kind, theirs), want) < 1e-5
+    with pytest.raises(InputError, match="must have an adapter other"):
+        export_lora(model, kind, path, adapter="other")
+
+
+def public_lora(kind, path, spelling):
+    """The same LoRA as `with_lora(kind)`, spelled as another tool would: fused qkv where the public format fuses."""
+    model = with_lora(kind)
+    state = {}
+    for name, layer in model.named_modules():
+        if not hasattr(layer, "lora_A"):
+            continue
+        a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        entry = lora_table(kind).by_part(name)
+        if spelling == "kohya":
+            module = "lora_unet_" + (entry.public if len(entry.parts) == 1 else name).replace(".", "_")
+            b = torch.cat(b.chunk(2)[::-1]) if entry.swapped else b
+            state |= {f"{module}.lora_down.weight": a, f"{module}.lora_up.weight": b, f"{module}.alpha": torch.tensor(6.0)}
+        else:
+            prefix = "" if spelling == "peft" else "transformer."
+            state |= {f"{prefix}{name}.lora_A.default.weight": a, f"{prefix}{name}.lora_B.default.weight": b}
+    alpha = {"lora_adapter_metadata": json.dumps({"transformer.lora_alpha": 6, "transformer.r": 4})}
+    tensors = {k: v.detach().clone().contiguous() for k, v in state.items()}
+    save_file(tensors, path, metadata={} if spelling == "kohya" else alpha)
+    return call(kind, model)
+
+
+@KINDS
+@pytest.mark.parametrize("spelling", ["kohya", "peft", "diffusers"])
+def test_lora_spellings(tmp_path, kind, spelling):
+    want = public_lora(kind, tmp_path / "lora.safetensors", spelling)
+    model = load_transformer(kind, write(tmp_path / "m.safetensors", kind, stock(kind)),
+                             loras=[LoraSpec(tmp_path / "lora.safetensors")])
+    assert gap(call(kind, model), want) < 1e-5
+
+
+def test_lora_of_fused_matrices(tmp_path):
+    """A LoRA on Flux's fused qkv (and linear1, and the swapped last modulation) equals the merged public weights."""
+    model = stock("flux")
+    public = to_public("flux", model.state_dict())
+    generator = torch.Generator().manual_seed(3)
+    lora, merged = {}, dict(public)
+    for module in ("double_blocks.0.img_attn.qkv", "double_blocks.1.txt_attn.qkv", "single_blocks.2.linear1",
+                   "single_blocks.0.linear2", "final_layer.adaLN_modulation.1"):
+        rows, columns = public[module + ".weight"].shape
+        a, b = torch.randn(3, columns, generator=generator) * 0.2, torch.randn(rows, 3, generator=generator) * 0.2
+        lora |= {f"diffusion_model.{module}.lora_A.weight": a, f"diffusion_model.{module}.lora_B.weight": b}
+        merged[module + ".weight"] = public[module + ".weight"] + 0.7 * b @ a
+    save_file(lora, tmp_path / "lora.safetensors")
+    save_file(merged, tmp_path / "merged.safetensors", metadata={"config": json.dumps(FLUX)})
+    ours = load_transformer("flux", write(tmp_path / "m.safetensors", "flux", model),
+                            loras=[LoraSpec(tmp_path / "lora.safetensors", 0.7)])
+    want = load_transformer("flux", tmp_path / "merged.safetensors")
+    assert gap(call("flux", ours), call("flux", want)) < 1e-5
+    assert gap(call("flux", model), call("flux", want)) > 0.05
+
+
+def test_lora_differences_and_several_at_once(tmp_path):
+    """Wan speed-up LoRAs carry bias and norm differences beside A and B; two adapters add up at their strengths."""
+    model = stock("wan")
+    public = to_public("wan", model.state_dict())
+    torch.manual_seed(4)
+    key = "diffusion_model.blocks.0.ffn.0."
+    a1, b1, a2, b2 = torch.randn(2, 48), torch.randn(64, 2), torch.randn(1, 48), torch.randn(64, 1)
+    bias, gain = torch.randn(64), torch.randn(48)
+    first = {f"{key}lora_down.weight": a1, f"{key}lora_up.weight": b1, f"{key}diff_b": bias,
+             "diffusion_model.blocks.1.norm3.diff": gain, "diffusion_model.blocks.7.ffn.0.diff_b": torch.zeros(64)}
+    save_file(first, tmp_path / "a.safetensors")
+    save_file({f"{key}lora_A.weight": a2, f"{key}lora_B.weight": b2}, tmp_path / "b.safetensors")
+    w = dict(public)
+    w["blocks.0.ffn.0.weight"] = public["blocks.0.ffn.0.weight"] + 0.5 * b1 @ a1 - 0.25 * b2 @ a2
+    w["blocks.0.ffn.0.bias"] = public["blocks.0.ffn.0.bias"] + 0.5 * bias
+    w["blocks.1.norm3.weight"] = public["blocks.1.norm3.weight"] + 0.5 * gain
+    save_file(w, tmp_path / "merged.safetensors")
+    base = write(tmp_path / "m.safetensors", "wan", model)
+    loras = [LoraSpec(tmp_path / "a.safetensors", 0.5), LoraSpec(tmp_path / "b.safetensors", -0.25, "second")]
+    ours = load_transformer("wan", base, loras=loras)
+    assert gap(call("wan", ours), call("wan", load_transformer("wan", tmp_path / "merged.safetensors", WAN))) < 1e-5
+    assert set(ours.peft_config) == {"lora0", "second"}
+    again = parse_lora(ours, "wan", read_checkpoint(tmp_path / "a.safetensors"))
+    assert again.unused == ["diffusion_model.blocks.7.ffn.0.diff_b"]
+    with pytest.raises(InputError, match="adapter names must differ"):
+        load_lora(ours, "wan", LoraSpec(tmp_path / "a.safetensors", name="second"))
+
+
+@KINDS
+def test_lora_with_fp8_and_offload(tmp_path, kind):
+    """Adapters stay in full precision beside fp8 weights, from full-precision and from fp8 files, offloaded or not."""
+    public_lora(kind, tmp_path / "lora.safetensors", "kohya")
+    loras = [LoraSpec(tmp_path / "lora.safetensors")]
+    path = write(tmp_path / "m.safetensors", kind, stock(kind))
+    full = call(kind, load_transformer(kind, path, loras=loras))
+    plain8 = write(tmp_path / "m8.safetensors", kind, stock(kind), convert=lambda t: t.to(torch.float8_e4m3fn).float())
+    kept8 = write(tmp_path / "k8.safetensors", kind, stock(kind), convert=lambda t: t.to(torch.float8_e4m3fn))
+    want = call(kind, load_transformer(kind, plain8, loras=loras))
+    for file in (plain8, kept8):
+        model = load_transformer(kind, file, loras=loras, fp8=True)
+        layer = (model.single_transformer_blocks[0].attn if kind == "flux" else model.blocks[0].attn1).to_q
+        assert layer.base_layer.weight.dtype == torch.float8_e4m3fn
+        assert layer.lora_A["lora0"].weight.dtype == torch.float32
+        assert gap(call(kind, model), want) < 1e-5
+    assert gap(want, full) < 0.3
+    (tmp_path / "disk").mkdir()
+    model = load_transformer(kind, plain8, loras=loras, fp8=True, offload=Offload("leaf", folder=tmp_path / "disk"))
+    assert gap(call(kind, model), want) < 1e-5
+
+
+def test_lora_files_that_do_not_fit(tmp_path):
+    model = stock("wan")
+    path = tmp_path / "lora.safetensors"
+    key = "diffusion_model.blocks.0.ffn.0."
+    a, b = torch.zeros(2, 48), torch.zeros(64, 2)
+    cases = [
+        ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": a}, "must hold a LoRA for wan"),
+        ({key + "lora_A.weight": a}, "every LoRA pair must be whole"),
+        ({key + "lora_A.weight": torch.zeros(2, 47), key + "lora_B.weight": b}, r"A \[r, 48\]"),
+        ({key + "lora_A.weight": a, key + "lora_B.weight": torch.zeros(63, 2)}, "64 output rows"),
+        ({key + "lora_A.weight": a, key + "lora_B.weight": b * float("nan")}, "finite"),
+        ({key + "lora_A.weight": a, key + "lora_B.weight": b, key + "dora_scale": b.clone()}, "dora_scale"),
+        ({key + "lokr_w1": a}, "lokr_w1"),
+        ({key + "diff_b": torch.zeros(3)}, "output rows"),
+    ]
+    for state, message in cases:
+        save_file(state, path)
+        with pytest.raises(InputError, match=message):
+            load_lora(model, "wan", LoraSpec(path))
+    assert not getattr(model, "peft_config", None)
+    with pytest.raises(InputError, match="lora: file must exist"):
+        load_lora(model, "wan", LoraSpec(tmp_path / "none.safetensors"))
+
+
+@pytest.mark.parametrize("names", ["public", "diffusers", "all in one"])
+def test_wan_vae_files(tmp_path, names):
+    model = strong(AutoencoderKLWan(**VAE))
+    state = model.state_dict() if names == "diffusers" else to_public("wan_vae", model.state_dict())
+    prefix = "vae." if names == "all in one" else ""
+    save_file({prefix + k: v.contiguous() for k, v in state.items()}, tmp_path / "vae.safetensors",
+              metadata={"config": json.dumps(VAE)})
+    loaded = load_vae("wan_vae", tmp_path / "vae.safetensors")
+    video = torch.rand(1, 3, 5, 16, 16) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(loaded.encode(video).latent_dist.mode(), model.encode(video).latent_dist.mode())
+    with pytest.raises(InputError, match="must hold a Flux VAE.*a Wan VAE"):
+        load_vae("flux_vae", tmp_path / "vae.safetensors")
+
+
+FLUX_VAE = {**loading.FLUX_VAE_CONFIG, "block_out_channels": [8, 8, 16, 16], "norm_num_groups": 4, "latent_channels": 4}
+
+
+def ldm_names(state):
+    """diffusers → the published Flux VAE's names; attention's linear layers become 1×1 convolutions there."""
+    out = {}
+    for key, value in state.items():
+        key = key.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
+        if "attentions.0" in key:
+            value = value[:, :, None, None] if value.ndim == 2 else value
+            names = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+            for ours, theirs in names.items():
+                key = key.replace(f"mid_block.attentions.0.{ours}.", f"mid.attn_1.{theirs}.")
+        key = key.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+        for i in range(4):
+            for ours, theirs in (("resnets", "block"), ("downsamplers.0", "downsample"), ("upsamplers.0", "upsample")):
+                key = key.replace(f"down_blocks.{i}.{ours}", f"down.{i}.{theirs}")
+                key = key.replace(f"up_blocks.{i}.{ours}", f"up.{3 - i}.{theirs}")
+        out[key] = value.contiguous()
+    return out
+
+
+@pytest.mark.parametrize("names", ["public", "diffusers"])
+def test_flux_vae_files(tmp_path, names):
+    model = strong(AutoencoderKL(**FLUX_VAE))
+    state = model.state_dict()
+    save_file(ldm_names(state) if names == "public" else state, tmp_path / "ae.safetensors")
+    loaded = load_vae("flux_vae", tmp_path / "ae.safetensors", FLUX_VAE)
+    image = torch.rand(1, 3, 16, 24) * 2 - 1
+    with torch.no_grad():
+        assert gap(loaded.encode(image).latent_dist.mode(), model.encode(image).latent_dist.mode()) < 1e-6
+    assert loaded.config.shift_factor == 0.1159
+    with pytest.raises(InputError, match="must hold a Wan VAE.*a Flux VAE"):
+        load_vae("wan_vae", tmp_path / "ae.safetensors")
+    with pytest.raises(InputError, match="tensors must be complete"):
+        load_vae("flux_vae", tmp_path / "ae.safetensors")  # taken for FLUX.1's published sizes
+
+
+def test_meta_sizes_of_published_checkpoints():
+    """The published sizes build without memory: what `load_transformer` makes before it fills in tensors."""
+    for kind, config, parameters in (("flux", dict(guidance_embeds=True), 11.9e9), ("wan", dict(), 14.3e9), (
+            "wan", dict(num_attention_heads=24, num_layers=30, ffn_dim=14336, in_channels=48, out_channels=48), 5.0e9)):
+        model = loading._build(kind, config)
+        assert all(p.is_meta for p in model.parameters())
+        assert not any(b.is_meta for b in model.buffers())
+        assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.01)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@KINDS
+def test_on_a_gpu(tmp_path, kind):
+    path = write(tmp_path / "m.safetensors", kind, stock(kind))
+    want = call(kind, load_transformer(kind, path))
+    block = Offload("block")
+    for options in ({}, {"offload": block}, {"offload": Offload("leaf")}, {"fp8": True}, {"fp8": True, "offload": block}):
+        model = load_transformer(kind, path, dtype=torch.bfloat16, device="cuda", **options)
+        assert gap(call(kind, model, torch.bfloat16, "cuda").cpu(), want) < (0.4 if "fp8" in options else 0.1)

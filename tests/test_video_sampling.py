@@ -1,0 +1,483 @@
+"""Video sampling on tiny real networks with random weights: keyframes are kept, land where asked, shape the rest."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from anchorshot.models.vae import VideoVAE
+from anchorshot.models.wan.headless import DirectorWan
+from anchorshot.models.wan.layout import mc_index, pad_text
+from anchorshot.sampling.flow import Step, flow_sigmas
+from anchorshot.sampling.video import (
+    Experts,
+    decode_video,
+    denoise,
+    encode_keyframes,
+    extend_video,
+    plan_extension,
+    plan_video,
+    sample_video,
+    tile_captions,
+)
+from anchorshot.story.errors import InputError
+from anchorshot.story.timeline import Timeline
+
+HEIGHT, WIDTH, CHANNELS, FPS = 16, 32, 6, 8
+
+
+def seeded(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Random weights that keep a signal, so that nothing is trivially equal."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=g)
+            if "gamma" in name or (p.ndim == 1 and "norm" in name and name.endswith("weight")):
+                p.copy_(1.2 + 0.2 * noise)
+            elif p.ndim > 1 and "scale_shift_table" not in name:
+                p.copy_(noise / math.sqrt(p[0].numel()))
+            else:
+                p.copy_(0.2 * noise)
+    return model.eval()
+
+
+def transformer(seed: int = 0) -> WanTransformer3DModel:
+    config = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 24,
+        "in_channels": CHANNELS,
+        "out_channels": CHANNELS,
+        "text_dim": 16,
+        "freq_dim": 32,
+        "ffn_dim": 64,
+        "num_layers": 2,
+        "rope_max_seq_len": 64,
+    }
+    return seeded(WanTransformer3DModel(**config), seed)
+
+
+@pytest.fixture(scope="module")
+def model() -> DirectorWan:
+    return DirectorWan.adopt(transformer())
+
+
+@pytest.fixture(scope="module")
+def vae() -> VideoVAE:
+    net = AutoencoderKLWan(
+        base_dim=4,
+        decoder_base_dim=4,
+        z_dim=CHANNELS,
+        dim_mult=[1, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[True, True],
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        is_residual=True,
+        latents_mean=torch.linspace(-0.5, 0.5, CHANNELS).tolist(),
+        latents_std=torch.linspace(0.4, 1.5, CHANNELS).tolist(),
+    )
+    return VideoVAE(seeded(net))
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def seed(value: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(value)
+
+
+TEXT = noise(1, 7, 16, seed=5)
+EMPTY = noise(1, 7, 16, seed=6)
+KINDS = {
+    "none": [],
+    "first": [0.0],
+    "last": [2.0],
+    "middle": [1.0],
+    "first and last": [0.0, 2.0],
+    "several": [0.0, 0.6, 1.3],
+    "neighbours": [1.0, 1.125],
+}
+
+
+def plan(times: list[float], seconds: float = 2.125) -> Timeline:
+    return Timeline.plan(FPS, seconds, times)
+
+
+# --- keyframes at any times ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", KINDS.values(), ids=KINDS.keys())
+def test_keyframes_are_kept_and_land_on_their_frames(model: DirectorWan, vae: VideoVAE, times: list[float]) -> None:
+    timeline, images = plan(times), pixels(len(times))
+    layout = plan_video(timeline)
+    z = sample_video(model, vae, TEXT, timeline, images, steps=3, generator=seed(), size=(HEIGHT, WIDTH))
+    assert z.shape == (1, CHANNELS, timeline.latents, 2, 4) and z.dtype == torch.float32
+    frames = torch.cat(list(decode_video(vae, z, layout)), dim=1)
+    assert frames.shape[1] == timeline.frames
+    if times:
+        given = encode_keyframes(vae, images[None], layout)
+        assert torch.equal(z[:, :, timeline.keyframe_latents], given)
+        assert torch.allclose(given[0].transpose(0, 1), vae.encode_image(images), atol=1e-5)
+        rebuilt = vae.decode_image(vae.encode_image(images))
+        assert torch.allclose(frames[0, timeline.keyframe_frames], rebuilt, atol=1e-4)
+
+
+@given(data=st.data())
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_timeline_keeps_its_keyframes(model: DirectorWan, vae: VideoVAE, data: st.DataObject) -> None:
+    frames = data.draw(st.integers(1, 20))
+    wishes = sorted(data.draw(st.sets(st.integers(0, frames - 1), min_size=1, max_size=3)))
+    timeline = Timeline.plan(FPS, frames / FPS, [f / FPS for f in wishes])
+    images, layout = pixels(len(wishes)), plan_video(timeline)
+    z = sample_video(model, vae, TEXT, timeline, images, steps=1, generator=seed())
+    out = torch.cat(list(decode_video(vae, z, layout)), dim=1)
+    assert out.shape[1] == timeline.frames
+    rebuilt = vae.decode_image(vae.encode_image(images))
+    assert torch.allclose(out[0, timeline.keyframe_frames], rebuilt, atol=1e-4)
+
+
+def test_one_keyframe_per_shot_with_a_tiled_caption(model: DirectorWan, vae: VideoVAE) -> None:
+    caption = tile_captions(["wide shot, <Mira> waves", "close-up,\n <Pip> stands. "])
+    assert caption == "wide shot, <Mira> waves. close-up, <Pip> stands."
+    shots = [Timeline(FPS, [n]) for n in (9, 5, 13)]
+    starts = [0, 9, 14]
+    film = Timeline.plan(FPS, 27 / FPS, [s / FPS for s in starts])
+    assert film.chunks == [s.frames for s in shots] and film.keyframe_frames == starts
+    images = pixels(3)
+    z = sample_video(model, vae, TEXT, film, images, steps=2, generator=seed())
+    pieces = list(decode_video(vae, z, plan_video(film)))
+    assert [p.shape[1] for p in pieces] == [9, 5, 13]
+    rebuilt = vae.decode_image(vae.encode_image(images))
+    for piece, image in zip(pieces, rebuilt, strict=True):
+        assert torch.allclose(piece[0, 0], image, atol=1e-4)
+
+
+def test_keyframes_shape_the_frames_between(model: DirectorWan, vae: VideoVAE) -> None:
+    timeline = plan([0.0, 1.0])
+    a, b = (
+        sample_video(model, vae, TEXT, timeline, images, steps=2, generator=seed())
+        for images in (pixels(2), torch.cat([pixels(1), pixels(1, seed=9)]))
+    )
+    between = [i for i in range(timeline.latents) if i not in timeline.keyframe_latents]
+    assert torch.equal(a[:, :, 0], b[:, :, 0]) and (a - b)[:, :, between].abs().max() > 1e-3
+
+
+def test_lists_and_batches_of_images(model: DirectorWan, vae: VideoVAE) -> None:
+    timeline, images = plan([0.0, 1.0]), pixels(2)
+    one = sample_video(model, vae, TEXT, timeline, images, steps=2, generator=seed())
+    assert torch.equal(sample_video(model, vae, TEXT, timeline, list(images), steps=2, generator=seed()), one)
+    other = pixels(2, seed=4)
+    texts = torch.cat([TEXT, EMPTY])
+    both = sample_video(
+        model, vae, texts, timeline, torch.stack([images, other]), steps=2, generator=[seed(3), seed(8)]
+    )
+    second = sample_video(model, vae, EMPTY, timeline, other, steps=2, generator=seed(8))
+    assert torch.allclose(both, torch.cat([one, second]), atol=1e-4)
+
+
+# --- against the stock pipeline ------------------------------------------------------------------------------------
+
+
+def stock_latents(experts: list[WanTransformer3DModel], steps: int, guidance: float, **config: float) -> tuple:
+    """What diffusers' own WanPipeline samples, and the noise levels it used."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    net = AutoencoderKLWan(base_dim=4, z_dim=CHANNELS, dim_mult=[1, 2, 2, 2], num_res_blocks=1)
+    low = experts[1] if len(experts) > 1 else None
+    pipeline = WanPipeline(None, None, net, scheduler, experts[0], transformer_2=low, **config)
+    pipeline.set_progress_bar_config(disable=True)
+    latents = pipeline(
+        prompt_embeds=TEXT,
+        negative_prompt_embeds=EMPTY,
+        height=HEIGHT,
+        width=WIDTH,
+        num_frames=9,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=seed(),
+        output_type="latent",
+    ).frames
+    return latents, scheduler.sigmas
+
+
+def test_without_keyframes_it_is_the_stock_pipeline(model: DirectorWan) -> None:
+    want, sigmas = stock_latents([transformer()], 4, 2.5)
+    layout = plan_video(Timeline(FPS, [9]))
+    got = denoise(
+        model, TEXT, layout, torch.zeros(1, CHANNELS, 0, 2, 4), sigmas, negative=EMPTY, guidance=2.5, generator=seed()
+    )
+    assert torch.allclose(got, want, atol=1e-4) and want.abs().mean() > 0.1
+
+
+def test_two_experts_change_over_where_the_stock_pipeline_does(model: DirectorWan) -> None:
+    want, sigmas = stock_latents([transformer(), transformer(1)], 5, 2.5, boundary_ratio=0.875)
+    experts = Experts(model, DirectorWan.adopt(transformer(1)), boundary=0.875)
+    layout, nothing = plan_video(Timeline(FPS, [9])), torch.zeros(1, CHANNELS, 0, 2, 4)
+    options = {"negative": EMPTY, "generator": seed()}
+    got = denoise(experts, TEXT, layout, nothing, sigmas, guidance=(2.5, 2.5), **options)
+    assert torch.allclose(got, want, atol=1e-4)
+    assert 0 < (sigmas[:-1] >= 0.875).sum() < 5  # both were asked
+    options = {"negative": EMPTY, "generator": seed()}
+    assert not torch.allclose(denoise(model, TEXT, layout, nothing, sigmas, guidance=2.5, **options), want, atol=1e-2)
+
+
+def test_a_first_frame_is_the_stock_per_token_loop(model: DirectorWan, vae: VideoVAE) -> None:
+    """Wan 2.2 TI2V's way to condition on a first frame, with the stock network and scheduler."""
+    stock, timeline, image = transformer(), plan([0.0], 9 / FPS), pixels(1)
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=flow_sigmas(4, 5.0)[:-1].tolist())
+    key = vae.encode_image(image)[:, :, None]
+    z = torch.randn(1, CHANNELS, 3, 2, 4, generator=seed())
+    for t in scheduler.timesteps:
+        z[:, :, :1] = key
+        tokens = torch.tensor([0.0, t, t]).repeat_interleave(1 * 2)[None]
+        with torch.no_grad():
+            v = stock(z, tokens, TEXT, return_dict=False)[0]
+        z = scheduler.step(v, t, z, return_dict=False)[0]
+    z[:, :, :1] = key
+    got = sample_video(model, vae, TEXT, timeline, image, steps=4, shift=5.0, generator=seed())
+    assert torch.allclose(got, z, atol=1e-4)
+
+
+def test_chunks_are_the_paper_s_loop(model: DirectorWan, vae: VideoVAE) -> None:
+    """SmartDirector §3.2 written out: clean keyframes at t = 0, the rest at t, MC-RoPE, Euler."""
+    timeline, images = plan([0.0, 0.6, 1.3]), pixels(3)
+    latents, keys = timeline.latents, timeline.keyframe_latents
+
+    def by_hand(u: torch.Tensor) -> torch.Tensor:
+        sigmas = flow_sigmas(3, 4.0)
+        z = torch.randn(1, CHANNELS, latents, 2, 4, generator=seed())
+        clean = torch.cat([vae.encode_image(image[None])[:, :, None] for image in images], dim=2)
+        for t, t_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+            z[:, :, keys] = clean
+            t_i = torch.tensor([[0.0 if i in keys else float(t) for i in range(latents)]])
+            with torch.no_grad():
+                v = model(z, None, TEXT, frame_timestep=t_i * 1000, rope_index=u, return_dict=False)[0]
+            z = z + (t_next - t) * v
+        z[:, :, keys] = clean
+        return z
+
+    got = sample_video(model, vae, TEXT, timeline, images, steps=3, shift=4.0, generator=seed())
+    assert torch.allclose(got, by_hand(mc_index(timeline.latent_chunks)), atol=1e-4)
+    assert not torch.allclose(got, by_hand(mc_index([latents])), atol=1e-2)
+
+
+def test_guidance(model: DirectorWan, vae: VideoVAE) -> None:
+    timeline, image = plan([0.0]), pixels(1)
+
+    def sample(**options: object) -> torch.Tensor:
+        return sample_video(model, vae, TEXT, timeline, image, steps=1, generator=seed(), **options)  # type: ignore
+
+    plain, empty = sample(), sample_video(model, vae, EMPTY, timeline, image, steps=1, generator=seed())
+    assert torch.equal(sample(negative=EMPTY, guidance=1.0), plain)
+    # One Euler step is linear in the velocity, so guidance extrapolates the result itself.
+    assert torch.allclose(sample(negative=EMPTY, guidance=3.0), empty + 3 * (plain - empty), atol=1e-4)
+    with pytest.raises(InputError, match="negative: is needed when guidance is not 1"):
+        sample(guidance=3.0)
+
+
+def test_text_with_a_mask_is_padded_with_zeros(model: DirectorWan, vae: VideoVAE) -> None:
+    timeline, image = plan([0.0], 5 / FPS), pixels(1)
+    mask = torch.tensor([[1, 1, 1, 0, 0, 0, 0]])
+    cond = SimpleNamespace(tokens=TEXT, mask=mask)
+    got = sample_video(model, vae, cond, timeline, image, steps=1, generator=seed(), text_length=12)  # type: ignore
+    by_hand = torch.cat([TEXT[:, :3], torch.zeros(1, 9, 16)], dim=1)
+    assert torch.equal(got, sample_video(model, vae, by_hand, timeline, image, steps=1, generator=seed()))
+    assert torch.equal(pad_text(TEXT, mask, 12), by_hand)
+
+
+# --- the ablation's variants ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["latent_replacement", "replication"])
+def test_variants_keep_their_latents_in_one_chunk(model: DirectorWan, vae: VideoVAE, method: str) -> None:
+    timeline, images = plan([0.0, 1.0, 2.0]), pixels(3)
+    assert timeline.keyframe_frames == [0, 9, 18] and timeline.frames == 19
+    layout = plan_video(timeline, method)  # type: ignore[arg-type]
+    assert layout.latent_chunks == [6] and layout.pinned == [0, 3, 5]
+    assert layout.rope_index.equal(mc_index([6])) and layout.rope_index.tolist() == [0, 1, 2, 3, 4, 5]
+    z = sample_video(model, vae, TEXT, timeline, images, method=method, steps=2, generator=seed())  # type: ignore
+    given = encode_keyframes(vae, images[None], layout)
+    assert torch.equal(z[:, :, layout.pinned], given)
+    alone = vae.encode_image(images)
+    assert torch.allclose(given[0, :, 0], alone[0], atol=1e-5)
+    if method == "latent_replacement":
+        assert torch.allclose(given[0].transpose(0, 1), alone, atol=1e-5)
+    else:
+        for k in (1, 2):
+            still = vae.encode_chunks(images[k].expand(1, 5, 3, HEIGHT, WIDTH), [5])
+            assert torch.allclose(given[:, :, k], still[:, :, 1], atol=1e-5)
+            assert not torch.allclose(given[0, :, k], alone[k], atol=1e-2)
+    assert torch.cat(list(decode_video(vae, z, layout)), dim=1).shape[1] == 19
+
+
+@given(frame=st.integers(0, 400))
+def test_a_replaced_latent_holds_the_keyframe_s_frame(frame: int) -> None:
+    # Chunks put keyframe 1 on a frame ≡ 1 (mod 4) and keyframe 0 on frame 0.
+    timeline = Timeline.plan(FPS, (frame + 10) / FPS, [frame / FPS])
+    (latent,), (landed,) = plan_video(timeline, "latent_replacement").pinned, timeline.keyframe_frames
+    assert landed in (range(1) if latent == 0 else range(4 * latent - 3, 4 * latent + 1))
+
+
+def test_keyframes_that_would_share_a_latent_are_refused() -> None:
+    timeline = Timeline.plan(FPS, 2.0, [5 / FPS, 6 / FPS])
+    assert plan_video(timeline).pinned == [2, 3]
+    with pytest.raises(InputError, match=r"keyframes: must not share a latent with replication .*\[5, 6\]"):
+        plan_video(timeline, "replication")
+
+
+# --- extension -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [[], [1.0], [0.0], [0.0, 1.0]])
+def test_extension_keeps_the_whole_clip(model: DirectorWan, vae: VideoVAE, times: list[float]) -> None:
+    clip, timeline, images = pixels(11), plan(times, 1.5), pixels(len(times), seed=2)
+    layout = plan_extension(11, timeline)
+    z = extend_video(model, vae, TEXT, clip, timeline, images, steps=2, generator=seed())
+    context = vae.encode_chunks(clip[None, -9:], [9])
+    assert torch.equal(z[:, :, :3], context) and z.shape[2] == layout.latents
+    new = torch.cat(list(decode_video(vae, z, layout)), dim=1)
+    new_shot = times[:1] == [0.0]
+    assert new.shape[1] == layout.frames == timeline.frames - (not new_shot)
+    rebuilt = vae.decode_image(vae.encode_image(images)) if times else []
+    for frame, image in zip(timeline.keyframe_frames, rebuilt, strict=True):
+        assert torch.allclose(new[0, frame if new_shot else frame - 1], image, atol=1e-4)
+    if not times:  # the causal chunk simply goes on
+        assert layout.latent_chunks == [3 + timeline.latents - 1]
+        assert torch.allclose(new, next(vae.decode_chunks(z, layout.latent_chunks))[:, 9:], atol=1e-6)
+
+
+@given(clip=st.integers(1, 60), context=st.none() | st.integers(1, 60), data=st.data())
+def test_extension_on_any_grid(clip: int, context: int | None, data: st.DataObject) -> None:
+    frames = data.draw(st.integers(4, 40))
+    wishes = sorted(data.draw(st.sets(st.integers(0, frames - 1), max_size=3)))
+    timeline = Timeline.plan(FPS, frames / FPS, [f / FPS for f in wishes])
+    layout = plan_extension(clip, timeline, context)
+    new_shot = timeline.keyframe_frames[:1] == [0]
+    assert layout.first % 4 == 1 and layout.first <= min(clip, context or clip) < layout.first + 4
+    assert sum(4 * (n - 1) + 1 for n in layout.latent_chunks) == layout.first + layout.frames
+    assert layout.frames == timeline.frames - (not new_shot)
+    context_latents = (layout.first - 1) // 4 + 1
+    assert layout.pinned[:context_latents] == list(range(context_latents))
+    starts = {sum(layout.latent_chunks[:k]) for k in range(len(layout.latent_chunks))}
+    assert set(layout.pinned[context_latents:]) == starts - {0}  # every keyframe opens a chunk
+
+
+def test_extension_looks_back_only_as_far_as_asked(model: DirectorWan, vae: VideoVAE) -> None:
+    clip, timeline = pixels(13), plan([], 1.0)
+    z = extend_video(model, vae, TEXT, clip, timeline, context_frames=6, steps=1, generator=seed())
+    assert torch.equal(z[:, :, :2], vae.encode_chunks(clip[None, -5:], [5]))
+    changed = torch.cat([pixels(8, seed=9), clip[-5:]])
+    again = extend_video(model, vae, TEXT, changed, timeline, context_frames=6, steps=1, generator=seed())
+    assert torch.equal(z, again)
+
+
+def test_a_new_shot_does_not_decode_the_clip(
+    model: DirectorWan, vae: VideoVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeline = plan([0.0], 1.0)
+    z = extend_video(model, vae, TEXT, pixels(13), timeline, pixels(1), steps=1, generator=seed())
+    decoded: list[int] = []
+    stock = vae.model.decode
+
+    def counted(latents: torch.Tensor) -> object:
+        decoded.append(latents.shape[2])
+        return stock(latents)
+
+    monkeypatch.setattr(vae.model, "decode", counted)
+    assert sum(f.shape[1] for f in decode_video(vae, z, plan_extension(13, timeline))) == timeline.frames
+    assert sum(decoded) == timeline.latents
+
+
+# --- seeds, callbacks ----------------------------------------------------------------------------------------------
+
+
+def test_a_seed_gives_the_same_video(model: DirectorWan, vae: VideoVAE) -> None:
+    timeline, images = plan([0.0, 1.0]), pixels(2)
+    a, b, c = (sample_video(model, vae, TEXT, timeline, images, steps=2, generator=seed(s)) for s in (3, 3, 4))
+    assert torch.equal(a, b) and not torch.allclose(a, c, atol=1e-2)
+
+
+def test_interleaved_runs_do_not_mix(model: DirectorWan, vae: VideoVAE) -> None:
+    """Everything a step needs comes with the call: another video sampled between two steps changes nothing."""
+    long, short = plan([0.0, 1.0]), plan([0.5], 1.0)
+    want = sample_video(model, vae, TEXT, long, pixels(2), steps=3, generator=seed())
+
+    def meanwhile(step: Step) -> None:
+        sample_video(model, vae, EMPTY, short, pixels(1, seed=7), steps=1, generator=seed(9))
+
+    got = sample_video(model, vae, TEXT, long, pixels(2), steps=3, generator=seed(), callback=meanwhile)
+    assert torch.equal(got, want)
+
+
+def test_callback_previews_and_cancels(model: DirectorWan, vae: VideoVAE) -> None:
+    timeline, images = plan([0.0, 1.0]), pixels(2)
+    steps: list[Step] = []
+
+    def watch(step: Step) -> None:
+        given = encode_keyframes(vae, images[None], plan_video(timeline))
+        for state in (step.x, step.x0):  # pinned after every step and in every preview
+            assert torch.equal(state[:, :, timeline.keyframe_latents], given)
+        steps.append(step)
+        if step.index == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample_video(model, vae, TEXT, timeline, images, steps=5, generator=seed(), callback=watch)
+    assert [s.index for s in steps] == [0, 1] and steps[0].steps == 5
+    sample_video(model, vae, TEXT, timeline, images, steps=1, generator=seed())  # nothing was left half done
+
+
+# --- errors --------------------------------------------------------------------------------------------------------
+
+
+def test_faulty_input_names_field_rule_and_fix(model: DirectorWan, vae: VideoVAE) -> None:
+    timeline = plan([0.0, 1.0])
+
+    def refused(match: str, *args: object, **options: object) -> None:
+        with pytest.raises(InputError, match=match):
+            sample_video(model, vae, TEXT, *args, steps=1, **options)  # type: ignore[arg-type]
+
+    refused(r"keyframes: must be 2 images \(got 1\)", timeline, pixels(1))
+    refused(r"keyframes: must be 2 images \(got 0\)", timeline)
+    refused(r"keyframes: must all have one size", timeline, [pixels(1)[0], torch.zeros(3, 32, 32)])
+    refused(r"keyframes: must be images", timeline, torch.zeros(3, 16, 32))
+    refused(r"keyframes: must have the size 64x32 \(got .32x16.\)", timeline, pixels(2), size=(32, 64))
+    refused(r"size: is needed for a video without keyframes", plan([]))
+    refused(r"size.height: must divide by 16 \(got 24\)", plan([]), size=(24, 32))
+    refused(r"size.width: must divide by 16 \(got 40\); use 32", plan([0.0]), torch.zeros(1, 3, 16, 40))
+    refused(r"method: must be one of multi_chunk, latent_replacement, replication", timeline, pixels(2), method="mix")
+    refused(r"negative: must have 1 or 3 rows", timeline, pixels(3, 2), negative=noise(2, 7, 16), guidance=2.0)
+    wide = DirectorWan(**{**dict(model.config), "in_channels": 36})
+    with pytest.raises(InputError, match=r"model: must take and give the VAE's 6 channels .*36 in, 6 out"):
+        sample_video(wide, vae, TEXT, timeline, pixels(2))
+    with pytest.raises(InputError, match="clip: must have the shape"):
+        extend_video(model, vae, TEXT, torch.zeros(3, 16, 32), timeline)
+    with pytest.raises(InputError, match="clip: must have at least one frame"):
+        extend_video(model, vae, TEXT, pixels(0), timeline)
+    with pytest.raises(InputError, match="timeline: must add frames"):
+        plan_extension(9, Timeline(FPS, [1]))
+    with pytest.raises(InputError, match="captions: every shot needs a caption"):
+        tile_captions(["a", "  "])
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_bf16_agrees_with_cpu(vae: VideoVAE) -> None:
+    timeline, images = plan([0.0, 1.0]), pixels(2)
+    want = sample_video(DirectorWan.adopt(transformer()), vae, TEXT, timeline, images, steps=2, generator=seed())
+    gpu = DirectorWan.adopt(transformer()).to("cuda", torch.bfloat16)
+    gpu.compile_repeated_blocks(fullgraph=True)
+    got = sample_video(gpu, vae, TEXT, timeline, images, steps=2, generator=seed())
+    assert got.device.type == "cuda" and got.dtype == torch.float32
+    assert torch.equal(got[:, :, timeline.keyframe_latents].cpu(), want[:, :, timeline.keyframe_latents])
+    assert torch.nn.functional.cosine_similarity(got.flatten().cpu(), want.flatten(), dim=0) > 0.99
