@@ -93,15 +93,13 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = _command(commands, "evaluate", "suites", "Measure a studio on stories it has never seen.")
     evaluate.add_argument("suite", metavar="SUITE", help="keyframes or video")
     _studio(evaluate)
-    evaluate.add_argument(
-        "--seed", metavar="N", type=_whole(0, 2**63 - 1), default=0, help="which held-out stories (default: 0)"
-    )
-    evaluate.add_argument(
-        "--stories", metavar="N", type=_whole(1, 100_000), default=16, help="how many stories (default: 16)"
-    )
-    evaluate.add_argument(
-        "--shots", metavar="N", type=_whole(1, 100_000), default=8, help="shots in each story (default: 8)"
-    )
+    for name, low, default, text in (
+        ("--seed", 0, 0, "which held-out stories"),
+        ("--stories", 1, 16, "how many stories"),
+        ("--shots", 1, 8, "shots in each story"),
+    ):
+        text = f"{text} (default: {default})"
+        evaluate.add_argument(name, metavar="N", type=_whole(low, 2**31 - 1), default=default, help=text)
     _device(evaluate)
     _json(evaluate, "write the rows here")
     evaluate.set_defaults(action="evaluate")

@@ -1,0 +1,119 @@
+"""Evaluation: a studio on held-out stories of the pocket world, whose ground truth is known for every frame.
+
+Suites: `keyframes` (Captain Cinema's ablations) and `video` (SmartDirector's). See docs/evaluation.md for every column.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..story.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..models.pocket.recogniser import Recogniser
+    from ..models.studio import Studio
+    from ..pipelines.job import Progress
+
+__all__ = ["SUITES", "print_table", "run"]
+
+SUITES = ("keyframes", "video")
+
+
+def run(
+    suite: str,
+    studio: Studio | str | os.PathLike[str] = "pocket",
+    seed: int = 0,
+    stories: int = 16,
+    shots: int = 8,
+    *,
+    variants: Sequence[str] | None = None,
+    pairs: Sequence[int] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    recogniser: Recogniser | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run a suite on held-out stories.
+
+    Args:
+        suite: `keyframes` or `video`.
+        studio: a studio, or its name or file (then on the CPU).
+        seed: which held-out stories, and the noise; two seeds share no story.
+        stories: how many stories (`keyframes`) or clips (`video`).
+        shots: shots in each story.
+        variants: names; None runs all. keyframes: `ground_truth`, `full`, `goldenmem`, `none`, `joint`,
+            `retrieval:clip|text|recency`, `noise:T`. video: `ground_truth`, `multi_chunk`, `latent_replacement`,
+            `replication`.
+        pairs: for `keyframes`, several numbers of shots to measure in one run, e.g. 8, 16, 32, 48; None takes `shots`.
+        out: folder for ``SUITE.json``, ``SUITE.png`` (plots) and ``SUITE_frames.png`` (pictures); None writes nothing.
+        recogniser: reads the frames of `keyframes`; None takes the pocket studio's.
+        progress: told what is done.
+
+    Returns:
+        ``{"suite", "studio", "seed", "stories", "shots", "rows": [{"variant", …}], …}``, plain JSON. `keyframes` adds
+        `by_shot` (identity along the story), `video` adds `clips` and `change` (frame by frame).
+
+    Raises:
+        InputError: an unknown suite or variant, a number out of range, or a model file that is missing.
+    """
+    if suite not in SUITES:
+        raise InputError("suite", f"must be one of {', '.join(SUITES)}", suite, "choose one of them")
+    # Imported here, so that the command can list the suites without loading torch.
+    from ..models.studio import Studio, load_studio
+
+    models = studio if isinstance(studio, Studio) else load_studio(studio)
+    given: dict[str, Any] = {"progress": progress} if variants is None else {"progress": progress, "variants": variants}
+    if variants is not None and not variants:
+        raise InputError("variants", "must name at least one", variants, "leave it out to run all")
+    pictures: Mapping[str, Any]
+    if suite == "keyframes":
+        from .keyframes import run_keyframes
+
+        counts = _pairs(pairs, shots)
+        reader = _recogniser() if recogniser is None else recogniser
+        found, pictures = run_keyframes(models, reader, seed, stories, counts, **given)
+    else:
+        if pairs is not None:
+            raise InputError("pairs", "is for the suite keyframes", list(pairs), "leave it out")
+        from .video import run_video
+
+        found, pictures = run_video(models, seed, stories, shots, **given)
+    result = {"suite": suite, "studio": models.name, "seed": seed, "stories": stories, "shots": shots, **found}
+    if out is not None:
+        from .report import write_report
+
+        write_report(result, pictures, Path(out))
+    return result
+
+
+def print_table(result: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the rows of a result of `run` as a table."""
+    from .table import result_table
+
+    if console is None:
+        from rich.console import Console
+
+        console = Console()
+    console.print(result_table(result))
+
+
+def _pairs(pairs: Sequence[int] | None, shots: int) -> list[int]:
+    counts = [shots] if pairs is None else list(pairs)
+    if not counts or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in counts):
+        raise InputError("pairs", "must be whole numbers of at least 1", pairs, "use for example 8, 16, 32, 48")
+    return sorted(set(counts))
+
+
+def _recogniser() -> Recogniser:
+    """The pocket studio's recogniser."""
+    from ..models.pocket.recogniser import load_recogniser
+
+    path = Path(__file__).resolve().parent.parent / "models" / "pocket" / "weights" / "recogniser.safetensors"
+    if not path.is_file():
+        fix = "train it with `anchorshot train recogniser`, or pass one"
+        raise InputError("recogniser", "file must exist", path.name, fix)
+    return load_recogniser(path)

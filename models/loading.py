@@ -165,7 +165,8 @@ def _load(
     keep_fp8: bool = False,
 ) -> ModelMixin:
     checkpoint = read_checkpoint(path)
-    checkpoint.state = _own_part(kind, dequantise(checkpoint, dtype))
+    checkpoint.state = _own_part(kind, checkpoint.state)
+    checkpoint.state = dequantise(checkpoint, dtype)
     check_kind(kind, checkpoint)
     arguments = read_config(config) or checkpoint.config or _infer(kind, checkpoint)
     skeleton = _build(kind, arguments)

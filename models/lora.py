@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -301,7 +302,9 @@ def _inject(
         alpha_pattern=dict(ranks),
         inference_mode=True,
     )
-    inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
+        inject_adapter_in_model(config, model, adapter_name=name, low_cpu_mem_usage=True)
     model._hf_peft_config_loaded = True  # what diffusers' own loader sets; its adapter methods ask for it
     for module, (a, b) in pairs.items():
         layer = model.get_submodule(module)

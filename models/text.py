@@ -1,4 +1,4 @@
-"""Prompts to conditioning: T5 (Flux) and UMT5 (Wan) token states and CLIP's pooled state, at the captions' real lengths.
+"""Prompts to conditioning: T5 (Flux) and UMT5 (Wan) token states, CLIP's pooled state; captions at their real lengths.
 
 Captain Cinema's context grows with every pair, so captions enter at their real length with a mask (§3.2): padded to
 512, their text would cost more than the compressed images. The published pipelines pad, each in its own way; `pad_to`
@@ -263,11 +263,11 @@ def load_text(
         raise InputError("kind", "must be t5 or umt5", kind, "choose one of them")
     checkpoint = read_checkpoint(path)
     raw = checkpoint.state
-    own = keymaps.strip_prefix(kind, dequantise(checkpoint, dtype))
+    checkpoint.state = dict(keymaps.strip_prefix(kind, checkpoint.state))
+    own = dequantise(checkpoint, dtype)
     if tokenizer is None and checkpoint.config is not None:
         tokenizer = path
     words = load_tokenizer(tokenizer, raw, checkpoint.metadata, checkpoint.name)
-    checkpoint.state = dict(own)
     check_kind(kind, checkpoint)
     arguments = read_config(config) or checkpoint.config or keymaps.infer_config(kind, own, checkpoint.metadata)
     arguments = {"vocab_size": need(own, "shared.weight", "encoder.embed_tokens.weight").shape[0], **arguments}

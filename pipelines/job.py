@@ -1,28 +1,70 @@
-"""What all stages of one film share, and the seeds they draw from."""
+"""What all stages of one film share, how they sample, and the seeds they draw from."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 
+from ..memory.golden_mem import GoldenMem
+from ..sampling.flow import dynamic_shift
+from ..sampling.keyframes import KeyframeSettings
 from ..story.shot import MAX_SEED, Shot
 from ..story.storyboard import Caption, Storyboard
 from .run_folder import RunFolder
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
+    from ..models.studio_config import VideoDefaults
 
-__all__ = ["FilmJob", "Progress", "keyframe_file", "stage_generator", "stage_seed"]
+__all__ = ["FilmJob", "FilmSettings", "Progress", "clip_file", "keyframe_file", "stage_generator", "stage_seed"]
+
+PATCH = 2
+"""Latent cells along a side of one token, in Flux and in Wan."""
 
 
 class Progress(Protocol):
-    """Called as work goes on: `done` of `total` solver steps of a stage (`keyframes`, `video`) or shots (`film`)."""
+    """Called as work goes on: `done` of `total` solver steps of a stage, `keyframes` or `video`."""
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None: ...
+
+
+@dataclass(frozen=True)
+class FilmSettings:
+    """How a film is sampled.
+
+    Attributes:
+        keyframe: steps, shift, context noise and attention mode of the keyframes.
+        memory: how many earlier keyframes a new one remembers, and how large.
+        retrieval: how they are ranked: `clip` (text to image), `text` (text to text) or `recency`.
+        video: steps, shift, guidance and method of the clips.
+    """
+
+    keyframe: KeyframeSettings
+    memory: GoldenMem
+    retrieval: Literal["clip", "text", "recency"]
+    video: VideoDefaults
+
+    @classmethod
+    def of(cls, studio: Studio, frame_size: tuple[int, int]) -> FilmSettings:
+        """The studio's defaults for frames of (height, width) px; a shift of null becomes FLUX.1's for that size."""
+        d = studio.defaults.keyframe
+        height, width = size_tokens(studio, frame_size)
+        shift = dynamic_shift(height * width) if d.shift is None else d.shift
+        keyframe = KeyframeSettings(d.steps, shift, d.context_noise, d.mode, d.guidance)
+        return cls(keyframe, GoldenMem(d.groups, d.images, d.first_tier), d.retrieval, studio.defaults.video)
+
+    def keyframe_inputs(self) -> dict[str, Any]:
+        """Everything that a keyframe depends on, as plain JSON."""
+        return asdict(self.keyframe) | asdict(self.memory) | {"retrieval": self.retrieval}
+
+    def video_inputs(self) -> dict[str, Any]:
+        """Everything that a clip depends on, as plain JSON."""
+        return self.video.model_dump(mode="json")
 
 
 @dataclass
@@ -31,35 +73,61 @@ class FilmJob:
 
     Attributes:
         story: the whole storyboard.
-        captions: one caption per shot of it.
         chosen: positions of the shots to render, in film order.
         studio: the models.
-        studio_hash: what identifies the studio's settings and weights.
+        settings: how to sample.
         run: the open run folder.
         progress, say: where progress and lines for people go.
     """
 
     story: Storyboard
-    captions: list[Caption]
     chosen: list[int]
     studio: Studio
-    studio_hash: str
+    settings: FilmSettings
     run: RunFolder
     progress: Progress
     say: Callable[[str], None]
 
+    @cached_property
+    def captions(self) -> list[Caption]:
+        """One caption per shot of the whole film."""
+        return self.story.captions()
+
+    @cached_property
+    def studio_hash(self) -> str:
+        """What identifies the studio's settings and weights."""
+        return self.studio.fingerprint()
+
     @property
-    def remembered(self) -> list[int]:
+    def remembered(self) -> range:
         """Positions of the shots whose keyframes are needed: the chosen ones and, as their memory, all before them.
 
         A shot rendered alone therefore looks as it does in the whole film.
         """
-        return list(range(self.chosen[-1] + 1))
+        return range(self.chosen[-1] + 1)
+
+    def pending(self, stage: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether `stage` has to be made; says why if it was made before."""
+        reason = self.run.why(stage, inputs)
+        if reason is not None and self.run.record(stage) is not None:
+            self.say(f"{stage} again: {reason}")
+        return reason is not None
+
+
+def size_tokens(studio: Studio, frame_size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a keyframe in tokens of the keyframe model."""
+    side = studio.image_vae.image_size_multiple * PATCH
+    return frame_size[0] // side, frame_size[1] // side
 
 
 def keyframe_file(shot: Shot, index: int) -> str:
     """Name of keyframe `index` of `shot` in the run folder."""
     return f"keyframes/{shot.id}_{index:02d}.png"
+
+
+def clip_file(shot: Shot) -> str:
+    """Name of the clip of `shot` in the run folder."""
+    return f"clips/{shot.id}.mkv"
 
 
 def stage_seed(shot: Shot, take: int, stage: str) -> int:

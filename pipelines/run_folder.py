@@ -105,29 +105,36 @@ class RunFolder:
         self._save()
         return record
 
+    @property
+    def stages(self) -> dict[str, Record]:
+        """Every finished stage."""
+        return {name: Record(**entry) for name, entry in self._stages.items()}
+
+    def stages_of(self, shot: str) -> dict[str, Record]:
+        """Finished stages of one shot, by their name after the slash."""
+        found = {}
+        for name in self._stages:
+            owner, _, stage = name.rpartition("/")
+            if owner == shot:
+                found[stage] = Record(**self._stages[name])
+        return found
+
     def take(self, shot: str) -> int:
         """Which take of `shot` this is, from 1; it enters the shot's seeds."""
         return int(self._manifest.setdefault("takes", {}).get(shot, 1))
 
-    def new_takes(self, shots: Sequence[str]) -> None:
-        """Throw away what was made for `shots` and count their takes up, all in one write.
+    def new_takes(self, shots: Sequence[str], again: Sequence[str] = ()) -> None:
+        """Have every stage of `shots` made as a new take, and of `again` once more as the same take.
 
-        One write, because a kill between two would make a resumed run count some of them up twice.
+        One write for all, because a kill between two would make a second call count some of them up twice.
         """
+        takes = self._manifest.setdefault("takes", {})
         for shot in shots:
-            self._manifest.setdefault("takes", {})[shot] = self.take(shot) + 1
-            self._forget(shot)
+            takes[shot] = self.take(shot) + 1
+        for shot in (*shots, *again):
+            for stage in [name for name in self._stages if name.startswith(f"{shot}/")]:
+                del self._stages[stage]
         self._save()
-
-    def forget(self, shots: Sequence[str]) -> None:
-        """Have every stage of `shots` made again with the same take."""
-        for shot in shots:
-            self._forget(shot)
-        self._save()
-
-    def _forget(self, shot: str) -> None:
-        for stage in [name for name in self._stages if name.startswith(f"{shot}/")]:
-            del self._stages[stage]
 
     @property
     def _stages(self) -> dict[str, Any]:

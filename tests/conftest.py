@@ -1,4 +1,4 @@
-"""Shared by all tests: thread limits, seeds, and the `cuda` marker."""
+"""Shared by all tests: thread limits, seeds, the `cuda` marker, and a studio of tiny random models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that needs the network is a broken test
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,3 +39,52 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+TINY_STUDIO = """
+name: tiny
+dtype: float32
+models_dir: .
+keyframe: {file: keyframe.safetensors}
+keyframe_text: {kind: t5, file: t5.safetensors}
+video: {file: video.safetensors}
+video_vae: {kind: wan_vae, file: vae.safetensors}
+clip: {file: clip.safetensors}
+defaults:
+  keyframe: {steps: 2, groups: 2, images: 1}
+  video: {steps: 2, shift: 3.0}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_studio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of a studio of tiny random models: real classes, real files in public key names, 8 px latent cells."""
+    from diffusers import AutoencoderKLWan, FluxTransformer2DModel, WanTransformer3DModel
+    from safetensors.torch import save_file
+    from transformers import T5Config, T5EncoderModel
+
+    from anchorshot.models.clip import ClipScorer, build_clip
+    from anchorshot.models.keymaps import to_public
+    from anchorshot.models.pocket.configs import CLIP, KEYFRAME, T5, VAE, VIDEO
+    from anchorshot.models.pocket.tokenizer import build_tokenizer
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny-studio")
+    tokenizer = build_tokenizer()
+    t5 = T5 | {"vocab_size": tokenizer.get_vocab_size(), "num_layers": 1}
+    tiny = {
+        "keyframe": ("flux", FluxTransformer2DModel, KEYFRAME | {"num_layers": 1, "num_single_layers": 1}),
+        "video": ("wan", WanTransformer3DModel, VIDEO | {"num_layers": 1, "ffn_dim": 32}),
+        "vae": ("wan_vae", AutoencoderKLWan, VAE | {"base_dim": 8, "decoder_base_dim": 8}),
+    }
+    for name, (kind, model_class, config) in tiny.items():
+        state = {key: value.contiguous() for key, value in to_public(kind, model_class(**config).state_dict()).items()}
+        save_file(state, folder / f"{name}.safetensors", metadata={"config": json.dumps(config)})
+    encoder = T5EncoderModel(T5Config(**t5))
+    state = {key: value.contiguous() for key, value in to_public("t5", encoder.state_dict()).items()}
+    metadata = {"config": json.dumps(t5), "tokenizer": tokenizer.to_str()}
+    save_file(state, folder / "t5.safetensors", metadata=metadata)
+    ClipScorer(build_clip(CLIP), CLIP).save(folder / "clip.safetensors")
+    path = folder / "tiny.yaml"
+    path.write_text(TINY_STUDIO)
+    return path

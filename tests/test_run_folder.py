@@ -109,13 +109,13 @@ def test_a_finished_stage_stays_until_something_changes(tmp_path: Path) -> None:
 
 def test_takes_count_up_and_only_the_redone_shot_is_forgotten(tmp_path: Path) -> None:
     with open_run(tmp_path, resume=False) as run:
-        for stage in ("s1/keyframe-0", "s1/clip", "s10/clip"):
+        for stage in ("s1/keyframe-0", "s1/clip", "s10/clip", "s2/clip"):
             make(run, stage)
         assert run.take("s1") == 1
-        run.new_takes(["s1"])
-        run.forget(["nobody"])
+        run.new_takes(["s1"], again=["s2", "nobody"])
     with open_run(tmp_path, resume=True) as run:
-        assert (run.take("s1"), run.take("s10")) == (2, 1)
+        assert [run.take(shot) for shot in ("s1", "s2", "s10")] == [2, 1, 1]
+        assert list(run.stages) == ["s10/clip"]
         assert run.why("s1/keyframe-0", {}) == run.why("s1/clip", {}) == "not made yet"
         assert run.why("s10/clip", {}) is None
 

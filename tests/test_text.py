@@ -1,4 +1,4 @@
-"""Text encoders on real T5, UMT5 and CLIP classes: real lengths, the published pipelines' padding, tokenizers, names."""
+"""Text encoders on real T5, UMT5 and CLIP classes: real lengths, published pipelines' padding, tokenizers, names."""
 
 import io
 import json

@@ -320,7 +320,15 @@ def test_gradient_checkpointing_gives_the_same_gradients(model: DirectorWan) -> 
 
     plain = gradients(model.train())
     model.enable_gradient_checkpointing()
+    stock_function, blocks = model._gradient_checkpointing_func, []
+
+    def counted(block: torch.nn.Module, *args: object) -> torch.Tensor:
+        blocks.append(block)
+        return stock_function(block, *args)
+
+    model._gradient_checkpointing_func = counted
     checkpointed = gradients(model)
+    assert blocks == list(model.blocks)
     assert len(plain) == len(list(model.parameters()))
     for a, b in zip(plain, checkpointed, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
@@ -379,7 +387,7 @@ def test_repeated_blocks_compile(model: DirectorWan) -> None:
         assert torch.allclose(run(model, x, t * 1000, text), run(stock(), x, t * 1000, text), atol=1e-5)
 
 
-def test_a_lora_adapter_trains_and_scales(model: DirectorWan) -> None:
+def test_a_lora_adapter_applies_and_scales(model: DirectorWan) -> None:
     adapted = stock()
     adapted.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
     adapted = DirectorWan.adopt(adapted)

@@ -62,3 +62,14 @@ class ClipRecipe:
         loss = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
         hits = (target.gather(1, logits.argmax(1, keepdim=True)) > 0).float().mean()
         return loss, {"accuracy": float(hits)}
+
+    @torch.no_grad()
+    def held_out(self, weights: dict[str, torch.Tensor], count: int = 64) -> float:
+        """Share of held-out captions whose own picture is the nearest of `count`."""
+        model = self.scorer.model
+        model.load_state_dict(weights)
+        shots = random_shots(count, "test", 2000)
+        images = self.scorer.embed_images(to_tensor(np.stack([render(s)[0] for s in shots])))
+        texts = self.scorer.embed_texts([s.query for s in shots])
+        best = (texts @ images.T).argmax(1)
+        return float(np.mean([shots[i].query == shots[int(b)].query for i, b in enumerate(best)]))

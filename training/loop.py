@@ -1,7 +1,7 @@
 """One training loop for every recipe: accelerate, EMA, atomic checkpoints with exact resume, loss curve.
 
-A recipe draws each batch from (seed, step) alone, so resuming needs no data-loader state: a run that was killed and resumed
-takes exactly the steps an unbroken run takes.
+A recipe draws each batch from (seed, step) alone, so resuming needs no data-loader state: a run that was killed and
+resumed takes exactly the steps an unbroken run takes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..story.files import atomic_path, write_atomic
+from .attention import cpu_attention
 
 
 @dataclass
@@ -144,7 +145,11 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 def train(
-    recipe: Recipe, config: LoopConfig, out: Path, on_save: Callable[[torch.nn.Module, int], None] | None = None
+    recipe: Recipe,
+    config: LoopConfig,
+    out: Path,
+    on_save: Callable[[torch.nn.Module, int], None] | None = None,
+    cpu: bool = False,
 ) -> torch.nn.Module:
     """Train a recipe; resumes from ``out/<name>.safetensors`` when it is there.
 
@@ -153,6 +158,7 @@ def train(
         config: how.
         out: folder for the checkpoint, its log and the loss curve.
         on_save: called with the EMA model and the step at each checkpoint (for exports).
+        cpu: stay on the CPU even where there is a GPU.
 
     Returns:
         The module with its EMA weights.
@@ -160,7 +166,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / f"{recipe.name}.safetensors"
     torch.manual_seed(config.seed)
-    accelerator = Accelerator(mixed_precision=config.precision)
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
     model = recipe.build().train()
     model.to(accelerator.device)
     optimizer = _optimizer(model, config)
@@ -186,7 +192,8 @@ def train(
     for step, batch in _prefetch(recipe, start, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        with accelerator.autocast():
+        on_cpu = accelerator.device.type == "cpu"
+        with accelerator.autocast(), cpu_attention(on_cpu):
             loss, numbers = recipe.loss(wrapped, to_device(batch, accelerator.device), step)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(trained, config.clip)

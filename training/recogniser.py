@@ -25,8 +25,8 @@ class RecogniserRecipe:
 
     name = "recogniser"
 
-    def __init__(self, seed: int = 0, size: int = 64, bank: int = 12000) -> None:
-        self.seed, self.size, self.bank = seed, size, bank
+    def __init__(self, seed: int = 0, size: int = 64, bank: int = 12000, width: int = 24) -> None:
+        self.seed, self.size, self.bank, self.width = seed, size, bank, width
 
     @cached_property
     def _bank(self) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
@@ -36,7 +36,7 @@ class RecogniserRecipe:
         return pictures, label_tensors(shots)
 
     def build(self) -> Recogniser:
-        return Recogniser()
+        return Recogniser(self.width)
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
         pictures, truth = self._bank
@@ -63,3 +63,15 @@ class RecogniserRecipe:
             known = target != IGNORE
             hits.append(float((flat.argmax(-1) == target)[known].float().mean()))
         return total, {"accuracy": float(np.mean(hits)), "worst": min(hits)}
+
+
+def held_out_accuracy(model: Recogniser, count: int = 512) -> float:
+    """Share of all labels read right on renders of held-out stories."""
+    shots = random_shots(count, "test", 1000)
+    reading = model.read(to_tensor(np.stack([render(s)[0] for s in shots])))
+    right = known = 0
+    for head, truth in label_tensors(shots).items():
+        valid = truth != IGNORE
+        right += int((reading[head] == truth)[valid].sum())
+        known += int(valid.sum())
+    return right / known

@@ -18,12 +18,13 @@ from ..models.pocket.configs import VAE
 
 
 class VaeRecipe:
-    """Reconstruction (squared error finds the colours, L1 and edge L1 the outlines) with a light KL term, in the two stages of the public causal VAEs.
+    """Reconstruction (squared error finds the colours, L1 and edge L1 the outlines) with a light KL term, in the two
+    stages of the public causal VAEs.
 
     Stage ``pictures``: still pictures only, at every size GoldenMem stores them at. Only the last temporal tap of each
     kernel takes part; the others start at zero (2-D to 3-D inflation).
-    Stage ``clips``: clips of 4n+1 frames beside the pictures. In the encoder what acts on a lone first frame is frozen, so
-    a keyframe's latent stays what it was (SmartDirector §3.2: each keyframe is encoded on its own).
+    Stage ``clips``: clips of 4n+1 frames beside the pictures. In the encoder what acts on a lone first frame is
+    frozen, so a keyframe's latent stays what it was (SmartDirector §3.2: each keyframe is encoded on its own).
     """
 
     sizes = ((80, 160), (80, 160), (80, 160), (48, 96), (80, 160), (80, 160), (80, 160), (16, 32))
@@ -92,7 +93,9 @@ class VaeRecipe:
 
 
 def freeze_still_path(model: AutoencoderKLWan) -> None:
-    """Freeze whatever in the encoder acts on a lone first frame; only its earlier temporal taps and time strides learn."""
+    """Freeze whatever in the encoder acts on a lone first frame; only its earlier temporal taps and time
+    strides learn.
+    """
     for name, module in model.encoder.named_modules():
         temporal = isinstance(module, WanCausalConv3d) and module.kernel_size[0] == 3
         if temporal and name.endswith("time_conv"):
@@ -137,3 +140,11 @@ def fast_stills() -> None:
         return y[:, :, None]
 
     WanCausalConv3d.forward = forward  # type: ignore[method-assign]
+
+
+@torch.no_grad()
+def reconstruction_psnr(model: AutoencoderKLWan, count: int = 64) -> float:
+    """Mean PSNR in dB of held-out pictures through the VAE."""
+    x = to_tensor(picture_bank(count, "test", 3000))[:, :, None] * 2 - 1
+    y = model.decode(model.encode(x).latent_dist.mode()).sample
+    return float((-10 * torch.log10((y - x).square().mean((1, 2, 3, 4)) / 4)).mean())

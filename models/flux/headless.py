@@ -1,8 +1,8 @@
 """Captain Cinema on diffusers' Flux: interleaved pairs, hybrid attention, per-frame timesteps, key/value cache.
 
 `CaptainFlux` has the stock state dict and the stock forward; `forward_pairs` is what it adds (Captain Cinema §3.2):
-double-stream blocks see each pair alone (equal shapes run as one batch), single-stream blocks see all pairs, with a full or
-a causal-by-pair mask that is never built as a matrix.
+double-stream blocks see each pair alone (equal shapes run as one batch), single-stream blocks see all pairs, with a
+full or a causal-by-pair mask that is never built as a matrix.
 """
 
 from __future__ import annotations
@@ -166,9 +166,7 @@ class PairSingleBlock(FluxSingleTransformerBlock):
         layer: int = 0,
     ):
         if plan is None:
-            return super().forward(
-                hidden_states, encoder_hidden_states, temb, image_rotary_emb, joint_attention_kwargs
-            )
+            return super().forward(hidden_states, encoder_hidden_states, temb, image_rotary_emb, joint_attention_kwargs)
         shift, scale, gate = self.norm.linear(self.norm.silu(temb)).chunk(3, -1)
         x = self.norm.norm(hidden_states) * (1 + scale[:, plan.segments]) + shift[:, plan.segments]
         attended = self.attn(hidden_states=x, image_rotary_emb=image_rotary_emb, plan=plan, layer=layer)
@@ -178,7 +176,9 @@ class PairSingleBlock(FluxSingleTransformerBlock):
 
 
 class CaptainFlux(FluxTransformer2DModel):
-    """FluxTransformer2DModel that also runs interleaved pairs; same config, same state dict, stock forward inherited."""
+    """FluxTransformer2DModel that also runs interleaved pairs; same config, same state dict, stock
+    forward inherited.
+    """
 
     _no_split_modules = ["FluxTransformerBlock", "PairSingleBlock"]
     _repeated_blocks = ["FluxTransformerBlock", "PairSingleBlock"]
@@ -199,7 +199,9 @@ class CaptainFlux(FluxTransformer2DModel):
         return model
 
     def forward(self, hidden_states=None, *args, pairs: dict[str, Any] | None = None, **kwargs):  # type: ignore[override]
-        """The stock forward, or `forward_pairs` when `pairs` holds its arguments (so hooks and wrappers see one call)."""
+        """The stock forward, or `forward_pairs` when `pairs` holds its arguments (so hooks and wrappers see
+        one call).
+        """
         if pairs is None:
             return super().forward(hidden_states, *args, **kwargs)
         return self._forward_pairs(**pairs)
@@ -209,8 +211,8 @@ class CaptainFlux(FluxTransformer2DModel):
 
         Args:
             pairs: the pairs to compute, in story order.
-            mode: ``full`` (all see all), ``causal`` (a pair sees itself and the ones before) or ``local`` (only itself).
-            past: cache of context pairs that come before (from `encode_context`).
+            mode: ``full`` (all see all), ``causal`` (a pair sees itself and the ones before) or ``local`` (only
+            itself). past: cache of context pairs that come before (from `encode_context`).
 
         Returns:
             P tensors [B, h·w, C].

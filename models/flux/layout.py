@@ -39,9 +39,10 @@ def token_size(latent: torch.Tensor) -> Size:
 def pair_ids(text_length: int, size: Size, frame: int, reference: Size | None, device=None) -> torch.Tensor:
     """Position ids (frame, row, column) of one pair, text first: fp32 [text_length + h·w, 3].
 
-    Text and image of a pair share the frame index, so the geometry inside a pair is the stock model's. A compressed frame
-    spans the same field as a full one: its rows and columns are spread over the `reference` grid (None: plain indices),
-    centre on centre. The paper does not say which; spreading keeps "upper left" in the same place at every tier.
+    Text and image of a pair share the frame index, so the geometry inside a pair is the stock model's. A compressed
+    frame spans the same field as a full one: its rows and columns are spread over the `reference` grid (None: plain
+    indices), centre on centre. The paper does not say which; spreading keeps "upper left" in the same place at every
+    tier.
     """
     h, w = size
     rows = torch.arange(h, dtype=torch.float32, device=device)

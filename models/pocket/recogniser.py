@@ -63,7 +63,8 @@ class Reading:
 class Recogniser(nn.Module):
     """A small convolutional net: [B, 3, 80, 160] in 0…1 to logits per head.
 
-    Side heads look at the features of their half of the frame only, so that a left character cannot vouch for a right one.
+    Side heads look at the features of their half of the frame only, so that a left character cannot vouch for a
+    right one.
     """
 
     def __init__(self, width: int = 24) -> None:

@@ -166,7 +166,9 @@ def _accessory(draw: ImageDraw.ImageDraw, kind: str, place, line: int) -> None:
         draw.polygon([place(*p) for p in pts], fill=(255, 206, 40), outline=INK, width=line)
     elif kind == "hat":
         draw.polygon([place(*p) for p in ((-0.5, -0.9), (-0.5, -1.8), (0.5, -1.8), (0.5, -0.9))], fill=(48, 44, 60))
-        draw.polygon([place(*p) for p in ((-0.5, -1.05), (-0.5, -1.25), (0.5, -1.25), (0.5, -1.05))], fill=(210, 60, 60))
+        draw.polygon(
+            [place(*p) for p in ((-0.5, -1.05), (-0.5, -1.25), (0.5, -1.25), (0.5, -1.05))], fill=(210, 60, 60)
+        )
         draw.polygon([place(*p) for p in ((-0.95, -0.8), (-0.95, -1.0), (0.95, -1.0), (0.95, -0.8))], fill=(48, 44, 60))
     elif kind == "scarf":
         pts = [(-1.0, 0.3), (1.0, 0.3), (1.0, 0.72), (0.55, 0.72), (0.62, 1.3), (0.2, 1.3), (0.15, 0.72), (-1.0, 0.72)]
@@ -210,9 +212,20 @@ def _actor(draws, actor: Actor, scale: int, t: float, zoom: float, shift: float)
 
     for d, ink in ((mask, 255), (draw, INK)):
         for s in (-1, 1):
-            d.line((place(0.4 * s, 0.8), (feet[0] + unit * (0.4 * s + 0.4 * s * abs(legs) * (1 if legs >= 0 else -0.8)), feet[1])), fill=ink, width=limb)
+            d.line(
+                (
+                    place(0.4 * s, 0.8),
+                    (feet[0] + unit * (0.4 * s + 0.4 * s * abs(legs) * (1 if legs >= 0 else -0.8)), feet[1]),
+                ),
+                fill=ink,
+                width=limb,
+            )
         for s, a in ((-1, arm_l), (1, arm_r)):
-            d.line((place(0.7 * s, 0.1), place(s * (0.7 + 0.75 * math.cos(a * 1.2)), 0.1 + 0.85 * math.sin(a * 1.2))), fill=ink, width=limb)
+            d.line(
+                (place(0.7 * s, 0.1), place(s * (0.7 + 0.75 * math.cos(a * 1.2)), 0.1 + 0.85 * math.sin(a * 1.2))),
+                fill=ink,
+                width=limb,
+            )
     outline = [place(x, y) for x, y in _body_points(SHAPES[actor.look.shape])]
     draw.polygon(outline, fill=BODY[actor.look.colour], outline=INK, width=line)
     mask.polygon(outline, fill=255)

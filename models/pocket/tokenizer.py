@@ -1,4 +1,6 @@
-"""The pocket text encoder's tokenizer: a Unigram vocabulary (the T5 kind) over the caption grammar, letters for the rest."""
+"""The pocket text encoder's tokenizer: a Unigram vocabulary (the T5 kind) over the caption grammar,
+letters for the rest.
+"""
 
 from __future__ import annotations
 

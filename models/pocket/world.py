@@ -1,8 +1,9 @@
 """The pocket world: a seeded cartoon universe whose every frame has known ground truth.
 
-Characters are 8 colours × 4 body shapes × 4 accessories; places are 6 kinds whose landmarks are laid out from a seed that
-no caption tells. A caption describes a character's looks once, at its first appearance in the story; later only the
-``<Name>`` tag stands for it (the tagging of Captain Cinema, Appendix B). So identity and layout can come only from memory.
+Characters are 8 colours × 4 body shapes × 4 accessories; places are 6 kinds whose landmarks are laid out from a seed
+that no caption tells. A caption describes a character's looks once, at its first appearance in the story; later only
+the ``<Name>`` tag stands for it (the tagging of Captain Cinema, Appendix B). So identity and layout can come only from
+memory.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ SIDES = ("left", "right")
 SKY_SLOTS, LAND_SLOTS = 4, 3
 
 NAMES = (
-    "Mira Pip Juno Otto Lina Bo Tess Hugo Nia Rex Ada Finn Zoe Max Ivy Leo Uma Gus Eva Tom Kira Ned Lou Sam Ana Ben Cleo Dax "
-    "Elle Fay Gil Hana Ike Jade Kai Lars Mona Nico Opal Pim Quin Rosa Sven Tara Ugo Vera Wim Xena Yuri Zara Abel Bea Carl Dora "
-    "Emil Flo Greta Hal Ines Jo Kurt Lila Milo Nora Olaf Pia Ravi Suki Theo Ula Vik Wanda Yoko Zeb Alma Bram Cora Dirk Edda Fritz"
+    "Mira Pip Juno Otto Lina Bo Tess Hugo Nia Rex Ada Finn Zoe Max Ivy Leo Uma Gus Eva Tom Kira Ned Lou "
+    "Sam Ana Ben Cleo Dax Elle Fay Gil Hana Ike Jade Kai Lars Mona Nico Opal Pim Quin Rosa Sven Tara Ugo "
+    "Vera Wim Xena Yuri Zara Abel Bea Carl Dora Emil Flo Greta Hal Ines Jo Kurt Lila Milo Nora Olaf Pia "
+    "Ravi Suki Theo Ula Vik Wanda Yoko Zeb Alma Bram Cora Dirk Edda Fritz"
 ).split()
 
 

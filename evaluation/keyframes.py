@@ -1,0 +1,263 @@
+"""Suite `keyframes`: do characters and places stay themselves over a story, and what does their memory cost?
+
+Captain Cinema's ablations on the pocket world: full context, GoldenMem, none and joint generation (Tables 2 and 3),
+retrieval (Fig. 5), noise on the context (Fig. 10), each over stories of several lengths. All figures are of roll-outs:
+a frame's context is what was generated before it, so errors add up as they do in a film.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..memory.golden_mem import GoldenMem
+from ..models.pocket.bank import to_tensor
+from ..models.pocket.recogniser import Recogniser
+from ..models.pocket.render import render
+from ..models.pocket.world import HEIGHT, WIDTH, Story
+from ..pipelines.job import FilmSettings, Progress
+from ..sampling.memory_context import Retrieval
+from ..story.errors import InputError
+from .metrics import (
+    StoryTruth,
+    diversity,
+    keyframe_scores,
+    memory_recall,
+    score_by_shot,
+    standard_error,
+)
+from .rollout import Recall, RollOut, StorySet, extend, generate_jointly, step_cost
+from .stories import held_out_stories
+
+if TYPE_CHECKING:
+    from ..models.studio import Studio
+
+__all__ = ["RETRIEVAL_BUDGET", "VARIANTS", "Variant", "read_frames", "run_keyframes", "true_frames"]
+
+VARIANTS = (
+    "ground_truth",
+    "full",
+    "goldenmem",
+    "none",
+    "joint",
+    "retrieval:clip",
+    "retrieval:text",
+    "retrieval:recency",
+    "noise:0.05",
+    "noise:0.1",
+    "noise:0.3",
+    "noise:0.6",
+)
+
+RETRIEVAL_BUDGET = 4
+"""Frames that the retrieval variants may remember, all on the first tier: so few that the choice decides."""
+
+BATCH = 16
+"""Stories that are rolled out together; bounds memory, changes no result."""
+
+SHEET_STORIES = 3
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row's way of making frames: `truth` (none are made), `joint`, or `extend` with a `recall`."""
+
+    name: str
+    kind: str
+    recall: Recall | None = None
+
+    @classmethod
+    def parse(cls, name: str, settings: FilmSettings, shots: int) -> Variant:
+        """Read a variant's name; everything that it does not say is the studio's default.
+
+        Args:
+            name: `ground_truth`, `full`, `goldenmem`, `none`, `joint`, `retrieval:clip|text|recency`, `noise:T` with
+                T in 0…1.
+            settings: the studio's defaults.
+            shots: length of the longest story.
+
+        Raises:
+            InputError: no such variant.
+        """
+        head, _, value = name.partition(":")
+        default = Recall(settings.memory, settings.retrieval, settings.keyframe.context_noise)
+        if name in ("ground_truth", "joint"):
+            return cls(name, "truth" if name == "ground_truth" else "joint")
+        recall: Recall | None = None
+        if name == "goldenmem":
+            recall = default
+        elif name == "none":
+            recall = replace(default, memory=None)
+        elif name == "full":
+            recall = replace(default, memory=GoldenMem.full(max(1, shots - 1)))
+        elif head == "retrieval" and value in get_args(Retrieval):
+            few = GoldenMem(groups=1, images=RETRIEVAL_BUDGET, first_tier=settings.memory.first_tier)
+            recall = replace(default, memory=few, retrieval=cast(Retrieval, value))
+        elif head == "noise" and (level := _unit(value)) is not None:
+            recall = replace(default, context_noise=level)
+        if recall is None:
+            fix = "use full, goldenmem, none, joint, ground_truth, retrieval:clip, noise:0.1 …"
+            raise InputError("variants", f"must be among {', '.join(VARIANTS)}", name, fix)
+        return cls(name, "extend", recall)
+
+
+def run_keyframes(
+    studio: Studio,
+    recogniser: Recogniser,
+    seed: int = 0,
+    stories: int = 16,
+    pairs: Sequence[int] = (8,),
+    variants: Sequence[str] = VARIANTS,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Run the suite.
+
+    A shot depends only on the shots before it, and a short held-out story is the beginning of the long one of the same
+    seed. So every variant is rolled out once, to the longest length, and shorter lengths are read off; joint generation
+    is run for every length.
+
+    Args:
+        studio: models and sampler defaults.
+        recogniser: reads who and what a frame shows.
+        seed: which held-out stories, and the noise.
+        stories: how many.
+        pairs: numbers of shots in a story.
+        variants: names, see `Variant.parse`.
+        progress: told how many shots of all variants are done.
+
+    Returns:
+        ({"rows": one per variant and number of pairs, "by_shot": identity along the story}, frames of a few stories
+        `[n, P, 3, H, W]` per variant for the contact sheet).
+    """
+    longest = max(pairs)
+    settings = FilmSettings.of(studio, (HEIGHT, WIDTH))
+    chosen = [Variant.parse(name, settings, longest) for name in variants]
+    told = held_out_stories(seed, stories, longest)
+    suite = _Suite(studio, settings, told, seed, progress)
+    suite.plan(chosen, pairs)
+    true = true_frames(told)
+    rows: list[Row] = []
+    by_shot: dict[str, list[float | None]] = {}
+    pictures = {"truth": true[:SHEET_STORIES]}
+    for number, variant in enumerate(chosen):
+        for count in pairs:
+            cut = [replace(story, shots=story.shots[:count]) for story in told]
+            truth = StoryTruth.of([story.shots for story in cut])
+            run = suite.frames(variant, count, true)
+            reading = read_frames(recogniser, run.frames)
+            row: Row = {"variant": variant.name, "pairs": count, **keyframe_scores(reading, truth)}
+            row["identity_se"] = standard_error(reading, truth, "identity")
+            row["recall"] = None
+            if variant.recall is not None:
+                row["recall"] = memory_recall([story.shots for story in cut], run.remembered)
+            row |= {"diversity": diversity(run.frames), "diversity_truth": diversity(true[:, :count])}
+            row |= suite.cost(variant, run, count)
+            rows.append(row)
+            by_shot[f"{variant.name}@{count}"] = score_by_shot(reading, truth, "identity")
+            if count == longest:
+                pictures[variant.name] = run.frames[:SHEET_STORIES].clone()
+        suite.forget_all_but(chosen[number + 1 :], pairs)
+    return {"rows": rows, "by_shot": by_shot}, pictures
+
+
+def true_frames(stories: Sequence[Story]) -> Tensor:
+    """The rendered frames of every shot at its beginning, `[N, P, 3, H, W]`."""
+    return torch.stack([to_tensor(np.stack([render(shot)[0] for shot in story.shots])) for story in stories])
+
+
+def read_frames(recogniser: Recogniser, frames: Tensor, batch: int = 256) -> dict[str, Tensor]:
+    """What the recogniser sees in frames `[N, P, 3, H, W]`: per head `[N, P, 2]` or `[N, P]`."""
+    parts = [recogniser.read(part).values for part in frames.flatten(0, 1).split(batch)]
+    return {head: torch.cat([part[head] for part in parts]).unflatten(0, frames.shape[:2]) for head in parts[0]}
+
+
+class _Suite:
+    """Rolls out each distinct way of making frames once."""
+
+    def __init__(
+        self, studio: Studio, settings: FilmSettings, stories: list[Story], seed: int, progress: Progress | None
+    ) -> None:
+        self._studio, self._settings, self._progress = studio, settings, progress
+        rest = iter(stories)
+        parts = iter(lambda: list(islice(rest, BATCH)), [])
+        self._sets = [StorySet(studio, part, seed) for part in parts]
+        self._made: dict[tuple[Recall | None, int], list[RollOut]] = {}
+        self._done = self._total = 0
+
+    def plan(self, variants: Sequence[Variant], pairs: Sequence[int]) -> None:
+        """Count the work for the progress bar."""
+        self._total = sum(shots for _, shots in self._keys(variants, pairs)) * len(self._sets)
+
+    def forget_all_but(self, variants: Sequence[Variant], pairs: Sequence[int]) -> None:
+        """Let go of the frames that no variant still to come will ask for."""
+        wanted = self._keys(variants, pairs)
+        self._made = {key: made for key, made in self._made.items() if key in wanted}
+
+    def frames(self, variant: Variant, shots: int, true: Tensor) -> RollOut:
+        """The first `shots` shots of all stories; for ground truth, what the VAE makes of the true frames."""
+        if variant.kind == "truth":
+            vae = self._studio.image_vae
+            flat = true[:, :shots].flatten(0, 1)
+            seen = torch.cat([vae.decode_image(vae.encode_image(part)).cpu() for part in flat.split(64)])
+            empty: list[list[list[int]]] = [[[] for _ in range(shots)] for _ in true]
+            return RollOut(seen.unflatten(0, (len(true), shots)), empty, [[]] * shots, [0.0] * shots)
+        return RollOut.join([part.first(shots) for part in self._roll_out(variant, shots)])
+
+    def cost(self, variant: Variant, run: RollOut, shots: int) -> Row:
+        """Tokens and FLOPs of a step, seconds of a frame; nothing for ground truth, which is not sampled."""
+        if variant.kind == "truth":
+            return {"tokens": None, "flops": None, "seconds": None}
+        parts = self._roll_out(variant, shots)
+        costs = [
+            (len(stories), *step_cost(stories, variant.recall, part, self._settings.keyframe, shots))
+            for stories, part in zip(self._sets, parts, strict=True)
+        ]
+        count = sum(weight for weight, _, _ in costs)
+        tokens = sum(weight * tokens for weight, tokens, _ in costs) / count
+        flops = sum(weight * flops for weight, _, flops in costs) / count
+        return {"tokens": tokens, "flops": flops, "seconds": sum(run.seconds) / (shots * count)}
+
+    def _keys(self, variants: Sequence[Variant], pairs: Sequence[int]) -> set[tuple[Recall | None, int]]:
+        return {self._key(variant, count) for variant in variants if variant.kind != "truth" for count in pairs}
+
+    def _key(self, variant: Variant, shots: int) -> tuple[Recall | None, int]:
+        return variant.recall, shots if variant.kind == "joint" else self._sets[0].shots
+
+    def _roll_out(self, variant: Variant, shots: int) -> list[RollOut]:
+        key = self._key(variant, shots)
+        if key not in self._made:
+            self._made[key] = [self._run(variant, stories, key[1]) for stories in self._sets]
+        return self._made[key]
+
+    def _run(self, variant: Variant, stories: StorySet, shots: int) -> RollOut:
+        before, note = self._done, f"{variant.name}, {shots} shots"
+
+        def tick(done: int) -> None:
+            self._done = before + done
+            if self._progress is not None:
+                self._progress("evaluate", self._done, self._total, note)
+
+        tick(0)
+        if variant.recall is None:
+            out = generate_jointly(stories, shots, self._settings.keyframe)
+        else:
+            out = extend(stories, variant.recall, self._settings.keyframe, tick)
+        tick(shots)
+        return out
+
+
+def _unit(text: str) -> float | None:
+    """A number in 0…1, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value <= 1 else None

@@ -1,0 +1,149 @@
+"""The plots of a suite. Panels without data are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..story.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["CHANCE", "draw_plots"]
+
+CHANCE = {"identity": (1 / 8 + 1 / 4 + 1 / 4) / 3, "layout": (1 / 4 + 1 / 3 + 1 / 3) / 3}
+"""Share of right readings that a guess would have."""
+
+# Okabe and Ito's colours, which colour-blind people can tell apart.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+
+Result = Mapping[str, Any]
+Panel = Callable[["Axes"], None]
+
+
+def draw_plots(result: Result) -> Figure:
+    """Draw the plots of a result of `run`."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        fix = "install matplotlib, or run without an output folder"
+        raise InputError("out", "plots need matplotlib", "not installed", fix) from error
+
+    panels = _keyframe_panels(result) if result["suite"] == "keyframes" else _video_panels(result)
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(7.5 * columns, 4.4 * rows), layout="constrained")
+    for number, panel in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, number)
+        panel(axes)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _keyframe_panels(result: Result) -> list[Panel]:
+    rows = result["rows"]
+    counts = sorted({row["pairs"] for row in rows})
+    panels: list[Panel] = [lambda axes: _scores(axes, [row for row in rows if row["pairs"] == counts[-1]])]
+    if counts[-1] > 1:
+        panels.append(lambda axes: _along(axes, result["by_shot"], counts[-1]))
+    noise = [row for row in rows if row["variant"].startswith("noise:") and row["pairs"] == counts[-1]]
+    if len(noise) > 1:
+        panels.append(lambda axes: _noise(axes, noise))
+    if len(counts) > 1:
+        panels.append(lambda axes: _lengths(axes, rows, counts))
+    made = [row for row in rows if row["tokens"] is not None and row["identity"] is not None]
+    if made:
+        panels.append(lambda axes: _cost(axes, [row for row in made if row["pairs"] == counts[-1]]))
+    return panels
+
+
+def _scores(axes: Axes, rows: Sequence[Result]) -> None:
+    names = [row["variant"] for row in rows]
+    for k, score in enumerate(("identity", "layout")):
+        at = [i + 0.4 * k for i in range(len(rows))]
+        values = [row[score] or 0 for row in rows]
+        errors = [row["identity_se"] or 0 for row in rows] if score == "identity" else None
+        axes.bar(at, values, 0.38, yerr=errors, color=_COLOURS[k], label=score, capsize=2)
+        axes.axhline(CHANCE[score], color=_COLOURS[k], linestyle=":", linewidth=1)
+    axes.set_xticks([i + 0.2 for i in range(len(rows))], names, rotation=40, ha="right")
+    axes.set(ylim=(0, 1.02), ylabel="share right", title=f"{rows[0]['pairs']} shots; dotted: guessing")
+    axes.legend(loc="lower left")
+
+
+def _along(axes: Axes, by_shot: Mapping[str, Sequence[float | None]], pairs: int) -> None:
+    shown = [name for name in by_shot if name.endswith(f"@{pairs}") and ":" not in name]
+    for colour, name in zip(_COLOURS, shown or list(by_shot), strict=False):
+        points = [(p + 1, value) for p, value in enumerate(by_shot[name]) if value is not None]
+        axes.plot(*zip(*points, strict=True) if points else ((), ()), ".-", color=colour, label=name.partition("@")[0])
+    axes.axhline(CHANCE["identity"], color="grey", linestyle=":", linewidth=1)
+    axes.set(ylim=(0, 1.02), xlabel="shot", ylabel="identity", title="along the story")
+    axes.legend(loc="lower left")
+
+
+def _noise(axes: Axes, rows: Sequence[Result]) -> None:
+    rows = sorted(rows, key=lambda row: float(row["variant"].partition(":")[2]))
+    levels = [float(row["variant"].partition(":")[2]) for row in rows]
+    for colour, score in zip(_COLOURS, ("identity", "layout"), strict=False):
+        points = [(t, row[score]) for t, row in zip(levels, rows, strict=True) if row[score] is not None]
+        axes.plot(*zip(*points, strict=True) if points else ((), ()), "o-", color=colour, label=score)
+    axes.set(ylim=(0, 1.02), xlabel="noise on the context, t", ylabel="share right", title="context noise")
+    axes.legend(loc="lower left")
+
+
+def _lengths(axes: Axes, rows: Sequence[Result], counts: Sequence[int]) -> None:
+    names = dict.fromkeys(row["variant"] for row in rows if ":" not in row["variant"])
+    for colour, name in zip(_COLOURS, names, strict=False):
+        points = [(r["pairs"], r["identity"]) for r in rows if r["variant"] == name and r["identity"] is not None]
+        axes.plot(*zip(*points, strict=True) if points else ((), ()), "o-", color=colour, label=name)
+    axes.set_xticks(counts)
+    axes.set(ylim=(0, 1.02), xlabel="shots in the story", ylabel="identity", title="longer stories")
+    axes.legend(loc="lower left")
+
+
+def _cost(axes: Axes, rows: Sequence[Result]) -> None:
+    for row in rows:
+        point = (row["flops"] / 1e9, row["identity"])
+        axes.plot(*point, "o", color=_COLOURS[0])
+        axes.annotate(row["variant"], point, textcoords="offset points", xytext=(5, 4), fontsize=8)
+    axes.set(ylim=(0, 1.02), xlabel="GFLOP for a step of a frame", ylabel="identity", title="what memory costs")
+    axes.set_xscale("log")
+
+
+def _video_panels(result: Result) -> list[Panel]:
+    rows = result["rows"]
+    panels: list[Panel] = [
+        lambda axes: _bars(axes, rows, "keyframe_psnr", "dB", "keyframes; dotted: the VAE's own", rows[0]["vae_psnr"]),
+        lambda axes: _bars(axes, rows, "boundary_jump", "ratio", "jump at chunk joints; dotted: none", 1.0),
+        lambda axes: _bars(axes, rows, "psnr", "dB", "PSNR to the true clip", None),
+        lambda axes: _bars(axes, rows, "motion_ratio", "ratio", "motion over true motion; dotted: equal", 1.0),
+    ]
+    layouts = dict.fromkeys(layout for found in result["change"].values() for layout in found)
+    panels += [lambda axes, layout=layout: _change(axes, result["change"], layout) for layout in layouts]  # type: ignore[misc]
+    return panels
+
+
+def _bars(axes: Axes, rows: Sequence[Result], column: str, unit: str, title: str, line: float | None) -> None:
+    kept = [row for row in rows if row[column] is not None]
+    for k, row in enumerate(kept):
+        axes.bar(k, row[column], 0.6, color=_COLOURS[k % len(_COLOURS)])
+        axes.annotate(f"{row[column]:.2f}", (k, row[column]), textcoords="offset points", xytext=(0, 3), ha="center")
+    axes.set_xticks(range(len(kept)), [row["variant"].replace("_", " ") for row in kept])
+    if line is not None:
+        axes.axhline(line, color="grey", linestyle=":", linewidth=1.2)
+    axes.set(ylabel=unit, title=title)
+    axes.margins(y=0.15)
+
+
+def _change(axes: Axes, change: Mapping[str, Mapping[str, Sequence[float]]], layout: str) -> None:
+    for colour, (name, found) in zip(_COLOURS, change.items(), strict=False):
+        if name == "ground_truth" or layout not in found:
+            continue
+        label = "ground truth" if name == "truth" else name.replace("_", " ")
+        style = "k--" if name == "truth" else ".-"
+        axes.plot(range(1, len(found[layout]) + 1), found[layout], style, color=colour, label=label)
+    for frame in [int(text) for text in layout.split(",")][1:]:
+        axes.axvline(frame, color="grey", linestyle=":", linewidth=1)
+    axes.set(xlabel="frame", ylabel="change into the frame", title=f"keyframes at frames {layout.replace(',', ', ')}")
+    axes.legend()

@@ -1,0 +1,97 @@
+"""What a suite leaves in a folder: the figures as JSON, plots, and a sheet of the frames that were measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..media.frames import to_uint8
+from ..story.files import atomic_path, write_atomic
+
+__all__ = ["Strip", "write_report", "write_sheet"]
+
+_PAPER, _INK, _MARK = "#15171c", "#f2f3f5", "#ffb000"
+_LABEL, _GAP, _EDGE, _ROW_GAP = 190, 4, 24, 22
+_FRAMES_SHOWN = 12
+_KEYFRAME_ROWS = ("truth", "goldenmem", "full", "none")
+_CLIPS_SHOWN = 4
+
+Strip = tuple[str, Tensor, Sequence[int]]
+"""One row of a sheet: its label, pictures `[n, 3, H, W]`, and the positions of those that get a frame around them."""
+
+
+def write_report(result: Mapping[str, Any], pictures: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write ``SUITE.json``, ``SUITE.png`` and ``SUITE_frames.png``, each whole or not at all; returns their paths.
+
+    Args:
+        result: what `run` returns.
+        pictures: per variant, and under `truth`: frames `[n, P, 3, H, W]` of a few stories, or a list of clips.
+        folder: made if it is missing.
+    """
+    from .plots import draw_plots
+
+    suite = result["suite"]
+    data = write_atomic(folder / f"{suite}.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    plot = folder / f"{suite}.png"
+    with atomic_path(plot) as temporary:
+        draw_plots(result).savefig(temporary, format="png", dpi=110)
+    groups = _stories(pictures) if suite == "keyframes" else _clips(result, pictures)
+    return [data, plot, write_sheet(folder / f"{suite}_frames.png", groups)]
+
+
+def write_sheet(path: Path, groups: Sequence[Sequence[Strip]]) -> Path:
+    """Draw groups of labelled strips under one another and write them as PNG."""
+    strips = [strip for group in groups for strip in group]
+    height, width = strips[0][1].shape[-2:]
+    columns = max(len(frames) for _, frames, _ in strips)
+    size = (
+        2 * _EDGE + _LABEL + columns * (width + _GAP) - _GAP,
+        2 * _EDGE + len(strips) * (height + _GAP) - _GAP + (len(groups) - 1) * _ROW_GAP,
+    )
+    page = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(page)
+    font = ImageFont.load_default(17)
+    y = _EDGE
+    for group in groups:
+        for label, frames, marked in group:
+            draw.text((_EDGE, y + height // 2), label, _INK, font, anchor="lm")
+            for i, frame in enumerate(frames):
+                x = _EDGE + _LABEL + i * (width + _GAP)
+                page.paste(Image.fromarray(to_uint8(frame), "RGB"), (x, y))
+                if i in marked:
+                    draw.rectangle((x - 2, y - 2, x + width + 1, y + height + 1), outline=_MARK, width=2)
+            y += height + _GAP
+        y += _ROW_GAP
+    with atomic_path(path) as temporary:
+        page.save(temporary, format="PNG")
+    return path
+
+
+def _stories(pictures: Mapping[str, Tensor]) -> list[list[Strip]]:
+    """A few stories: ground truth, then what the main variants made of them."""
+    rows = [name for name in _KEYFRAME_ROWS if name in pictures] or list(pictures)
+    if len(rows) == 1:  # none of the main variants was run
+        rows = list(pictures)
+    return [
+        [(_name(name), pictures[name][n][:_FRAMES_SHOWN], ()) for name in rows] for n in range(len(pictures["truth"]))
+    ]
+
+
+def _clips(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Tensor]]) -> list[list[Strip]]:
+    """A few clips: every second frame and all keyframes, which are marked."""
+    groups = []
+    keys = {row["clip"]: row["keyframe_frames"] for row in result["clips"]}
+    for n in range(min(_CLIPS_SHOWN, len(pictures["truth"]))):
+        shown = [t for t in range(len(pictures["truth"][n])) if t % 2 == 0 or t in keys[n]]
+        marked = [i for i, t in enumerate(shown) if t in keys[n]]
+        groups.append([(_name(name), clips[n][shown], marked) for name, clips in pictures.items()])
+    return groups
+
+
+def _name(variant: str) -> str:
+    return {"truth": "ground truth", "ground_truth": "VAE only"}.get(variant, variant.replace("_", " "))

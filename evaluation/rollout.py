@@ -1,0 +1,254 @@
+"""Many stories rolled out at once: every shot made from the frames made before it, never from true ones.
+
+Row n of a batch is story n. Memory differs from row to row, but GoldenMem gives rank r the same size in all of them, so
+rank r of all rows is one batch; captions of unequal length are masked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..memory.golden_mem import GoldenMem, Size, Slot
+from ..memory.retrieval import mean_pool
+from ..models.cost import Pair, flux_cost, memory_pairs
+from ..models.pocket.world import HEIGHT, WIDTH, Story
+from ..models.text import TextCond
+from ..sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
+from ..sampling.memory_context import PATCH, Retrieval, encode_at, rank_memory
+
+if TYPE_CHECKING:
+    from ..models.studio import Studio
+
+__all__ = ["Recall", "RollOut", "StorySet", "extend", "generate_jointly", "noise_source", "step_cost"]
+
+Tick = Callable[[int], None]
+"""Called with the number of shots that are done."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What a roll-out remembers.
+
+    Attributes:
+        memory: sizes of the remembered frames; None remembers nothing.
+        retrieval: their order.
+        context_noise: t of context frames.
+    """
+
+    memory: GoldenMem | None
+    retrieval: Retrieval
+    context_noise: float
+
+
+@dataclass
+class RollOut:
+    """Generated stories.
+
+    Attributes:
+        frames: `[N, P, 3, H, W]`, on the CPU.
+        remembered: per story and shot, the earlier shots in its context, best first.
+        slots: per shot, the sizes of its context frames (the same in every story).
+        seconds: per shot, for all stories together.
+    """
+
+    frames: Tensor
+    remembered: list[list[list[int]]]
+    slots: list[list[Slot]]
+    seconds: list[float]
+
+    def first(self, shots: int) -> RollOut:
+        """The first `shots` shots. A shot never depends on later ones: this IS the roll-out of a shorter story."""
+        kept = [memory[:shots] for memory in self.remembered]
+        return RollOut(self.frames[:, :shots], kept, self.slots[:shots], self.seconds[:shots])
+
+    @classmethod
+    def join(cls, parts: Sequence[RollOut]) -> RollOut:
+        """Roll-outs of equal length as one."""
+        seconds = [sum(taken) for taken in zip(*(part.seconds for part in parts), strict=True)]
+        remembered = [memory for part in parts for memory in part.remembered]
+        return cls(torch.cat([part.frames for part in parts]), remembered, parts[0].slots, seconds)
+
+
+class StorySet:
+    """N held-out stories of P shots, and what all variants need of their captions.
+
+    Args:
+        studio: the models.
+        stories: all with the same number of shots.
+        seed: of the noise; with a story's own seed and the shot's number it fixes every frame.
+    """
+
+    def __init__(self, studio: Studio, stories: Sequence[Story], seed: int) -> None:
+        self.studio, self.stories, self.seed = studio, list(stories), seed
+        self.shots = len(stories[0].shots)
+        prompts = [studio.keyframe_text.alias([shot.prompt for shot in story.shots]) for story in stories]
+        self._text = studio.keyframe_text.encode([prompt for row in prompts for prompt in row])
+        self.lengths = [self._text.lengths[n * self.shots : (n + 1) * self.shots] for n in range(len(stories))]
+        self.queries = [shot.query for story in stories for shot in story.shots]
+
+    def __len__(self) -> int:
+        return len(self.stories)
+
+    def text(self, shots: int | Sequence[int]) -> TextCond:
+        """Captions of one shot per story, `[N, T, D]`, T the longest of them."""
+        which = [shots] * len(self) if isinstance(shots, int) else shots
+        rows = torch.tensor([n * self.shots + p for n, p in enumerate(which)], device=self._text.tokens.device)
+        mask = self._text.mask[rows]
+        longest = int(mask.sum(1).max())
+        pooled = None if self._text.pooled is None else self._text.pooled[rows]
+        return TextCond(self._text.tokens[rows, :longest], mask[:, :longest], pooled)
+
+    def noise(self, shot: int) -> list[torch.Generator]:
+        """One generator per story for this shot: a frame depends neither on its batch nor on how earlier ones were made."""
+        return [noise_source(self.seed, story.seed, shot) for story in self.stories]
+
+    def query(self, kind: Retrieval) -> Tensor:
+        """Embeddings of what every shot asks its memory for, `[N, P, D]`, on the CPU."""
+        embedded = self._clip_queries if kind == "clip" else self._text_queries
+        return embedded.unflatten(0, (len(self), self.shots))
+
+    @cached_property
+    def _clip_queries(self) -> Tensor:
+        return self.studio.clip.embed_texts(self.queries).cpu()
+
+    @cached_property
+    def _text_queries(self) -> Tensor:
+        cond = self.studio.keyframe_text.encode(self.queries)
+        return mean_pool(cond.tokens, cond.mask).cpu()
+
+
+def noise_source(*numbers: int) -> torch.Generator:
+    """A CPU generator that depends on all of these numbers."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def extend(stories: StorySet, recall: Recall, settings: KeyframeSettings, tick: Tick = lambda done: None) -> RollOut:
+    """Make the stories shot by shot, each shot with earlier GENERATED frames as context (Captain Cinema §3.2).
+
+    Args:
+        stories: captions and noise.
+        recall: which frames are remembered, how large and with how much noise.
+        settings: everything else about sampling; its context noise is not used.
+        tick: called after every shot.
+    """
+    memory = _Memory(stories, recall)
+    settings = replace(settings, context_noise=recall.context_noise)
+    for shot in range(stories.shots):
+        begin = time.perf_counter()
+        context = memory.recall(shot)
+        new = sample_keyframes(
+            stories.studio.keyframe, [stories.text(shot)], _latent_shape(stories), context, settings, stories.noise(shot)
+        )
+        memory.add(stories.studio.image_vae.decode_image(new[0]).cpu(), time.perf_counter() - begin)
+        tick(shot + 1)
+    remembered = [[kept[n] for kept in memory.remembered] for n in range(len(stories))]
+    return RollOut(torch.stack(memory.frames, 1), remembered, memory.slots, memory.seconds)
+
+
+def generate_jointly(stories: StorySet, shots: int, settings: KeyframeSettings) -> RollOut:
+    """Make the first `shots` shots of every story all at once, each frame seeing all others (Captain Cinema §3.2)."""
+    begin = time.perf_counter()
+    prompts = [stories.text(shot) for shot in range(shots)]
+    latents = sample_keyframes(
+        stories.studio.keyframe, prompts, _latent_shape(stories), (), replace(settings, mode="full"), stories.noise(0)
+    )
+    frames = torch.stack([stories.studio.image_vae.decode_image(z).cpu() for z in latents], 1)
+    seconds = (time.perf_counter() - begin) / shots
+    return RollOut(frames, [[[] for _ in range(shots)] for _ in range(len(stories))], [[]] * shots, [seconds] * shots)
+
+
+def step_cost(
+    stories: StorySet, recall: Recall | None, run: RollOut, settings: KeyframeSettings, shots: int
+) -> tuple[float, float]:
+    """(tokens that a new frame of the story's last shot is made among, FLOPs of one of its steps), mean over stories.
+
+    Captions count at their real length. With a cache, filling it is spread over the steps. Jointly (`recall` None), a
+    step makes all frames; its FLOPs are divided by their number.
+    """
+    config = stories.studio.keyframe.config
+    frame = _frame_tokens(stories)
+    tokens, flops = [], []
+    for n, lengths in enumerate(stories.lengths):
+        if recall is None:
+            cost = flux_cost(config, [Pair(frame, length) for length in lengths[:shots]], output="all")
+            tokens.append(cost.tokens)
+            flops.append(cost.flops / shots)
+            continue
+        new = Pair(frame, lengths[shots - 1])
+        context = memory_pairs(run.slots[shots - 1], [lengths[k] for k in run.remembered[n][shots - 1]])
+        context.reverse()  # the least relevant comes first in the sequence; in causal mode that decides who sees whom
+        if context and settings.cache and settings.mode == "causal":
+            cost = flux_cost(config, [new], mode="causal", cached=context, output="all")
+            fill = flux_cost(config, context, mode="causal", output="none").flops / settings.steps
+        else:
+            cost, fill = flux_cost(config, [*context, new], mode=settings.mode, output="all"), 0.0
+        tokens.append(cost.tokens + cost.cached)
+        flops.append(cost.flops + fill)
+    return sum(tokens) / len(tokens), sum(flops) / len(flops)
+
+
+class _Memory:
+    """The generated frames of all stories, at every size and embedding that was asked for, each made once."""
+
+    def __init__(self, stories: StorySet, recall: Recall) -> None:
+        self._stories, self._recall = stories, recall
+        self._latents: dict[tuple[int, Size], Tensor] = {}
+        self._keys: list[Tensor] = []
+        self.frames: list[Tensor] = []
+        self.remembered: list[list[list[int]]] = []
+        self.slots: list[list[Slot]] = []
+        self.seconds: list[float] = []
+
+    def add(self, frames: Tensor, seconds: float) -> None:
+        """Remember a shot's frames `[N, 3, H, W]`."""
+        self.frames.append(frames)
+        self.seconds.append(seconds)
+
+    def recall(self, shot: int) -> list[ContextFrame]:
+        """The context of shot number `shot`, most relevant first."""
+        golden, rows = self._recall.memory, range(len(self._stories))
+        orders = [self._order(n, shot) for n in rows] if golden is not None else [[] for _ in rows]
+        slots = [] if golden is None else golden.plan(shot, _frame_tokens(self._stories))
+        self.slots.append(slots)
+        self.remembered.append([order[: len(slots)] for order in orders])
+        context = []
+        for slot in slots:
+            which = [order[slot.rank] for order in orders]
+            latents = torch.stack([self._latent(k, slot.size)[n] for n, k in enumerate(which)])
+            context.append(ContextFrame(latents, self._stories.text(which)))
+        return context
+
+    def _order(self, row: int, shot: int) -> list[int]:
+        kind = self._recall.retrieval
+        if kind == "recency" or not shot:
+            return rank_memory("recency", shot)
+        query = self._stories.query(kind)[row]
+        if kind == "text":
+            return rank_memory(kind, shot, query[shot], query[:shot])
+        while len(self._keys) < shot:
+            self._keys.append(self._stories.studio.clip.embed_images(self.frames[len(self._keys)]).cpu())
+        return rank_memory(kind, shot, query[shot], torch.stack([key[row] for key in self._keys]))
+
+    def _latent(self, shot: int, size: Size) -> Tensor:
+        if (shot, size) not in self._latents:
+            self._latents[shot, size] = encode_at(self._stories.studio.image_vae, self.frames[shot], size)
+        return self._latents[shot, size]
+
+
+def _latent_shape(stories: StorySet) -> tuple[int, int, int]:
+    vae = stories.studio.image_vae
+    return vae.latent_channels, HEIGHT // vae.image_size_multiple, WIDTH // vae.image_size_multiple
+
+
+def _frame_tokens(stories: StorySet) -> Size:
+    _, h, w = _latent_shape(stories)
+    return h // PATCH, w // PATCH

@@ -1,0 +1,85 @@
+"""Pocket stories as latents: every frame at every GoldenMem size, with captions, masks and ground truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...memory.golden_mem import resize_context
+from ...story.files import atomic_path
+from ..vae import VideoVAE
+from .bank import to_tensor
+from .render import render
+from .world import ShotSpec, make_story
+
+#: pixel sizes of the GoldenMem tiers of a pocket frame: 5, 3 and 1 tokens on the short side
+TIER_PIXELS = ((80, 160), (48, 96), (16, 32))
+
+
+@dataclass
+class StoryLatents:
+    """Latents of N stories × P shots.
+
+    Attributes:
+        tiers: per GoldenMem tier a tensor [N, P, 16, h, w], normalised by `mean` and `std`.
+        weight: [N, P, 10, 20], share of each latent pixel that shows a character.
+        shots: N lists of P ground truths.
+        mean, std: per-channel statistics of the raw full-size latents.
+    """
+
+    tiers: list[Tensor]
+    weight: Tensor
+    shots: list[list[ShotSpec]]
+    mean: Tensor
+    std: Tensor
+
+
+@torch.no_grad()
+def encode_stories(
+    vae: AutoencoderKLWan,
+    stories: int,
+    shots: int,
+    split: str = "train",
+    seed: int = 0,
+    cache: Path | None = None,
+    codec: VideoVAE | None = None,
+) -> StoryLatents:
+    """Render and encode stories seed…seed+stories−1; with `cache` the tensors are kept in that file.
+
+    With `codec` its own statistics normalise the latents; without, those of the stories encoded here do.
+    """
+    specs = [list(make_story(seed + n, shots, split).shots) for n in range(stories)]
+    if cache is not None and cache.exists():
+        with safe_open(cache, framework="pt") as f:
+            tensors = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118 (not a dict)
+        tiers = [tensors[f"tier{i}"] for i in range(len(TIER_PIXELS))]
+        return StoryLatents(tiers, tensors["weight"], specs, tensors["mean"], tensors["std"])
+    parts: list[list[Tensor]] = [[] for _ in TIER_PIXELS]
+    weights = []
+    for row in specs:
+        drawn = [render(s) for s in row]
+        pictures = to_tensor(np.stack([p for p, _ in drawn]))
+        masks = torch.from_numpy(np.stack([m for _, m in drawn])).float()[:, None] / 255
+        weights.append(F.adaptive_avg_pool2d(masks, (10, 20))[:, 0])
+        for part, size in zip(parts, TIER_PIXELS, strict=True):
+            small = pictures if size == TIER_PIXELS[0] else resize_context(pictures, size)
+            part.append(vae.encode(small[:, :, None] * 2 - 1).latent_dist.mode()[:, :, 0])
+    raw = [torch.stack(part) for part in parts]
+    mean, std = raw[0].mean((0, 1, 3, 4)), raw[0].std((0, 1, 3, 4))
+    if codec is not None:
+        mean, std = (torch.tensor(codec.model.config[f"latents_{k}"]) for k in ("mean", "std"))
+    tiers = [(r - mean[:, None, None]) / std[:, None, None] for r in raw]
+    weight = torch.stack(weights)
+    if cache is not None:
+        with atomic_path(cache) as temporary:
+            halves = {f"tier{i}": t.half() for i, t in enumerate(tiers)}
+            save_file(halves | {"weight": weight.half(), "mean": mean, "std": std}, temporary)
+    return StoryLatents(tiers, weight, specs, mean, std)

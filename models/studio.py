@@ -1,0 +1,284 @@
+"""A studio: the models of one family, loaded when first used.
+
+`load_studio("pocket")` is built in; `flux-wan` and `flux-wan-a14b` name the public checkpoints in ComfyUI's folders; a
+path gives one's own. See docs/studios.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..story.errors import InputError
+from ..story.files import sha256_file
+from .checkpoint import read_config
+from .loading import Offload, load_transformer, load_vae
+from .lora import LoraSpec
+from .studio_config import (
+    DTYPES,
+    Defaults,
+    Part,
+    StudioConfig,
+    TextPart,
+    TransformerPart,
+    VaePart,
+    built_in,
+    read_studio,
+)
+from .text import ClipTextPooler, Pooler, TextEncoder, load_text
+
+if TYPE_CHECKING:
+    from .clip import ClipScorer
+    from .flux.headless import CaptainFlux
+    from .vae import ImageVAE, VideoVAE
+    from .wan.headless import DirectorWan
+
+__all__ = ["Studio", "StudioConfig", "built_in", "load_studio", "model_roots"]
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("clip", "keyframe_text", "image_vae", "keyframe", "video_text", "video_vae", "video", "video_low")
+_HASHED_WHOLE = 64 << 20
+
+
+def load_studio(
+    name_or_path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    models_dir: str | os.PathLike[str] | None = None,
+) -> Studio:
+    """Open a studio; its models load when they are first used.
+
+    Args:
+        name_or_path: `pocket`, another built-in name, or a studio's YAML file.
+        device: where the models compute.
+        dtype: precision for all models instead of the file's.
+        models_dir: where model files are looked for, instead of the file's and the environment's folders.
+
+    Raises:
+        InputError: no such studio, or a fault in its file (field, line, rule, value, fix).
+    """
+    config, path = read_studio(name_or_path)
+    return Studio(config, path, device=device, dtype=dtype, models_dir=models_dir)
+
+
+def model_roots(
+    config: StudioConfig, file: Path, models_dir: str | os.PathLike[str] | None = None
+) -> list[Path]:
+    """Folders in which a studio's relative paths are looked for, in order.
+
+    An explicit `models_dir` (the call's, else the file's, relative to the file) stands alone. Without one:
+    ANCHORSHOT_MODELS (folders separated as in PATH), then COMFYUI_PATH's `models`.
+    """
+    if models_dir is not None:
+        return [Path(models_dir).expanduser()]
+    if config.models_dir is not None:
+        return [file.parent / Path(config.models_dir).expanduser()]
+    roots = [Path(p).expanduser() for p in os.environ.get("ANCHORSHOT_MODELS", "").split(os.pathsep) if p.strip()]
+    if comfyui := os.environ.get("COMFYUI_PATH", "").strip():
+        roots.append(Path(comfyui).expanduser() / "models")
+    return roots
+
+
+class Studio:
+    """The models of a studio; each attribute loads its model once, on first use.
+
+    Attributes:
+        config: the studio file's content.
+        defaults: sampler defaults, `defaults.keyframe` and `defaults.video`.
+        device: where the models compute.
+        roots: where files are looked for.
+    """
+
+    def __init__(
+        self,
+        config: StudioConfig,
+        file: Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        models_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.config = config
+        self.defaults: Defaults = config.defaults
+        self.device = torch.device(device)
+        self.file = file
+        self.roots = model_roots(config, file, models_dir)
+        self._dtype = dtype
+
+    @property
+    def name(self) -> str:
+        """The studio's name."""
+        return self.config.name
+
+    @cached_property
+    def keyframe(self) -> CaptainFlux:
+        """The keyframe model (Flux class)."""
+        return self._transformer("flux", "keyframe", self.config.keyframe)
+
+    @cached_property
+    def video(self) -> DirectorWan:
+        """The video model (Wan class); of two experts the high-noise one."""
+        return self._transformer("wan", "video", self.config.video)
+
+    @cached_property
+    def video_low(self) -> DirectorWan | None:
+        """The low-noise expert of Wan 2.2 A14B, or None; `defaults.video.boundary` says where it takes over."""
+        low = self.config.video.low
+        return None if low is None else self._transformer("wan", "video.low", low)
+
+    @cached_property
+    def image_vae(self) -> ImageVAE | VideoVAE:
+        """The keyframes' VAE; the video VAE where the studio names none."""
+        part = self.config.image_vae
+        return self.video_vae if part is None else self._vae("image_vae", part)
+
+    @cached_property
+    def video_vae(self) -> VideoVAE:
+        """The video's VAE."""
+        return self._vae("video_vae", self.config.video_vae)
+
+    @cached_property
+    def keyframe_text(self) -> TextEncoder:
+        """The keyframe model's text encoder, with pooled text."""
+        part = self.config.keyframe_text
+        pooler: Pooler
+        if part.clip_text is None:
+            pooler = self.clip.pooled
+        else:
+            field = "keyframe_text.clip_text"
+            pooler = ClipTextPooler.load(self._file(field, part.clip_text), self._config(field, part.clip_text),
+                                         dtype=self._precision(part.clip_text), device=self.device)
+        return self._text("keyframe_text", part, pooler)
+
+    @cached_property
+    def video_text(self) -> TextEncoder:
+        """The video model's text encoder; the keyframe model's where the studio names none."""
+        part = self.config.video_text
+        return self.keyframe_text if part is None else self._text("video_text", part, None)
+
+    @cached_property
+    def clip(self) -> ClipScorer:
+        """CLIP for retrieval and scores."""
+        from .clip import ClipScorer
+
+        part = self.config.clip
+        path = self._file("clip", part)
+        config: Any = part.config
+        if config is not None and config.endswith(".json"):
+            config = read_config(self._config("clip", part))
+        return ClipScorer.load(path, config, device=self.device, dtype=self._precision(part))
+
+    def check(self, *parts: str) -> None:
+        """Look for the files of these parts (of all by default) without loading them.
+
+        Raises:
+            InputError: the first that is missing, with where it was looked for.
+        """
+        for field, part in self._named_parts():
+            if not parts or field.split(".")[0] in parts or field.replace(".", "_") in parts:
+                self._file(field, part)
+
+    def release(self, *parts: str) -> None:
+        """Let go of loaded models (of all by default) to make room for the next stage's; they load again on use."""
+        for part in parts or PARTS:
+            if part not in PARTS:
+                raise InputError("part", f"must be one of {', '.join(PARTS)}", part, "name a part of the studio")
+            self.__dict__.pop(part, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def fingerprint(self) -> str:
+        """What results depend on apart from the machine: settings, precision and files; 64 hex digits.
+
+        Files up to 64 MiB count with their content; larger ones with name, size, time of change and first megabyte,
+        because reading tens of gigabytes would take longer than finding out that nothing changed.
+        """
+        digest = hashlib.sha256(self.config.model_dump_json(exclude={"models_dir", "description"}).encode())
+        digest.update(str(self._dtype).encode())
+        for field, part in self._named_parts():
+            path = self._file(field, part)
+            for file in sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]:
+                digest.update(f"|{field}|{file.name}|{_identity(file)}".encode())
+        return digest.hexdigest()
+
+    def _named_parts(self) -> list[tuple[str, Part]]:
+        c = self.config
+        named: list[tuple[str, Part | None]] = [
+            ("clip", c.clip),
+            ("keyframe_text", c.keyframe_text),
+            ("keyframe_text.clip_text", c.keyframe_text.clip_text),
+            ("image_vae", c.image_vae),
+            ("keyframe", c.keyframe),
+            ("video_text", c.video_text),
+            ("video_vae", c.video_vae),
+            ("video", c.video),
+            ("video.low", c.video.low),
+        ]
+        found = [(field, part) for field, part in named if part is not None]
+        for field, part in list(found):
+            if isinstance(part, TransformerPart):
+                found += [(f"{field}.loras[{i}]", Part(file=lora.file)) for i, lora in enumerate(part.loras)]
+        return found
+
+    def _transformer(self, kind: str, field: str, part: TransformerPart) -> Any:
+        path = self._file(field, part)
+        logger.info("loading %s from %s", field, path)
+        loras = [LoraSpec(self._file(f"{field}.loras[{i}]", lora), lora.strength) for i, lora in enumerate(part.loras)]
+        offload = None
+        if part.offload != "none" and (self.device.type != "cpu" or part.offload_folder):
+            offload = Offload(part.offload, folder=part.offload_folder)
+        return load_transformer(kind, path, self._config(field, part), dtype=self._precision(part), device=self.device,
+                                fp8=part.fp8, offload=offload, loras=loras, compile=part.compile)
+
+    def _vae(self, field: str, part: VaePart) -> Any:
+        from .vae import ImageVAE, VideoVAE
+
+        model = load_vae(part.kind, self._file(field, part), self._config(field, part), dtype=self._precision(part),
+                         device=self.device)
+        return ImageVAE(model) if part.kind == "flux_vae" else VideoVAE(model)
+
+    def _text(self, field: str, part: TextPart, pooler: Pooler | None) -> TextEncoder:
+        tokenizer = None if part.tokenizer is None else self._find(f"{field}.tokenizer", part.tokenizer)
+        offload = Offload("leaf") if part.offload != "none" and self.device.type != "cpu" else None
+        return load_text(part.kind, self._file(field, part), tokenizer, self._config(field, part), pooler,
+                         dtype=self._precision(part), device=self.device, fp8=part.fp8, offload=offload,
+                         max_length=part.max_length, pad_to=part.pad_to)
+
+    def _precision(self, part: Part) -> torch.dtype:
+        return self._dtype or DTYPES[part.dtype or self.config.dtype]
+
+    def _config(self, field: str, part: Part) -> Path | None:
+        return None if part.config is None else self._find(f"{field}.config", [part.config])
+
+    def _file(self, field: str, part: Any) -> Path:
+        return self._find(f"{field}.file", part.file)
+
+    def _find(self, field: str, names: list[str]) -> Path:
+        """The first of the alternatives that exists in one of the roots."""
+        for name in names:
+            path = Path(name).expanduser()
+            for candidate in [path] if path.is_absolute() else [root / path for root in self.roots]:
+                if candidate.exists():
+                    return candidate
+        shown = names[0] if len(names) == 1 else f"{names[0]} or {len(names) - 1} alternatives"
+        if self.roots:
+            folders = " or ".join(str(root) for root in self.roots)
+            fix = f"put it under {folders}, or correct the name in {self.file.name}"
+        else:
+            fix = f"set models_dir in {self.file.name}, or the environment's ANCHORSHOT_MODELS or COMFYUI_PATH"
+        raise InputError(field, "file must exist", shown, fix, self.file.name)
+
+
+def _identity(file: Path) -> str:
+    state = file.stat()
+    if state.st_size <= _HASHED_WHOLE:
+        return sha256_file(file)
+    with file.open("rb") as opened:
+        head = hashlib.sha256(opened.read(1 << 20)).hexdigest()
+    return f"{state.st_size}|{state.st_mtime_ns}|{head}"

@@ -1,0 +1,273 @@
+"""The studio file: which model files make up a studio, in what precision, and with which sampler defaults (YAML)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ..story.errors import InputError, closest
+from ..story.load import read_story_text
+from ..story.validation import Lines, to_input_error
+
+__all__ = ["ClipPart", "Defaults", "KeyframeDefaults", "LoraPart", "Part", "StudioConfig", "TextPart",
+           "TransformerPart", "VaePart", "VideoDefaults", "VideoPart", "built_in", "find_studio", "read_studio"]
+
+STUDIOS = Path(__file__).resolve().parent.parent / "studios"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MAX_BYTES = 1 << 16
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=1024, examples=["vae/ae.safetensors"])]
+Files = Annotated[list[Name], Field(min_length=1, examples=["vae/ae.safetensors"]), BeforeValidator(_listed)]
+"""One file, or alternatives of which the first that exists is taken."""
+Strength = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
+Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Part(_Strict):
+    """One model.
+
+    Attributes:
+        file: safetensors file or diffusers folder; a list gives alternatives.
+        config: the model's arguments: a JSON file or folder (for `clip` also a name that open_clip knows); without it
+            they come from the file.
+        dtype: precision, instead of the studio's.
+    """
+
+    file: Files
+    config: Annotated[str | None, Field(examples=["configs/model.json"])] = None
+    dtype: Precision | None = None
+
+
+class VaePart(Part):
+    """A VAE: Wan's video VAE (`wan_vae`, 2.1 or 2.2) or Flux's image VAE (`flux_vae`)."""
+
+    kind: Literal["wan_vae", "flux_vae"]
+
+
+class LoraPart(_Strict):
+    """A LoRA file and the strength to use it at (1 is what it was trained at)."""
+
+    file: Files
+    strength: Strength = 1.0
+
+
+class TransformerPart(Part):
+    """A transformer.
+
+    Attributes:
+        fp8: keep the blocks' weights in fp8.
+        offload: where weights wait while they are not used on a GPU: none, block (whole blocks in memory), leaf.
+        offload_folder: let them wait on disk here instead.
+        loras: adapters.
+        compile: compile the repeated blocks.
+    """
+
+    fp8: bool = False
+    offload: Literal["none", "block", "leaf"] = "none"
+    offload_folder: str | None = None
+    loras: Annotated[list[LoraPart], Field(max_length=32)] = []
+    compile: bool = False
+
+
+class VideoPart(TransformerPart):
+    """A video transformer; with `low`, the high-noise expert of Wan 2.2 A14B and its low-noise partner."""
+
+    low: TransformerPart | None = None
+
+
+class TextPart(Part):
+    """A text encoder.
+
+    Attributes:
+        kind: t5 (Flux) or umt5 (Wan).
+        tokenizer: tokenizer.json, spiece.model or their folder; without it the weight file carries it.
+        clip_text: CLIP text model whose pooled state Flux takes; without it the studio's `clip` pools.
+        fp8, offload: as for transformers.
+        max_length: longest prompt in tokens.
+        pad_to: pad as the published pipeline does; without it captions keep their real lengths.
+    """
+
+    kind: Literal["t5", "umt5"]
+    tokenizer: Files | None = None
+    clip_text: Part | None = None
+    fp8: bool = False
+    offload: Literal["none", "leaf"] = "none"
+    max_length: Annotated[int, Field(ge=8, le=4096)] = 512
+    pad_to: Annotated[int | None, Field(ge=8, le=4096)] = None
+
+
+class ClipPart(Part):
+    """An open_clip model for retrieval and scores."""
+
+
+class KeyframeDefaults(_Strict):
+    """How keyframes are sampled where nothing else is asked for (Captain Cinema §3.2, Table 3).
+
+    Attributes:
+        steps: Euler steps.
+        shift: of the noise schedule; null takes FLUX.1's own from one frame's size.
+        guidance: distilled guidance, for models that take it.
+        context_noise: t of context frames, 0…1.
+        mode: causal (context cached) or full.
+        groups, images, first_tier: GoldenMem's tiers, images per tier, and the first tier's size.
+        retrieval: clip, text or recency.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    shift: Annotated[float | None, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
+    guidance: Annotated[float | None, Field(ge=0, le=100, allow_inf_nan=False)] = None
+    context_noise: Unit = 0.1
+    mode: Literal["causal", "full"] = "causal"
+    groups: Annotated[int, Field(ge=1, le=16)] = 3
+    images: Annotated[int, Field(ge=1, le=256)] = 4
+    first_tier: Annotated[int, Field(ge=0, le=16)] = 1
+    retrieval: Literal["clip", "text", "recency"] = "clip"
+
+
+class VideoDefaults(_Strict):
+    """How video is sampled where nothing else is asked for (SmartDirector §3.2).
+
+    Attributes:
+        steps, shift: Euler steps and schedule shift.
+        guidance: classifier-free guidance; 1 is off.
+        guidance_low: the low-noise expert's, where it differs.
+        negative: the negative prompt.
+        method: multi_chunk, or a variant for comparison.
+        boundary: t at which the high-noise expert hands over.
+        text_length: fill prompts up with zeros to this many tokens.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=1000)] = 30
+    shift: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 5.0
+    guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    guidance_low: Annotated[float | None, Field(ge=0, le=100, allow_inf_nan=False)] = None
+    negative: Annotated[str, Field(max_length=4000)] = ""
+    method: Literal["multi_chunk", "latent_replacement", "replication"] = "multi_chunk"
+    boundary: Unit = 0.875
+    text_length: Annotated[int | None, Field(ge=8, le=4096)] = None
+
+
+class Defaults(_Strict):
+    """Sampler defaults per stage."""
+
+    keyframe: KeyframeDefaults = KeyframeDefaults()
+    video: VideoDefaults = VideoDefaults()
+
+
+class StudioConfig(_Strict):
+    """A studio.
+
+    Attributes:
+        name: what the studio is called.
+        description: one line for people.
+        models_dir: where files are looked for, relative to the studio file; without it the environment tells
+            (ANCHORSHOT_MODELS, COMFYUI_PATH).
+        dtype: precision of all models that set none of their own.
+        keyframe, video: the transformers (Flux class, Wan class).
+        image_vae: the keyframes' VAE; without it the video VAE takes single frames.
+        video_vae: the video's VAE.
+        keyframe_text: the keyframe model's text encoder.
+        video_text: the video model's; without it the keyframe model's serves both.
+        clip: for retrieval.
+        defaults: sampler defaults.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=100, examples=["my-studio"])]
+    description: Annotated[str, Field(max_length=400)] = ""
+    models_dir: Annotated[str | None, Field(min_length=1, examples=["../models"])] = None
+    dtype: Precision = "float32"
+    keyframe: TransformerPart
+    video: VideoPart
+    image_vae: VaePart | None = None
+    video_vae: VaePart
+    keyframe_text: TextPart
+    video_text: TextPart | None = None
+    clip: ClipPart
+    defaults: Defaults = Defaults()
+
+    @model_validator(mode="after")
+    def _kinds_fit(self) -> StudioConfig:
+        if self.video_vae.kind != "wan_vae":
+            raise InputError("video_vae.kind", "the video VAE is Wan's", self.video_vae.kind, "use wan_vae")
+        if self.video_text is not None and self.video_text.clip_text is not None:
+            raise InputError("video_text.clip_text", "Wan takes no pooled text", "a model", "remove it")
+        return self
+
+    @classmethod
+    def parse(cls, data: Any, lines: Lines | None = None, source: str = "") -> StudioConfig:
+        """Check plain data; InputError names the field (and the line of `source`), the rule, the value and the fix."""
+        if not isinstance(data, Mapping):
+            raise InputError(source or "studio", "must be a mapping (field: value)", type(data).__name__,
+                             "write name, keyframe, video, …; see docs/studios.md")
+        try:
+            return cls.model_validate(dict(data))
+        except ValidationError as error:
+            raise to_input_error(error, _model_at, lines or {}, source) from None
+
+
+def _model_at(location: tuple[Any, ...]) -> type[BaseModel] | None:
+    """The model whose fields stand at a location of a studio file."""
+    models: dict[tuple[str, ...], type[BaseModel]] = {
+        (): StudioConfig, ("keyframe",): TransformerPart, ("video",): VideoPart, ("video", "low"): TransformerPart,
+        ("image_vae",): VaePart, ("video_vae",): VaePart, ("keyframe_text",): TextPart, ("video_text",): TextPart,
+        ("keyframe_text", "clip_text"): Part, ("clip",): ClipPart, ("defaults",): Defaults,
+        ("defaults", "keyframe"): KeyframeDefaults, ("defaults", "video"): VideoDefaults,
+    }  # fmt: skip
+    names = tuple(str(part) for part in location if not isinstance(part, int))
+    return LoraPart if names and names[-1] == "loras" and names != location else models.get(names)
+
+
+def find_studio(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file of a built-in studio (`pocket`, `flux-wan`, …) or of a path. Raises InputError if there is none."""
+    text = os.fspath(name_or_path)
+    path = Path(text)
+    if path.suffix.lower() in (".yaml", ".yml") or len(path.parts) > 1:
+        if not path.is_file():
+            raise InputError("studio", "file must exist", text, f"check the path, or use {' or '.join(built_in())}")
+        return path
+    if text in built_in():
+        return STUDIOS / f"{text}.yaml"
+    near = closest(text, built_in())
+    fix = f"did you mean {near}?" if near else f"use {', '.join(built_in())}, or the path of a studio .yaml"
+    raise InputError("studio", "must be a built-in studio or a YAML file", text, fix)
+
+
+def built_in() -> list[str]:
+    """Names of the studios that come along."""
+    return sorted(path.stem for path in STUDIOS.glob("*.yaml"))
+
+
+def read_studio(name_or_path: str | os.PathLike[str]) -> tuple[StudioConfig, Path]:
+    """Read and check a studio; returns it and its file.
+
+    Raises:
+        InputError: no such studio, an unreadable or broken file, or a fault in it (field, line, rule, fix).
+    """
+    path = find_studio(name_or_path)
+    try:
+        raw = path.read_bytes()[: MAX_BYTES + 1]
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError("studio", "file must be readable", str(path), f"check it ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError("studio", "must be UTF-8 text", path.name, "save the file as UTF-8") from error
+    if len(raw) > MAX_BYTES or not text.strip():
+        raise InputError("studio", f"must be a YAML file of 1 to {MAX_BYTES} bytes", path.name, "give a studio file")
+    story = read_story_text(text, "yaml", folder=path.parent, source=path.name)
+    return StudioConfig.parse(story.data, story.lines, story.source), path

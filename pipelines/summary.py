@@ -1,0 +1,106 @@
+"""The summary of a film: what is where, how long everything took, and the figures that were measured on the way."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..story.shot import Shot
+from .job import FilmJob
+from .join import JoinedClip
+
+__all__ = ["peak_memory", "summarise"]
+
+
+def summarise(job: FilmJob, placed: Sequence[JoinedClip], made: set[str], seconds: float) -> dict[str, Any]:
+    """The summary as plain JSON.
+
+    Args:
+        job: the film; every stage is finished.
+        placed: where each chosen shot lies in the film.
+        made: names of the stages that this run made; the others were kept.
+        seconds: duration of this run.
+    """
+    story, stages = job.story, job.run.stages
+    shots = [_shot(job, story.shots[i], clip, made) for i, clip in zip(job.chosen, placed, strict=True)]
+    frames = placed[-1].start + placed[-1].frames
+    rendered = [record for name, record in stages.items() if name.rpartition("/")[2].startswith("keyframe-")]
+    tokens = sum(record.info.get("tokens", 0) for record in rendered)
+    uncompressed = sum(record.info.get("tokens_uncompressed", 0) for record in rendered)
+    return {
+        "title": story.title,
+        "studio": job.studio.name,
+        "device": str(job.studio.device),
+        "fps": story.fps,
+        "size": list(story.size),
+        "frames": frames,
+        "seconds": round(float(frames / story.rate), 6),
+        "shots": shots,
+        "timings": {
+            "run": round(seconds, 3),
+            "keyframes": _spent(job, made, "keyframe-"),
+            "video": _spent(job, made, "clip"),
+            "made": sorted(made),
+        },
+        "tokens": {
+            "keyframes": tokens,
+            "uncompressed": uncompressed,
+            "ratio": round(tokens / uncompressed, 4) if uncompressed else None,
+        },
+        "peak_memory_mb": peak_memory(job.studio.device),
+        "settings": {"keyframe": job.settings.keyframe_inputs(), "video": job.settings.video_inputs()},
+        "studio_hash": job.studio_hash,
+        "files": ["film.mp4", "contact_sheet.png", "summary.json"],
+    }
+
+
+def _shot(job: FilmJob, shot: Shot, clip: JoinedClip, made: set[str]) -> dict[str, Any]:
+    timeline = shot.timeline(job.story.fps)
+    records = job.run.stages_of(shot.id)
+    keyframes = [
+        {
+            "requested": key.requested.seconds,
+            "snapped": key.snapped.seconds,
+            "frame": key.frame,
+            "psnr_db": records["clip"].info["keyframe_psnr_db"][k],
+            **records[f"keyframe-{k}"].info,
+        }
+        for k, key in enumerate(timeline.keyframes)
+    ]
+    fresh = [stage for stage in records if f"{shot.id}/{stage}" in made]
+    return {
+        "id": shot.id,
+        "place": shot.place,
+        "start": round(float(clip.start / job.story.rate), 6),
+        "seconds": timeline.length.seconds,
+        "requested_seconds": (timeline.requested or timeline.length).seconds,
+        "frames": clip.frames,
+        "overlap": clip.overlap,
+        "take": job.run.take(shot.id),
+        "seed": shot.noise_seed(),
+        "keyframes": keyframes,
+        "motion": records["clip"].info["motion"],
+        "kept": not fresh,
+        "render_seconds": round(sum(records[stage].seconds for stage in fresh), 3),
+    }
+
+
+def _spent(job: FilmJob, made: set[str], stage: str) -> float:
+    records = job.run.stages
+    return round(sum(records[name].seconds for name in made if name.rpartition("/")[2].startswith(stage)), 3)
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """Most memory used so far, in MB: of the process, and of a CUDA device if it is one."""
+    peak: dict[str, float] = {}
+    if sys.platform != "win32":
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak["process"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+    if device.type == "cuda":
+        peak["cuda"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    return peak

@@ -1,0 +1,194 @@
+"""Captain Cinema's keyframes: new frames sampled beside a memory of earlier ones (§3.2).
+
+Two ways, one loop. *Joint*: no context, all frames from noise, everyone sees everyone. *Extending*: given frames are
+context, carrying a little noise of their own, and a window of new frames is generated after them; in causal mode
+what the context contributes to attention is computed once and kept (exact, and the reason long memories are cheap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..models.flux.headless import CaptainFlux, KVCache, Mode, Pairs
+from ..models.flux.layout import pack_latent, token_size, unpack_latent
+from ..models.text import TextCond
+from ..story.errors import InputError
+from .flow import Callback, euler, flow_sigmas
+
+__all__ = ["ContextFrame", "KeyframeSettings", "sample_keyframes"]
+
+
+@dataclass
+class ContextFrame:
+    """A frame the new ones may look at: its clean latent [B, C, h, w] at its GoldenMem size, and its caption."""
+
+    latent: Tensor
+    text: TextCond
+
+
+@dataclass(frozen=True)
+class KeyframeSettings:
+    """How keyframes are sampled.
+
+    Attributes:
+        steps: Euler steps.
+        shift: noise schedule shift (from ONE frame's length, never the packed sequence's).
+        context_noise: t of the context frames, 0…1. The paper's timesteps 1–250 of 1000 work best (Fig. 10).
+        mode: ``causal`` (context cached) or ``full`` (bidirectional, recomputed every step).
+        guidance: distilled guidance, for models that take it.
+        cache: keep the context's keys and values over the steps (causal mode only).
+    """
+
+    steps: int = 20
+    shift: float = 1.0
+    context_noise: float = 0.1
+    mode: Mode = "causal"
+    guidance: float | None = None
+    cache: bool = True
+
+
+def sample_keyframes(
+    model: CaptainFlux,
+    prompts: Sequence[TextCond],
+    shape: tuple[int, int, int],
+    context: Sequence[ContextFrame] = (),
+    settings: KeyframeSettings = KeyframeSettings(),
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    callback: Callback | None = None,
+) -> list[Tensor]:
+    """Sample one new frame per prompt (Captain Cinema §3.2, Fig. 3).
+
+    Args:
+        model: Flux with pairs.
+        prompts: W captions, each a TextCond of B rows: W frames are generated together.
+        shape: (C, h, w) of a new frame's latent; h and w even.
+        context: earlier frames, most relevant first; none means every frame comes from noise.
+        settings: steps, noise, attention mode.
+        generator: CPU generator, or one per row, so that rows do not depend on their batch.
+        callback: sees every step; `x` there is [B, W·tokens, 4C], the new frames packed one after the other.
+
+    Returns:
+        W latents [B, C, h, w].
+
+    Raises:
+        InputError: no prompts, odd sizes, or context noise outside 0…1.
+    """
+    _check(prompts, shape, settings)
+    device, dtype = model.device, model.dtype
+    rows, size = prompts[0].tokens.shape[0], (shape[1] // 2, shape[2] // 2)
+    memory = _context_pairs(context, rows, size, settings, generator, device, dtype)
+    x = torch.cat([pack_latent(noise_like((rows, *shape), generator)) for _ in prompts], 1).to(device)
+    cached = settings.cache and settings.mode == "causal" and memory is not None
+    past = _encode(model, memory) if cached else None
+
+    @torch.no_grad()
+    def velocity(x: Tensor, t: float) -> Tensor:
+        new = _new_pairs(x.to(dtype), prompts, size, t, settings.guidance, device)
+        if memory is None or past is not None:
+            out = model.forward_pairs(new, settings.mode, past)
+        else:
+            out = model.forward_pairs(_join(memory, new), settings.mode)[len(memory) :]
+        return torch.cat(out, 1).float()
+
+    x = euler(velocity, x, flow_sigmas(settings.steps, settings.shift), callback)
+    return [unpack_latent(part, size) for part in x.chunk(len(prompts), 1)]
+
+
+def noise_like(shape: Sequence[int], generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
+    """Gaussian noise on the CPU; with a list of generators row b comes from generator b alone."""
+    if isinstance(generator, Sequence):
+        return torch.cat([torch.randn(1, *shape[1:], generator=g) for g in generator])
+    return torch.randn(*shape, generator=generator)
+
+
+@torch.no_grad()
+def _encode(model: CaptainFlux, memory: Pairs) -> KVCache:
+    return model.encode_context(memory)
+
+
+def _context_pairs(context, rows, size, settings, generator, device, dtype) -> Pairs | None:
+    """Context as pairs, least relevant first, positions counted backwards from the new frames (−1: most relevant)."""
+    if not context:
+        return None
+    t = settings.context_noise
+    latents, sizes = [], []
+    for frame in context:
+        clean = frame.latent.float().cpu()
+        noise = noise_like(clean.shape, generator)
+        latents.append(pack_latent((1 - t) * clean + t * noise).to(device, dtype))
+        sizes.append(token_size(clean))
+    texts = [frame.text for frame in context]
+    times = torch.full((rows, len(context)), t)
+    pairs = _pairs(latents, sizes, texts, times, settings.guidance, device, dtype, size)
+    pairs.frames = [-1 - rank for rank in range(len(context))]
+    return _order(pairs, range(len(context) - 1, -1, -1))
+
+
+def _new_pairs(x: Tensor, prompts, size, t: float, guidance: float | None, device) -> Pairs:
+    times = torch.full((x.shape[0], len(prompts)), t)
+    latents = list(x.chunk(len(prompts), 1))
+    return _pairs(latents, [size] * len(prompts), prompts, times, guidance, device, x.dtype, size)
+
+
+def _pairs(latents, sizes, texts: Sequence[TextCond], times: Tensor, guidance, device, dtype, reference) -> Pairs:
+    if any(text.pooled is None for text in texts):
+        raise InputError("text encoder", "must give pooled CLIP text for Flux", None, "load a CLIP beside the T5")
+    return Pairs(
+        latents=latents,
+        sizes=sizes,
+        texts=[text.tokens.to(device, dtype) for text in texts],
+        pooled=torch.stack([text.pooled for text in texts], 1).to(device, dtype),  # type: ignore[arg-type]
+        timestep=times.to(device),
+        guidance=None if guidance is None else torch.full_like(times, guidance).to(device),
+        masks=[None if bool(text.mask.all()) else text.mask.to(device) for text in texts],
+        reference=reference,
+    )
+
+
+def _order(pairs: Pairs, index: Sequence[int]) -> Pairs:
+    """The same pairs in another order."""
+    pick = list(index)
+    frames = pairs.frame_index
+    return Pairs(
+        latents=[pairs.latents[i] for i in pick],
+        sizes=[pairs.sizes[i] for i in pick],
+        texts=[pairs.texts[i] for i in pick],
+        pooled=pairs.pooled[:, pick],
+        timestep=pairs.timestep[:, pick],
+        guidance=None if pairs.guidance is None else pairs.guidance[:, pick],
+        masks=None if pairs.masks is None else [pairs.masks[i] for i in pick],
+        frames=[frames[i] for i in pick],
+        reference=pairs.reference,
+    )
+
+
+def _join(a: Pairs, b: Pairs) -> Pairs:
+    """Pairs of `a` followed by those of `b`."""
+    guidance = None
+    if a.guidance is not None and b.guidance is not None:
+        guidance = torch.cat([a.guidance, b.guidance], 1)
+    none: list[Tensor | None] = []
+    return Pairs(
+        latents=a.latents + b.latents,
+        sizes=a.sizes + b.sizes,
+        texts=a.texts + b.texts,
+        pooled=torch.cat([a.pooled, b.pooled], 1),
+        timestep=torch.cat([a.timestep, b.timestep], 1),
+        guidance=guidance,
+        masks=(a.masks or none + [None] * len(a)) + (b.masks or none + [None] * len(b)),
+        frames=[*a.frame_index, *b.frame_index],
+        reference=a.reference,
+    )
+
+
+def _check(prompts: Sequence[TextCond], shape: tuple[int, int, int], settings: KeyframeSettings) -> None:
+    if not prompts:
+        raise InputError("prompts", "at least one new frame is needed", 0, "give one caption per new frame")
+    if shape[1] % 2 or shape[2] % 2:
+        raise InputError("size", "latent height and width must be even", shape[1:], "use multiples of 16 pixels")
+    if not 0 <= settings.context_noise <= 1:
+        raise InputError("context_noise", "must lie in 0…1", settings.context_noise, "0.1 is a good start")

@@ -1,0 +1,50 @@
+"""From earlier frames to the context of a new one: order, sizes, latents (Captain Cinema §3.2).
+
+The film and the evaluation both go through here, so that what is measured is what films are made with.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from ..memory.golden_mem import Size, resize_context
+from ..memory.retrieval import rank_clip, rank_recency, rank_text
+from ..models.vae import ImageCodec
+from ..story.errors import InputError
+
+__all__ = ["PATCH", "Retrieval", "encode_at", "rank_memory"]
+
+PATCH = 2
+"""Latent cells along a side of one Flux token."""
+
+Retrieval = Literal["clip", "text", "recency"]
+
+
+def rank_memory(kind: Retrieval, count: int, query: Tensor | None = None, keys: Tensor | None = None) -> list[int]:
+    """Order `count` earlier frames for a new one, best first.
+
+    Args:
+        kind: `clip` (query text to pictures), `text` (query text to captions) or `recency`.
+        count: earlier frames there are.
+        query: `[D]` embedding of the new frame's text; `recency` needs none.
+        keys: `[count, D]` embeddings of the earlier pictures or captions, oldest first.
+
+    Raises:
+        InputError: an unknown kind, or embeddings that are missing or do not fit.
+    """
+    if not count or kind == "recency":
+        return rank_recency(count)
+    if kind not in ("clip", "text"):
+        raise InputError("retrieval", "must be clip, text or recency", kind, "choose one of them")
+    if query is None or keys is None or len(keys) != count:
+        seen = None if keys is None else list(keys.shape)
+        raise InputError("keys", f"must be {count} embeddings, and a query with them", seen, "embed every frame")
+    return rank_clip(query, keys) if kind == "clip" else rank_text(query, keys)
+
+
+def encode_at(vae: ImageCodec, pictures: Tensor, size: Size) -> Tensor:
+    """Shrink pictures `[B, 3, H, W]` to `size` in tokens, at pixel level (§4.2), and encode them: `[B, C, h, w]`."""
+    side = vae.image_size_multiple * PATCH
+    return vae.encode_image(resize_context(pictures, (size[0] * side, size[1] * side)))

@@ -1,0 +1,412 @@
+"""Films of tiny random models: whole runs, resumed runs, new takes, subsets, own pictures, joins, memory."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from anchorshot.media.picture import read_picture, write_picture
+from anchorshot.media.video import VideoReader, open_writer
+from anchorshot.models.studio import Studio, load_studio
+from anchorshot.pipelines.film import make_film
+from anchorshot.pipelines.job import stage_seed
+from anchorshot.pipelines.join import join_clips, joined_clips
+from anchorshot.story.errors import InputError
+from anchorshot.story.storyboard import Storyboard, load_storyboard
+
+ROOT = Path(__file__).resolve().parent.parent
+STORY = {
+    "title": "Tiny",
+    "fps": 8,
+    "size": [64, 32],
+    "characters": {"Mira": "a yellow square with a crown", "Pip": "a pink circle with a bow"},
+    "places": {"dunes": "the desert", "town": "the town"},
+    "shots": [
+        {"id": "s01", "place": "dunes", "action": "<Mira> waves on the left.", "seconds": 0.625},
+        {"id": "s02", "place": "town", "action": "<Pip> jumps on the right.", "seconds": 0.625, "transition": "blend"},
+        {
+            "id": "s03",
+            "place": "dunes",
+            "action": "<Pip> waves on the right.",
+            "seconds": 1.125,
+            "keyframes": [{"at": 0.0}, {"at": 0.7}],
+        },
+    ],
+}
+
+
+def story(**shots: dict) -> Storyboard:
+    """The story with fields of some shots changed, e.g. `story(s02={"seed": 3})`."""
+    return Storyboard.parse(STORY | {"shots": [shot | shots.get(shot["id"], {}) for shot in STORY["shots"]]})
+
+
+@pytest.fixture
+def studio(tiny_studio: Path) -> Studio:
+    return load_studio(tiny_studio)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_studio: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an unbroken run; tests copy it."""
+    folder = tmp_path_factory.mktemp("film") / "whole"
+    make_film(story(), load_studio(tiny_studio), folder)
+    return folder
+
+
+@pytest.fixture
+def done(whole: Path, tmp_path: Path) -> Path:
+    """A finished film that a test may change."""
+    return Path(shutil.copytree(whole, tmp_path / "done"))
+
+
+def frames(folder: Path) -> dict[str, bytes]:
+    """Everything that a viewer sees, by file: keyframes, clips, film, contact sheet."""
+    files = [*folder.glob("keyframes/*"), *folder.glob("clips/*"), folder / "film.mp4", folder / "contact_sheet.png"]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def made(summary: dict) -> set[str]:
+    return set(summary["timings"]["made"])
+
+
+def changed(before: dict[str, bytes], after: dict[str, bytes]) -> set[str]:
+    return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+
+
+def test_a_film_is_whole(whole: Path) -> None:
+    """All files, right lengths and times, keyframes on their snapped frames, and a summary that says so."""
+    summary = json.loads((whole / "summary.json").read_text())
+    film = VideoReader(whole / "film.mp4")
+    clips = [VideoReader(whole / "clips" / f"s0{i}.mkv").frames for i in (1, 2, 3)]
+    assert clips == [5, 5, 10]
+    assert (film.fps, film.size, film.frames) == (8, (32, 64), 5 + 5 - 2 + 10)
+    assert summary["frames"] == film.frames and summary["seconds"] == film.frames / 8
+    assert [shot["start"] for shot in summary["shots"]] == [0, 3 / 8, 1.0]
+    keys = summary["shots"][2]["keyframes"]
+    assert [(k["requested"], k["snapped"], k["frame"]) for k in keys] == [(0.0, 0.0, 0), (0.7, 0.625, 5)]
+    assert [k["remembers"] for k in summary["shots"][0]["keyframes"]] == [[]]
+    assert set(keys[0]["remembers"]) == {"keyframes/s01_00.png", "keyframes/s02_00.png"}
+    assert len(keys[1]["remembers"]) == 2  # GoldenMem of 2 groups × 1 image drops the third
+    assert all(0 < k["tokens"] <= k["tokens_uncompressed"] for shot in summary["shots"] for k in shot["keyframes"])
+    assert all(5 < k["psnr_db"] < 100 for shot in summary["shots"] for k in shot["keyframes"])
+    seeds = [k["seed"] for shot in summary["shots"] for k in shot["keyframes"]]
+    assert len(set(seeds)) == 4
+    assert Image.open(whole / "contact_sheet.png").size[0] > 500
+    assert not list(whole.rglob(".tmp-*"))
+
+
+def test_keyframes_of_a_clip_are_the_vae_s_picture_of_them(whole: Path, studio: Studio) -> None:
+    """A keyframe is pinned: the clip shows it on the snapped frame as the VAE reconstructs it, to the last bit."""
+    clip = list(VideoReader(whole / "clips" / "s03.mkv"))
+    for index, frame in enumerate((0, 5)):
+        picture = read_picture(whole / "keyframes" / f"s03_{index:02d}.png")
+        latent = studio.video_vae.encode_image(picture[None])
+        expected = studio.video_vae.decode_image(latent)[0]
+        assert (clip[frame] - expected).abs().max() <= 1.01 / 255
+
+
+def test_the_same_story_gives_the_same_film(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    again = make_film(story(), studio, tmp_path)
+    assert frames(tmp_path) == frames(whole)
+    assert len(made(again)) == 4 + 3 + 1
+
+
+def test_resume_of_a_finished_film_makes_nothing(done: Path, studio: Studio) -> None:
+    before = frames(done)
+    summary = make_film(story(), studio, done, resume=True)
+    assert made(summary) == set() and all(shot["kept"] for shot in summary["shots"])
+    assert frames(done) == before
+
+
+def test_only_what_changed_is_made_again(done: Path, studio: Studio) -> None:
+    """An edited shot alone; a damaged clip alone; and each time the film."""
+    before = frames(done)
+    lines: list[str] = []
+    edit = story(s02={"action": "<Pip> dances on the right."})
+    summary = make_film(edit, studio, done, resume=True, say=lines.append)
+    assert made(summary) == {"s02/keyframe-0", "s02/clip", "film"}
+    assert any("s02/keyframe-0 again: prompt, query changed" in line for line in lines)
+    files = {"keyframes/s02_00.png", "clips/s02.mkv", "film.mp4", "contact_sheet.png"}
+    assert changed(before, frames(done)) == files
+    assert made(make_film(story(), studio, done, resume=True)) == made(summary)
+    assert frames(done) == before
+    (done / "clips" / "s01.mkv").write_bytes(b"damaged")
+    (done / "keyframes" / "s03_01.png").unlink()
+    summary = make_film(story(), studio, done, resume=True)
+    assert made(summary) == {"s01/clip", "s03/keyframe-1"}
+    assert frames(done) == before
+
+
+def test_other_weights_make_everything_again(done: Path, tiny_studio: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_studio.parent, tmp_path / "studio"))
+    state = load_file(folder / "video.safetensors")
+    state["head.head.bias"] = state["head.head.bias"] + 1
+    from safetensors import safe_open
+
+    with safe_open(folder / "video.safetensors", "pt") as file:
+        metadata = file.metadata()
+    save_file(state, folder / "video.safetensors", metadata=metadata)
+    summary = make_film(story(), load_studio(folder / "tiny.yaml"), done, resume=True)
+    assert len(made(summary)) == 4 + 3 + 1
+
+
+def test_a_new_take_leaves_the_others_unless_asked(done: Path, studio: Studio) -> None:
+    before = frames(done)
+    summary = make_film(story(), studio, done, redo="s02")
+    assert made(summary) == {"s02/keyframe-0", "s02/clip", "film"}
+    assert [shot["take"] for shot in summary["shots"]] == [1, 2, 1]
+    after = frames(done)
+    assert {"keyframes/s02_00.png", "clips/s02.mkv", "film.mp4"} <= changed(before, after)
+    assert made(make_film(story(), studio, done, resume=True)) == set()
+    summary = make_film(story(), studio, done, redo="s01", dependents=True)
+    assert [shot["take"] for shot in summary["shots"]] == [2, 2, 1]
+    # s02 remembers s01, and s03 remembers both
+    assert {"s01/clip", "s02/clip", "s03/clip"} <= made(summary)
+    assert changed(after, frames(done)) >= {"clips/s01.mkv", "clips/s03.mkv"}
+    with pytest.raises(InputError, match="--redo: names a shot"):
+        make_film(story(), studio, done, redo="s09")
+
+
+def test_a_shot_alone_looks_as_in_the_whole_film(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    summary = make_film(story(), studio, tmp_path, shots="s02")
+    assert [shot["id"] for shot in summary["shots"]] == ["s02"]
+    part = frames(tmp_path)
+    assert set(part) == {
+        "keyframes/s01_00.png", "keyframes/s02_00.png", "clips/s02.mkv", "film.mp4", "contact_sheet.png",
+    }  # fmt: skip
+    expected = frames(whole)
+    assert all(part[name] == expected[name] for name in part if name[0] in "k" or name.startswith("clips"))
+    assert VideoReader(tmp_path / "film.mp4").frames == 5  # nothing to dissolve with
+    summary = make_film(story(), studio, tmp_path, resume=True)
+    assert made(summary) == {"s03/keyframe-0", "s03/keyframe-1", "s01/clip", "s03/clip", "film"}
+    assert frames(tmp_path) == expected
+
+
+def test_without_resume_the_film_starts_over(done: Path, studio: Studio) -> None:
+    before = frames(done)
+    make_film(story(), studio, done, redo="s01")
+    summary = make_film(story(), studio, done)
+    assert len(made(summary)) == 4 + 3 + 1 and frames(done) == before
+
+
+def test_seeds_do_not_depend_on_other_shots(studio: Studio) -> None:
+    shots = story().shots
+    seeds = {stage_seed(shot, take, stage) for shot in shots for take in (1, 2) for stage in ("keyframe-0", "clip")}
+    assert len(seeds) == 12
+    alone = Storyboard.parse(STORY | {"shots": STORY["shots"][2:]}).shots[0]
+    assert stage_seed(alone, 1, "clip") == stage_seed(shots[2], 1, "clip")
+    assert stage_seed(story(s03={"seed": 4}).shots[2], 1, "clip") != stage_seed(shots[2], 1, "clip")
+
+
+class Stop(BaseException):
+    """Stands for Ctrl-C at a chosen moment."""
+
+
+def test_interrupted_in_any_stage_it_resumes_to_the_same_film(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    """Stop at every report of progress in turn (each solver step of each stage); resume each once."""
+    reports = 0
+
+    def count(stage: str, done: float, total: float, note: str = "") -> None:
+        nonlocal reports
+        reports += 1
+        if reports == limit:
+            raise Stop
+
+    limit = -1
+    make_film(story(), studio, tmp_path / "count", progress=count)
+    total = reports
+    for limit in range(1, total + 1, 3):
+        folder, reports = tmp_path / str(limit), 0
+        with pytest.raises(Stop):
+            make_film(story(), studio, folder, progress=count)
+        finished = set(json.loads((folder / "manifest.json").read_text()).get("stages", {}))
+        limit = -1
+        summary = make_film(story(), studio, folder, resume=True)
+        assert not finished & made(summary), "a finished stage was made twice"
+        assert frames(folder) == frames(whole)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no kill -9 on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("stage", ["keyframes", "video", "film"])
+def test_kill_9_in_each_stage(stage: str, whole: Path, studio: Studio, tmp_path: Path) -> None:
+    """Killed in the second keyframe, the second clip, and while the film is joined: the resumed film is the same."""
+
+    def progress(name: str, done: float, total: float, note: str = "") -> None:
+        if name == stage and done >= 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def say(line: str) -> None:
+        if stage == "film" and "joining" in line:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if not child:
+        try:
+            make_film(story(), studio, tmp_path, progress=progress, say=say)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    finished = set(json.loads((tmp_path / "manifest.json").read_text())["stages"])
+    assert finished
+    summary = make_film(story(), studio, tmp_path, resume=True)
+    assert not finished & made(summary)
+    assert frames(tmp_path) == frames(whole)
+
+
+def test_own_pictures_are_keyframes_and_are_remembered(studio: Studio, tmp_path: Path) -> None:
+    """The picture is cropped to the frame, shown in the clip, remembered later; an edited one is noticed."""
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (300, 100), (200, 30, 30)).save(tmp_path / "images" / "mira.png")
+    shots = [dict(shot) for shot in STORY["shots"]]
+    shots[0]["keyframes"] = [{"at": 0, "image": "images/mira.png"}]
+    board = Storyboard.parse(STORY | {"shots": shots}, folder=tmp_path)
+    out = tmp_path / "out"
+    summary = make_film(board, studio, out)
+    picture = read_picture(out / "keyframes" / "s01_00.png")
+    assert picture.shape == (3, 32, 64) and torch.allclose(picture.mean((1, 2)) * 255, torch.tensor([200.0, 30, 30]))
+    first, second = summary["shots"][0]["keyframes"][0], summary["shots"][1]["keyframes"][0]
+    assert first["source"] == "image" and second["remembers"] == ["keyframes/s01_00.png"]
+    before = frames(out)
+    Image.new("RGB", (300, 100), (30, 200, 30)).save(tmp_path / "images" / "mira.png")
+    summary = make_film(board, studio, out, resume=True)
+    assert made(summary) == {"s01/keyframe-0", "s01/clip", "film"}
+    assert "keyframes/s02_00.png" not in changed(before, frames(out))
+
+
+def test_what_cannot_work_is_refused_before_anything_is_rendered(studio: Studio, tmp_path: Path) -> None:
+    def refused(board: Storyboard, match: str, folder: str = "out") -> None:
+        with pytest.raises(InputError, match=match) as caught:
+            make_film(board, studio, tmp_path / folder)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / folder / "manifest.json").exists()
+
+    floats = np.zeros((40, 40), np.float32)
+    floats[0, 0] = np.nan
+    Image.fromarray(floats).save(tmp_path / "nan.tiff")
+    (tmp_path / "nan.tiff").rename(tmp_path / "nan.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 50)
+    for name, match in (("nan.png", r"shots\[2\].keyframes\[1\].image: must not hold NaN"), ("broken.png", "picture")):
+        shots = [dict(shot) for shot in STORY["shots"]]
+        shots[2]["keyframes"] = [{"at": 0}, {"at": 0.7, "image": name}]
+        refused(Storyboard.parse(STORY | {"shots": shots}, folder=tmp_path), match)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "film.mp4").write_text("holiday")
+    refused(story(), "no film of ours", "taken")
+    (studio.file.parent / "gone.yaml").write_text(studio.file.read_text().replace("video.safetensors", "gone"))
+    lost = load_studio(studio.file.parent / "gone.yaml")
+    with pytest.raises(InputError, match="video"):
+        make_film(story(), lost, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_size_that_the_studio_cannot_make_is_refused(tiny_studio: Path, tmp_path: Path) -> None:
+    """Every side must be a whole number of tokens of the larger cell (here a VAE of 16 px cells, so 32)."""
+    studio = load_studio(tiny_studio)
+    studio.image_vae.image_size_multiple = 16
+    board = Storyboard.parse(STORY | {"size": [64, 48]})
+    with pytest.raises(InputError, match=r"size: must be multiples of 32 for the studio tiny .*use \[64, 64\]"):
+        make_film(board, studio, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def live_bytes() -> int:
+    """Bytes in all tensors that Python can reach, shared storage counted once."""
+    storages = {}
+    for thing in gc.get_objects():
+        if isinstance(thing, torch.Tensor):
+            storage = thing.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
+
+
+def test_memory_does_not_grow_with_the_number_of_shots(studio: Studio, tmp_path: Path) -> None:
+    """The most that tensors hold at any report of progress is the same for 3 shots and for 9 (embeddings aside)."""
+
+    def peak(count: int) -> int:
+        shots = [STORY["shots"][i % 2] | {"id": f"s{i}"} for i in range(count)]
+        most = 0
+
+        def look(stage: str, done: float, total: float, note: str = "") -> None:
+            nonlocal most
+            gc.collect()
+            most = max(most, live_bytes())
+
+        make_film(Storyboard.parse(STORY | {"shots": shots}), studio, tmp_path / str(count), progress=look)
+        return most
+
+    peak(3)  # models load
+    assert peak(9) <= peak(3) + 6 * 64 * 4 + 4096
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Iterator[list[Path]]:
+    """Three clips of one grey each: 4, 6 and 3 frames at 8 fps."""
+    paths = []
+    for i, (count, grey) in enumerate(((4, 0.2), (6, 0.6), (3, 1.0))):
+        with open_writer(tmp_path / f"{i}.mkv", 8, lossless=True) as writer:
+            for _ in range(count):
+                writer.write(torch.full((3, 16, 16), grey))
+        paths.append(tmp_path / f"{i}.mkv")
+    yield paths
+
+
+def test_a_blend_crosses_over_and_a_cut_does_not(clips: list[Path], tmp_path: Path) -> None:
+    placed = joined_clips([4, 6, 3], ["blend", "blend", "cut"], Fraction(8))
+    assert [(clip.start, clip.overlap) for clip in placed] == [(0, 0), (2, 2), (8, 0)]
+    join_clips(tmp_path / "film.mp4", clips, placed, Fraction(8))
+    greys = [frame.mean().item() for frame in VideoReader(tmp_path / "film.mp4")]
+    third = 0.4 / 3
+    expected = [0.2, 0.2, 0.2 + third, 0.2 + 2 * third, 0.6, 0.6, 0.6, 0.6, 1, 1, 1]
+    assert greys == pytest.approx(expected, abs=0.012)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.sampled_from(["cut", "blend"])), min_size=1, max_size=8),
+    st.sampled_from([Fraction(8), Fraction(24000, 1001), Fraction(1)]),
+)
+def test_dissolves_never_overlap_each_other(parts: list, fps: Fraction) -> None:
+    """Every film frame belongs to one clip or to two neighbours, and all frames are there."""
+    counts, transitions = [p[0] for p in parts], [p[1] for p in parts]
+    placed = joined_clips(counts, transitions, fps)
+    covered = [0] * (placed[-1].start + placed[-1].frames)
+    for clip in placed:
+        for frame in range(clip.start, clip.start + clip.frames):
+            covered[frame] += 1
+    assert set(covered) <= {1, 2}
+    assert all(clip.overlap <= fps / 2 for clip in placed)
+    assert sum(counts) - sum(clip.overlap for clip in placed) == len(covered)
+
+
+def test_the_shipped_examples_are_good_stories(tmp_path: Path) -> None:
+    """The examples, and the storyboard that the README shows, parse."""
+    for path in (ROOT / "examples").iterdir():
+        if path.suffix in {".yaml", ".csv", ".txt", ".json"}:
+            assert load_storyboard(path).shots
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "readme.yaml").write_text(shown)
+    assert len(load_storyboard(tmp_path / "readme.yaml").shots) == 3
+
+
+def test_pictures_go_through_the_disk_unchanged(tmp_path: Path) -> None:
+    """What stage 2 reads is what stage 1 wrote, so a resumed film sees the same keyframes."""
+    picture = torch.rand(3, 32, 64)
+    written = read_picture(write_picture(tmp_path / "x.png", picture))
+    assert (written - picture).abs().max() <= 0.5001 / 255
+    assert torch.equal(read_picture(write_picture(tmp_path / "y.png", written)), written)

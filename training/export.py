@@ -1,0 +1,95 @@
+"""Writes trained pocket models the way public checkpoints are written: key names, precision, metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..models import keymaps
+from ..models.clip import ClipScorer, build_clip
+from ..models.pocket import configs
+from ..models.pocket.tokenizer import build_tokenizer
+from ..models.pocket.world import DATA_VERSION
+from ..story.files import atomic_path
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "pocket" / "weights"
+
+StateDict = dict[str, Tensor]
+
+
+def checkpoint_weights(path: Path) -> StateDict:
+    """The averaged (EMA) weights of a training checkpoint, buffers included."""
+    tensors = load_file(path)
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    weights |= {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
+    return weights
+
+
+def part(weights: Mapping[str, Tensor], prefix: str) -> StateDict:
+    """Tensors under `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+
+def metadata(recipe: str, seed: int, config: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, str]:
+    """What a weight file says of itself: recipe, seed, data version, architecture, measured figures."""
+    return {
+        "recipe": recipe,
+        "seed": str(seed),
+        "data_version": str(DATA_VERSION),
+        "config": json.dumps(config),
+        "figures": json.dumps(figures),
+    }
+
+
+def write_weights(path: Path, tensors: StateDict, meta: dict[str, str], dtype: torch.dtype = torch.bfloat16) -> Path:
+    """Write one file atomically; floating tensors in `dtype`."""
+    tidy = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous().clone() for k, v in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(tidy, temporary, metadata=meta)
+    return path
+
+
+def export_vae(weights: StateDict, mean: list[float], std: list[float], seed: int, figures: Mapping[str, Any]) -> Path:
+    """The VAE in the original Wan names; its latent statistics travel in the config."""
+    config = {**configs.VAE, "latents_mean": mean, "latents_std": std}
+    meta = metadata("vae", seed, config, figures)
+    return write_weights(WEIGHTS / "vae.safetensors", keymaps.to_public("wan_vae", weights), meta)
+
+
+def export_keyframe(weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
+    """The keyframe model in Black Forest Labs' names."""
+    meta = metadata("keyframes", seed, configs.KEYFRAME, figures)
+    return write_weights(WEIGHTS / "keyframe.safetensors", keymaps.to_public("flux", weights), meta)
+
+
+def export_t5(weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
+    """The text encoder in transformers' names, its tokenizer in the metadata."""
+    tokenizer = build_tokenizer()
+    config = {**configs.T5, "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0, "eos_token_id": 1}
+    meta = metadata("keyframes", seed, config, figures) | {"tokenizer": tokenizer.to_str()}
+    return write_weights(WEIGHTS / "t5.safetensors", keymaps.to_public("t5", weights), meta)
+
+
+def export_video(weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
+    """The video model in the original Wan names."""
+    meta = metadata("video", seed, configs.VIDEO, figures)
+    return write_weights(WEIGHTS / "video.safetensors", keymaps.to_public("wan", weights), meta)
+
+
+def export_clip(weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
+    """The CLIP in open_clip's names, half precision."""
+    scorer = ClipScorer(build_clip(configs.CLIP, weights), configs.CLIP)
+    meta = metadata("clip", seed, scorer.config, figures)
+    return write_weights(WEIGHTS / "clip.safetensors", scorer.model.state_dict(), meta, torch.float16)
+
+
+def export_recogniser(weights: StateDict, width: int, seed: int, figures: Mapping[str, Any]) -> Path:
+    """The recogniser under its own names."""
+    meta = metadata("recogniser", seed, {"width": width}, figures)
+    return write_weights(WEIGHTS / "recogniser.safetensors", weights, meta)

@@ -1,0 +1,157 @@
+"""The pocket family's recipes by name: each trains its model from nothing and writes the shipped weight file.
+
+Order of dependence: ``vae`` → ``clip`` → ``keyframes`` (with the text encoder) → ``video``; ``recogniser`` stands
+alone. ``pocket`` runs all of them. A later recipe takes what it needs from the weights that the earlier ones wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from ..models.pocket.dataset import StoryLatents, encode_stories
+from ..models.pocket.recogniser import load_recogniser
+from ..models.studio import Studio, load_studio
+from ..models.vae import VideoVAE
+from ..story.errors import InputError
+from ..story.files import atomic_path
+from . import export
+from .clip import ClipRecipe
+from .keyframes import STAGES, KeyframeRecipe
+from .loop import LoopConfig, Recipe, train
+from .recogniser import RecogniserRecipe, held_out_accuracy
+from .vae import VaeRecipe, fast_stills, reconstruction_psnr
+from .video import VideoRecipe, encode_clips
+
+SEED = 0
+STORIES, SHOTS, CLIPS_PER_LAYOUT = 1600, 9, 260
+
+CONFIGS = {
+    "vae_pictures": LoopConfig(steps=1300, lr=4e-3, warmup=50, ema=0.995, weight_decay=0.0, save_every=100),
+    "vae_clips": LoopConfig(steps=900, lr=2e-3, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
+    "clip": LoopConfig(steps=1200, lr=2e-3, warmup=50, ema=0.99, save_every=200),
+    "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
+    "keyframes": LoopConfig(steps=sum(s.steps for s in STAGES), lr=1.2e-3, warmup=100, final_lr=0.03),
+    "video": LoopConfig(steps=2400, lr=1.5e-3, warmup=100, final_lr=0.03),
+}
+
+
+def run(recipe: str, out: Path | None = None, resume: bool = False, device: str = "auto", steps: int | None = None):
+    """Train one recipe (or ``pocket``: all) and write its weight file.
+
+    Args:
+        recipe: a name of `RECIPES`.
+        out: folder for checkpoints, logs and loss curves; default ``runs/<recipe>``.
+        resume: go on from the checkpoints in `out`; otherwise they must not exist.
+        device: ``auto`` lets accelerate choose, ``cpu`` stays on the CPU.
+        steps: train only this many steps per model (for trials: nothing is exported).
+
+    Raises:
+        InputError: unknown recipe, or checkpoints in the way without `resume`.
+    """
+    if recipe not in RECIPES:
+        raise InputError("RECIPE", f"must be one of {', '.join(RECIPES)}", recipe, "choose one of them")
+    folder = out or Path("runs") / recipe
+    if not resume and any(folder.glob("*.safetensors")):
+        raise InputError("--out", "must hold no checkpoints of another run", str(folder), "add --resume or clear it")
+    torch.manual_seed(SEED)
+    for name in MODELS if recipe == "pocket" else (recipe,):
+        MODELS[name](folder, _Run(folder, device == "cpu", steps))
+
+
+class _Run:
+    """Settings shared by the recipes of one call."""
+
+    def __init__(self, folder: Path, cpu: bool, steps: int | None) -> None:
+        self.folder, self.cpu, self.steps = folder, cpu, steps
+
+    @property
+    def trial(self) -> bool:
+        """Whether this is a short trial that exports nothing."""
+        return self.steps is not None
+
+    def train(self, recipe: Recipe) -> dict[str, torch.Tensor]:
+        """Train and return the averaged weights."""
+        config = CONFIGS[recipe.name]
+        if self.steps is not None:
+            config = replace(config, steps=min(self.steps, config.steps), warmup=min(5, config.warmup), log_every=5)
+        train(recipe, config, self.folder, cpu=self.cpu)
+        return export.checkpoint_weights(self.folder / f"{recipe.name}.safetensors")
+
+
+def _vae(folder: Path, run: _Run) -> None:
+    fast_stills()
+    pictures = run.train(VaeRecipe("pictures"))
+    start = folder / "vae_start.safetensors"
+    with atomic_path(start) as temporary:
+        save_file(pictures, temporary)
+    weights = run.train(VaeRecipe("clips", pictures=6, clips=2, bank=2400, start=start))
+    if run.trial:
+        return
+    model = VaeRecipe("clips", start=start).build()
+    model.load_state_dict(weights)
+    data = encode_stories(model.eval(), 64, SHOTS)  # the pictures' statistics make the latents unit scale
+    figures = {"psnr": reconstruction_psnr(model)}
+    export.export_vae(weights, data.mean.tolist(), data.std.tolist(), SEED, figures)
+
+
+def _clip(folder: Path, run: _Run) -> None:
+    recipe = ClipRecipe(SEED)
+    weights = run.train(recipe)
+    if not run.trial:
+        export.export_clip(weights, SEED, {"retrieval": recipe.held_out(weights)})
+
+
+def _recogniser(folder: Path, run: _Run) -> None:
+    recipe = RecogniserRecipe(SEED)
+    weights = run.train(recipe)
+    if run.trial:
+        return
+    path = export.export_recogniser(weights, recipe.width, SEED, {})
+    accuracy = held_out_accuracy(load_recogniser(path))
+    export.export_recogniser(weights, recipe.width, SEED, {"accuracy": accuracy})
+
+
+def story_latents(studio: Studio, folder: Path) -> StoryLatents:
+    """The keyframe recipe's data: stories through the shipped VAE, kept in `folder`."""
+    vae = studio.video_vae
+    return encode_stories(vae.model, STORIES, SHOTS, cache=folder / "stories.safetensors", codec=vae)
+
+
+def _keyframes(folder: Path, run: _Run) -> None:
+    studio = load_studio("pocket")
+    recipe = KeyframeRecipe(story_latents(studio, folder), studio.clip.pooled, seed=SEED)
+    weights = run.train(recipe)
+    if not run.trial:
+        export.export_keyframe(export.part(weights, "flux."), SEED, {"steps": CONFIGS["keyframes"].steps})
+        export.export_t5(export.part(weights, "t5."), SEED, {"frozen_after": recipe.freeze_text_after})
+
+
+def _video(folder: Path, run: _Run) -> None:
+    studio = load_studio("pocket")
+    vae: VideoVAE = studio.video_vae
+    clips = encode_clips(vae, CLIPS_PER_LAYOUT, cache=folder / "clips.safetensors")
+
+    def encode_text(texts):
+        cond = studio.video_text.encode(list(texts))
+        return cond.tokens, cond.mask
+
+    weights = run.train(VideoRecipe(clips, encode_text, SEED))
+    if not run.trial:
+        export.export_video(weights, SEED, {"steps": CONFIGS["video"].steps})
+
+
+MODELS: dict[str, Callable[[Path, _Run], None]] = {
+    "vae": _vae,
+    "clip": _clip,
+    "recogniser": _recogniser,
+    "keyframes": _keyframes,
+    "video": _video,
+}
+RECIPES = (*MODELS, "pocket")
+
+__all__ = ["CONFIGS", "MODELS", "RECIPES", "run", "story_latents"]

@@ -1,0 +1,261 @@
+"""Recipe: the pocket keyframe model, Captain Cinema's progressive interleaved training (§3.2, App. A) at pocket scale.
+
+Stages: single pictures first (``warmup``), then pairs with a growing context (``interleaved``). Frames of a story
+are taken with a stride that changes every time (dynamic stride sampling), each frame has its own noise, context
+frames carry little. Most steps share one encoded context between several target frames, which is exact in causal
+mode (the context never looks ahead) and costs a fraction of one sequence per target; the rest train the joint,
+bidirectional mode.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import T5Config, T5EncoderModel
+
+from ..models.flux.headless import CaptainFlux, Pairs
+from ..models.flux.layout import pack_latent, token_size
+from ..models.pocket.configs import KEYFRAME, T5
+from ..models.pocket.dataset import StoryLatents
+from ..models.pocket.tokenizer import build_tokenizer
+from ..models.pocket.world import ShotSpec
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the progressive recipe: up to `context` pairs are shown, for `steps` steps."""
+
+    steps: int
+    context: int
+    stories: int
+    targets: int
+
+
+#: single pictures → 2 → 4 → 8 context pairs (the paper: 1 → 8 → 16 → 32)
+STAGES = (Stage(500, 0, 48, 1), Stage(700, 2, 12, 4), Stage(1000, 4, 10, 4), Stage(1800, 8, 8, 4))
+
+
+class KeyframeStudent(nn.Module):
+    """The keyframe model and its text encoder, trained together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text_frozen = False
+        self.flux = CaptainFlux(**KEYFRAME)
+        vocabulary = build_tokenizer().get_vocab_size()
+        self.t5 = T5EncoderModel(T5Config(vocab_size=vocabulary, pad_token_id=0, eos_token_id=1, **T5))
+        # adaLN-zero: every block starts as the identity and the output at zero (DiT)
+        flux = self.flux
+        start_at_zero = [flux.proj_out, flux.norm_out.linear, *(b.norm.linear for b in flux.single_transformer_blocks)]
+        for block in flux.transformer_blocks:
+            start_at_zero += [block.norm1.linear, block.norm1_context.linear]
+        for layer in start_at_zero:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def encode_text(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids [N, T] to states [N, T, D] (zero at padding, as the text encoder gives them) and mask [N, T]."""
+        mask = ids != 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_frozen):
+            states = self.t5(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states * mask[..., None], mask
+
+
+class KeyframeRecipe:
+    """Flow matching on target frames, given clean-ish context at GoldenMem or full sizes."""
+
+    name = "keyframes"
+
+    def __init__(
+        self,
+        data: StoryLatents,
+        pooled,
+        stages: Sequence[Stage] = STAGES,
+        seed: int = 0,
+        joint: float = 0.12,
+        character_weight: float = 3.0,
+        start: str | None = None,
+        freeze_text_after: int = 900,
+    ) -> None:
+        """`pooled`: texts → [N, P] (ClipScorer.pooled); `joint`: share of steps in joint, bidirectional mode.
+
+        The text encoder learns for `freeze_text_after` steps and then stays, so that the video model can use it, too.
+        """
+        self.freeze_text_after = freeze_text_after
+        self.data, self.stages, self.seed, self.joint = data, stages, seed, joint
+        self.character_weight, self.start = character_weight, start
+        self.tokenizer = build_tokenizer()
+        self._pooler = pooled
+        self._pooled: dict[str, Tensor] = {}
+
+    def build(self) -> KeyframeStudent:
+        model = KeyframeStudent()
+        if self.start:
+            model.load_state_dict(load_file(self.start))
+        return model
+
+    def stage(self, step: int) -> Stage:
+        """The stage a step belongs to."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage
+            step -= stage.steps
+        return self.stages[-1]
+
+    def batch(self, step: int) -> dict:
+        rng = random.Random(f"{self.seed}/{step}")
+        stage = self.stage(step)
+        joint = stage.context > 1 and rng.random() < self.joint
+        count = rng.randint(1, stage.context) if stage.context else 0
+        if joint:
+            count = rng.randint(2, max(3, stage.context))
+            return {"joint": True, **self._gather(rng, stage.stories, 0, count, False)}
+        full = rng.random() < 0.35
+        return {"joint": False, **self._gather(rng, stage.stories, count, stage.targets, full)}
+
+    def _gather(self, rng: random.Random, rows: int, count: int, targets: int, full: bool) -> dict:
+        """Pick frames of `rows` stories: `count` context frames by relevance, `targets` new ones."""
+        context: list[list[tuple[int, int, str]]] = [[] for _ in range(count)]
+        new: list[tuple[int, int, str]] = []
+        for _ in range(rows):
+            n = rng.randrange(len(self.data.shots))
+            shots = self.data.shots[n]
+            frames = _strided(rng, len(shots), min(len(shots), count + targets + rng.randint(0, 2)))
+            order = rng.sample(frames, len(frames))
+            chosen, seen, captions = order[:count], set(), {}
+            for p in sorted(chosen):  # looks are told at first appearance; often that caption is out of reach
+                names = {a.name for a in shots[p].actors}
+                told = names - seen if rng.random() < 0.6 else set()
+                captions[p] = caption(shots[p], told)
+                seen |= names
+            rest = (order[count:] * targets)[:targets]
+            first = rest[0]
+            ranked = sorted(chosen, key=lambda p: -_relevance(shots[first], shots[p]) - 0.5 * rng.random())
+            for rank, p in enumerate(ranked):
+                context[rank].append((n, p, captions[p]))
+            for p in rest:
+                unknown = {a.name for a in shots[p].actors} - seen
+                seen_now = unknown if rng.random() < 0.9 else set()
+                new.append((n, p, caption(shots[p], seen_now)))
+        tiers = [0] * count if full else _tiers(count, rng)
+        return {
+            "context": [self._frames(row, tiers[r]) for r, row in enumerate(context)],
+            "new": self._frames(new, 0),
+            "targets": targets,
+            "noise_seed": rng.randrange(2**31),
+        }
+
+    def _frames(self, picks: list[tuple[int, int, str]], tier: int) -> dict[str, Tensor]:
+        n, p = [a for a, _, _ in picks], [b for _, b, _ in picks]
+        texts = [text for _, _, text in picks]
+        encoded = self.tokenizer.encode_batch(texts)
+        length = max(len(e.ids) for e in encoded)
+        ids = torch.tensor([e.ids + [0] * (length - len(e.ids)) for e in encoded])
+        missing = [t for t in dict.fromkeys(texts) if t not in self._pooled]
+        if missing:
+            self._pooled.update(zip(missing, self._pooler(missing), strict=True))
+        pooled = torch.stack([self._pooled[t] for t in texts])
+        return {
+            "latent": self.data.tiers[tier][n, p],
+            "weight": self.data.weight[n, p],
+            "ids": ids,
+            "pooled": pooled,
+        }
+
+    def loss(self, model: KeyframeStudent, batch: dict, step: int) -> tuple[Tensor, dict[str, float]]:
+        model.text_frozen = step >= self.freeze_text_after
+        g = torch.Generator().manual_seed(batch["noise_seed"])
+        device = batch["new"]["latent"].device
+        new, k = batch["new"], batch["targets"]
+        rows = new["latent"].shape[0]
+        if batch["joint"]:
+            stories = rows // k
+            shared = _sample_t(stories, g)[:, None].expand(-1, k)
+            own = _sample_t(rows, g).view(stories, k)
+            t = torch.where(torch.rand(stories, 1, generator=g) < 0.5, shared, own)
+        else:
+            t = _sample_t(rows, g)[:, None]
+        noise = torch.randn(new["latent"].shape, generator=g).to(device)
+        flat_t = t.flatten()[:, None, None, None].to(device)
+        noisy = (1 - flat_t) * new["latent"] + flat_t * noise
+        text, mask = model.encode_text(new["ids"])
+        size = token_size(new["latent"])
+        if batch["joint"]:
+            split = [x.unflatten(0, (-1, k)).unbind(1) for x in (pack_latent(noisy), text, mask)]
+            latents, texts, masks = (list(part) for part in split)
+            pooled = new["pooled"].unflatten(0, (-1, k))
+            pairs = Pairs(latents, [size] * k, texts, pooled, t.to(device), masks=masks, reference=size)
+            out = torch.stack(model.flux.forward_pairs(pairs, "full"), 1).flatten(0, 1)
+        else:
+            past = self._memory(model, batch["context"], g, size, device)
+            pairs = Pairs(
+                [pack_latent(noisy)], [size], [text], new["pooled"][:, None], t.to(device), masks=[mask], reference=size
+            )
+            past = None if past is None else past.repeat(k)
+            out = model.flux.forward_pairs(pairs, "causal", past)[0]
+        target = pack_latent(noise - new["latent"])
+        weight = pack_latent(1 + self.character_weight * new["weight"][:, None].expand_as(new["latent"]))
+        error = (out.float() - target).square()
+        loss = (error * weight).sum() / weight.sum()
+        return loss, {"plain": float(error.detach().mean())}
+
+    def _memory(self, model: KeyframeStudent, context: list[dict], g: torch.Generator, reference, device):
+        """Encode the context once for all targets; each context frame has its own small noise (t ≤ 0.25,
+        paper Fig. 10).
+        """
+        if not context:
+            return None
+        latents, sizes, texts, masks, pooled, times = [], [], [], [], [], []
+        for frame in reversed(context):  # least relevant first
+            clean = frame["latent"]
+            t = 0.25 * torch.rand(clean.shape[0], generator=g)
+            wide = t[:, None, None, None].to(device)
+            noise = torch.randn(clean.shape, generator=g).to(device)
+            latents.append(pack_latent((1 - wide) * clean + wide * noise))
+            sizes.append(token_size(clean))
+            states, mask = model.encode_text(frame["ids"])
+            texts.append(states)
+            masks.append(mask)
+            pooled.append(frame["pooled"])
+            times.append(t)
+        frames = list(range(-len(context), 0))
+        stacked, t_all = torch.stack(pooled, 1), torch.stack(times, 1).to(device)
+        pairs = Pairs(latents, sizes, texts, stacked, t_all, masks=masks, frames=frames, reference=reference)
+        return model.flux.encode_context(pairs)
+
+
+def caption(shot: ShotSpec, told: set[str]) -> str:
+    """The shot's prompt with the looks of the `told` characters written out."""
+    return shot._caption(frozenset(told), tag=True)
+
+
+def _strided(rng: random.Random, total: int, count: int) -> list[int]:
+    """`count` frame indices with a random stride and offset (dynamic stride sampling, §3.2)."""
+    stride = rng.randint(1, max(1, (total - 1) // max(1, count - 1)))
+    offset = rng.randrange(total - stride * (count - 1)) if count > 0 else 0
+    return [offset + stride * i for i in range(count)]
+
+
+def _relevance(query: ShotSpec, other: ShotSpec) -> float:
+    """How much of the query's content another shot shows: shared characters count 1, the same place 1."""
+    shared = {a.name for a in query.actors} & {a.name for a in other.actors}
+    return len(shared) + (query.layout.place == other.layout.place)
+
+
+def _tiers(count: int, rng: random.Random) -> list[int]:
+    """Tier of each rank, GoldenMem groups of a random size; sometimes the first group stays at full size."""
+    images, first = rng.randint(1, 4), rng.choice((0, 1, 1))
+    return [min(2, first + rank // images) for rank in range(count)]
+
+
+def _sample_t(count: int, g: torch.Generator) -> Tensor:
+    """Logit-normal times leaning to high noise, where identity and layout are decided."""
+    return torch.sigmoid(0.4 + 1.1 * torch.randn(count, generator=g))
+
+
+__all__ = ["STAGES", "KeyframeRecipe", "KeyframeStudent", "Stage", "caption"]
