@@ -54,8 +54,9 @@ def run(
         progress: told what is done.
 
     Returns:
-        ``{"suite", "studio", "seed", "stories", "shots", "rows": [{"variant", …}], …}``, plain JSON. `keyframes` adds
-        `by_shot` (identity along the story), `video` adds `clips` and `change` (frame by frame).
+        ``{"suite", "studio", "seed", "stories", "shots", "rows": [{"variant", …}], …}``, plain JSON; `shots` is the
+        largest of `pairs`. `keyframes` adds `by_shot` (identity along the story), `video` adds `clips` and `change`
+        (frame by frame).
 
     Raises:
         InputError: an unknown suite or variant, a number out of range, or a model file that is missing.
@@ -74,6 +75,7 @@ def run(
         from .keyframes import run_keyframes
 
         counts = _pairs(pairs, shots)
+        shots = counts[-1]
         reader = _recogniser() if recogniser is None else recogniser
         found, pictures = run_keyframes(models, reader, seed, stories, counts, **given)
     else:

@@ -107,7 +107,7 @@ class StorySet:
         return TextCond(self._text.tokens[rows, :longest], mask[:, :longest], pooled)
 
     def noise(self, shot: int) -> list[torch.Generator]:
-        """One generator per story for this shot: a frame depends neither on its batch nor on how earlier ones were made."""
+        """One generator per story: a frame's noise depends neither on its batch nor on how earlier frames were made."""
         return [noise_source(self.seed, story.seed, shot) for story in self.stories]
 
     def query(self, kind: Retrieval) -> Tensor:
@@ -140,15 +140,15 @@ def extend(stories: StorySet, recall: Recall, settings: KeyframeSettings, tick: 
         settings: everything else about sampling; its context noise is not used.
         tick: called after every shot.
     """
-    memory = _Memory(stories, recall)
+    studio, memory = stories.studio, _Memory(stories, recall)
     settings = replace(settings, context_noise=recall.context_noise)
     for shot in range(stories.shots):
         begin = time.perf_counter()
         context = memory.recall(shot)
-        new = sample_keyframes(
-            stories.studio.keyframe, [stories.text(shot)], _latent_shape(stories), context, settings, stories.noise(shot)
+        (new,) = sample_keyframes(
+            studio.keyframe, [stories.text(shot)], _latent_shape(stories), context, settings, stories.noise(shot)
         )
-        memory.add(stories.studio.image_vae.decode_image(new[0]).cpu(), time.perf_counter() - begin)
+        memory.add(studio.image_vae.decode_image(new).cpu(), time.perf_counter() - begin)
         tick(shot + 1)
     remembered = [[kept[n] for kept in memory.remembered] for n in range(len(stories))]
     return RollOut(torch.stack(memory.frames, 1), remembered, memory.slots, memory.seconds)

@@ -1,7 +1,8 @@
 """Suite `video`: do clips go through their keyframes, without a jump there and without losing motion?
 
-SmartDirector's ablation (§4.4) on the pocket world: Multi-Chunk against latent replacement and keyframe replication, with
-the same weights, noise and keyframes. Keyframes are true frames of held-out shots, at times that the grid has to snap.
+SmartDirector's ablation (§4.4) on the pocket world: Multi-Chunk against latent replacement and keyframe replication,
+with the same weights, seeds and keyframes. Keyframes are true frames of held-out shots, at times that the grid has to
+snap.
 """
 
 from __future__ import annotations

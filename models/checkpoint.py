@@ -65,7 +65,11 @@ def read_checkpoint(path: PathLike, field: str = "path") -> Checkpoint:
         InputError: missing, unreadable, truncated, no safetensors, or a pickle (whatever its name).
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError):  # a name too long, a zero byte
+        exists = False
+    if not exists:
         raise InputError(field, "file must exist", str(path), "check the path, or where models are looked for")
     if path.is_dir():
         return _read_folder(path, field)

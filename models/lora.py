@@ -31,7 +31,7 @@ __all__ = ["LoraFile", "LoraSpec", "export_lora", "load_lora", "parse_lora"]
 logger = logging.getLogger(__name__)
 
 _PREFIX = re.compile(
-    r"^(base_model\.model\.)?(transformer\.|model\.diffusion_model\.|diffusion_model\.|lora_unet_|lora_transformer_|unet\.)?"
+    r"^(base_model\.model\.)?(transformer\.|model\.diffusion_model\.|diffusion_model\.|lora_unet__?|lora_transformer_|unet\.)?"
 )
 _TEXT = re.compile(r"^(text_encoders?\.|text_encoder_\d\.|lora_te\d?_|clip_)")
 _KEY = re.compile(r"^(?P<module>.+?)\.(?P<part>lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)(\.[^.]+)?\.weight$")

@@ -180,9 +180,12 @@ class Studio:
         Raises:
             InputError: the first that is missing, with where it was looked for.
         """
+        for part in parts:
+            if part not in PARTS:
+                raise InputError("part", f"must be one of {', '.join(PARTS)}", part, "name a part of the studio")
         for field, part in self._named_parts():
             if not parts or field.split(".")[0] in parts or field.replace(".", "_") in parts:
-                self._file(field, part)
+                self._paths(field, part)
 
     def release(self, *parts: str) -> None:
         """Let go of loaded models (of all by default) to make room for the next stage's; they load again on use."""
@@ -196,15 +199,16 @@ class Studio:
     def fingerprint(self) -> str:
         """What results depend on apart from the machine: settings, precision and files; 64 hex digits.
 
-        Files up to 64 MiB count with their content; larger ones with name, size, time of change and first megabyte,
-        because reading tens of gigabytes would take longer than finding out that nothing changed.
+        Files up to 64 MiB count with their content; larger ones with size, time of change and first megabyte, because
+        reading tens of gigabytes at every start is too slow.
         """
         digest = hashlib.sha256(self.config.model_dump_json(exclude={"models_dir", "description"}).encode())
         digest.update(str(self._dtype).encode())
         for field, part in self._named_parts():
-            path = self._file(field, part)
-            for file in sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]:
-                digest.update(f"|{field}|{file.name}|{_identity(file)}".encode())
+            for path in self._paths(field, part):
+                files = sorted(p for p in path.rglob("*") if p.suffix in (".safetensors", ".json", ".model"))
+                for file in files if path.is_dir() else [path]:
+                    digest.update(f"|{field}|{file.name}|{_identity(file)}".encode())
         return digest.hexdigest()
 
     def _named_parts(self) -> list[tuple[str, Part]]:
@@ -225,6 +229,15 @@ class Studio:
             if isinstance(part, TransformerPart):
                 found += [(f"{field}.loras[{i}]", Part(file=lora.file)) for i, lora in enumerate(part.loras)]
         return found
+
+    def _paths(self, field: str, part: Part) -> list[Path]:
+        """All files and folders that a part names."""
+        paths = [self._file(field, part)]
+        if part.config is not None and (field != "clip" or part.config.endswith(".json")):
+            paths += [p for p in [self._config(field, part)] if p]
+        if isinstance(part, TextPart) and part.tokenizer is not None:
+            paths.append(self._find(f"{field}.tokenizer", part.tokenizer))
+        return paths
 
     def _transformer(self, kind: str, field: str, part: TransformerPart) -> Any:
         path = self._file(field, part)

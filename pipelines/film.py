@@ -81,6 +81,8 @@ def make_film(
             seeds={shot.id: shot.noise_seed() for shot in story.shots},
         )
         if redone:
+            if not run.stages:
+                raise InputError("--redo", "needs a film in the folder", str(out), "render it first, without --redo")
             again = remembering(job, redone) if dependents else []
             run.new_takes([shot.id for shot in redone], [shot.id for shot in again])
         before = run.stages

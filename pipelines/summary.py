@@ -24,12 +24,16 @@ def summarise(job: FilmJob, placed: Sequence[JoinedClip], made: set[str], second
         made: names of the stages that this run made; the others were kept.
         seconds: duration of this run.
     """
-    story, stages = job.story, job.run.stages
+    story = job.story
     shots = [_shot(job, story.shots[i], clip, made) for i, clip in zip(job.chosen, placed, strict=True)]
     frames = placed[-1].start + placed[-1].frames
-    rendered = [record for name, record in stages.items() if name.rpartition("/")[2].startswith("keyframe-")]
-    tokens = sum(record.info.get("tokens", 0) for record in rendered)
-    uncompressed = sum(record.info.get("tokens_uncompressed", 0) for record in rendered)
+    keyframes = [
+        job.run.stages_of(story.shots[i].id)[f"keyframe-{k}"].info
+        for i in job.remembered
+        for k in range(len(story.shots[i].keyframes))
+    ]
+    tokens = sum(info.get("tokens", 0) for info in keyframes)
+    uncompressed = sum(info.get("tokens_uncompressed", 0) for info in keyframes)
     return {
         "title": story.title,
         "studio": job.studio.name,

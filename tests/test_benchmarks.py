@@ -10,8 +10,10 @@ from rich.console import Console
 
 from anchorshot.benchmarks import print_table, run
 from anchorshot.benchmarks.flops import PAIRS, flops_rows, layouts
+from anchorshot.benchmarks.keyframes import KeyframeBench
 from anchorshot.benchmarks.measure import peak_bytes, seconds
 from anchorshot.models.cost import FLUX_DEV, flux_cost
+from anchorshot.models.flux.layout import pack_latent
 from anchorshot.story.errors import InputError
 
 
@@ -75,3 +77,16 @@ def test_table_shows_every_row() -> None:
 def test_an_unknown_suite_is_refused() -> None:
     with pytest.raises(InputError, match="keyframes, video"):
         run("audio")
+
+
+def test_one_frame_equals_the_stock_pipeline() -> None:
+    """What is timed is the same computation: same weights, same noise, same steps, same latents."""
+    bench = KeyframeBench()
+    text = bench.text()
+    assert torch.allclose(pack_latent(bench.ours([text])[0]), bench.stock(text), atol=1e-5)
+
+
+def test_memory_of_the_bench_is_compressed() -> None:
+    bench = KeyframeBench()
+    assert [tuple(frame.latent.shape[-2:]) for frame in bench.memory(3)] == [(6, 12), (2, 4), (2, 4)]
+    assert {tuple(frame.latent.shape[-2:]) for frame in bench.memory(3, compressed=False)} == {(10, 20)}

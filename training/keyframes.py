@@ -37,7 +37,7 @@ class Stage:
 
 
 #: single pictures → 2 → 4 → 8 context pairs (the paper: 1 → 8 → 16 → 32)
-STAGES = (Stage(500, 0, 48, 1), Stage(700, 2, 12, 4), Stage(1000, 4, 10, 4), Stage(1800, 8, 8, 4))
+STAGES = (Stage(500, 0, 48, 1), Stage(500, 2, 12, 4), Stage(800, 4, 10, 4), Stage(1200, 8, 8, 4))
 
 
 class KeyframeStudent(nn.Module):
@@ -80,7 +80,7 @@ class KeyframeRecipe:
         joint: float = 0.12,
         character_weight: float = 3.0,
         start: str | None = None,
-        freeze_text_after: int = 900,
+        freeze_text_after: int = 700,
     ) -> None:
         """`pooled`: texts → [N, P] (ClipScorer.pooled); `joint`: share of steps in joint, bidirectional mode.
 
@@ -249,7 +249,7 @@ def _relevance(query: ShotSpec, other: ShotSpec) -> float:
 
 def _tiers(count: int, rng: random.Random) -> list[int]:
     """Tier of each rank, GoldenMem groups of a random size; sometimes the first group stays at full size."""
-    images, first = rng.randint(1, 4), rng.choice((0, 1, 1))
+    images, first = rng.randint(1, 4), rng.choice((0, 0, 1))
     return [min(2, first + rank // images) for rank in range(count)]
 
 

@@ -18,13 +18,14 @@ from ..models.pocket.configs import VAE
 
 
 class VaeRecipe:
-    """Reconstruction (squared error finds the colours, L1 and edge L1 the outlines) with a light KL term, in the two
+    """Reconstruction (squared error finds the colours, L1 and edge L1 the outlines) with a light KL term, in the
     stages of the public causal VAEs.
 
     Stage ``pictures``: still pictures only, at every size GoldenMem stores them at. Only the last temporal tap of each
     kernel takes part; the others start at zero (2-D to 3-D inflation).
     Stage ``clips``: clips of 4n+1 frames beside the pictures. In the encoder what acts on a lone first frame is
     frozen, so a keyframe's latent stays what it was (SmartDirector §3.2: each keyframe is encoded on its own).
+    Stage ``decoder``: the encoder stays as it is, so models trained on its latents stay right; L1 and edges sharpen.
     """
 
     sizes = ((80, 160), (80, 160), (80, 160), (48, 96), (80, 160), (80, 160), (80, 160), (16, 32))
@@ -63,6 +64,9 @@ class VaeRecipe:
                         module.weight[:, :, :-1] = 0
         if self.stage == "clips":
             freeze_still_path(model)
+        if self.stage == "decoder":
+            model.encoder.requires_grad_(False)
+            model.quant_conv.requires_grad_(False)
         return model
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
@@ -72,7 +76,7 @@ class VaeRecipe:
         if size != (80, 160):
             pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
         batch = {"pictures": pictures[:, None]}
-        if self.stage == "clips":
+        if self.stage != "pictures":
             batch["clips"] = to_tensor(self._clips[rng.integers(len(self._clips), size=self.clips)])
         return batch
 
@@ -81,12 +85,14 @@ class VaeRecipe:
         numbers = {}
         for kind, frames in batch.items():
             x = frames.movedim(2, 1) * 2 - 1
-            posterior = model.encode(x).latent_dist
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.stage != "decoder"):
+                posterior = model.encode(x).latent_dist
             y = model.decode(posterior.sample()).sample
             square, error = (y - x).float().square().mean(), (y - x).abs().mean()
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
             kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-            total = total + 3 * square + 0.2 * error + 0.05 * _edge_loss(y, x) + self.kl * kl
+            a, b, c = (1.0, 1.0, 0.3) if self.stage == "decoder" else (3.0, 0.2, 0.05)
+            total = total + a * square + b * error + c * _edge_loss(y, x) + self.kl * kl
             numbers[f"psnr_{kind}"] = float(-10 * torch.log10(square.detach() / 4))
             numbers[f"kl_{kind}"] = float(kl.detach())
         return total, numbers

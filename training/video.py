@@ -115,7 +115,7 @@ def _latent_weights(masks: Tensor, layout: ChunkLayout) -> Tensor:
     for n in layout.chunks:
         chunk = small[:, start : start + n]
         out.append(chunk[:, :1])
-        out.extend(group.mean(1, keepdim=True) for group in chunk[:, 1:].split(4, 1))
+        out.extend(chunk[:, k : k + 4].mean(1, keepdim=True) for k in range(1, n, 4))
         start += n
     return torch.cat(out, 1)
 

@@ -1,0 +1,450 @@
+"""Evaluation: measures with known values, roll-outs against a plain loop, and what a suite writes."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+import yaml
+from diffusers import AutoencoderKLWan, FluxTransformer2DModel, WanTransformer3DModel
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import save_file
+from transformers import T5Config, T5EncoderModel
+
+from anchorshot import evaluation
+from anchorshot.evaluation.keyframes import RETRIEVAL_BUDGET, Variant, read_frames, true_frames
+from anchorshot.evaluation.metrics import (
+    PSNR_CAP,
+    StoryTruth,
+    boundary_jump,
+    diversity,
+    frame_change,
+    keyframe_scores,
+    memory_recall,
+    psnr,
+    same_picture,
+    score_by_shot,
+    standard_error,
+)
+from anchorshot.evaluation.rollout import Recall, StorySet, extend, generate_jointly, noise_source, step_cost
+from anchorshot.evaluation.stories import held_out_stories
+from anchorshot.evaluation.video import held_out_clips, sample_clips
+from anchorshot.memory.golden_mem import GoldenMem
+from anchorshot.models.cost import Pair, count_flux
+from anchorshot.models.keymaps import to_public
+from anchorshot.models.pocket.configs import CLIP, KEYFRAME, T5, VAE, VIDEO
+from anchorshot.models.pocket.recogniser import Recogniser
+from anchorshot.models.pocket.tokenizer import build_tokenizer
+from anchorshot.models.pocket.world import Actor, Layout, Look, ShotSpec, Story
+from anchorshot.models.studio import Studio, load_studio
+from anchorshot.pipelines.job import FilmSettings
+from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
+from anchorshot.sampling.memory_context import encode_at, rank_memory
+from anchorshot.story.errors import InputError
+
+# --- measures ---------------------------------------------------------------------------------------------------------
+
+MIRA, PIP = Look(0, 1, 2), Look(3, 2, 1)
+DESERT, TOWN = Layout(0, 1, 2, 0), Layout(1, 3, 0, 1)
+# Mira is told in shot 0 and Pip in shot 1; the desert is shown again in shot 1, the town only once.
+SHOTS = (
+    ShotSpec(DESERT, (Actor("Mira", MIRA, 0, 1),), 0, 0, ("Mira",)),
+    ShotSpec(DESERT, (Actor("Pip", PIP, 0, 2), Actor("Mira", MIRA, 1, 0)), 1, 0, ("Pip",)),
+    ShotSpec(TOWN, (Actor("Pip", PIP, 0, 4),), 2, 0),
+)
+LONER = (SHOTS[0],) * 3  # told every time, but the desert comes back
+
+
+def perfect(truth: StoryTruth) -> dict[str, torch.Tensor]:
+    return {head: values.clone() for head, values in truth.labels.items()}
+
+
+def test_only_what_the_caption_does_not_tell_counts_as_remembered() -> None:
+    truth = StoryTruth.of([SHOTS])
+    assert truth.returning.tolist() == [[[False, False], [False, True], [True, False]]]
+    assert truth.revisited.tolist() == [[False, True, False]]
+    told = {"identity", "identity_exact", "place", "layout", "alignment"}
+    assert keyframe_scores(perfect(truth), truth) == dict.fromkeys(told, 1.0)
+
+    reading = perfect(truth)
+    reading["colour"][0, 0, 0] += 1  # told in this caption
+    reading["colour"][0, 0, 1] = 5  # nobody stands there
+    reading["sky"][0, 0] = 0  # the desert's first time
+    reading["first"][0, 2] = 2  # the town's only time
+    assert keyframe_scores(reading, truth) == dict.fromkeys(told, 1.0)
+
+    reading["colour"][0, 1, 1] = 7  # Mira returns in the wrong colour: 1 of 6 readings, 1 of 2 characters
+    reading["sky"][0, 1] = 0  # 1 of the 3 slots
+    reading["place"][0, 2] = 5  # 1 of 3 shots
+    reading["present"][0, 2, 1] = 1  # 1 of 6 sides + 4 actions + 3 scales
+    scores = keyframe_scores(reading, truth)
+    assert scores == pytest.approx(
+        {"identity": 5 / 6, "identity_exact": 1 / 2, "place": 2 / 3, "layout": 2 / 3, "alignment": 12 / 13}
+    )
+
+
+def test_scores_are_none_where_nothing_can_be_read() -> None:
+    truth = StoryTruth.of([SHOTS[:1]])
+    scores = keyframe_scores(perfect(truth), truth)
+    assert scores["identity"] is scores["identity_exact"] is scores["layout"] is None
+    assert scores["place"] == 1.0
+    assert standard_error(perfect(truth), truth, "identity") is None
+
+
+def test_spread_over_stories_and_drift_along_them() -> None:
+    truth = StoryTruth.of([SHOTS, SHOTS, LONER])  # nobody returns in the third: it has no say in identity
+    reading = perfect(truth)
+    for head in ("colour", "shape", "accessory"):
+        reading[head][1, 2, 0] += 1  # Pip in the second story's last shot
+    assert keyframe_scores(reading, truth)["identity"] == pytest.approx(9 / 12)
+    assert standard_error(reading, truth, "identity") == pytest.approx(0.25)  # of 1 and 0.5
+    assert score_by_shot(reading, truth, "identity") == [None, 1.0, 0.5]
+    assert score_by_shot(reading, truth, "layout") == [None, 1.0, 1.0]
+
+
+def test_recall_counts_returning_characters_and_places() -> None:
+    assert memory_recall([SHOTS], [[[], [0], [1]]]) == 1.0
+    assert memory_recall([SHOTS], [[[], [], []]]) == 0.0
+    assert memory_recall([SHOTS], [[[], [0], [0]]]) == pytest.approx(2 / 3)  # Mira, the desert; not Pip
+    assert memory_recall([SHOTS[:1]], [[[]]]) is None
+
+
+def test_pixel_measures_have_known_values() -> None:
+    grey = torch.tensor([0.0, 0.5, 1.0])[None, :, None, None, None].expand(2, 3, 3, 4, 5)
+    assert diversity(grey) == pytest.approx(2 / 3)
+    assert diversity(grey[:, :1]) is None
+    assert diversity(grey[:, :1].expand(2, 4, 3, 4, 5)) == 0.0
+    picture = torch.full((2, 3, 4, 4), 0.3)
+    assert psnr(picture + 0.1, picture).tolist() == pytest.approx([20.0, 20.0], abs=1e-4)
+    assert psnr(picture, picture).tolist() == [PSNR_CAP, PSNR_CAP]
+    assert psnr(picture + torch.tensor([0.0, 0.2]).view(2, 1, 1, 1), picture, dims=4).item() == pytest.approx(
+        -10 * math.log10(0.04 / 2), abs=1e-4
+    )
+    spot = picture.clone()
+    spot[1, 0, 2, 3] += 0.004
+    assert same_picture(spot, picture).tolist() == [True, False]
+
+
+def clip_with(steps: list[float]) -> torch.Tensor:
+    """A clip of grey frames that brightens by these steps."""
+    levels = torch.cat([torch.zeros(1), torch.tensor(steps).cumsum(0)])
+    return levels[:, None, None, None].expand(-1, 3, 4, 4)
+
+
+def test_boundary_jump_has_known_values() -> None:
+    steady = clip_with([0.01, 0.01, 0.01, 0.03, 0.01, 0.05])  # frames 0…6
+    changes = frame_change(steady)
+    assert changes.tolist() == pytest.approx([0.01, 0.01, 0.01, 0.03, 0.01, 0.05])
+    assert boundary_jump([changes], [[0, 4]]) == pytest.approx(3.0)  # into frame 4, over the median 0.01
+    assert boundary_jump([changes], [[0, 4, 6]]) == pytest.approx(4.0)
+    assert boundary_jump([changes], [[0, 2]]) == pytest.approx(1.0)
+    still = frame_change(clip_with([0.0, 0.01, 0.0, 0.0]))
+    assert boundary_jump([still], [[0, 2]]) is None  # inside nothing moves: no ratio
+    assert boundary_jump([changes, still], [[0, 4], [0, 2]]) == pytest.approx((0.03 + 0.01) / (0.01 + 0.0))
+    assert boundary_jump([changes], [[0]]) is None
+
+
+def test_memory_is_ranked_as_asked() -> None:
+    keys = torch.eye(3)
+    query = torch.tensor([0.2, 0.9, 0.1])
+    assert rank_memory("recency", 3) == [2, 1, 0]
+    assert rank_memory("clip", 3, query, keys) == rank_memory("text", 3, query, keys) == [1, 0, 2]
+    assert rank_memory("clip", 0) == []
+    for wrong in (lambda: rank_memory("clip", 3, query, keys[:2]), lambda: rank_memory("dice", 3)):  # type: ignore[arg-type]
+        with pytest.raises(InputError):
+            wrong()
+
+
+# --- roll-outs --------------------------------------------------------------------------------------------------------
+
+FLUX = KEYFRAME | {
+    **{"in_channels": 16, "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2},
+    **{"joint_attention_dim": 32, "axes_dims_rope": [4, 6, 6]},
+}
+WAN = VIDEO | {
+    **{"num_attention_heads": 2, "attention_head_dim": 24, "in_channels": 4, "out_channels": 4},
+    **{"text_dim": 32, "freq_dim": 16, "ffn_dim": 64, "num_layers": 1},
+}
+SMALL_VAE = VAE | {
+    "base_dim": 8,
+    "decoder_base_dim": 8,
+    "z_dim": 4,
+    "latents_mean": [0.0] * 4,
+    "latents_std": [0.05] * 4,
+}
+SMALL_T5 = T5 | {"d_model": 32, "d_kv": 8, "num_layers": 1, "d_ff": 48}
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    """A studio of the real classes with random weights, loaded from files; 2 steps, so that tests are fast."""
+    folder = tmp_path_factory.mktemp("studio")
+    torch.manual_seed(0)
+
+    def save(name: str, kind: str | None, model: torch.nn.Module, config: dict, **metadata: str) -> None:
+        state = model.state_dict() if kind is None else to_public(kind, model.state_dict())
+        copies = {key: value.detach().clone() for key, value in state.items()}
+        save_file(copies, folder / f"{name}.safetensors", metadata={"config": json.dumps(config), **metadata})
+
+    flux = FluxTransformer2DModel(**FLUX)
+    with torch.no_grad():  # as initialised, frames would hardly look at each other
+        for parameter in flux.parameters():
+            parameter *= 3
+    save("keyframe", "flux", flux, FLUX)
+    save("video", "wan", WanTransformer3DModel(**WAN), WAN)
+    save("vae", "wan_vae", AutoencoderKLWan(**SMALL_VAE), SMALL_VAE)
+    tokenizer = build_tokenizer()
+    t5 = T5EncoderModel(T5Config(vocab_size=tokenizer.get_vocab_size(), **SMALL_T5))
+    save("t5", "t5", t5, SMALL_T5, tokenizer=tokenizer.to_str())
+    save("clip", None, open_clip.CLIP(**CLIP), CLIP)
+    defaults = {"keyframe": {"steps": 2, "images": 2}, "video": {"steps": 2, "shift": 3.0}}
+    data = {"name": "tiny", "models_dir": ".", "keyframe_text": {"kind": "t5", "file": "t5.safetensors"}}
+    data |= {name: {"file": f"{name}.safetensors"} for name in ("keyframe", "video", "clip")}
+    data |= {"video_vae": {"kind": "wan_vae", "file": "vae.safetensors"}, "defaults": defaults}
+    (folder / "studio.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    return load_studio(folder / "studio.yaml")
+
+
+@pytest.fixture(scope="module")
+def recogniser() -> Recogniser:
+    torch.manual_seed(0)
+    return Recogniser(width=8).eval()
+
+
+@pytest.fixture(scope="module")
+def settings(studio: Studio) -> KeyframeSettings:
+    return FilmSettings.of(studio, (80, 160)).keyframe
+
+
+def stories(count: int, shots: int) -> list[Story]:
+    return held_out_stories(3, count, shots)
+
+
+def recall(memory: GoldenMem | None, retrieval: str = "clip", noise: float = 0.1) -> Recall:
+    return Recall(memory, retrieval, noise)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def plain_roll_out(
+    studio: Studio, story: Story, memory: GoldenMem, settings: KeyframeSettings, seed: int
+) -> torch.Tensor:
+    """One story, one frame at a time, memory ranked by CLIP: what the batched roll-out has to equal."""
+    frames: list[torch.Tensor] = []
+    for p, shot in enumerate(story.shots):
+        order = []
+        if frames:
+            keys = torch.cat([studio.clip.embed_images(frame[None]) for frame in frames])
+            order = rank_memory("clip", p, studio.clip.embed_texts([shot.query])[0], keys)
+        context = [
+            ContextFrame(
+                encode_at(studio.image_vae, frames[k][None], slot.size),
+                studio.keyframe_text.encode([story.shots[k].prompt]),
+            )
+            for k, slot in memory.assign(order, (5, 10))
+        ]
+        prompt = studio.keyframe_text.encode([shot.prompt])
+        noise = noise_source(seed, story.seed, p)
+        (latent,) = sample_keyframes(studio.keyframe, [prompt], (4, 10, 20), context, settings, noise)
+        frames.append(studio.image_vae.decode_image(latent)[0])
+    return torch.stack(frames)
+
+
+def test_a_batched_roll_out_equals_a_plain_loop(studio: Studio, settings: KeyframeSettings) -> None:
+    told, memory = stories(3, 4), GoldenMem(groups=2, images=1)
+    run = extend(StorySet(studio, told, seed=5), recall(memory), settings)
+    for story, frames in zip(told, run.frames, strict=True):
+        torch.testing.assert_close(frames, plain_roll_out(studio, story, memory, settings, 5), atol=2e-4, rtol=0)
+    # Not a trivial equality: memory, noise and story all show in the frames.
+    none = extend(StorySet(studio, told, seed=5), recall(None), settings)
+    torch.testing.assert_close(none.frames[:, 0], run.frames[:, 0])
+    assert (none.frames[:, 1:] - run.frames[:, 1:]).abs().amax((0, 2, 3, 4)).min() > 1e-3
+    other = extend(StorySet(studio, told[:1], seed=6), recall(memory), settings)
+    assert (other.frames[0] - run.frames[0]).abs().mean() > 1e-2
+    assert len(run.seconds) == 4 and min(run.seconds) > 0
+
+
+def test_short_stories_are_the_beginning_of_long_ones(studio: Studio, settings: KeyframeSettings) -> None:
+    assert [s.shots for s in stories(2, 2)] == [s.shots[:2] for s in stories(2, 4)]
+    assert not {s.seed for s in held_out_stories(0, 50, 1)} & {s.seed for s in held_out_stories(1, 50, 1)}
+    memory = recall(GoldenMem(groups=1, images=2), "recency")
+    long = extend(StorySet(studio, stories(2, 4), 0), memory, settings)
+    short = extend(StorySet(studio, stories(2, 2), 0), memory, settings)
+    first = long.first(2)
+    torch.testing.assert_close(first.frames, short.frames, atol=2e-4, rtol=0)
+    assert first.remembered == short.remembered and first.slots == short.slots
+    assert long.remembered[0] == [[], [0], [1, 0], [2, 1]]
+    assert [[slot.size for slot in shot] for shot in long.slots] == [[], [(3, 6)], [(3, 6)] * 2, [(3, 6)] * 2]
+
+
+def test_variants_mean_what_their_names_say(studio: Studio) -> None:
+    film = FilmSettings.of(studio, (80, 160))
+    made = {name: Variant.parse(name, film, 8).recall for name in ("full", "goldenmem", "none", "noise:0.6")}
+    assert made["full"] == Recall(GoldenMem(1, 7, 0), "clip", 0.1)
+    assert made["goldenmem"] == Recall(GoldenMem(3, 2, 1), "clip", 0.1)
+    assert made["none"] == Recall(None, "clip", 0.1)
+    assert made["noise:0.6"] == Recall(GoldenMem(3, 2, 1), "clip", 0.6)
+    for kind in ("clip", "text", "recency"):
+        assert Variant.parse(f"retrieval:{kind}", film, 8).recall == recall(GoldenMem(1, RETRIEVAL_BUDGET, 1), kind)
+    assert Variant.parse("joint", film, 8).kind == "joint" and Variant.parse("ground_truth", film, 8).kind == "truth"
+    for name in ("", "golden", "retrieval:", "retrieval:dice", "noise:", "noise:2", "noise:nan", "noise:-0.1"):
+        with pytest.raises(InputError, match="variants"):
+            Variant.parse(name, film, 8)
+
+
+def test_joint_frames_see_each_other(studio: Studio, settings: KeyframeSettings) -> None:
+    told = stories(2, 3)
+    run = generate_jointly(StorySet(studio, told, 0), 3, settings)
+    alone = generate_jointly(StorySet(studio, told[1:], 0), 3, settings)
+    torch.testing.assert_close(run.frames[1:], alone.frames, atol=2e-4, rtol=0)
+    fewer = generate_jointly(StorySet(studio, told, 0), 2, settings)
+    assert run.frames.shape == (2, 3, 3, 80, 160)
+    assert (run.frames[:, :2] - fewer.frames).abs().max() > 1e-3
+
+
+def test_cost_counts_what_the_model_computes(studio: Studio, settings: KeyframeSettings) -> None:
+    told = StorySet(studio, stories(1, 4), 0)
+    memory = recall(GoldenMem(groups=2, images=1))
+    run = extend(told, memory, settings)
+    tokens, flops = step_cost(told, memory, run, settings, 4)
+    lengths, kept = told.lengths[0], run.remembered[0][3]
+    context = [Pair((1, 2), lengths[kept[1]]), Pair((3, 6), lengths[kept[0]])]  # the least relevant first
+    new = Pair((5, 10), lengths[3])
+    assert tokens == 2 + 18 + 50 + lengths[kept[0]] + lengths[kept[1]] + lengths[3]
+    step = count_flux(studio.keyframe, [new], mode="causal", cached=context)
+    fill = count_flux(studio.keyframe, context, mode="causal")
+    assert step < flops < step + fill / settings.steps  # filling the cache needs no output projection
+    assert flops == pytest.approx(step + fill / settings.steps, rel=0.02)
+    joint, each = step_cost(told, None, run, settings, 4)
+    pairs = [Pair((5, 10), length) for length in lengths]
+    assert joint == 4 * 50 + sum(lengths) and each == count_flux(studio.keyframe, pairs) / 4
+
+
+# --- suites -----------------------------------------------------------------------------------------------------------
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def test_keyframes_suite(studio: Studio, recogniser: Recogniser, tmp_path: Path) -> None:
+    names = ["ground_truth", "full", "goldenmem", "none", "joint", "retrieval:recency", "noise:0.1"]
+    seen: list[tuple[float, float]] = []
+    arguments = dict(seed=1, stories=2, variants=names, pairs=[4, 2], recogniser=recogniser)
+
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        seen.append((done, total))
+
+    result = evaluation.run("keyframes", studio, **arguments, out=tmp_path, progress=progress)
+    rows = {(row["variant"], row["pairs"]): row for row in result["rows"]}
+    assert set(rows) == {(name, count) for name in names for count in (2, 4)}
+    assert (result["suite"], result["studio"], result["seed"], result["stories"], result["shots"]) == (
+        "keyframes", "tiny", 1, 2, 4
+    )  # fmt: skip
+    for row in rows.values():
+        shares = (
+            "identity",
+            "identity_exact",
+            "place",
+            "layout",
+            "alignment",
+            "recall",
+            "diversity",
+            "diversity_truth",
+        )
+        assert all(row[name] is None or 0 <= row[name] <= 1 for name in shares)
+    # The same thing under two names; all earlier frames and none of them; every frame at full size costs more.
+    same = [{k: v for k, v in rows[name, 4].items() if k != "variant"} for name in ("goldenmem", "noise:0.1")]
+    assert same[0] == same[1]
+    assert rows["full", 4]["recall"] == 1.0 and rows["none", 4]["recall"] == 0.0
+    assert rows["none", 4]["tokens"] < rows["goldenmem", 4]["tokens"] < rows["full", 4]["tokens"]
+    assert rows["none", 4]["flops"] < rows["goldenmem", 4]["flops"] < rows["full", 4]["flops"]
+    assert rows["ground_truth", 4]["tokens"] is None and rows["joint", 4]["recall"] is None
+
+    told = held_out_stories(1, 2, 4)
+    truth = StoryTruth.of([story.shots for story in told])
+    run = extend(StorySet(studio, told, 1), Variant.parse("none", FilmSettings.of(studio, (80, 160)), 4).recall,
+                 FilmSettings.of(studio, (80, 160)).keyframe)  # type: ignore[arg-type]  # fmt: skip
+    expected = keyframe_scores(read_frames(recogniser, run.frames), truth)
+    assert {name: rows["none", 4][name] for name in expected} == pytest.approx(expected, nan_ok=True)
+    assert rows["none", 4]["diversity_truth"] == pytest.approx(diversity(true_frames(told)))
+    assert result["by_shot"]["none@4"] == score_by_shot(read_frames(recogniser, run.frames), truth, "identity")
+
+    assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == sorted(done for done, _ in seen)
+    again = evaluation.run("keyframes", studio, **arguments)
+    assert without_times(again["rows"]) == without_times(result["rows"])
+    assert json.loads((tmp_path / "keyframes.json").read_text()) == json.loads(json.dumps(result))
+    assert {path.name for path in tmp_path.iterdir()} == {"keyframes.json", "keyframes.png", "keyframes_frames.png"}
+    with Image.open(tmp_path / "keyframes_frames.png") as sheet:
+        assert sheet.width > 4 * 160 and sheet.height > 2 * 4 * 80  # 2 stories × truth, goldenmem, full, none
+
+
+def test_video_suite(studio: Studio, tmp_path: Path) -> None:
+    result = evaluation.run("video", studio, stories=4, out=tmp_path)
+    rows = {row["variant"]: row for row in result["rows"]}
+    assert set(rows) == {"ground_truth", "multi_chunk", "latent_replacement", "replication"}
+    # Whatever the network does, a chunk starts with its keyframe as the VAE shows it; without chunks, only frame 0 can.
+    for name in ("multi_chunk", "ground_truth"):
+        assert rows[name]["keyframes_exact"] == 1.0
+        assert rows[name]["keyframe_psnr"] == pytest.approx(rows[name]["vae_psnr"], abs=0.05)
+    for name in ("latent_replacement", "replication"):
+        assert rows[name]["keyframes_exact"] == pytest.approx(4 / 9)  # 9 keyframes, 4 of them at frame 0
+    assert all(0 < row["snap_error"] <= 2 for row in rows.values())
+    assert len({row["boundary_jump_truth"] for row in rows.values()}) == 1
+    clips = held_out_clips(0, 4, 8)
+    assert [clip.timeline.keyframe_frames for clip in clips] == [[0, 9], [0, 5, 14], [0, 5], [0, 13]]
+    starts = [clip.timeline.chunk_starts for clip in clips]
+    jump = boundary_jump([frame_change(clip.frames) for clip in clips], starts)
+    assert rows["replication"]["boundary_jump_truth"] == pytest.approx(jump)
+    assert set(result["change"]["truth"]) == {"0,9", "0,5,14", "0,5", "0,13"}
+    assert len(result["clips"]) == 16 and len(result["change"]["multi_chunk"]["0,9"]) == 17
+    data = json.loads((tmp_path / "video.json").read_text())
+    assert data == json.loads(json.dumps(result))
+    for name in ("video.png", "video_frames.png"):
+        with Image.open(tmp_path / name) as picture:
+            picture.load()
+
+
+def test_a_clip_does_not_depend_on_its_neighbours(studio: Studio) -> None:
+    clips = held_out_clips(0, 10, 2)
+    together = sample_clips(studio, clips, 0, "multi_chunk")
+    assert [video.shape[0] for video in together] == [clip.timeline.frames for clip in clips]
+    for clip in (clips[1], clips[5], clips[9]):  # one layout, captions of several lengths
+        (alone,) = sample_clips(studio, [clip], 0, "multi_chunk")
+        torch.testing.assert_close(together[clip.number], alone, atol=2e-4, rtol=0)
+
+
+def test_the_table_shows_every_row(studio: Studio, recogniser: Recogniser) -> None:
+    found = [
+        evaluation.run(
+            "keyframes", studio, stories=1, shots=2, variants=["none", "ground_truth"], recogniser=recogniser
+        ),
+        evaluation.run("video", studio, stories=1, variants=["multi_chunk"]),
+    ]
+    for result in found:
+        stream = io.StringIO()
+        evaluation.print_table(result, Console(file=stream, width=160))
+        text = stream.getvalue()
+        assert "seed 0" in text and all(row["variant"] in text for row in result["rows"])
+        assert "–" in text or result["suite"] == "video"
+
+
+def test_bad_requests_are_refused(studio: Studio, recogniser: Recogniser) -> None:
+    for fields, arguments in {
+        "suite": ("audio", {}),
+        "variants": ("keyframes", {"variants": ["full", "fuller"]}),
+        "variants:": ("video", {"variants": []}),
+        "must be among": ("video", {"variants": ["full"]}),
+        "pairs": ("keyframes", {"pairs": [8, 0]}),
+        "pairs: is for": ("video", {"pairs": [8]}),
+        "stories": ("keyframes", {"stories": 0}),
+        "seed": ("video", {"seed": -1}),
+        "shots": ("video", {"shots": 100_000}),
+    }.items():
+        with pytest.raises(InputError, match=fields):
+            evaluation.run(arguments[0], studio, recogniser=recogniser, **arguments[1])  # type: ignore[arg-type]

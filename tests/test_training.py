@@ -1,0 +1,251 @@
+"""The training loop: exact resume, schedules, and that the recipes' losses are what the papers say."""
+
+import json
+
+import pytest
+import torch
+from anchorshot.models.clip import ClipScorer, build_clip
+from anchorshot.models.pocket import configs
+from anchorshot.models.pocket.dataset import StoryLatents
+from anchorshot.models.pocket.world import make_story
+from anchorshot.models.wan.headless import DirectorWan
+from anchorshot.story.errors import InputError
+from anchorshot.training import run
+from anchorshot.training.attention import cpu_attention, plain_attention
+from anchorshot.training.export import checkpoint_weights
+from anchorshot.training.keyframes import KeyframeRecipe, KeyframeStudent, Stage
+from anchorshot.training.loop import LoopConfig, learning_rate, train
+from anchorshot.training.recogniser import RecogniserRecipe
+from anchorshot.training.vae import VaeRecipe, freeze_still_path
+from anchorshot.training.video import LAYOUTS, ClipLatents, VideoRecipe, draw_clip
+from diffusers import AutoencoderKLWan
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+
+def test_resume_takes_the_same_steps(tmp_path):
+    """Six steps in one go, and three, a stop, three more: the same weights, averages and optimizer, bit for bit."""
+    recipe = RecogniserRecipe(size=4, bank=16, width=8)
+    config = LoopConfig(steps=6, lr=1e-3, warmup=2, save_every=3, log_every=3, precision="no")
+    train(recipe, config, tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop(_model, step):
+        if step == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(recipe, config, tmp_path / "parts", on_save=stop)
+    train(recipe, config, tmp_path / "parts")
+    whole = load_file(tmp_path / "whole" / "recogniser.safetensors")
+    parts = load_file(tmp_path / "parts" / "recogniser.safetensors")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+    log = json.loads((tmp_path / "parts" / "recogniser.log.json").read_text())
+    assert [e["step"] for e in log] == [3, 6]
+    assert (tmp_path / "parts" / "recogniser.png").stat().st_size > 1000
+
+
+def test_a_few_steps_learn(tmp_path):
+    recipe = RecogniserRecipe(size=16, bank=32, width=8)
+    losses = []
+
+    class Watched(RecogniserRecipe):
+        def loss(self, model, batch, step):
+            loss, numbers = super().loss(model, batch, step)
+            losses.append(float(loss.detach()))
+            return loss, numbers
+
+    watched = Watched(size=16, bank=32, width=8)
+    train(watched, LoopConfig(steps=25, lr=3e-3, warmup=2, precision="no"), tmp_path)
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    weights = checkpoint_weights(tmp_path / "recogniser.safetensors")
+    assert weights.keys() == recipe.build().state_dict().keys()
+
+
+def test_learning_rate_warms_up_and_decays():
+    config = LoopConfig(steps=100, lr=1.0, warmup=10, final_lr=0.1)
+    rates = [learning_rate(config, s) for s in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[100] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("mask", [None, "bool", "float"])
+def test_plain_attention_is_attention(mask):
+    q, k, v = (torch.randn(2, 3, n, 8) for n in (5, 7, 7))
+    keep = torch.rand(2, 1, 1, 7) > 0.3
+    keep[..., 0] = True
+    attn_mask = {None: None, "bool": keep, "float": torch.randn(2, 1, 5, 7)}[mask]
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask)
+    stock = F.scaled_dot_product_attention
+    with cpu_attention():
+        assert F.scaled_dot_product_attention is plain_attention
+        got = F.scaled_dot_product_attention(q, k, v, attn_mask)
+    assert F.scaled_dot_product_attention is stock
+    assert torch.allclose(got, expected, atol=1e-5)
+
+
+def story_data(stories=6, shots=5) -> StoryLatents:
+    g = torch.Generator().manual_seed(0)
+    tiers = [torch.randn(stories, shots, 16, *s, generator=g) for s in ((10, 20), (6, 12), (2, 4))]
+    specs = [list(make_story(n, shots).shots) for n in range(stories)]
+    weight = torch.rand(stories, shots, 10, 20, generator=g)
+    return StoryLatents(tiers, weight, specs, torch.zeros(16), torch.ones(16))
+
+
+def keyframe_recipe(**kwargs) -> KeyframeRecipe:
+    stages = (Stage(2, 0, 3, 1), Stage(2, 2, 2, 2), Stage(9, 3, 2, 2))
+    return KeyframeRecipe(story_data(), lambda texts: torch.zeros(len(texts), 32), stages, **kwargs)
+
+
+def test_context_grows_stage_by_stage():
+    recipe = keyframe_recipe(joint=0.0)
+    counts = [[len(recipe.batch(s)["context"]) for s in steps] for steps in ([0, 1], [2, 3], range(4, 13))]
+    assert set(counts[0]) == {0} and max(counts[1]) <= 2 and max(counts[2]) == 3
+
+
+def test_targets_never_repeat_what_memory_tells():
+    """A target's caption tells a character's looks only when no context frame shows it (no leak, no riddle)."""
+    recipe = keyframe_recipe(joint=0.0)
+    told = 0
+    for step in range(4, 30):
+        batch = recipe.batch(step)
+        ids = batch["new"]["ids"]
+        texts = [recipe.tokenizer.decode(row[row > 1].tolist()) for row in ids]
+        told += sum(" a " in f" {t} " or " an " in f" {t} " for t in texts)
+    assert 0 < told < 26 * ids.shape[0], "some targets must rely on memory alone"
+
+
+@pytest.mark.parametrize("step", [0, 3, 6])
+def test_keyframe_loss_is_finite_and_reaches_every_part(step):
+    recipe = keyframe_recipe(joint=0.0)
+    model = KeyframeStudent()
+    for p in model.parameters():  # zero-initialised gates would hide a part from its gradient
+        if not p.any():
+            torch.nn.init.normal_(p, std=0.1)
+    loss, _ = recipe.loss(model, recipe.batch(step), step)
+    loss.backward()
+    assert torch.isfinite(loss)
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    allowed = ("transformer_blocks.1", "relative_attention_bias")  # the last double block's text end has its own
+    assert [n for n in silent if not any(a in n for a in allowed)] == []
+
+
+def test_frozen_text_encoder_gets_no_gradient():
+    recipe = keyframe_recipe(joint=0.0, freeze_text_after=0)
+    model = KeyframeStudent()
+    loss, _ = recipe.loss(model, recipe.batch(3), 3)
+    loss.backward()
+    assert all(p.grad is None for p in model.t5.parameters())
+    assert any(p.grad is not None for p in model.flux.parameters())
+
+
+def test_a_perfect_velocity_has_no_loss():
+    """The target is v = noise − data, exactly what the batch's noise seed gives."""
+    recipe = keyframe_recipe(joint=1.0)
+    batch = recipe.batch(4)
+    assert batch["joint"]
+    model = KeyframeStudent()
+    z0 = batch["new"]["latent"]
+    seen = {}
+
+    def oracle(pairs, mode, past=None):
+        assert mode == "full" and past is None
+        k = batch["targets"]
+        x = torch.stack(pairs.latents, 1).flatten(0, 1)
+        t = pairs.timestep.flatten()[:, None, None]
+        from anchorshot.models.flux.layout import pack_latent
+
+        clean = pack_latent(z0)
+        noise = (x - (1 - t) * clean) / t
+        seen["rows"] = x.shape[0]
+        return list((noise - clean).unflatten(0, (-1, k)).unbind(1))
+
+    model.flux.forward_pairs = oracle
+    loss, _ = recipe.loss(model, batch, 4)
+    assert float(loss) < 1e-8 and seen["rows"] == z0.shape[0]
+
+
+def clip_data() -> ClipLatents:
+    g = torch.Generator().manual_seed(0)
+    latents = [torch.randn(3, 16, sum(lay.latent_chunks), 10, 20, generator=g).half() for lay in LAYOUTS]
+    weights = [torch.rand(3, sum(lay.latent_chunks), 10, 20, generator=g).half() for lay in LAYOUTS]
+    return ClipLatents(latents, weights, [["wide shot."] * 3 for _ in LAYOUTS])
+
+
+def test_video_noise_is_off_keyframes_only():
+    recipe = VideoRecipe(clip_data(), lambda t: (torch.randn(len(t), 4, 128), torch.ones(len(t), 4)), size=2)
+    model = DirectorWan(**configs.VIDEO)
+    stock = model.forward_chunks
+    seen = []
+
+    def watch(latents, timestep, text, rope_index=None):
+        seen.append((latents, timestep))
+        return stock(latents, timestep, text, rope_index)
+
+    model.forward_chunks = watch
+    for step in range(6):
+        batch = recipe.batch(step)
+        loss, _ = recipe.loss(model, batch, step)
+        assert torch.isfinite(loss)
+        latents, times = seen[-1]
+        for f in range(latents.shape[2]):
+            given = f in batch["pinned"]
+            assert torch.equal(latents[:, :, f], batch["latents"][:, :, f]) == given
+            assert bool((times[:, f] == 0).all()) == given
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_clip_layouts_are_on_the_grid(layout):
+    assert all(n % 4 == 1 for n in layout.chunks)
+    frames, masks, text = draw_clip(layout, 5, "train")
+    assert len(frames) == len(masks) == sum(layout.chunks)
+    assert text.count("shot") + text.count("close-up") >= layout.shots
+
+
+def test_still_path_of_the_encoder_is_frozen():
+    """Training on clips must not change a lone picture's latent."""
+    torch.manual_seed(0)
+    model = AutoencoderKLWan(**configs.VAE)
+    picture = torch.rand(1, 3, 1, 32, 64) * 2 - 1
+    clip = torch.rand(1, 3, 5, 32, 64) * 2 - 1
+    with torch.no_grad():
+        still, moving = (model.encode(x).latent_dist.mode() for x in (picture, clip))
+    freeze_still_path(model)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    model.encode(clip).latent_dist.mode().square().sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert torch.equal(model.encode(picture).latent_dist.mode(), still)
+        assert not torch.allclose(model.encode(clip).latent_dist.mode(), moving)
+
+
+def test_vae_recipe_has_a_loss_at_every_size():
+    recipe = VaeRecipe("clips", pictures=2, clips=1, frames=5, bank=8)
+    model = recipe.build()
+    loss, numbers = recipe.loss(model, recipe.batch(recipe.sizes.index((16, 32))), 0)
+    assert torch.isfinite(loss) and {"psnr_pictures", "psnr_clips"} <= numbers.keys()
+
+
+def test_clip_recipe_starts_near_chance():
+    from anchorshot.training.clip import ClipRecipe
+
+    recipe = ClipRecipe(size=8, bank=16)
+    model = recipe.build()
+    loss, _ = recipe.loss(model, recipe.batch(0), 0)
+    assert 1.0 < float(loss.detach()) < 4.0
+    assert isinstance(recipe.scorer, ClipScorer) and type(model) is type(build_clip(configs.CLIP))
+
+
+def test_unknown_recipe_is_refused(tmp_path):
+    with pytest.raises(InputError, match="RECIPE"):
+        run("everything", tmp_path)
+
+
+def test_a_run_in_the_way_is_refused(tmp_path):
+    (tmp_path / "clip.safetensors").write_bytes(b"x")
+    with pytest.raises(InputError, match="--resume"):
+        run("clip", tmp_path)
