@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor
 
-from ..memory.golden_mem import GoldenMem
+from ..memory.golden_mem import GoldenMem, Size
 from ..models.flux.headless import CaptainFlux
 from ..models.flux.layout import pack_latent
 from ..models.pocket import configs
 from ..models.text import TextCond
 from ..sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from .flops import flops_rows
-from .measure import Call, peak_bytes, seconds
+from .measure import Call, peak_bytes, seconds, unit
+from .stock import flux_pipeline
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
 
 __all__ = ["KeyframeBench", "run_keyframes"]
 
-TOKENS = (5, 10)
-"""A frame of 80×160 px, the pocket studio's."""
-STEPS, TEXT, MEMORY = 8, 40, 12
+TOKENS, LARGE = (5, 10), (10, 20)
+"""Frames of 80×160 px, the pocket studio's, and of 160×320 px, where fixed costs weigh less, as at full size."""
+STEPS, TEXT, MEMORY = 4, 40, 12
 
 Row = dict[str, Any]
 
@@ -36,11 +36,13 @@ class KeyframeBench:
 
     Args:
         model: the keyframe model; None makes a random one of the pocket studio's architecture.
+        size: (height, width) of a frame in tokens.
     """
 
-    def __init__(self, model: CaptainFlux | None = None) -> None:
+    def __init__(self, model: CaptainFlux | None = None, size: Size = TOKENS) -> None:
+        self.size = size
         self.model = _random_model() if model is None else model
-        self.pipeline = _stock(self.model)
+        self.pipeline = flux_pipeline(self.model)
         self.guidance = 3.5 if self.model.config.guidance_embeds else None
         self.generator = torch.Generator().manual_seed(0)
         self.channels = self.model.config.in_channels // 4
@@ -55,13 +57,13 @@ class KeyframeBench:
     def memory(self, frames: int, compressed: bool = True) -> list[ContextFrame]:
         """`frames` random earlier frames at their GoldenMem sizes, or all at full size."""
         memory = GoldenMem(3, -(-frames // 3)) if compressed else GoldenMem.full(frames)
-        sizes = [slot.size for slot in memory.plan(frames, TOKENS)]
+        sizes = [slot.size for slot in memory.plan(frames, self.size)]
         latents = [torch.randn(1, self.channels, 2 * h, 2 * w, generator=self.generator) for h, w in sizes]
         return [ContextFrame(latent, self.text()) for latent in latents]
 
     def ours(self, texts: Sequence[TextCond], context: Sequence[ContextFrame] = (), **settings: Any) -> list[Tensor]:
         """Sample a frame for each text with `sample_keyframes`: latents [1, C, h, w]."""
-        shape = (self.channels, 2 * TOKENS[0], 2 * TOKENS[1])
+        shape = (self.channels, 2 * self.size[0], 2 * self.size[1])
         chosen = KeyframeSettings(**{"steps": STEPS, "guidance": self.guidance, **settings})
         seed = torch.Generator().manual_seed(1)
         return sample_keyframes(self.model, texts, shape, context, chosen, seed)
@@ -69,7 +71,7 @@ class KeyframeBench:
     def stock(self, text: TextCond, rows: int = 1) -> Tensor:
         """Sample one image with `FluxPipeline`, `rows` frames high: packed latents [1, tokens, 4C]."""
         device, dtype = self.model.device, self.model.dtype
-        height, width = 2 * TOKENS[0] * rows, 2 * TOKENS[1]
+        height, width = 2 * self.size[0] * rows, 2 * self.size[1]
         noise = torch.randn(1, self.channels, height, width, generator=torch.Generator().manual_seed(1))
         out = self.pipeline(
             prompt_embeds=text.tokens.to(device, dtype),
@@ -85,7 +87,7 @@ class KeyframeBench:
         return out[0]
 
 
-def run_keyframes(studio: Studio | None = None, repeats: int = 9) -> list[Row]:
+def run_keyframes(studio: Studio | None = None, repeats: int = 25) -> list[Row]:
     """Compare with FluxPipeline on one set of weights, and count FLUX.1-dev's FLOPs beside the paper's Table 3.
 
     Args:
@@ -99,8 +101,14 @@ def run_keyframes(studio: Studio | None = None, repeats: int = 9) -> list[Row]:
     one, four, long = bench.text(), [bench.text() for _ in range(4)], bench.text(4 * TEXT)
     packed, full = bench.memory(MEMORY), bench.memory(MEMORY, compressed=False)
     single = functools.partial(bench.stock, one)
+    large = KeyframeBench(bench.model, LARGE)
     cases: list[tuple[str, Call, Call]] = [
         ("one frame; reference: FluxPipeline at equal tokens", lambda: bench.ours([one]), single),
+        (
+            "one frame of 160×320 px; reference: FluxPipeline at equal tokens",
+            lambda: large.ours([one]),
+            lambda: large.stock(one),
+        ),
         (
             "4 frames jointly; reference: FluxPipeline, one image of as many tokens",
             lambda: bench.ours(four, mode="full"),
@@ -119,8 +127,8 @@ def run_keyframes(studio: Studio | None = None, repeats: int = 9) -> list[Row]:
     ]
     rows: list[Row] = []
     for name, ours, reference in cases:
-        taken = seconds({"ours": ours, "reference": reference}, repeats)
-        rows.append(_row(f"seconds, {STEPS} steps, {name}", taken["ours"], taken["reference"]))
+        taken = seconds({"ours": ours, "reference": reference}, repeats, device=bench.model.device)
+        rows.append(_row(f"{unit(bench.model.device)}, {STEPS} steps, {name}", taken["ours"], taken["reference"]))
         peaks = [peak_bytes(call, bench.model.device) / 2**20 for call in (ours, reference)]
         rows.append(_row(f"peak MiB above the weights, {name}", *peaks))
     return rows + flops_rows()
@@ -130,24 +138,6 @@ def _random_model() -> CaptainFlux:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return CaptainFlux(**configs.KEYFRAME).eval()
-
-
-def _stock(model: CaptainFlux) -> FluxPipeline:
-    """Return the stock pipeline around the stock class on the same weights, shared and not copied."""
-    with torch.device("meta"):
-        transformer = FluxTransformer2DModel.from_config(model.config)
-    transformer.load_state_dict(model.state_dict(), assign=True)
-    pipeline = FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
-        vae=None,
-        text_encoder=None,
-        tokenizer=None,
-        text_encoder_2=None,
-        tokenizer_2=None,
-        transformer=transformer.eval(),
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def _row(what: str, ours: float, reference: float) -> Row:

@@ -6,8 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from ..models.cost import WAN, wan_cost
@@ -17,7 +16,8 @@ from ..models.wan.headless import DirectorWan
 from ..sampling.flow import flow_sigmas
 from ..sampling.video import denoise, plan_video, sample_video
 from ..story.timeline import Timeline
-from .measure import Call, peak_bytes, seconds
+from .measure import Call, peak_bytes, seconds, unit
+from .stock import wan_pipeline
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
@@ -26,13 +26,14 @@ __all__ = ["run_video"]
 
 FPS, SECONDS, KEYED_SECONDS = 8, 3.125, 2.125
 KEYFRAMES = (0.0, 1.0, 2.0)
-SIZE = (80, 160)
-STEPS, SHIFT, TEXT = 8, 5.0, 64
+LATENT = (10, 20)
+"""Height and width of a latent frame: 80×160 px with a VAE of factor 8."""
+STEPS, SHIFT, TEXT = 4, 5.0, 64
 
 Row = dict[str, Any]
 
 
-def run_video(studio: Studio | None = None, repeats: int = 9) -> list[Row]:
+def run_video(studio: Studio | None = None, repeats: int = 15) -> list[Row]:
     """Compare with WanPipeline on one set of weights, and count FLOPs of Wan 2.2 with keyframes.
 
     Args:
@@ -44,7 +45,7 @@ def run_video(studio: Studio | None = None, repeats: int = 9) -> list[Row]:
         and with three keyframes, where ours has a timestep per latent frame and pins the given latents.
     """
     model, vae = _random_models() if studio is None else (studio.video, studio.video_vae)
-    pipeline = _stock(model)
+    pipeline = wan_pipeline(model, SHIFT)
     device = model.device
     generator = torch.Generator().manual_seed(0)
     text = torch.randn(1, TEXT, model.config.text_dim, generator=generator).to(device, model.dtype)
@@ -54,8 +55,8 @@ def run_video(studio: Studio | None = None, repeats: int = 9) -> list[Row]:
     def stock(latents: int) -> Tensor:
         out = pipeline(
             prompt_embeds=text,
-            height=SIZE[0],
-            width=SIZE[1],
+            height=8 * LATENT[0],  # a pipeline without VAE takes its factor to be 8
+            width=8 * LATENT[1],
             num_frames=4 * (latents - 1) + 1,
             num_inference_steps=STEPS,
             guidance_scale=1.0,
@@ -65,13 +66,13 @@ def run_video(studio: Studio | None = None, repeats: int = 9) -> list[Row]:
         )
         return out[0]
 
+    size = (LATENT[0] * vae.image_size_multiple, LATENT[1] * vae.image_size_multiple)
+
     def ours_free() -> Tensor:
         seed = torch.Generator().manual_seed(0)
-        return sample_video(model, vae, text, free, size=SIZE, steps=STEPS, shift=SHIFT, generator=seed)
+        return sample_video(model, vae, text, free, size=size, steps=STEPS, shift=SHIFT, generator=seed)
 
-    multiple = vae.image_size_multiple
-    shape = (1, vae.latent_channels, len(KEYFRAMES), SIZE[0] // multiple, SIZE[1] // multiple)
-    given = torch.randn(shape, generator=generator).to(device)
+    given = torch.randn(1, vae.latent_channels, len(KEYFRAMES), *LATENT, generator=generator).to(device)
     plan, sigmas = plan_video(keyed), flow_sigmas(STEPS, SHIFT)
 
     def ours_keyed() -> Tensor:
@@ -84,8 +85,8 @@ def run_video(studio: Studio | None = None, repeats: int = 9) -> list[Row]:
     ):
         label = f"{name}, {latents} latent frames, {STEPS} steps; reference: WanPipeline at equal tokens"
         calls: dict[str, Call] = {"ours": ours, "stock": functools.partial(stock, latents)}
-        taken = seconds(calls, repeats)
-        rows.append(_row(f"seconds, {label}", taken["ours"], taken["stock"]))
+        taken = seconds(calls, repeats, device=device)
+        rows.append(_row(f"{unit(device)}, {label}", taken["ours"], taken["stock"]))
         peaks = {key: peak_bytes(call, device) / 2**20 for key, call in calls.items()}
         rows.append(_row(f"peak MiB above the weights, {label}", peaks["ours"], peaks["stock"]))
     return rows + _flops_rows()
@@ -108,23 +109,6 @@ def _random_models() -> tuple[DirectorWan, VideoVAE]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return DirectorWan(**configs.VIDEO).eval(), VideoVAE(AutoencoderKLWan(**configs.VAE))
-
-
-def _stock(model: DirectorWan) -> WanPipeline:
-    """Return the stock pipeline around the stock class on the same weights, shared and not copied."""
-    with torch.device("meta"):
-        transformer = WanTransformer3DModel.from_config(model.config)
-    transformer.load_state_dict(model.state_dict(), assign=True)
-    # The rotary tables are no part of the state.
-    config = model.config
-    rope = WanRotaryPosEmbed(config.attention_head_dim, config.patch_size, config.rope_max_seq_len)
-    transformer.rope = rope.to(model.device)
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
-    pipeline = WanPipeline(
-        tokenizer=None, text_encoder=None, vae=None, scheduler=scheduler, transformer=transformer.eval()
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def _row(what: str, ours: float, reference: float) -> Row:

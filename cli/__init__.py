@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _quiet_libraries()
     try:
         options = _parser().parse_args(arguments)
-        import_module(f".{options.module}", __name__).run(options)
+        getattr(import_module(f".{options.module}", __name__), options.function)(options)
         sys.stdout.flush()
         return DONE
     except InputError as error:
@@ -68,14 +68,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: argparse._SubParsersAction, name: str, module: str, text: str) -> argparse.ArgumentParser:
+def _command(commands: argparse._SubParsersAction, name: str, runs: str, text: str) -> argparse.ArgumentParser:
+    """A subcommand that calls `runs`, a module of this package and a function in it."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-    command.set_defaults(module=module)
+    module, _, function = runs.partition(":")
+    command.set_defaults(module=module, function=function)
     return command
 
 
 def _film(commands: argparse._SubParsersAction) -> None:
-    film = _command(commands, "film", "film", "Render a storyboard: keyframes, a video of every shot, the joined film.")
+    film = _command(commands, "film", "film:run", "Render a storyboard: keyframes, a video per shot, the film.")
     film.add_argument("story", metavar="STORY", type=Path, help="storyboard (YAML, JSON, CSV or text)")
     _studio(film)
     film.add_argument("--out", metavar="DIR", type=Path, help="folder of the film (default: output/<name of STORY>)")
@@ -90,35 +92,38 @@ def _film(commands: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(commands: argparse._SubParsersAction) -> None:
-    evaluate = _command(commands, "evaluate", "suites", "Measure a studio on stories it has never seen.")
+    evaluate = _command(commands, "evaluate", "suites:run_evaluate", "Measure a studio on stories it has never seen.")
     evaluate.add_argument("suite", metavar="SUITE", help="keyframes or video")
     _studio(evaluate)
     for name, low, default, text in (
         ("--seed", 0, 0, "which held-out stories"),
         ("--stories", 1, 16, "how many stories"),
-        ("--shots", 1, 8, "shots in each story"),
+        ("--shots", 1, 8, "shots in each story, that is image-text pairs"),
     ):
         text = f"{text} (default: {default})"
         evaluate.add_argument(name, metavar="N", type=_whole(low, 2**31 - 1), default=default, help=text)
+    evaluate.add_argument("--pairs", metavar="LIST", help="several numbers of shots in one run, e.g. 8,16,32,48")
+    evaluate.add_argument("--variants", metavar="LIST", help="only these rows, e.g. goldenmem,none")
+    evaluate.add_argument("--out", metavar="DIR", type=Path, help="plots and pictures (default: output/evaluation)")
     _device(evaluate)
-    _json(evaluate, "write the rows here")
-    evaluate.set_defaults(action="evaluate")
+    _json(evaluate, "write the rows here, too")
 
 
 def _bench(commands: argparse._SubParsersAction) -> None:
-    bench = _command(commands, "bench", "suites", "Compare speed, memory and FLOPs with the stock implementations.")
+    bench = _command(commands, "bench", "suites:run_bench", "Compare speed, memory and FLOPs with stock code.")
     bench.add_argument("suite", metavar="SUITE", help="keyframes or video")
     _studio(bench)
     _device(bench)
     _json(bench, "write the rows here")
-    bench.set_defaults(action="bench")
 
 
 def _train(commands: argparse._SubParsersAction) -> None:
-    train = _command(commands, "train", "train", "Train a model of the pocket studio from nothing.")
-    train.add_argument("recipe", metavar="RECIPE", help="which model to train")
-    train.add_argument("--out", metavar="DIR", type=Path, help="where checkpoints and curves go")
+    train = _command(commands, "train", "train:run", "Train a model of the pocket studio from nothing.")
+    train.add_argument("recipe", metavar="RECIPE", help="vae, clip, recogniser, keyframes, video, or pocket for all")
+    train.add_argument("--out", metavar="DIR", type=Path, help="checkpoints and curves (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR")
+    steps = "only so many steps, as a trial: no weight file is written"
+    train.add_argument("--steps", metavar="N", type=_whole(1, 10**9), help=steps)
     _device(train)
 
 

@@ -1,9 +1,8 @@
-"""What every command shares: the device, the JSON file, tables and progress on stdout."""
+"""What every command shares: the device, the JSON file, and progress on stdout."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
 from ..story.errors import InputError
 from ..story.files import write_atomic
 
-__all__ = ["StageProgress", "check_json_path", "console", "pick_device", "print_rows", "write_json"]
+__all__ = ["StageProgress", "check_json_path", "console", "pick_device", "write_json"]
 
 console = Console(highlight=False)
 
@@ -61,26 +59,6 @@ class StageProgress:
     def say(self, line: str) -> None:
         """Print a line above the bars."""
         console.print(Text(line), soft_wrap=True)
-
-
-def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows of a suite as a table; figures keep three places."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(title=title, title_justify="left")
-    for name in columns:
-        numeric = any(isinstance(row.get(name), int | float) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left")
-    for row in rows:
-        table.add_row(*(_cell(row.get(name)) for name in columns))
-    console.print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) >= 1e5 else f"{value:.3f}"
-    return str(value)
 
 
 def pick_device(name: str) -> str:

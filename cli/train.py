@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from .console import pick_device
 
@@ -14,5 +13,4 @@ def run(options: argparse.Namespace) -> None:
     """Run one recipe; checkpoints and the loss curve go to the run's folder."""
     from .. import training
 
-    out = options.out if options.out is not None else Path("runs") / options.recipe
-    training.run(options.recipe, out, resume=options.resume, device=pick_device(options.device))
+    training.run(options.recipe, options.out, options.resume, pick_device(options.device), options.steps)

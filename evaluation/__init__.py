@@ -55,8 +55,8 @@ def run(
 
     Returns:
         ``{"suite", "studio", "seed", "stories", "shots", "rows": [{"variant", …}], …}``, plain JSON; `shots` is the
-        largest of `pairs`. `keyframes` adds `by_shot` (identity along the story), `video` adds `clips` and `change`
-        (frame by frame).
+        largest of `pairs`. `keyframes` adds `by_shot` (identity along the story) and `reader` (scores of the true
+        frames), `video` adds `clips` and `change` (frame by frame).
 
     Raises:
         InputError: an unknown suite or variant, a number out of range, or a model file that is missing.

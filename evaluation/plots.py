@@ -141,8 +141,9 @@ def _change(axes: Axes, change: Mapping[str, Mapping[str, Sequence[float]]], lay
         if name == "ground_truth" or layout not in found:
             continue
         label = "ground truth" if name == "truth" else name.replace("_", " ")
-        style = "k--" if name == "truth" else ".-"
-        axes.plot(range(1, len(found[layout]) + 1), found[layout], style, color=colour, label=label)
+        (line,) = axes.plot(range(1, len(found[layout]) + 1), found[layout], ".-", color=colour, label=label)
+        if name == "truth":
+            line.set(linestyle="--", marker="", color="black")
     for frame in [int(text) for text in layout.split(",")][1:]:
         axes.axvline(frame, color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="frame", ylabel="change into the frame", title=f"keyframes at frames {layout.replace(',', ', ')}")

@@ -84,7 +84,7 @@ def _stories(pictures: Mapping[str, Tensor]) -> list[list[Strip]]:
 
 def _clips(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Tensor]]) -> list[list[Strip]]:
     """A few clips: every second frame and all keyframes, which are marked."""
-    groups = []
+    groups: list[list[Strip]] = []
     keys = {row["clip"]: row["keyframe_frames"] for row in result["clips"]}
     for n in range(min(_CLIPS_SHOWN, len(pictures["truth"]))):
         shown = [t for t in range(len(pictures["truth"][n])) if t % 2 == 0 or t in keys[n]]

@@ -180,9 +180,9 @@ class Studio:
         Raises:
             InputError: the first that is missing, with where it was looked for.
         """
-        for part in parts:
-            if part not in PARTS:
-                raise InputError("part", f"must be one of {', '.join(PARTS)}", part, "name a part of the studio")
+        for name in parts:
+            if name not in PARTS:
+                raise InputError("part", f"must be one of {', '.join(PARTS)}", name, "name a part of the studio")
         for field, part in self._named_parts():
             if not parts or field.split(".")[0] in parts or field.replace(".", "_") in parts:
                 self._paths(field, part)

@@ -105,6 +105,9 @@ def test_bad_files_and_arguments(tmp_path: Path, capsys) -> None:
         "number from 1 to": ["evaluate", "keyframes", "--stories", "0"],
         "number from 0 to": ["evaluate", "keyframes", "--seed", "x"],
         "one of keyframes, video": ["bench", "all"],
+        "separated by commas": ["evaluate", "keyframes", "--pairs", "8,,16"],
+        "must be one of vae": ["train", "everything"],
+        "must be a built-in studio": ["bench", "video", "--studio", "poket"],
     }.items():
         line = refused(capsys, *arguments, *(["--out", out] if arguments[0] == "film" else []))
         assert words in line, line

@@ -259,11 +259,11 @@ def test_a_batched_roll_out_equals_a_plain_loop(studio: Studio, settings: Keyfra
     told, memory = stories(3, 4), GoldenMem(groups=2, images=1)
     run = extend(StorySet(studio, told, seed=5), recall(memory), settings)
     for story, frames in zip(told, run.frames, strict=True):
-        torch.testing.assert_close(frames, plain_roll_out(studio, story, memory, settings, 5), atol=2e-4, rtol=0)
+        torch.testing.assert_close(frames, plain_roll_out(studio, story, memory, settings, 5), atol=5e-5, rtol=0)
     # Not a trivial equality: memory, noise and story all show in the frames.
     none = extend(StorySet(studio, told, seed=5), recall(None), settings)
     torch.testing.assert_close(none.frames[:, 0], run.frames[:, 0])
-    assert (none.frames[:, 1:] - run.frames[:, 1:]).abs().amax((0, 2, 3, 4)).min() > 1e-3
+    assert (none.frames[:, 1:] - run.frames[:, 1:]).abs().amax((0, 2, 3, 4)).min() > 1e-2
     other = extend(StorySet(studio, told[:1], seed=6), recall(memory), settings)
     assert (other.frames[0] - run.frames[0]).abs().mean() > 1e-2
     assert len(run.seconds) == 4 and min(run.seconds) > 0
@@ -276,7 +276,7 @@ def test_short_stories_are_the_beginning_of_long_ones(studio: Studio, settings: 
     long = extend(StorySet(studio, stories(2, 4), 0), memory, settings)
     short = extend(StorySet(studio, stories(2, 2), 0), memory, settings)
     first = long.first(2)
-    torch.testing.assert_close(first.frames, short.frames, atol=2e-4, rtol=0)
+    torch.testing.assert_close(first.frames, short.frames, atol=5e-5, rtol=0)
     assert first.remembered == short.remembered and first.slots == short.slots
     assert long.remembered[0] == [[], [0], [1, 0], [2, 1]]
     assert [[slot.size for slot in shot] for shot in long.slots] == [[], [(3, 6)], [(3, 6)] * 2, [(3, 6)] * 2]
@@ -301,10 +301,10 @@ def test_joint_frames_see_each_other(studio: Studio, settings: KeyframeSettings)
     told = stories(2, 3)
     run = generate_jointly(StorySet(studio, told, 0), 3, settings)
     alone = generate_jointly(StorySet(studio, told[1:], 0), 3, settings)
-    torch.testing.assert_close(run.frames[1:], alone.frames, atol=2e-4, rtol=0)
+    torch.testing.assert_close(run.frames[1:], alone.frames, atol=5e-5, rtol=0)
     fewer = generate_jointly(StorySet(studio, told, 0), 2, settings)
     assert run.frames.shape == (2, 3, 3, 80, 160)
-    assert (run.frames[:, :2] - fewer.frames).abs().max() > 1e-3
+    assert (run.frames[:, :2] - fewer.frames).abs().max() > 1e-2
 
 
 def test_cost_counts_what_the_model_computes(studio: Studio, settings: KeyframeSettings) -> None:
@@ -375,6 +375,8 @@ def test_keyframes_suite(studio: Studio, recogniser: Recogniser, tmp_path: Path)
     assert rows["none", 4]["diversity_truth"] == pytest.approx(diversity(true_frames(told)))
     assert result["by_shot"]["none@4"] == score_by_shot(read_frames(recogniser, run.frames), truth, "identity")
 
+    assert result["reader"] == keyframe_scores(read_frames(recogniser, true_frames(told)), truth)
+
     assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == sorted(done for done, _ in seen)
     again = evaluation.run("keyframes", studio, **arguments)
     assert without_times(again["rows"]) == without_times(result["rows"])
@@ -411,12 +413,12 @@ def test_video_suite(studio: Studio, tmp_path: Path) -> None:
 
 
 def test_a_clip_does_not_depend_on_its_neighbours(studio: Studio) -> None:
-    clips = held_out_clips(0, 10, 2)
+    clips = held_out_clips(0, 6, 2)
     together = sample_clips(studio, clips, 0, "multi_chunk")
     assert [video.shape[0] for video in together] == [clip.timeline.frames for clip in clips]
-    for clip in (clips[1], clips[5], clips[9]):  # one layout, captions of several lengths
+    for clip in (clips[1], clips[5]):  # one layout, captions of two lengths
         (alone,) = sample_clips(studio, [clip], 0, "multi_chunk")
-        torch.testing.assert_close(together[clip.number], alone, atol=2e-4, rtol=0)
+        torch.testing.assert_close(together[clip.number], alone, atol=5e-5, rtol=0)
 
 
 def test_the_table_shows_every_row(studio: Studio, recogniser: Recogniser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -208,6 +209,28 @@ def test_packaging_names_every_part() -> None:
     wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
     assert sorted(wanted) == sorted(project["project"]["dependencies"])
     assert not [w for w in wanted if w.startswith(("torch", "kornia", "open_clip", "accelerate", "peft", "timm"))]
+
+
+def test_every_library_is_declared() -> None:
+    """What the code imports is in `dependencies` or the `headless` extra (`train` for training), under its own name."""
+    distribution = {"PIL": "pillow", "yaml": "pyyaml", "open_clip": "open_clip_torch"}
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"]
+
+    def names(wanted: list[str]) -> set[str]:
+        return {re.split(r"[\[<>=~! ]", line)[0].lower() for line in wanted}
+
+    headless = names(project["dependencies"] + extras["headless"])
+    missing = set()
+    for path in source_files():
+        declared = headless | (names(extras["train"]) if path.relative_to(ROOT).parts[0] == "training" else set())
+        for _, level, target in imports(path):
+            name = package_of(target)
+            if level or name in sys.stdlib_module_names or name.startswith("comfy"):
+                continue
+            if distribution.get(name, name).lower() not in declared:
+                missing.add(f"{path.relative_to(ROOT)}: {name}")
+    assert not missing, missing
 
 
 def test_every_data_file_travels_in_a_wheel() -> None:

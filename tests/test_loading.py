@@ -320,6 +320,20 @@ def test_missing_and_surplus_tensors_are_named(tmp_path):
         load_transformer("wan", tmp_path / "m.safetensors", WAN)
 
 
+@pytest.mark.parametrize("kind, key", [
+    ("flux", "img_in.weight"), ("flux", "single_blocks.0.linear1.weight"),
+    ("flux", "final_layer.adaLN_modulation.1.bias"), ("flux", "single_blocks.1.norm.key_norm.scale"),
+    ("wan", "patch_embedding.weight"), ("wan", "head.modulation"),
+])
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (0, 4)])
+def test_impossible_shapes_are_named(tmp_path, kind, key, shape):
+    """Right names, wrong shapes: the file's fault, with and without a config, wherever the arithmetic stops."""
+    save_file({**to_public(kind, stock(kind).state_dict()), key: torch.zeros(shape)}, tmp_path / "m.safetensors")
+    for config in (None, CONFIGS[kind]):
+        with pytest.raises(InputError):
+            load_transformer(kind, tmp_path / "m.safetensors", config)
+
+
 @KINDS
 @pytest.mark.parametrize("level", ["block", "leaf"])
 @pytest.mark.parametrize("fp8_casting", [False, True])

@@ -15,7 +15,7 @@ from ..models import keymaps
 from ..models.clip import ClipScorer, build_clip
 from ..models.pocket import configs
 from ..models.pocket.tokenizer import build_tokenizer
-from ..models.pocket.world import DATA_VERSION
+from ..models.pocket.world import CAST, DATA_VERSION
 from ..story.files import atomic_path
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "pocket" / "weights"
@@ -68,12 +68,12 @@ def export_keyframe(weights: StateDict, seed: int, figures: Mapping[str, Any]) -
     return write_weights(WEIGHTS / "keyframe.safetensors", keymaps.to_public("flux", weights), meta)
 
 
-def export_t5(weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
-    """The text encoder in transformers' names, its tokenizer in the metadata."""
+def export_t5(weights: StateDict, seed: int, figures: Mapping[str, Any], name: str = "t5") -> Path:
+    """A text encoder in transformers' names, its tokenizer in the metadata."""
     tokenizer = build_tokenizer()
     config = {**configs.T5, "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0, "eos_token_id": 1}
-    meta = metadata("keyframes", seed, config, figures) | {"tokenizer": tokenizer.to_str()}
-    return write_weights(WEIGHTS / "t5.safetensors", keymaps.to_public("t5", weights), meta)
+    meta = metadata("keyframes", seed, config, figures) | {"tokenizer": tokenizer.to_str(), "names": json.dumps(CAST)}
+    return write_weights(WEIGHTS / f"{name}.safetensors", keymaps.to_public("t5", weights), meta)
 
 
 def export_video(weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:

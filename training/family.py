@@ -128,7 +128,7 @@ def _keyframes(folder: Path, run: _Run) -> None:
     weights = run.train(recipe)
     if not run.trial:
         export.export_keyframe(export.part(weights, "flux."), SEED, {"steps": CONFIGS["keyframes"].steps})
-        export.export_t5(export.part(weights, "t5."), SEED, {"frozen_after": recipe.freeze_text_after})
+        export.export_t5(export.part(weights, "t5."), SEED, {"steps": CONFIGS["keyframes"].steps})
 
 
 def _video(folder: Path, run: _Run) -> None:
@@ -137,12 +137,15 @@ def _video(folder: Path, run: _Run) -> None:
     clips = encode_clips(vae, CLIPS_PER_LAYOUT, cache=folder / "clips.safetensors")
 
     def encode_text(texts):
-        cond = studio.video_text.encode(list(texts))
+        cond = studio.keyframe_text.encode(list(texts))
         return cond.tokens, cond.mask
 
     weights = run.train(VideoRecipe(clips, encode_text, SEED))
     if not run.trial:
         export.export_video(weights, SEED, {"steps": CONFIGS["video"].steps})
+        # the keyframe model's encoder may be trained on; this copy stays what the video model knows
+        encoder = studio.keyframe_text.model.state_dict()
+        export.export_t5(encoder, SEED, {}, name="t5_video")
 
 
 MODELS: dict[str, Callable[[Path, _Run], None]] = {

@@ -37,7 +37,7 @@ class Stage:
 
 
 #: single pictures → 2 → 4 → 8 context pairs (the paper: 1 → 8 → 16 → 32)
-STAGES = (Stage(500, 0, 48, 1), Stage(500, 2, 12, 4), Stage(800, 4, 10, 4), Stage(1200, 8, 8, 4))
+STAGES = (Stage(500, 0, 48, 1), Stage(500, 2, 12, 4), Stage(1300, 4, 10, 4), Stage(1000, 8, 8, 4))
 
 
 class KeyframeStudent(nn.Module):
@@ -45,7 +45,6 @@ class KeyframeStudent(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.text_frozen = False
         self.flux = CaptainFlux(**KEYFRAME)
         vocabulary = build_tokenizer().get_vocab_size()
         self.t5 = T5EncoderModel(T5Config(vocab_size=vocabulary, pad_token_id=0, eos_token_id=1, **T5))
@@ -61,8 +60,7 @@ class KeyframeStudent(nn.Module):
     def encode_text(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids [N, T] to states [N, T, D] (zero at padding, as the text encoder gives them) and mask [N, T]."""
         mask = ids != 0
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_frozen):
-            states = self.t5(input_ids=ids, attention_mask=mask).last_hidden_state
+        states = self.t5(input_ids=ids, attention_mask=mask).last_hidden_state
         return states * mask[..., None], mask
 
 
@@ -78,15 +76,10 @@ class KeyframeRecipe:
         stages: Sequence[Stage] = STAGES,
         seed: int = 0,
         joint: float = 0.12,
-        character_weight: float = 3.0,
+        character_weight: float = 5.0,
         start: str | None = None,
-        freeze_text_after: int = 700,
     ) -> None:
-        """`pooled`: texts → [N, P] (ClipScorer.pooled); `joint`: share of steps in joint, bidirectional mode.
-
-        The text encoder learns for `freeze_text_after` steps and then stays, so that the video model can use it, too.
-        """
-        self.freeze_text_after = freeze_text_after
+        """`pooled`: texts → [N, P] (ClipScorer.pooled); `joint`: share of steps in joint, bidirectional mode."""
         self.data, self.stages, self.seed, self.joint = data, stages, seed, joint
         self.character_weight, self.start = character_weight, start
         self.tokenizer = build_tokenizer()
@@ -168,7 +161,6 @@ class KeyframeRecipe:
         }
 
     def loss(self, model: KeyframeStudent, batch: dict, step: int) -> tuple[Tensor, dict[str, float]]:
-        model.text_frozen = step >= self.freeze_text_after
         g = torch.Generator().manual_seed(batch["noise_seed"])
         device = batch["new"]["latent"].device
         new, k = batch["new"], batch["targets"]

@@ -9,7 +9,8 @@ Kinds: `flux`, `wan`, `wan_vae`, `t5`, `umt5`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -80,7 +81,8 @@ def from_public(
     Raises:
         InputError: unknown kind, a tensor that such a model does not have, or a config of another depth.
     """
-    out = _kind(kind).from_public(strip_prefix(kind, state_dict))
+    with _shapes_of(kind):
+        out = _kind(kind).from_public(strip_prefix(kind, state_dict))
     layers = (config or {}).get("num_layers")
     stacks = {"flux": "transformer_blocks.", "wan": "blocks.", "t5": "encoder.block.", "umt5": "encoder.block."}
     if layers is not None and kind in stacks:
@@ -114,7 +116,8 @@ def infer_config(
             raise InputError("metadata.config", "must be a JSON object with the model's arguments", metadata["config"],
                              "export the file again, or give the config explicitly")
         return config
-    return entry.infer_config(strip_prefix(kind, state_dict))
+    with _shapes_of(kind):
+        return entry.infer_config(strip_prefix(kind, state_dict))
 
 
 def detect_kind(keys: Collection[str]) -> str | None:
@@ -149,6 +152,18 @@ def lora_table(kind: str) -> Table:
     if kind not in tables:
         raise InputError("kind", f"LoRA files are read for {' and '.join(sorted(tables))}", kind, "choose one of them")
     return tables[kind]
+
+
+@contextmanager
+def _shapes_of(kind: str) -> Iterator[None]:
+    """Tensors of the right names and impossible shapes are the file's fault, wherever they stop the arithmetic."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, IndexError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        raise InputError("state_dict", f"tensors must have the shapes of a {kind} model", str(error),
+                         "check that the file is whole and holds the kind of model that is asked for") from error
 
 
 def _kind(kind: str) -> _Kind:

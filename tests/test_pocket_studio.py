@@ -1,0 +1,99 @@
+"""The shipped pocket studio: its files, and that it learned what the papers say it should.
+
+The bounds lie below the figures in docs/figures.md by what a few stories can vary; the suites measure the figures.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from anchorshot import evaluation
+from anchorshot.models.pocket.bank import random_shots, to_tensor
+from anchorshot.models.pocket.recogniser import load_recogniser
+from anchorshot.models.pocket.render import render
+from anchorshot.models.studio import load_studio
+from anchorshot.training.export import WEIGHTS
+from anchorshot.training.recogniser import held_out_accuracy
+
+FILES = ("clip", "keyframe", "recogniser", "t5", "t5_video", "vae", "video")
+
+
+@pytest.fixture(scope="module")
+def studio():
+    return load_studio("pocket")
+
+
+def test_family_is_complete_small_and_documented():
+    assert sorted(p.stem for p in WEIGHTS.glob("*.safetensors")) == sorted(FILES)
+    assert sum(p.stat().st_size for p in WEIGHTS.iterdir()) <= 20e6
+    for name in FILES:
+        with safe_open(WEIGHTS / f"{name}.safetensors", framework="pt") as f:
+            meta = f.metadata()
+        assert {"recipe", "seed", "data_version", "config", "figures"} <= meta.keys()
+        json.loads(meta["config"]), json.loads(meta["figures"])
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("keyframe", "double_blocks.0.img_attn.qkv.weight"),
+        ("video", "blocks.0.self_attn.q.weight"),
+        ("vae", "encoder.conv1.weight"),
+        ("t5", "encoder.block.0.layer.0.SelfAttention.q.weight"),
+        ("clip", "transformer.resblocks.0.attn.in_proj_weight"),
+    ],
+)
+def test_files_use_public_key_names(name, key):
+    with safe_open(WEIGHTS / f"{name}.safetensors", framework="pt") as f:
+        assert key in f.keys()  # noqa: SIM118 (not a dict)
+
+
+def test_recogniser_reads_held_out_renders():
+    assert held_out_accuracy(load_recogniser(Path(WEIGHTS) / "recogniser.safetensors"), 256) >= 0.98
+
+
+def held_out_pictures(count):
+    shots = random_shots(count, "test", 50)
+    return shots, to_tensor(np.stack([render(s)[0] for s in shots]))
+
+
+def test_vae_keeps_pictures_recognisable(studio):
+    shots, pictures = held_out_pictures(32)
+    latents = studio.image_vae.encode_image(pictures)
+    assert 0.8 < float(latents.std()) < 1.25, "latents have unit scale"
+    again = studio.image_vae.decode_image(latents)
+    assert float(-10 * (again - pictures).square().mean((1, 2, 3)).log10().mean()) >= 22
+
+
+def test_clip_finds_the_picture_of_a_caption(studio):
+    shots, pictures = held_out_pictures(64)
+    similarity = studio.clip.embed_texts([s.query for s in shots]) @ studio.clip.embed_images(pictures).T
+    found = [shots[int(b)].query == shots[i].query for i, b in enumerate(similarity.argmax(1))]
+    assert np.mean(found) >= 0.7
+
+
+def test_memory_carries_identity_and_layout():
+    result = evaluation.run("keyframes", stories=6, shots=6, variants=["goldenmem", "none"])
+    rows = {row["variant"]: row for row in result["rows"]}
+    memory, none = rows["goldenmem"], rows["none"]
+    assert memory["place"] >= 0.9
+    assert memory["identity"] >= none["identity"] + 0.05
+    assert memory["layout"] >= none["layout"] + 0.05
+
+
+def test_keyframes_land_and_joints_beat_the_baselines():
+    result = evaluation.run("video", stories=4)
+    rows = {row["variant"]: row for row in result["rows"]}
+    ours = rows["multi_chunk"]
+    assert ours["keyframe_psnr"] >= ours["vae_psnr"] - 1
+    for baseline in ("latent_replacement", "replication"):
+        assert ours["boundary_jump"] <= rows[baseline]["boundary_jump"]
+
+
+def test_weights_are_finite(studio):
+    for part in (studio.keyframe, studio.video, studio.video_vae.model):
+        assert all(bool(torch.isfinite(p).all()) for p in part.parameters())
