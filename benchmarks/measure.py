@@ -27,8 +27,8 @@ def seconds(
     """Return the median seconds of each call: by the clock on CUDA, of processor time elsewhere.
 
     Processor time counts our own work on top of the network's just as the clock does, and leaves out what other
-    programs take from the machine meanwhile. The calls take turns, and every second round runs backwards, so that a slow phase of the machine, a warm cache or
-    the clock's drift meets all of them alike.
+    programs take from the machine meanwhile. The calls take turns, and every second round runs backwards, so that a
+    slow phase of the machine or a warm cache meets all of them alike.
     """
     for _ in range(warmup):
         for call in calls.values():

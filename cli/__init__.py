@@ -122,6 +122,7 @@ def _train(commands: argparse._SubParsersAction) -> None:
     train.add_argument("recipe", metavar="RECIPE", help="vae, clip, recogniser, keyframes, video, or pocket for all")
     train.add_argument("--out", metavar="DIR", type=Path, help="checkpoints and curves (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR")
+    train.add_argument("--warm", action="store_true", help="start keyframes or video from the shipped weights")
     steps = "only so many steps, as a trial: no weight file is written"
     train.add_argument("--steps", metavar="N", type=_whole(1, 10**9), help=steps)
     _device(train)

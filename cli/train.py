@@ -13,4 +13,5 @@ def run(options: argparse.Namespace) -> None:
     """Run one recipe; checkpoints and the loss curve go to the run's folder."""
     from .. import training
 
-    training.run(options.recipe, options.out, options.resume, pick_device(options.device), options.steps)
+    device = pick_device(options.device)
+    training.run(options.recipe, options.out, options.resume, device, options.steps, options.warm)

@@ -27,8 +27,12 @@ PathLike = str | os.PathLike[str]
 Model = TypeVar("Model", bound=nn.Module)
 
 _PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
-_MAGICS = ((b"PK\x03\x04", "a pickle (PyTorch zip)"), (b"\x80", "a pickle"), (b"GGUF", "a GGUF file"),
-           (b"version https://git-lfs", "a Git LFS pointer, not the file itself"))
+_MAGICS = (
+    (b"PK\x03\x04", "a pickle (PyTorch zip)"),
+    (b"\x80", "a pickle"),
+    (b"GGUF", "a GGUF file"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
+)
 _SCALES = (".weight_scale", ".scale_weight")
 # Scales of activations and markers of the storage format: nothing that weights are computed from.
 _MARKS = (".input_scale", ".scale_input", ".comfy_quant", "scaled_fp8")
@@ -94,8 +98,12 @@ def _read_file(path: Path, field: str) -> tuple[dict[str, torch.Tensor], dict[st
             metadata = dict(file.metadata() or {})
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise InputError(field, "safetensors file must be whole and valid", f"{path.name}: {error}",
-                         "copy or download the file again") from error
+        raise InputError(
+            field,
+            "safetensors file must be whole and valid",
+            f"{path.name}: {error}",
+            "copy or download the file again",
+        ) from error
     except OSError as error:
         seen = f"{path}: {error.strerror}"
         raise InputError(field, "file must be readable", seen, "check its permissions") from error
@@ -111,16 +119,24 @@ def _read_folder(path: Path, field: str) -> Checkpoint:
         files = [path / Path(str(name)).name for name in sorted(set(weight_map.values()))]
         for file in files:
             if not file.is_file():
-                raise InputError(field, f"all parts named in {indexes[0].name} must be there", file.name,
-                                 "copy or download the missing part")
+                raise InputError(
+                    field,
+                    f"all parts named in {indexes[0].name} must be there",
+                    file.name,
+                    "copy or download the missing part",
+                )
     else:
         # A folder may hold the same weights a second time, as `….fp16.safetensors`.
         plain = [p for p in files if p.name.count(".") == 1]
         files = plain or files
     if not files:
         pickles = [p.name for p in path.iterdir() if p.suffix.lower() in _PICKLES]
-        raise InputError(field, "folder must hold safetensors files" + ("; pickles can run code" if pickles else ""),
-                         pickles[0] if pickles else str(path), "give the model as .safetensors")
+        raise InputError(
+            field,
+            "folder must hold safetensors files" + ("; pickles can run code" if pickles else ""),
+            pickles[0] if pickles else str(path),
+            "give the model as .safetensors",
+        )
     if len(files) > 1 and not indexes:
         raise InputError(field, "folder must hold one model", ", ".join(p.name for p in files), "name one file")
     state: dict[str, torch.Tensor] = {}
@@ -176,13 +192,21 @@ def dequantise(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, torch.Te
     for key, scale in scales.items():
         weight = out.get(key)
         if weight is None or weight.dtype not in FP8:
-            raise InputError(checkpoint.name, "a weight_scale must belong to an fp8 weight", key,
-                             "use a file of bf16, fp16 or scaled fp8 weights")
+            raise InputError(
+                checkpoint.name,
+                "a weight_scale must belong to an fp8 weight",
+                key,
+                "use a file of bf16, fp16 or scaled fp8 weights",
+            )
         rows = weight.shape[0]
         if scale.numel() not in (1, rows):
             seen = f"{key}: {tuple(scale.shape)}"
-            raise InputError(checkpoint.name, "fp8 scales are read per tensor or per row", seen,
-                             "use a bf16, fp16 or per-tensor scaled fp8 file")
+            raise InputError(
+                checkpoint.name,
+                "fp8 scales are read per tensor or per row",
+                seen,
+                "use a bf16, fp16 or per-tensor scaled fp8 file",
+            )
         shape = (-1, *[1] * (weight.ndim - 1))
         out[key] = (weight.float() * scale.float().reshape(shape)).to(dtype)
     return out
@@ -255,8 +279,12 @@ def fill(
         value = tensor.to(device, tensor.dtype if kept else target, copy=True)
         finite = not torch.isnan(value).any() if kept else bool(torch.isfinite(value).all())
         if not finite:
-            raise InputError(source, f"weights must be finite numbers in {value.dtype}", f"{key}: NaN or infinity",
-                             "copy or download the file again, or load it in bf16 or fp32")
+            raise InputError(
+                source,
+                f"weights must be finite numbers in {value.dtype}",
+                f"{key}: NaN or infinity",
+                "copy or download the file again, or load it in bf16 or fp32",
+            )
         ready[key] = value
     model.load_state_dict(ready, strict=True, assign=True)
     return model.requires_grad_(False).eval()
@@ -264,8 +292,10 @@ def fill(
 
 def _compare(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], source: str) -> None:
     fix = "check that the file is whole, of the right kind, and that the config belongs to it"
-    for rule, keys in (("tensors must be complete", expected.keys() - given.keys()),
-                       ("tensors must all belong to the model", given.keys() - expected.keys())):
+    for rule, keys in (
+        ("tensors must be complete", expected.keys() - given.keys()),
+        ("tensors must all belong to the model", given.keys() - expected.keys()),
+    ):
         if keys:
             first, *rest = sorted(keys)
             word = "no " if "complete" in rule else ""

@@ -33,8 +33,14 @@ _STOCK: dict[str, type[ModelMixin]] = {
     "wan_vae": AutoencoderKLWan,
     "flux_vae": AutoencoderKL,
 }
-_WHAT = {"flux": "a Flux transformer", "wan": "a Wan transformer", "wan_vae": "a Wan VAE", "flux_vae": "a Flux VAE",
-         "t5": "a T5 encoder", "umt5": "a UMT5 encoder"}
+_WHAT = {
+    "flux": "a Flux transformer",
+    "wan": "a Wan transformer",
+    "wan_vae": "a Wan VAE",
+    "flux_vae": "a Flux VAE",
+    "t5": "a T5 encoder",
+    "umt5": "a UMT5 encoder",
+}
 
 FLUX_VAE_CONFIG: dict[str, Any] = {
     "in_channels": 3,
@@ -193,7 +199,7 @@ def _own_part(kind: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tens
         return dict(keymaps.strip_prefix(kind, state))
     for prefix in ("vae.", "first_stage_model."):
         if any(k.startswith(prefix) for k in state):
-            return {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
+            return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
     return state
 
 
@@ -219,18 +225,27 @@ def _build(kind: str, arguments: Mapping[str, Any]) -> ModelMixin:
     cls = _STOCK[kind]
     own = {k: v for k, v in arguments.items() if not k.startswith("_")}
     if "quantization_config" in own:
-        raise InputError("config", "quantised diffusers folders are not read", "quantization_config",
-                         "use a bf16, fp16 or fp8 file of the same model")
+        raise InputError(
+            "config",
+            "quantised diffusers folders are not read",
+            "quantization_config",
+            "use a bf16, fp16 or fp8 file of the same model",
+        )
     unknown = sorted(own.keys() - inspect.signature(cls.__init__).parameters.keys())
     if unknown:
-        raise InputError("config", f"must hold arguments of {cls.__name__} only", ", ".join(unknown),
-                         "give the config that belongs to the file")
+        raise InputError(
+            "config",
+            f"must hold arguments of {cls.__name__} only",
+            ", ".join(unknown),
+            "give the config that belongs to the file",
+        )
     try:
         with init_empty_weights():
             return cls(**own)
     except (TypeError, ValueError, AssertionError, IndexError, KeyError, RuntimeError, ZeroDivisionError) as error:
-        raise InputError("config", f"must describe a {cls.__name__}", str(error),
-                         "give the config that belongs to the file") from error
+        raise InputError(
+            "config", f"must describe a {cls.__name__}", str(error), "give the config that belongs to the file"
+        ) from error
 
 
 def _layerwise_fp8(skeleton: ModelMixin, dtype: torch.dtype) -> set[str]:

@@ -82,8 +82,9 @@ def load_lora(model: Any, kind: str, spec: LoraSpec, dtype: torch.dtype | None =
     checkpoint = read_checkpoint(spec.path, "lora")
     lora = parse_lora(model, kind, checkpoint)
     if lora.unused:
-        logger.warning("%s: %d tensors have no place in this model, e.g. %s", checkpoint.name, len(lora.unused),
-                       lora.unused[0])
+        logger.warning(
+            "%s: %d tensors have no place in this model, e.g. %s", checkpoint.name, len(lora.unused), lora.unused[0]
+        )
     present = dict(getattr(model, "peft_config", {}))
     name = spec.name or f"lora{len(present)}"
     if name in present:
@@ -249,8 +250,9 @@ def _add(
                     raise InputError(source, f"{spelled}.{key} must fit {part}.{suffix}", tuple(rows.shape), _FIX)
                 out.deltas[f"{part}.{suffix}"] = rows
     if ("A" in tensors) != ("B" in tensors):
-        raise InputError(source, "every LoRA pair must be whole", f"{spelled} has only {'AB'['B' in tensors]}",
-                         "copy the file again")
+        raise InputError(
+            source, "every LoRA pair must be whole", f"{spelled} has only {'AB'['B' in tensors]}", "copy the file again"
+        )
     if "A" not in tensors:
         return
     a, b = tensors["A"].float(), tensors["B"].float()
@@ -258,8 +260,12 @@ def _add(
         raise InputError(source, "LoRA is read for linear layers", spelled, _FIX)
     inputs = _weight(modules[parts[0]]).shape[1]
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != inputs or a.shape[0] != b.shape[1]:
-        raise InputError(source, f"{spelled} must have A [r, {inputs}] and B [rows, r]",
-                         f"A {tuple(a.shape)}, B {tuple(b.shape)}", _FIX)
+        raise InputError(
+            source,
+            f"{spelled} must have A [r, {inputs}] and B [rows, r]",
+            f"A {tuple(a.shape)}, B {tuple(b.shape)}",
+            _FIX,
+        )
     scale = _scale(tensors.get("alpha"), a.shape[0], checkpoint.metadata, parts[0])
     for part, rows in zip(parts, split(b * scale), strict=True):
         out.pairs[part] = (a, rows)
@@ -289,9 +295,7 @@ def _scale(alpha: torch.Tensor | None, rank: int, metadata: Mapping[str, str], m
     return value / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _inject(
-    model: Any, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]], name: str, dtype: torch.dtype
-) -> None:
+def _inject(model: Any, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]], name: str, dtype: torch.dtype) -> None:
     # Anchored patterns: peft otherwise matches ends of names, and Flux has a `proj_out` in every block and a last one.
     ranks = {f"^{re.escape(module)}": a.shape[0] for module, (a, _) in pairs.items()}
     config = LoraConfig(

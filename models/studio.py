@@ -68,9 +68,7 @@ def load_studio(
     return Studio(config, path, device=device, dtype=dtype, models_dir=models_dir)
 
 
-def model_roots(
-    config: StudioConfig, file: Path, models_dir: str | os.PathLike[str] | None = None
-) -> list[Path]:
+def model_roots(config: StudioConfig, file: Path, models_dir: str | os.PathLike[str] | None = None) -> list[Path]:
     """Folders in which a studio's relative paths are looked for, in order.
 
     An explicit `models_dir` (the call's, else the file's, relative to the file) stands alone. Without one:
@@ -152,8 +150,12 @@ class Studio:
             pooler = self.clip.pooled
         else:
             field = "keyframe_text.clip_text"
-            pooler = ClipTextPooler.load(self._file(field, part.clip_text), self._config(field, part.clip_text),
-                                         dtype=self._precision(part.clip_text), device=self.device)
+            pooler = ClipTextPooler.load(
+                self._file(field, part.clip_text),
+                self._config(field, part.clip_text),
+                dtype=self._precision(part.clip_text),
+                device=self.device,
+            )
         return self._text("keyframe_text", part, pooler)
 
     @cached_property
@@ -246,22 +248,46 @@ class Studio:
         offload = None
         if part.offload != "none" and (self.device.type != "cpu" or part.offload_folder):
             offload = Offload(part.offload, folder=part.offload_folder)
-        return load_transformer(kind, path, self._config(field, part), dtype=self._precision(part), device=self.device,
-                                fp8=part.fp8, offload=offload, loras=loras, compile=part.compile)
+        return load_transformer(
+            kind,
+            path,
+            self._config(field, part),
+            dtype=self._precision(part),
+            device=self.device,
+            fp8=part.fp8,
+            offload=offload,
+            loras=loras,
+            compile=part.compile,
+        )
 
     def _vae(self, field: str, part: VaePart) -> Any:
         from .vae import ImageVAE, VideoVAE
 
-        model = load_vae(part.kind, self._file(field, part), self._config(field, part), dtype=self._precision(part),
-                         device=self.device)
+        model = load_vae(
+            part.kind,
+            self._file(field, part),
+            self._config(field, part),
+            dtype=self._precision(part),
+            device=self.device,
+        )
         return ImageVAE(model) if part.kind == "flux_vae" else VideoVAE(model)
 
     def _text(self, field: str, part: TextPart, pooler: Pooler | None) -> TextEncoder:
         tokenizer = None if part.tokenizer is None else self._find(f"{field}.tokenizer", part.tokenizer)
         offload = Offload("leaf") if part.offload != "none" and self.device.type != "cpu" else None
-        return load_text(part.kind, self._file(field, part), tokenizer, self._config(field, part), pooler,
-                         dtype=self._precision(part), device=self.device, fp8=part.fp8, offload=offload,
-                         max_length=part.max_length, pad_to=part.pad_to)
+        return load_text(
+            part.kind,
+            self._file(field, part),
+            tokenizer,
+            self._config(field, part),
+            pooler,
+            dtype=self._precision(part),
+            device=self.device,
+            fp8=part.fp8,
+            offload=offload,
+            max_length=part.max_length,
+            pad_to=part.pad_to,
+        )
 
     def _precision(self, part: Part) -> torch.dtype:
         return self._dtype or DTYPES[part.dtype or self.config.dtype]

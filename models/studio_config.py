@@ -14,8 +14,22 @@ from ..story.errors import InputError, closest
 from ..story.load import read_story_text
 from ..story.validation import Lines, to_input_error
 
-__all__ = ["ClipPart", "Defaults", "KeyframeDefaults", "LoraPart", "Part", "StudioConfig", "TextPart",
-           "TransformerPart", "VaePart", "VideoDefaults", "VideoPart", "built_in", "find_studio", "read_studio"]
+__all__ = [
+    "ClipPart",
+    "Defaults",
+    "KeyframeDefaults",
+    "LoraPart",
+    "Part",
+    "StudioConfig",
+    "TextPart",
+    "TransformerPart",
+    "VaePart",
+    "VideoDefaults",
+    "VideoPart",
+    "built_in",
+    "find_studio",
+    "read_studio",
+]
 
 STUDIOS = Path(__file__).resolve().parent.parent / "studios"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -213,8 +227,12 @@ class StudioConfig(_Strict):
     def parse(cls, data: Any, lines: Lines | None = None, source: str = "") -> StudioConfig:
         """Check plain data; InputError names the field (and the line of `source`), the rule, the value and the fix."""
         if not isinstance(data, Mapping):
-            raise InputError(source or "studio", "must be a mapping (field: value)", type(data).__name__,
-                             "write name, keyframe, video, …; see docs/studios.md")
+            raise InputError(
+                source or "studio",
+                "must be a mapping (field: value)",
+                type(data).__name__,
+                "write name, keyframe, video, …; see docs/studios.md",
+            )
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:

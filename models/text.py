@@ -74,8 +74,10 @@ class TextCond:
     def rows(self) -> list[TextCond]:
         """Each text on its own, [1, t, D] at its own length."""
         pooled = [None] * len(self) if self.pooled is None else list(self.pooled.split(1))
-        return [TextCond(self.tokens[i : i + 1, :n], self.mask[i : i + 1, :n], pooled[i])
-                for i, n in enumerate(self.lengths)]
+        return [
+            TextCond(self.tokens[i : i + 1, :n], self.mask[i : i + 1, :n], pooled[i])
+            for i, n in enumerate(self.lengths)
+        ]
 
     def to(self, device: torch.device | str) -> TextCond:
         """The same conditioning on another device."""
@@ -203,12 +205,19 @@ class ClipTextPooler:
         """
         checkpoint = read_checkpoint(path, "clip")
         names = {re.sub(r"^.*?text_model\.", "", k): v for k, v in dequantise(checkpoint, dtype).items()}
-        state = {k: v for k, v in names.items() if k.startswith(("embeddings.", "encoder.", "final_layer_norm."))
-                 and not k.endswith("position_ids")}
+        state = {
+            k: v
+            for k, v in names.items()
+            if k.startswith(("embeddings.", "encoder.", "final_layer_norm.")) and not k.endswith("position_ids")
+        }
         if "embeddings.token_embedding.weight" not in state:
             seen = next(iter(checkpoint.state), "nothing")
-            raise InputError(checkpoint.name, "file must hold a CLIP text model in transformers names", seen,
-                             "give clip_l.safetensors")
+            raise InputError(
+                checkpoint.name,
+                "file must hold a CLIP text model in transformers names",
+                seen,
+                "give clip_l.safetensors",
+            )
         arguments = read_config(config) or checkpoint.config or _clip_config(state)
         model = _build(CLIPTextConfig, CLIPTextModel, arguments)
         return cls(fill(model, state, source=checkpoint.name, dtype=dtype, device=device))
@@ -282,13 +291,21 @@ def load_text(
         _cast_fp8(skeleton, dtype)
         kept = {name for name, parameter in skeleton.named_parameters() if parameter.dtype in FP8}
     waiting = torch.device("cpu") if offload else torch.device(device)
-    fill(model, state, source=checkpoint.name, dtype=dtype, device=waiting, keep_fp8=kept,
-         fp32=("wo",) if dtype == torch.float16 else ())
+    fill(
+        model,
+        state,
+        source=checkpoint.name,
+        dtype=dtype,
+        device=waiting,
+        keep_fp8=kept,
+        fp32=("wo",) if dtype == torch.float16 else (),
+    )
     if fp8:
         _cast_fp8(model, dtype)
     if offload:
-        apply_group_offloading(model, torch.device(device), offload_type="leaf_level",
-                               use_stream=torch.device(device).type == "cuda")
+        apply_group_offloading(
+            model, torch.device(device), offload_type="leaf_level", use_stream=torch.device(device).type == "cuda"
+        )
     names = listed_names(checkpoint.metadata, words)
     return TextEncoder(model, words, pooler, max_length=max_length, pad_to=pad_to, names=names, device=device)
 
@@ -314,22 +331,32 @@ def alias_names(prompts: Sequence[str], names: Sequence[str]) -> list[str]:
             continue
         substitute = next(free, None)
         if substitute is None:
-            raise InputError("characters", f"this text encoder can tell {len(names)} characters apart", len(mentioned),
-                             "use fewer characters, or a studio with a public text encoder")
+            raise InputError(
+                "characters",
+                f"this text encoder can tell {len(names)} characters apart",
+                len(mentioned),
+                "use fewer characters, or a studio with a public text encoder",
+            )
         alias[name] = substitute
     return [_TAG.sub(lambda m: f"<{alias.get(m[1].strip(), m[1].strip())}>", prompt) for prompt in prompts]
 
 
 def _build(config_class: Any, model_class: Any, arguments: Mapping[str, Any]) -> Any:
     """A transformers model without weights."""
-    own = {k: v for k, v in arguments.items() if k not in ("architectures", "model_type", "torch_dtype", "dtype")
-           and not k.startswith("_") and k != "transformers_version"}
+    own = {
+        k: v
+        for k, v in arguments.items()
+        if k not in ("architectures", "model_type", "torch_dtype", "dtype")
+        and not k.startswith("_")
+        and k != "transformers_version"
+    }
     try:
         with init_empty_weights():
             return model_class(config_class(**own))
     except Exception as error:  # transformers checks configs with errors of many classes
-        raise InputError("config", f"must describe a {model_class.__name__}", str(error),
-                         "give the config that belongs to the file") from error
+        raise InputError(
+            "config", f"must describe a {model_class.__name__}", str(error), "give the config that belongs to the file"
+        ) from error
 
 
 def _cast_fp8(model: nn.Module, dtype: torch.dtype) -> None:

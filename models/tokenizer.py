@@ -49,8 +49,12 @@ class JsonTokenizer:
         self._tokenizer.no_truncation()
         end = self._tokenizer.token_to_id("</s>")
         if end is None:
-            raise InputError(source, "a T5 tokenizer must have the end token </s>", f"{len(vocabulary)} pieces",
-                             "give the tokenizer that belongs to the text encoder")
+            raise InputError(
+                source,
+                "a T5 tokenizer must have the end token </s>",
+                f"{len(vocabulary)} pieces",
+                "give the tokenizer that belongs to the text encoder",
+            )
         self._end: int = end
         self.names = _names(sorted(vocabulary, key=lambda piece: vocabulary[piece]))
 
@@ -66,14 +70,22 @@ class SentencePieceTokenizer:
         try:
             from sentencepiece import SentencePieceProcessor
         except ImportError as error:
-            raise InputError(source, "needs the package sentencepiece", "not installed",
-                             "pip install sentencepiece, or give a tokenizer.json") from error
+            raise InputError(
+                source,
+                "needs the package sentencepiece",
+                "not installed",
+                "pip install sentencepiece, or give a tokenizer.json",
+            ) from error
         try:
             self._processor: Any = SentencePieceProcessor(model_proto=data)
             pieces = [self._processor.id_to_piece(i) for i in range(self._processor.get_piece_size())]
         except (RuntimeError, OSError, ValueError, TypeError) as error:
-            raise InputError(source, "must be a SentencePiece model", str(error).strip() or f"{len(data)} bytes",
-                             "copy the tokenizer again") from error
+            raise InputError(
+                source,
+                "must be a SentencePiece model",
+                str(error).strip() or f"{len(data)} bytes",
+                "copy the tokenizer again",
+            ) from error
         self._end: int = self._processor.eos_id()
         self.names = _names(pieces)
 
@@ -106,8 +118,12 @@ def load_tokenizer(
     for key, tensor in (tensors or {}).items():
         if key.rpartition(".")[2] == "spiece_model":
             return SentencePieceTokenizer(bytes(tensor.to(torch.uint8).tolist()), f"{source} {key}")
-    raise InputError("tokenizer", "a text encoder needs its tokenizer", f"{source} carries none",
-                     "give tokenizer: the tokenizer.json or spiece.model of this encoder")
+    raise InputError(
+        "tokenizer",
+        "a text encoder needs its tokenizer",
+        f"{source} carries none",
+        "give tokenizer: the tokenizer.json or spiece.model of this encoder",
+    )
 
 
 def _from_path(path: Path) -> TextTokenizer:

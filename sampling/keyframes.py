@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from ..models.flux.headless import CaptainFlux, KVCache, Mode, Pairs
-from ..models.flux.layout import pack_latent, token_size, unpack_latent
+from ..models.flux.layout import Size, pack_latent, token_size, unpack_latent
 from ..models.text import TextCond
 from ..story.errors import InputError
 from .flow import Callback, euler, flow_sigmas
 
 __all__ = ["ContextFrame", "KeyframeSettings", "sample_keyframes"]
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""One generator for a batch, or one per row."""
 
 
 @dataclass
@@ -57,7 +60,7 @@ def sample_keyframes(
     shape: tuple[int, int, int],
     context: Sequence[ContextFrame] = (),
     settings: KeyframeSettings = KeyframeSettings(),
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    generator: Generators = None,
     callback: Callback | None = None,
 ) -> list[Tensor]:
     """Sample one new frame per prompt (Captain Cinema §3.2, Fig. 3).
@@ -82,8 +85,8 @@ def sample_keyframes(
     rows, size = prompts[0].tokens.shape[0], (shape[1] // 2, shape[2] // 2)
     memory = _context_pairs(context, rows, size, settings, generator, device, dtype)
     x = torch.cat([pack_latent(noise_like((rows, *shape), generator)) for _ in prompts], 1).to(device)
-    cached = settings.cache and settings.mode == "causal" and memory is not None
-    past = _encode(model, memory) if cached else None
+    cached = settings.cache and settings.mode == "causal"
+    past = _encode(model, memory) if cached and memory is not None else None
 
     @torch.no_grad()
     def velocity(x: Tensor, t: float) -> Tensor:
@@ -98,7 +101,7 @@ def sample_keyframes(
     return [unpack_latent(part, size) for part in x.chunk(len(prompts), 1)]
 
 
-def noise_like(shape: Sequence[int], generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
+def noise_like(shape: Sequence[int], generator: Generators) -> Tensor:
     """Gaussian noise on the CPU; with a list of generators row b comes from generator b alone."""
     if isinstance(generator, Sequence):
         return torch.cat([torch.randn(1, *shape[1:], generator=g) for g in generator])
@@ -110,7 +113,15 @@ def _encode(model: CaptainFlux, memory: Pairs) -> KVCache:
     return model.encode_context(memory)
 
 
-def _context_pairs(context, rows, size, settings, generator, device, dtype) -> Pairs | None:
+def _context_pairs(
+    context: Sequence[ContextFrame],
+    rows: int,
+    size: Size,
+    settings: KeyframeSettings,
+    generator: Generators,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Pairs | None:
     """Context as pairs, least relevant first, positions counted backwards from the new frames (−1: most relevant)."""
     if not context:
         return None
@@ -128,20 +139,32 @@ def _context_pairs(context, rows, size, settings, generator, device, dtype) -> P
     return _order(pairs, range(len(context) - 1, -1, -1))
 
 
-def _new_pairs(x: Tensor, prompts, size, t: float, guidance: float | None, device) -> Pairs:
+def _new_pairs(
+    x: Tensor, prompts: Sequence[TextCond], size: Size, t: float, guidance: float | None, device: torch.device
+) -> Pairs:
     times = torch.full((x.shape[0], len(prompts)), t)
     latents = list(x.chunk(len(prompts), 1))
     return _pairs(latents, [size] * len(prompts), prompts, times, guidance, device, x.dtype, size)
 
 
-def _pairs(latents, sizes, texts: Sequence[TextCond], times: Tensor, guidance, device, dtype, reference) -> Pairs:
-    if any(text.pooled is None for text in texts):
+def _pairs(
+    latents: list[Tensor],
+    sizes: list[Size],
+    texts: Sequence[TextCond],
+    times: Tensor,
+    guidance: float | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    reference: Size,
+) -> Pairs:
+    pooled = [text.pooled for text in texts if text.pooled is not None]
+    if len(pooled) < len(texts):
         raise InputError("text encoder", "must give pooled CLIP text for Flux", None, "load a CLIP beside the T5")
     return Pairs(
         latents=latents,
         sizes=sizes,
         texts=[text.tokens.to(device, dtype) for text in texts],
-        pooled=torch.stack([text.pooled for text in texts], 1).to(device, dtype),  # type: ignore[arg-type]
+        pooled=torch.stack(pooled, 1).to(device, dtype),
         timestep=times.to(device),
         guidance=None if guidance is None else torch.full_like(times, guidance).to(device),
         masks=[None if bool(text.mask.all()) else text.mask.to(device) for text in texts],

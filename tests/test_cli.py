@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from anchorshot.cli import main
+from anchorshot.cli.console import StageProgress
 
 GOOD = """
 title: Two friends
@@ -123,3 +130,76 @@ def test_help_and_version_answer_without_loading_models(capsys) -> None:
     code = "import sys; from anchorshot.cli import main; main(['film', '--help']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def render(story: Path, studio: Path, out: Path, *more: str | Path) -> int:
+    return main(["film", *map(str, (story, "--studio", studio, "--out", out, "--device", "cpu", *more))])
+
+
+@pytest.fixture
+def story(tmp_path: Path) -> Path:
+    path = tmp_path / "story.yaml"
+    path.write_text(GOOD.replace("[160, 80]", "[64, 32]").replace("1.125", "0.625"))
+    return path
+
+
+def test_film_writes_its_files_and_the_json(story: Path, tiny_studio: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert render(story, tiny_studio, out, "--shots", "s01", "--json", tmp_path / "new" / "summary.json") == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    summary = json.loads((out / "summary.json").read_text())
+    assert json.loads((tmp_path / "new" / "summary.json").read_text()) == summary
+    assert [shot["id"] for shot in summary["shots"]] == ["s01"]
+    for name in ("film.mp4", "contact_sheet.png", "summary.json"):
+        assert (out / name).stat().st_size > 0 and str(out / name) in captured.out
+
+
+def test_ctrl_c_ends_with_130_and_leaves_a_resumable_folder(
+    story: Path, tiny_studio: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGINT in the middle of a clip's sampling; then --resume makes only what was missing."""
+
+    def update(self: StageProgress, stage: str, done: float, total: float, note: str = "") -> None:
+        if stage == "video" and done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StageProgress, "update", update)
+        assert render(story, tiny_studio, tmp_path / "out") == 130
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert "interrupted" in line and "--resume" in line
+    assert not (tmp_path / "out" / "film.mp4").exists()
+    assert render(story, tiny_studio, tmp_path / "out", "--resume") == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["timings"]["made"] == ["film", "s02/clip"]
+
+
+def test_bad_pictures_and_weights_are_one_line(story: Path, tiny_studio: Path, tmp_path: Path, capsys) -> None:
+    """A NaN picture, a pickle named .safetensors, a size the studio cannot make, a folder of somebody else's."""
+    picture = np.full((40, 40), np.nan, np.float32)
+    Image.fromarray(picture).save(tmp_path / "nan.tiff")
+    (tmp_path / "nan.tiff").rename(tmp_path / "nan.png")
+    own = tmp_path / "own.yaml"
+    own.write_text(story.read_text().replace("{at: 0}", "{at: 0, image: nan.png}"))
+    studio = Path(shutil.copytree(tiny_studio.parent, tmp_path / "studio")) / "tiny.yaml"
+    (studio.parent / "vae.safetensors").write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "film.mp4").write_text("holiday")
+    out = tmp_path / "out"
+    rest = ["--device", "cpu", "--studio"]
+    assert "NaN" in refused(capsys, "film", own, "--out", out, *rest, tiny_studio)
+    assert "pickle" in refused(capsys, "film", story, "--out", out, *rest, studio)
+    assert "no film of ours" in refused(capsys, "film", story, "--out", tmp_path / "taken", *rest, tiny_studio)
+    assert "--redo" in refused(capsys, "film", story, "--out", out, "--redo", "s09", *rest, tiny_studio)
+    assert not (out / "film.mp4").exists() and not (out / "keyframes").exists()
+
+
+def test_anything_else_ends_with_1_and_is_told(story: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr("anchorshot.models.studio.load_studio", broken)
+    assert main(["film", str(story), "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "anchorshot: failed: RuntimeError: the disk is full"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,12 +38,19 @@ LEVELS = {
 }
 MEDIA_MAY_USE = {"story.errors", "story.files"}
 HEAVY = {"torch", "numpy", "diffusers", "transformers", "open_clip", "kornia", "av", "PIL", "comfy", "comfy_api"}
-SKIPPED = {".venv", ".git", "build", "output", "runs", "tests", "docs", "examples"}
+SKIPPED = {"build", "output", "runs", "tests", "docs", "examples"}
+
+
+def files() -> Iterator[Path]:
+    """All files of the package, without tests, hidden folders and build products."""
+    for folder, below, names in os.walk(ROOT):
+        below[:] = sorted(name for name in below if name not in SKIPPED and not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names))
 
 
 def source_files() -> list[Path]:
-    """All Python files of the package, without tests and build products."""
-    return sorted(p for p in ROOT.rglob("*.py") if not SKIPPED & set(p.relative_to(ROOT).parts))
+    """All Python files of the package."""
+    return [path for path in files() if path.suffix == ".py"]
 
 
 def module_name(path: Path) -> str:
@@ -50,21 +59,24 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> Iterator[tuple[int, int, str]]:
-    """Yield (line, relative level, dotted target) of every import in the file, also those inside functions.
+@cache
+def imports(path: Path) -> list[tuple[int, int, str]]:
+    """(line, relative level, dotted target) of every import in the file, also those inside functions.
 
-    `from .a import b` yields both `a` and `a.b`, because `b` may be a module.
+    `from .a import b` gives both `a` and `a.b`, because `b` may be a module.
     """
+    found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield node.lineno, 0, alias.name
+                found.append((node.lineno, 0, alias.name))
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if base:
-                yield node.lineno, node.level, base
+                found.append((node.lineno, node.level, base))
             for alias in node.names:
-                yield node.lineno, node.level, f"{base}.{alias.name}" if base else alias.name
+                found.append((node.lineno, node.level, f"{base}.{alias.name}" if base else alias.name))
+    return found
 
 
 def resolve(path: Path, level: int, target: str) -> str:
@@ -238,10 +250,9 @@ def test_every_data_file_travels_in_a_wheel() -> None:
     setuptools = pyproject()["tool"]["setuptools"]
     patterns = setuptools["package-data"]
     lost = []
-    for path in ROOT.rglob("*"):
+    for path in files():
         relative = path.relative_to(ROOT)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if path.suffix not in {".yaml", ".json", ".safetensors"} or hidden or SKIPPED & set(relative.parts):
+        if path.suffix not in {".yaml", ".json", ".safetensors"}:
             continue
         owner = next(p for p in path.parents if p == ROOT or (p / "__init__.py").exists())
         package = ".".join(["anchorshot", *owner.relative_to(ROOT).parts])

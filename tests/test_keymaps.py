@@ -12,14 +12,44 @@ from anchorshot.models import keymaps
 from anchorshot.models.keymaps import detect_kind, from_public, infer_config, is_public, to_public
 from anchorshot.story.errors import InputError
 
-POCKET_FLUX = dict(in_channels=64, num_layers=2, num_single_layers=6, attention_head_dim=40, num_attention_heads=4,
-                   joint_attention_dim=128, pooled_projection_dim=32, guidance_embeds=False, axes_dims_rope=(8, 16, 16))
-POCKET_WAN = dict(num_attention_heads=4, attention_head_dim=40, in_channels=16, out_channels=16, text_dim=128,
-                  freq_dim=128, ffn_dim=480, num_layers=5, rope_max_seq_len=64)
+POCKET_FLUX = dict(
+    in_channels=64,
+    num_layers=2,
+    num_single_layers=6,
+    attention_head_dim=40,
+    num_attention_heads=4,
+    joint_attention_dim=128,
+    pooled_projection_dim=32,
+    guidance_embeds=False,
+    axes_dims_rope=(8, 16, 16),
+)
+POCKET_WAN = dict(
+    num_attention_heads=4,
+    attention_head_dim=40,
+    in_channels=16,
+    out_channels=16,
+    text_dim=128,
+    freq_dim=128,
+    ffn_dim=480,
+    num_layers=5,
+    rope_max_seq_len=64,
+)
 VAE21 = dict(base_dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True])
-VAE22 = dict(base_dim=8, decoder_base_dim=12, z_dim=16, dim_mult=[1, 2, 2], num_res_blocks=1, patch_size=2,
-             temperal_downsample=[True, True], is_residual=True, in_channels=12, out_channels=12,
-             latents_mean=[0.0] * 16, latents_std=[1.0] * 16, scale_factor_spatial=8)
+VAE22 = dict(
+    base_dim=8,
+    decoder_base_dim=12,
+    z_dim=16,
+    dim_mult=[1, 2, 2],
+    num_res_blocks=1,
+    patch_size=2,
+    temperal_downsample=[True, True],
+    is_residual=True,
+    in_channels=12,
+    out_channels=12,
+    latents_mean=[0.0] * 16,
+    latents_std=[1.0] * 16,
+    scale_factor_spatial=8,
+)
 T5_SIZES = dict(vocab_size=64, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu")
 
 MODELS = {
@@ -27,7 +57,9 @@ MODELS = {
     "flux with guidance": (FluxTransformer2DModel, {**POCKET_FLUX, "guidance_embeds": True}, "flux"),
     "wan": (WanTransformer3DModel, POCKET_WAN, "wan"),
     "wan with image embedder": (
-        WanTransformer3DModel, {**POCKET_WAN, "image_dim": 24, "added_kv_proj_dim": 160, "pos_embed_seq_len": 6}, "wan"
+        WanTransformer3DModel,
+        {**POCKET_WAN, "image_dim": 24, "added_kv_proj_dim": 160, "pos_embed_seq_len": 6},
+        "wan",
     ),
     "wan vae 2.1": (AutoencoderKLWan, VAE21, "wan_vae"),
     "wan vae 2.2": (AutoencoderKLWan, VAE22, "wan_vae"),
@@ -73,8 +105,15 @@ def test_parts_share_no_memory(name):
 
 def test_flux_equals_diffusers_converter_at_its_width():
     """diffusers' converter is written for width 3072; one block of each kind at that width."""
-    config = {**POCKET_FLUX, "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 128,
-              "num_attention_heads": 24, "axes_dims_rope": (16, 56, 56), "guidance_embeds": True}
+    config = {
+        **POCKET_FLUX,
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+        "axes_dims_rope": (16, 56, 56),
+        "guidance_embeds": True,
+    }
     meta = on_meta(FluxTransformer2DModel, config)
     generator = torch.Generator().manual_seed(0)
     # One random row value per output row is enough to see order; full random matrices would be gigabytes.
@@ -119,12 +158,18 @@ def test_wan_vae_21_equals_diffusers_converter():
 def test_wan_vae_22_names():
     """The published Wan 2.2 names: residual stages inside stages."""
     public = to_public("wan_vae", random_state(AutoencoderKLWan, VAE22))
-    for key in ("encoder.downsamples.0.downsamples.0.residual.2.weight",
-                "encoder.downsamples.0.downsamples.1.resample.1.bias",
-                "encoder.downsamples.1.downsamples.1.time_conv.weight",
-                "encoder.downsamples.1.downsamples.0.shortcut.weight",
-                "decoder.upsamples.0.upsamples.1.residual.6.bias", "decoder.upsamples.1.upsamples.2.resample.1.weight",
-                "decoder.head.2.weight", "decoder.middle.1.to_qkv.weight", "conv1.bias", "conv2.weight"):
+    for key in (
+        "encoder.downsamples.0.downsamples.0.residual.2.weight",
+        "encoder.downsamples.0.downsamples.1.resample.1.bias",
+        "encoder.downsamples.1.downsamples.1.time_conv.weight",
+        "encoder.downsamples.1.downsamples.0.shortcut.weight",
+        "decoder.upsamples.0.upsamples.1.residual.6.bias",
+        "decoder.upsamples.1.upsamples.2.resample.1.weight",
+        "decoder.head.2.weight",
+        "decoder.middle.1.to_qkv.weight",
+        "conv1.bias",
+        "conv2.weight",
+    ):
         assert key in public, key
 
 
@@ -147,18 +192,39 @@ def test_norm_scale_and_weight_are_both_read():
 PUBLISHED = {
     "FLUX.1-dev": (FluxTransformer2DModel, dict(guidance_embeds=True), "flux", 780),
     "FLUX.1-schnell": (FluxTransformer2DModel, dict(guidance_embeds=False), "flux", 776),
-    "Wan 2.2 TI2V 5B": (WanTransformer3DModel, dict(
-        num_attention_heads=24, num_layers=30, ffn_dim=14336, in_channels=48, out_channels=48), "wan", 825),
+    "Wan 2.2 TI2V 5B": (
+        WanTransformer3DModel,
+        dict(num_attention_heads=24, num_layers=30, ffn_dim=14336, in_channels=48, out_channels=48),
+        "wan",
+        825,
+    ),
     "Wan 2.2 T2V A14B": (WanTransformer3DModel, dict(), "wan", 1095),
     "Wan 2.2 I2V A14B": (WanTransformer3DModel, dict(in_channels=36), "wan", 1095),
     "Wan 2.1 T2V 1.3B": (WanTransformer3DModel, dict(num_attention_heads=12, num_layers=30, ffn_dim=8960), "wan", 825),
-    "Wan 2.1 I2V 14B": (WanTransformer3DModel, dict(
-        in_channels=36, image_dim=1280, added_kv_proj_dim=5120), "wan", 1303),
+    "Wan 2.1 I2V 14B": (
+        WanTransformer3DModel,
+        dict(in_channels=36, image_dim=1280, added_kv_proj_dim=5120),
+        "wan",
+        1303,
+    ),
     "Wan 2.1 VAE": (AutoencoderKLWan, dict(), "wan_vae", 194),
-    "Wan 2.2 VAE": (AutoencoderKLWan, dict(
-        base_dim=160, decoder_base_dim=256, z_dim=48, is_residual=True, in_channels=12, out_channels=12, patch_size=2,
-        scale_factor_spatial=16, latents_mean=list(keymaps.wan_vae.WAN22_STATISTICS[0]),
-        latents_std=list(keymaps.wan_vae.WAN22_STATISTICS[1])), "wan_vae", 196),
+    "Wan 2.2 VAE": (
+        AutoencoderKLWan,
+        dict(
+            base_dim=160,
+            decoder_base_dim=256,
+            z_dim=48,
+            is_residual=True,
+            in_channels=12,
+            out_channels=12,
+            patch_size=2,
+            scale_factor_spatial=16,
+            latents_mean=list(keymaps.wan_vae.WAN22_STATISTICS[0]),
+            latents_std=list(keymaps.wan_vae.WAN22_STATISTICS[1]),
+        ),
+        "wan_vae",
+        196,
+    ),
 }
 
 
@@ -177,13 +243,15 @@ def test_published_sizes(name):
         if argument == "decoder_base_dim" and expected is None:
             expected = model.config["base_dim"]
         assert (list(value) if isinstance(value, tuple) else value) == (
-            list(expected) if isinstance(expected, tuple) else expected), argument
+            list(expected) if isinstance(expected, tuple) else expected
+        ), argument
     back = from_public(kind, public, inferred)
     assert {k: v.shape for k, v in back.items()} == {k: v.shape for k, v in state.items()}
 
 
-@pytest.mark.parametrize("kind, config_class, cls",
-                         [("t5", T5Config, T5EncoderModel), ("umt5", UMT5Config, UMT5EncoderModel)])
+@pytest.mark.parametrize(
+    "kind, config_class, cls", [("t5", T5Config, T5EncoderModel), ("umt5", UMT5Config, UMT5EncoderModel)]
+)
 def test_t5_and_umt5(kind, config_class, cls):
     torch.manual_seed(0)
     model = cls(config_class(**T5_SIZES))
@@ -207,8 +275,9 @@ def test_config_from_metadata_wins():
         infer_config("flux", state, {"config": "{not json"})
 
 
-@pytest.mark.parametrize("name, argument", [("flux", "axes_dims_rope"), ("wan", "num_attention_heads"),
-                                            ("wan vae 2.2", "latents_mean")])
+@pytest.mark.parametrize(
+    "name, argument", [("flux", "axes_dims_rope"), ("wan", "num_attention_heads"), ("wan vae 2.2", "latents_mean")]
+)
 def test_unusual_sizes_ask_for_a_config(name, argument):
     cls, config, kind = MODELS[name]
     with pytest.raises(InputError, match=argument):
@@ -223,7 +292,7 @@ def test_wrong_tensors_are_named():
         from_public("wan", wan, {"num_layers": 40})
     with pytest.raises(InputError, match="no img_in.weight"):
         infer_config("flux", wan)
-    with pytest.raises(InputError, match="kind.*got \"sdxl\""):
+    with pytest.raises(InputError, match='kind.*got "sdxl"'):
         to_public("sdxl", wan)
     flux = random_state(FluxTransformer2DModel, POCKET_FLUX)
     del flux["transformer_blocks.1.attn.to_k.weight"]

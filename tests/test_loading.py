@@ -20,15 +20,45 @@ from anchorshot.models.keymaps import to_public
 from anchorshot.models.loading import Offload, load_transformer, load_vae
 from anchorshot.story.errors import InputError
 
-FLUX = dict(in_channels=16, num_layers=2, num_single_layers=3, attention_head_dim=16, num_attention_heads=2,
-            joint_attention_dim=24, pooled_projection_dim=12, guidance_embeds=True, axes_dims_rope=[4, 6, 6])
-WAN = dict(num_attention_heads=2, attention_head_dim=24, in_channels=4, out_channels=4, text_dim=24, freq_dim=16,
-           ffn_dim=64, num_layers=2, rope_max_seq_len=32)
+FLUX = dict(
+    in_channels=16,
+    num_layers=2,
+    num_single_layers=3,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=24,
+    pooled_projection_dim=12,
+    guidance_embeds=True,
+    axes_dims_rope=[4, 6, 6],
+)
+WAN = dict(
+    num_attention_heads=2,
+    attention_head_dim=24,
+    in_channels=4,
+    out_channels=4,
+    text_dim=24,
+    freq_dim=16,
+    ffn_dim=64,
+    num_layers=2,
+    rope_max_seq_len=32,
+)
 CONFIGS = {"flux": FLUX, "wan": WAN}
 STOCK = {"flux": FluxTransformer2DModel, "wan": WanTransformer3DModel}
-VAE = dict(base_dim=8, decoder_base_dim=12, z_dim=4, dim_mult=[1, 2, 2], num_res_blocks=1, patch_size=2,
-           temperal_downsample=[True, True], is_residual=True, in_channels=12, out_channels=12,
-           latents_mean=[0.0] * 4, latents_std=[1.0] * 4, scale_factor_spatial=8)
+VAE = dict(
+    base_dim=8,
+    decoder_base_dim=12,
+    z_dim=4,
+    dim_mult=[1, 2, 2],
+    num_res_blocks=1,
+    patch_size=2,
+    temperal_downsample=[True, True],
+    is_residual=True,
+    in_channels=12,
+    out_channels=12,
+    latents_mean=[0.0] * 4,
+    latents_std=[1.0] * 4,
+    scale_factor_spatial=8,
+)
 
 
 def strong(model, seed=0):
@@ -61,8 +91,16 @@ def call(kind, model, dtype=torch.float32, device="cpu"):
         else:
             ids = torch.zeros(12, 3, device=device)
             ids[:, 1], ids[:, 2] = torch.arange(12) // 4, torch.arange(12) % 4
-            out = model(randn(1, 12, 16), randn(1, 5, 24), randn(1, 12), number(0.5).to(dtype), ids,
-                        torch.zeros(5, 3, device=device), number(3.5).to(dtype), return_dict=False)
+            out = model(
+                randn(1, 12, 16),
+                randn(1, 5, 24),
+                randn(1, 12),
+                number(0.5).to(dtype),
+                ids,
+                torch.zeros(5, 3, device=device),
+                number(3.5).to(dtype),
+                return_dict=False,
+            )
     return out[0].float()
 
 
@@ -204,8 +242,11 @@ def test_comfyui_scaled_fp8(tmp_path, kind, style, per_row):
     model = stock(kind)
     large = {k: v * (20 if v.ndim == 2 else 1) for k, v in model.state_dict().items()}
     state = scaled(to_public(kind, large), style, per_row)
-    save_file({"model.diffusion_model." + k: v for k, v in state.items()}, tmp_path / "m.safetensors",
-              metadata={"config": json.dumps(CONFIGS[kind])})
+    save_file(
+        {"model.diffusion_model." + k: v for k, v in state.items()},
+        tmp_path / "m.safetensors",
+        metadata={"config": json.dumps(CONFIGS[kind])},
+    )
     loaded = load_transformer(kind, tmp_path / "m.safetensors")
     for name, parameter in loaded.named_parameters():
         want = large[name]
@@ -320,11 +361,17 @@ def test_missing_and_surplus_tensors_are_named(tmp_path):
         load_transformer("wan", tmp_path / "m.safetensors", WAN)
 
 
-@pytest.mark.parametrize("kind, key", [
-    ("flux", "img_in.weight"), ("flux", "single_blocks.0.linear1.weight"),
-    ("flux", "final_layer.adaLN_modulation.1.bias"), ("flux", "single_blocks.1.norm.key_norm.scale"),
-    ("wan", "patch_embedding.weight"), ("wan", "head.modulation"),
-])
+@pytest.mark.parametrize(
+    "kind, key",
+    [
+        ("flux", "img_in.weight"),
+        ("flux", "single_blocks.0.linear1.weight"),
+        ("flux", "final_layer.adaLN_modulation.1.bias"),
+        ("flux", "single_blocks.1.norm.key_norm.scale"),
+        ("wan", "patch_embedding.weight"),
+        ("wan", "head.modulation"),
+    ],
+)
 @pytest.mark.parametrize("shape", [(), (1,), (3,), (0, 4)])
 def test_impossible_shapes_are_named(tmp_path, kind, key, shape):
     """Right names, wrong shapes: the file's fault, with and without a config, wherever the arithmetic stops."""
@@ -378,8 +425,11 @@ def test_wan_vae_files(tmp_path, names):
     model = strong(AutoencoderKLWan(**VAE))
     state = model.state_dict() if names == "diffusers" else to_public("wan_vae", model.state_dict())
     prefix = "vae." if names == "all in one" else ""
-    save_file({prefix + k: v.contiguous() for k, v in state.items()}, tmp_path / "vae.safetensors",
-              metadata={"config": json.dumps(VAE)})
+    save_file(
+        {prefix + k: v.contiguous() for k, v in state.items()},
+        tmp_path / "vae.safetensors",
+        metadata={"config": json.dumps(VAE)},
+    )
     loaded = load_vae("wan_vae", tmp_path / "vae.safetensors")
     video = torch.rand(1, 3, 5, 16, 16) * 2 - 1
     with torch.no_grad():
@@ -428,8 +478,11 @@ def test_flux_vae_files(tmp_path, names):
 
 def test_meta_sizes_of_published_checkpoints():
     """The published sizes build without memory: what `load_transformer` makes before it fills in tensors."""
-    for kind, config, parameters in (("flux", dict(guidance_embeds=True), 11.9e9), ("wan", dict(), 14.3e9), (
-            "wan", dict(num_attention_heads=24, num_layers=30, ffn_dim=14336, in_channels=48, out_channels=48), 5.0e9)):
+    for kind, config, parameters in (
+        ("flux", dict(guidance_embeds=True), 11.9e9),
+        ("wan", dict(), 14.3e9),
+        ("wan", dict(num_attention_heads=24, num_layers=30, ffn_dim=14336, in_channels=48, out_channels=48), 5.0e9),
+    ):
         model = loading._build(kind, config)
         assert all(p.is_meta for p in model.parameters())
         assert not any(b.is_meta for b in model.buffers())

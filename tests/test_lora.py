@@ -15,12 +15,31 @@ from anchorshot.models.loading import Offload, load_transformer
 from anchorshot.models.lora import LoraSpec, export_lora, load_lora, parse_lora
 from anchorshot.story.errors import InputError
 
-FLUX = dict(in_channels=16, num_layers=2, num_single_layers=3, attention_head_dim=16, num_attention_heads=2,
-            joint_attention_dim=24, pooled_projection_dim=12, guidance_embeds=True, axes_dims_rope=[4, 6, 6])
-WAN = dict(num_attention_heads=2, attention_head_dim=24, in_channels=4, out_channels=4, text_dim=24, freq_dim=16,
-           ffn_dim=64, num_layers=2, rope_max_seq_len=32)
+FLUX = dict(
+    in_channels=16,
+    num_layers=2,
+    num_single_layers=3,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=24,
+    pooled_projection_dim=12,
+    guidance_embeds=True,
+    axes_dims_rope=[4, 6, 6],
+)
+WAN = dict(
+    num_attention_heads=2,
+    attention_head_dim=24,
+    in_channels=4,
+    out_channels=4,
+    text_dim=24,
+    freq_dim=16,
+    ffn_dim=64,
+    num_layers=2,
+    rope_max_seq_len=32,
+)
 CONFIGS = {"flux": FLUX, "wan": WAN}
 STOCK = {"flux": FluxTransformer2DModel, "wan": WanTransformer3DModel}
+
 
 def strong(model, seed=0):
     """Random weights whose every part shows in the output: zero-mean of unit gain, norm gains near 1."""
@@ -52,8 +71,16 @@ def call(kind, model, dtype=torch.float32, device="cpu"):
         else:
             ids = torch.zeros(12, 3, device=device)
             ids[:, 1], ids[:, 2] = torch.arange(12) // 4, torch.arange(12) % 4
-            out = model(randn(1, 12, 16), randn(1, 5, 24), randn(1, 12), number(0.5).to(dtype), ids,
-                        torch.zeros(5, 3, device=device), number(3.5).to(dtype), return_dict=False)
+            out = model(
+                randn(1, 12, 16),
+                randn(1, 5, 24),
+                randn(1, 12),
+                number(0.5).to(dtype),
+                ids,
+                torch.zeros(5, 3, device=device),
+                number(3.5).to(dtype),
+                return_dict=False,
+            )
     return out[0].float()
 
 
@@ -71,16 +98,39 @@ KINDS = pytest.mark.parametrize("kind", ["flux", "wan"])
 
 
 TARGETS = {
-    "flux": ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
-             "ff.net.0.proj", "ff.net.2", "norm1.linear", "norm.linear", "proj_mlp", "proj_out", "norm_out.linear"],
+    "flux": [
+        "to_q",
+        "to_k",
+        "to_v",
+        "to_out.0",
+        "add_q_proj",
+        "add_k_proj",
+        "add_v_proj",
+        "to_add_out",
+        "ff.net.0.proj",
+        "ff.net.2",
+        "norm1.linear",
+        "norm.linear",
+        "proj_mlp",
+        "proj_out",
+        "norm_out.linear",
+    ],
     "wan": ["to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2", "time_proj", "text_embedder.linear_1"],
 }
 
 
 def with_lora(kind, rank_pattern=None, rslora=False):
     model = stock(kind)
-    model.add_adapter(LoraConfig(r=4, lora_alpha=6, target_modules=TARGETS[kind], init_lora_weights=False,
-                                 rank_pattern=rank_pattern or {}, use_rslora=rslora))
+    model.add_adapter(
+        LoraConfig(
+            r=4,
+            lora_alpha=6,
+            target_modules=TARGETS[kind],
+            init_lora_weights=False,
+            rank_pattern=rank_pattern or {},
+            use_rslora=rslora,
+        )
+    )
     generator = torch.Generator().manual_seed(2)
     for name, p in model.named_parameters():
         if "lora_" in name:
@@ -146,8 +196,9 @@ def public_lora(kind, path, spelling):
 @pytest.mark.parametrize("spelling", ["kohya", "peft", "diffusers"])
 def test_lora_spellings(tmp_path, kind, spelling):
     want = public_lora(kind, tmp_path / "lora.safetensors", spelling)
-    model = load_transformer(kind, write(tmp_path / "m.safetensors", kind, stock(kind)),
-                             loras=[LoraSpec(tmp_path / "lora.safetensors")])
+    model = load_transformer(
+        kind, write(tmp_path / "m.safetensors", kind, stock(kind)), loras=[LoraSpec(tmp_path / "lora.safetensors")]
+    )
     assert gap(call(kind, model), want) < 1e-5
 
 
@@ -157,16 +208,22 @@ def test_lora_of_fused_matrices(tmp_path):
     public = to_public("flux", model.state_dict())
     generator = torch.Generator().manual_seed(3)
     lora, merged = {}, dict(public)
-    for module in ("double_blocks.0.img_attn.qkv", "double_blocks.1.txt_attn.qkv", "single_blocks.2.linear1",
-                   "single_blocks.0.linear2", "final_layer.adaLN_modulation.1"):
+    for module in (
+        "double_blocks.0.img_attn.qkv",
+        "double_blocks.1.txt_attn.qkv",
+        "single_blocks.2.linear1",
+        "single_blocks.0.linear2",
+        "final_layer.adaLN_modulation.1",
+    ):
         rows, columns = public[module + ".weight"].shape
         a, b = torch.randn(3, columns, generator=generator) * 0.2, torch.randn(rows, 3, generator=generator) * 0.2
         lora |= {f"diffusion_model.{module}.lora_A.weight": a, f"diffusion_model.{module}.lora_B.weight": b}
         merged[module + ".weight"] = public[module + ".weight"] + 0.7 * b @ a
     save_file(lora, tmp_path / "lora.safetensors")
     save_file(merged, tmp_path / "merged.safetensors", metadata={"config": json.dumps(FLUX)})
-    ours = load_transformer("flux", write(tmp_path / "m.safetensors", "flux", model),
-                            loras=[LoraSpec(tmp_path / "lora.safetensors", 0.7)])
+    ours = load_transformer(
+        "flux", write(tmp_path / "m.safetensors", "flux", model), loras=[LoraSpec(tmp_path / "lora.safetensors", 0.7)]
+    )
     want = load_transformer("flux", tmp_path / "merged.safetensors")
     assert gap(call("flux", ours), call("flux", want)) < 1e-5
     assert gap(call("flux", model), call("flux", want)) > 0.05
@@ -180,8 +237,13 @@ def test_lora_differences_and_several_at_once(tmp_path):
     key = "diffusion_model.blocks.0.ffn.0."
     a1, b1, a2, b2 = torch.randn(2, 48), torch.randn(64, 2), torch.randn(1, 48), torch.randn(64, 1)
     bias, gain = torch.randn(64), torch.randn(48)
-    first = {f"{key}lora_down.weight": a1, f"{key}lora_up.weight": b1, f"{key}diff_b": bias,
-             "diffusion_model.blocks.1.norm3.diff": gain, "diffusion_model.blocks.7.ffn.0.diff_b": torch.zeros(64)}
+    first = {
+        f"{key}lora_down.weight": a1,
+        f"{key}lora_up.weight": b1,
+        f"{key}diff_b": bias,
+        "diffusion_model.blocks.1.norm3.diff": gain,
+        "diffusion_model.blocks.7.ffn.0.diff_b": torch.zeros(64),
+    }
     save_file(first, tmp_path / "a.safetensors")
     save_file({f"{key}lora_A.weight": a2, f"{key}lora_B.weight": b2}, tmp_path / "b.safetensors")
     w = dict(public)

@@ -21,16 +21,49 @@ from anchorshot.sampling.video import decode_video, plan_video, sample_video
 from anchorshot.story.errors import InputError
 from anchorshot.story.timeline import Timeline
 
-FLUX = dict(in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
-            joint_attention_dim=32, pooled_projection_dim=16, guidance_embeds=False, axes_dims_rope=[4, 6, 6])
-WAN = dict(num_attention_heads=2, attention_head_dim=24, in_channels=4, out_channels=4, text_dim=32, freq_dim=16,
-           ffn_dim=64, num_layers=1, rope_max_seq_len=32)
-VAE = dict(base_dim=8, decoder_base_dim=8, z_dim=4, dim_mult=[1, 2, 2], num_res_blocks=1, patch_size=2,
-           temperal_downsample=[True, True], is_residual=True, in_channels=12, out_channels=12,
-           latents_mean=[0.0] * 4, latents_std=[1.0] * 4, scale_factor_spatial=8)
+FLUX = dict(
+    in_channels=16,
+    num_layers=1,
+    num_single_layers=2,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=32,
+    pooled_projection_dim=16,
+    guidance_embeds=False,
+    axes_dims_rope=[4, 6, 6],
+)
+WAN = dict(
+    num_attention_heads=2,
+    attention_head_dim=24,
+    in_channels=4,
+    out_channels=4,
+    text_dim=32,
+    freq_dim=16,
+    ffn_dim=64,
+    num_layers=1,
+    rope_max_seq_len=32,
+)
+VAE = dict(
+    base_dim=8,
+    decoder_base_dim=8,
+    z_dim=4,
+    dim_mult=[1, 2, 2],
+    num_res_blocks=1,
+    patch_size=2,
+    temperal_downsample=[True, True],
+    is_residual=True,
+    in_channels=12,
+    out_channels=12,
+    latents_mean=[0.0] * 4,
+    latents_std=[1.0] * 4,
+    scale_factor_spatial=8,
+)
 T5 = dict(d_model=32, d_kv=8, num_heads=4, num_layers=2, d_ff=48, feed_forward_proj="gated-gelu")
-CLIP = {"embed_dim": 16, "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
-        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1}}
+CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1},
+}
 STUDIO = {
     "name": "tiny",
     "models_dir": "weights",
@@ -82,8 +115,15 @@ def test_every_part_loads_once(studio):
     from anchorshot.models.vae import VideoVAE
     from anchorshot.models.wan.headless import DirectorWan
 
-    classes = {"keyframe": CaptainFlux, "video": DirectorWan, "image_vae": VideoVAE, "video_vae": VideoVAE,
-               "keyframe_text": TextEncoder, "video_text": TextEncoder, "clip": ClipScorer}
+    classes = {
+        "keyframe": CaptainFlux,
+        "video": DirectorWan,
+        "image_vae": VideoVAE,
+        "video_vae": VideoVAE,
+        "keyframe_text": TextEncoder,
+        "video_text": TextEncoder,
+        "clip": ClipScorer,
+    }
     studio.check()
     assert not set(classes) & set(vars(studio))
     for part, cls in classes.items():
@@ -114,8 +154,15 @@ def test_parts_fit_each_other(studio):
     assert frames[0].shape == (3, 32, 64) and all(f.isfinite().all() for f in frames)
     assert studio.clip.embed_images(torch.stack(frames)).shape == (2, 16)
     timeline = Timeline.plan(8, 9 / 8, [0.0, 0.5])
-    z = sample_video(studio.video, studio.video_vae, studio.video_text.encode(["<Mira> waves."]), timeline, frames,
-                     steps=2, generator=generator)
+    z = sample_video(
+        studio.video,
+        studio.video_vae,
+        studio.video_text.encode(["<Mira> waves."]),
+        timeline,
+        frames,
+        steps=2,
+        generator=generator,
+    )
     video = torch.cat(list(decode_video(studio.video_vae, z, plan_video(timeline))), 1)
     assert video.shape[1:] == (timeline.frames, 3, 32, 64) and video.isfinite().all()
 
@@ -138,14 +185,19 @@ def test_parts_of_their_own(weights, tmp_path):
     sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, hidden_act="gelu")
     save(tmp_path / "clip_l.safetensors", None, CLIPTextModel(CLIPTextConfig(**sizes, eos_token_id=49407)))
     a, b = torch.randn(2, 32), torch.randn(96, 2)
-    save_file({"double_blocks.0.img_attn.qkv.lora_A.weight": a, "double_blocks.0.img_attn.qkv.lora_B.weight": b},
-              tmp_path / "lora.safetensors")
+    save_file(
+        {"double_blocks.0.img_attn.qkv.lora_A.weight": a, "double_blocks.0.img_attn.qkv.lora_B.weight": b},
+        tmp_path / "lora.safetensors",
+    )
     own = str(tmp_path)
     path = write(
         weights.parent,
         image_vae={"kind": "flux_vae", "file": f"{own}/ae.safetensors", "config": f"{own}/ae.json"},
-        keyframe={"file": ["missing.safetensors", "keyframe.safetensors"], "fp8": True,
-                  "loras": [{"file": f"{own}/lora.safetensors", "strength": 0.5}]},
+        keyframe={
+            "file": ["missing.safetensors", "keyframe.safetensors"],
+            "fp8": True,
+            "loras": [{"file": f"{own}/lora.safetensors", "strength": 0.5}],
+        },
         keyframe_text={**STUDIO["keyframe_text"], "clip_text": {"file": f"{own}/clip_l.safetensors"}},
         video_text={"kind": "t5", "file": "t5.safetensors", "pad_to": 24},
         video={"file": "video.safetensors", "low": {"file": "video.safetensors"}},
@@ -234,16 +286,24 @@ def test_faults_are_named_with_field_line_and_fix(tmp_path, changes, message):
 
 
 def test_studios_that_cannot_be_read(tmp_path):
-    for name, data, message in (("broken", b"name: [", "not valid YAML"), ("list", b"- a", "must be a mapping"),
-                                ("empty", b"", "YAML file of 1 to"), ("latin", b"\xff\xfe", "UTF-8"),
-                                ("tagged", b"name: !!python/object:os.system x", "YAML"),
-                                ("twice", b"name: a\nname: b", "twice")):
+    for name, data, message in (
+        ("broken", b"name: [", "not valid YAML"),
+        ("list", b"- a", "must be a mapping"),
+        ("empty", b"", "YAML file of 1 to"),
+        ("latin", b"\xff\xfe", "UTF-8"),
+        ("tagged", b"name: !!python/object:os.system x", "YAML"),
+        ("twice", b"name: a\nname: b", "twice"),
+    ):
         path = tmp_path / f"{name}.yaml"
         path.write_bytes(data)
         with pytest.raises(InputError, match=message):
             load_studio(path)
-    for name, message in (("poket", "did you mean pocket"), ("zzz", "use .*pocket"),
-                          (tmp_path / "no.yaml", "must exist"), ("../etc/passwd", "must exist")):
+    for name, message in (
+        ("poket", "did you mean pocket"),
+        ("zzz", "use .*pocket"),
+        (tmp_path / "no.yaml", "must exist"),
+        ("../etc/passwd", "must exist"),
+    ):
         with pytest.raises(InputError, match=message):
             load_studio(name)
     with pytest.raises(InputError, match="must be a mapping"):
@@ -272,8 +332,14 @@ def comfyui(tmp_path_factory):
     root = tmp_path_factory.mktemp("ComfyUI")
     models = root / "models"
     torch.manual_seed(0)
-    flux = FluxTransformer2DModel(num_layers=1, num_single_layers=1, num_attention_heads=1, joint_attention_dim=32,
-                                  pooled_projection_dim=64, guidance_embeds=True)
+    flux = FluxTransformer2DModel(
+        num_layers=1,
+        num_single_layers=1,
+        num_attention_heads=1,
+        joint_attention_dim=32,
+        pooled_projection_dim=64,
+        guidance_embeds=True,
+    )
     save(models / "diffusion_models" / "flux1-dev.safetensors", "flux", flux)
     wan = dict(num_attention_heads=1, num_layers=1, ffn_dim=64, text_dim=32, freq_dim=16, rope_max_seq_len=32)
     small = WanTransformer3DModel(in_channels=48, out_channels=48, **wan)
@@ -301,8 +367,16 @@ def comfyui(tmp_path_factory):
     save_file(state, models / "text_encoders" / "clip_l.safetensors")
     prefix = str(root / "spiece")
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["a small corpus of words", "waves and jumps"] * 9), model_prefix=prefix, vocab_size=40,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False, minloglevel=2)
+        sentence_iterator=iter(["a small corpus of words", "waves and jumps"] * 9),
+        model_prefix=prefix,
+        vocab_size=40,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
     words = torch.frombuffer(bytearray((root / "spiece.model").read_bytes()), dtype=torch.uint8)
     umt5 = UMT5EncoderModel(UMT5Config(vocab_size=64, **T5))
     save(models / "text_encoders" / "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "umt5", umt5, spiece_model=words)

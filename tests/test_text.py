@@ -66,9 +66,21 @@ def spiece(tmp_path):
     """A real SentencePiece Unigram model with T5's control ids, trained on the prompts."""
     buffer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(PROMPTS * 4), model_writer=buffer, vocab_size=60, model_type="unigram", pad_id=0,
-        eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>", eos_piece="</s>", unk_piece="<unk>", hard_vocab_limit=False,
-        user_defined_symbols=["<Mira>", "<Otto>"], minloglevel=2)
+        sentence_iterator=iter(PROMPTS * 4),
+        model_writer=buffer,
+        vocab_size=60,
+        model_type="unigram",
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        pad_piece="<pad>",
+        eos_piece="</s>",
+        unk_piece="<unk>",
+        hard_vocab_limit=False,
+        user_defined_symbols=["<Mira>", "<Otto>"],
+        minloglevel=2,
+    )
     (tmp_path / "spiece.model").write_bytes(buffer.getvalue())
     return buffer.getvalue()
 
@@ -108,7 +120,7 @@ def test_padding_as_wanpipeline_does():
     got = enc.encode(PROMPTS)
     assert got.mask.all() and got.tokens.shape == want.shape
     assert (got.tokens - want).abs().max() < 1e-5 * want.abs().max()
-    assert (got.tokens[1, len(enc.tokenizer.ids(PROMPTS)[1]):] == 0).all()
+    assert (got.tokens[1, len(enc.tokenizer.ids(PROMPTS)[1]) :] == 0).all()
 
 
 def test_long_prompts_are_cut_with_a_warning(caplog):
@@ -141,8 +153,11 @@ def test_tokenizer_json_from_file_folder_and_metadata(tmp_path):
     text = build_tokenizer().to_str()
     (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
     want = pocket_tokenizer().ids(PROMPTS)
-    for found in (load_tokenizer(tmp_path), load_tokenizer(tmp_path / "tokenizer.json"),
-                  load_tokenizer(None, metadata={"tokenizer": text})):
+    for found in (
+        load_tokenizer(tmp_path),
+        load_tokenizer(tmp_path / "tokenizer.json"),
+        load_tokenizer(None, metadata={"tokenizer": text}),
+    ):
         assert found.ids(PROMPTS) == want
         assert found.names[:3] == ["Mira", "Pip", "Juno"] and len(found.names) > 50
     assert all(row[-1] == 1 and row.count(1) == 1 for row in want)
@@ -152,8 +167,14 @@ def test_a_tokenizer_json_without_end_token_gets_one():
     bare = json.loads(build_tokenizer().to_str())
     bare["post_processor"] = None
     bare["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
-    bare["padding"] = {"strategy": {"Fixed": 99}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
-                       "pad_type_id": 0, "pad_token": "<pad>"}
+    bare["padding"] = {
+        "strategy": {"Fixed": 99},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "<pad>",
+    }
     assert JsonTokenizer(json.dumps(bare)).ids(PROMPTS) == pocket_tokenizer().ids(PROMPTS)
 
 
@@ -162,9 +183,12 @@ def test_sentencepiece_file_and_comfyui_tensor(tmp_path):
     processor = sentencepiece.SentencePieceProcessor(model_proto=data)
     want = [[*processor.encode(t), 1] for t in PROMPTS]
     tensor = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    for found in (load_tokenizer(tmp_path), load_tokenizer(tmp_path / "spiece.model"),
-                  load_tokenizer(None, {"spiece_model": tensor}),
-                  load_tokenizer(None, {"text_encoders.umt5xxl.transformer.spiece_model": tensor})):
+    for found in (
+        load_tokenizer(tmp_path),
+        load_tokenizer(tmp_path / "spiece.model"),
+        load_tokenizer(None, {"spiece_model": tensor}),
+        load_tokenizer(None, {"text_encoders.umt5xxl.transformer.spiece_model": tensor}),
+    ):
         assert isinstance(found, SentencePieceTokenizer)
         assert found.ids(PROMPTS) == want
         assert found.names == ["Mira", "Otto"]
@@ -177,8 +201,11 @@ def test_tokenizers_that_cannot_be_read(tmp_path):
         with pytest.raises(InputError):
             load_tokenizer(tmp_path / name)
     (tmp_path / "empty").mkdir()
-    for path, message in ((tmp_path / "empty", "folder must hold tokenizer.json"),
-                          (tmp_path / "none", "file must exist"), (None, "needs its tokenizer")):
+    for path, message in (
+        (tmp_path / "empty", "folder must hold tokenizer.json"),
+        (tmp_path / "none", "file must exist"),
+        (None, "needs its tokenizer"),
+    ):
         with pytest.raises(InputError, match=message):
             load_tokenizer(path)
     words = json.loads(build_tokenizer().to_str().replace("</s>", "<end>"))
@@ -286,8 +313,17 @@ def test_files_that_are_no_text_encoder(tmp_path):
         load_text("t5", path)
 
 
-CLIP = dict(vocab_size=49408, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=1,
-            max_position_embeddings=77, hidden_act="gelu", eos_token_id=49407, bos_token_id=49406)
+CLIP = dict(
+    vocab_size=49408,
+    hidden_size=64,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=1,
+    max_position_embeddings=77,
+    hidden_act="gelu",
+    eos_token_id=49407,
+    bos_token_id=49406,
+)
 
 
 @pytest.mark.parametrize("prefix", ["", "text_model.", "text_encoders.clip_l.transformer.text_model."])
@@ -301,8 +337,9 @@ def test_clip_text_pooler(tmp_path, prefix):
     pooler = ClipTextPooler.load(tmp_path / "clip_l.safetensors")
     ids = pooler.tokenizer(PROMPTS)
     with torch.no_grad():
-        want = torch.stack([
-            model(input_ids=row[None, : int(row.argmax()) + 1]).last_hidden_state[0, -1] for row in ids])
+        want = torch.stack(
+            [model(input_ids=row[None, : int(row.argmax()) + 1]).last_hidden_state[0, -1] for row in ids]
+        )
     got = pooler(PROMPTS)
     assert got.shape == (3, 64) and (got - want).abs().max() < 1e-5
     assert torch.allclose(pooler(PROMPTS[:1]), got[:1], atol=1e-6)

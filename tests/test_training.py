@@ -99,7 +99,7 @@ def story_data(stories=6, shots=5) -> StoryLatents:
 
 def keyframe_recipe(**kwargs) -> KeyframeRecipe:
     stages = (Stage(2, 0, 3, 1), Stage(2, 2, 2, 2), Stage(9, 3, 2, 2))
-    return KeyframeRecipe(story_data(), lambda texts: torch.zeros(len(texts), 32), stages, **kwargs)
+    return KeyframeRecipe(story_data(), lambda texts: torch.randn(len(texts), 32), stages, **kwargs)
 
 
 def test_context_grows_stage_by_stage():

@@ -177,9 +177,7 @@ def test_stock_calls_run_the_stock_code(model: DirectorWan) -> None:
     assert model(x, None, text, frame_timestep=keyframe_times(t) * 1000).sample.shape == x.shape
 
 
-@given(
-    latents=st.integers(1, 12), data=st.data(), t=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=3)
-)
+@given(latents=st.integers(1, 12), data=st.data(), t=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=3))
 def test_frame_timesteps(latents: int, data: st.DataObject, t: list[float]) -> None:
     keys = data.draw(st.sets(st.integers(0, latents - 1)))
     out = frame_timesteps(torch.tensor(t), sorted(keys), latents)

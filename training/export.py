@@ -36,6 +36,11 @@ def part(weights: Mapping[str, Tensor], prefix: str) -> StateDict:
     return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
+def joined(parts: Mapping[str, Mapping[str, Tensor]]) -> StateDict:
+    """One state dict of several, each under its prefix: the inverse of `part`."""
+    return {prefix + k: v for prefix, tensors in parts.items() for k, v in tensors.items()}
+
+
 def metadata(recipe: str, seed: int, config: Mapping[str, Any], figures: Mapping[str, Any]) -> dict[str, str]:
     """What a weight file says of itself: recipe, seed, data version, architecture, measured figures."""
     return {
@@ -48,11 +53,26 @@ def metadata(recipe: str, seed: int, config: Mapping[str, Any], figures: Mapping
 
 
 def write_weights(path: Path, tensors: StateDict, meta: dict[str, str], dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Write one file atomically; floating tensors in `dtype`."""
-    tidy = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous().clone() for k, v in tensors.items()}
+    """Write one file atomically; tensors in `dtype`, but for fp8 ones and their scales."""
+    keep = (torch.float8_e4m3fn,)
+    tidy = {k: v if v.dtype in keep or k.endswith(".scale_weight") else v.to(dtype) for k, v in tensors.items()}
+    tidy = {k: v.detach().cpu().contiguous().clone() for k, v in tidy.items()}
     with atomic_path(path) as temporary:
         save_file(tidy, temporary, metadata=meta)
     return path
+
+
+def scaled_fp8(tensors: StateDict) -> StateDict:
+    """The blocks' matrices as fp8 with one scale each, in ComfyUI's format: half the size, about 3 % rounding."""
+    out: StateDict = {"scaled_fp8": torch.empty(2, dtype=torch.float8_e4m3fn).fill_(0)}
+    for key, value in tensors.items():
+        if value.ndim == 2 and "blocks." in key and key.endswith(".weight"):
+            scale = value.float().abs().amax().clamp_min(1e-12) / 448
+            out[key] = (value.float() / scale).to(torch.float8_e4m3fn)
+            out[key.removesuffix(".weight") + ".scale_weight"] = scale
+        else:
+            out[key] = value
+    return out
 
 
 def export_vae(weights: StateDict, mean: list[float], std: list[float], seed: int, figures: Mapping[str, Any]) -> Path:
@@ -63,9 +83,9 @@ def export_vae(weights: StateDict, mean: list[float], std: list[float], seed: in
 
 
 def export_keyframe(weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
-    """The keyframe model in Black Forest Labs' names."""
+    """The keyframe model in Black Forest Labs' names, as ComfyUI's scaled fp8: the largest file of the family."""
     meta = metadata("keyframes", seed, configs.KEYFRAME, figures)
-    return write_weights(WEIGHTS / "keyframe.safetensors", keymaps.to_public("flux", weights), meta)
+    return write_weights(WEIGHTS / "keyframe.safetensors", scaled_fp8(keymaps.to_public("flux", weights)), meta)
 
 
 def export_t5(weights: StateDict, seed: int, figures: Mapping[str, Any], name: str = "t5") -> Path:

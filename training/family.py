@@ -33,6 +33,7 @@ STORIES, SHOTS, CLIPS_PER_LAYOUT = 1600, 9, 260
 CONFIGS = {
     "vae_pictures": LoopConfig(steps=1300, lr=4e-3, warmup=50, ema=0.995, weight_decay=0.0, save_every=100),
     "vae_clips": LoopConfig(steps=900, lr=2e-3, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
+    "vae_decoder": LoopConfig(steps=560, lr=2e-3, warmup=20, ema=0.98, weight_decay=0.0, save_every=40),
     "clip": LoopConfig(steps=1200, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "keyframes": LoopConfig(steps=sum(s.steps for s in STAGES), lr=1.2e-3, warmup=100, final_lr=0.03),
@@ -40,7 +41,14 @@ CONFIGS = {
 }
 
 
-def run(recipe: str, out: Path | None = None, resume: bool = False, device: str = "auto", steps: int | None = None):
+def run(
+    recipe: str,
+    out: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    steps: int | None = None,
+    warm: bool = False,
+) -> None:
     """Train one recipe (or ``pocket``: all) and write its weight file.
 
     Args:
@@ -49,6 +57,7 @@ def run(recipe: str, out: Path | None = None, resume: bool = False, device: str 
         resume: go on from the checkpoints in `out`; otherwise they must not exist.
         device: ``auto`` lets accelerate choose, ``cpu`` stays on the CPU.
         steps: train only this many steps per model (for trials: nothing is exported).
+        warm: start `keyframes` and `video` from the shipped weights instead of from nothing.
 
     Raises:
         InputError: unknown recipe, or checkpoints in the way without `resume`.
@@ -60,14 +69,14 @@ def run(recipe: str, out: Path | None = None, resume: bool = False, device: str 
         raise InputError("--out", "must hold no checkpoints of another run", str(folder), "add --resume or clear it")
     torch.manual_seed(SEED)
     for name in MODELS if recipe == "pocket" else (recipe,):
-        MODELS[name](folder, _Run(folder, device == "cpu", steps))
+        MODELS[name](folder, _Run(folder, device == "cpu", steps, warm))
 
 
 class _Run:
     """Settings shared by the recipes of one call."""
 
-    def __init__(self, folder: Path, cpu: bool, steps: int | None) -> None:
-        self.folder, self.cpu, self.steps = folder, cpu, steps
+    def __init__(self, folder: Path, cpu: bool, steps: int | None, warm: bool) -> None:
+        self.folder, self.cpu, self.steps, self.warm = folder, cpu, steps, warm
 
     @property
     def trial(self) -> bool:
@@ -83,16 +92,23 @@ class _Run:
         return export.checkpoint_weights(self.folder / f"{recipe.name}.safetensors")
 
 
+def _kept(folder: Path, weights: dict[str, torch.Tensor]) -> Path:
+    """Weights as a file for the next stage to start from."""
+    path = folder / "vae_start.safetensors"
+    with atomic_path(path) as temporary:
+        save_file(weights, temporary)
+    return path
+
+
 def _vae(folder: Path, run: _Run) -> None:
     fast_stills()
-    pictures = run.train(VaeRecipe("pictures"))
-    start = folder / "vae_start.safetensors"
-    with atomic_path(start) as temporary:
-        save_file(pictures, temporary)
-    weights = run.train(VaeRecipe("clips", pictures=6, clips=2, bank=2400, start=start))
+    weights = run.train(VaeRecipe("pictures"))
+    weights = run.train(VaeRecipe("clips", pictures=6, clips=2, bank=2400, start=_kept(folder, weights)))
+    start = _kept(folder, weights)
+    weights = run.train(VaeRecipe("decoder", pictures=5, clips=3, bank=2000, seed=1, start=start))
     if run.trial:
         return
-    model = VaeRecipe("clips", start=start).build()
+    model = VaeRecipe("decoder", start=start).build()
     model.load_state_dict(weights)
     data = encode_stories(model.eval(), 64, SHOTS)  # the pictures' statistics make the latents unit scale
     figures = {"psnr": reconstruction_psnr(model)}
@@ -124,7 +140,10 @@ def story_latents(studio: Studio, folder: Path) -> StoryLatents:
 
 def _keyframes(folder: Path, run: _Run) -> None:
     studio = load_studio("pocket")
-    recipe = KeyframeRecipe(story_latents(studio, folder), studio.clip.pooled, seed=SEED)
+    start = None
+    if run.warm:
+        start = export.joined({"flux.": studio.keyframe.state_dict(), "t5.": studio.keyframe_text.model.state_dict()})
+    recipe = KeyframeRecipe(story_latents(studio, folder), studio.clip.pooled, seed=SEED, start=start)
     weights = run.train(recipe)
     if not run.trial:
         export.export_keyframe(export.part(weights, "flux."), SEED, {"steps": CONFIGS["keyframes"].steps})
@@ -140,7 +159,8 @@ def _video(folder: Path, run: _Run) -> None:
         cond = studio.keyframe_text.encode(list(texts))
         return cond.tokens, cond.mask
 
-    weights = run.train(VideoRecipe(clips, encode_text, SEED))
+    start = studio.video.state_dict() if run.warm else None
+    weights = run.train(VideoRecipe(clips, encode_text, SEED, start=start))
     if not run.trial:
         export.export_video(weights, SEED, {"steps": CONFIGS["video"].steps})
         # the keyframe model's encoder may be trained on; this copy stays what the video model knows

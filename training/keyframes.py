@@ -10,16 +10,15 @@ bidirectional mode.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
-from ..models.flux.headless import CaptainFlux, Pairs
-from ..models.flux.layout import pack_latent, token_size
+from ..models.flux.headless import CaptainFlux, KVCache, Pairs
+from ..models.flux.layout import Size, pack_latent, token_size
 from ..models.pocket.configs import KEYFRAME, T5
 from ..models.pocket.dataset import StoryLatents
 from ..models.pocket.tokenizer import build_tokenizer
@@ -72,12 +71,12 @@ class KeyframeRecipe:
     def __init__(
         self,
         data: StoryLatents,
-        pooled,
+        pooled: Callable[[Sequence[str]], Tensor],
         stages: Sequence[Stage] = STAGES,
         seed: int = 0,
         joint: float = 0.12,
         character_weight: float = 5.0,
-        start: str | None = None,
+        start: dict[str, Tensor] | None = None,
     ) -> None:
         """`pooled`: texts → [N, P] (ClipScorer.pooled); `joint`: share of steps in joint, bidirectional mode."""
         self.data, self.stages, self.seed, self.joint = data, stages, seed, joint
@@ -88,8 +87,8 @@ class KeyframeRecipe:
 
     def build(self) -> KeyframeStudent:
         model = KeyframeStudent()
-        if self.start:
-            model.load_state_dict(load_file(self.start))
+        if self.start is not None:
+            model.load_state_dict(self.start)
         return model
 
     def stage(self, step: int) -> Stage:
@@ -120,7 +119,9 @@ class KeyframeRecipe:
             shots = self.data.shots[n]
             frames = _strided(rng, len(shots), min(len(shots), count + targets + rng.randint(0, 2)))
             order = rng.sample(frames, len(frames))
-            chosen, seen, captions = order[:count], set(), {}
+            chosen = order[:count]
+            seen: set[str] = set()
+            captions: dict[int, str] = {}
             for p in sorted(chosen):  # looks are told at first appearance; often that caption is out of reach
                 names = {a.name for a in shots[p].actors}
                 told = names - seen if rng.random() < 0.6 else set()
@@ -196,13 +197,16 @@ class KeyframeRecipe:
         loss = (error * weight).sum() / weight.sum()
         return loss, {"plain": float(error.detach().mean())}
 
-    def _memory(self, model: KeyframeStudent, context: list[dict], g: torch.Generator, reference, device):
+    def _memory(
+        self, model: KeyframeStudent, context: list[dict], g: torch.Generator, reference: Size, device: torch.device
+    ) -> KVCache | None:
         """Encode the context once for all targets; each context frame has its own small noise (t ≤ 0.25,
         paper Fig. 10).
         """
         if not context:
             return None
-        latents, sizes, texts, masks, pooled, times = [], [], [], [], [], []
+        latents, sizes, texts, pooled, times = [], [], [], [], []
+        masks: list[Tensor | None] = []
         for frame in reversed(context):  # least relevant first
             clean = frame["latent"]
             t = 0.25 * torch.rand(clean.shape[0], generator=g)

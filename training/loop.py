@@ -65,7 +65,7 @@ class Recipe(Protocol):
     def batch(self, step: int) -> Any:
         """The batch of a step: a pure function of (recipe, step)."""
 
-    def loss(self, model: torch.nn.Module, batch: Any, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, model: Any, batch: Any, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         """Scalar loss and numbers to log."""
 
 
@@ -85,7 +85,9 @@ def _optimizer(model: torch.nn.Module, config: LoopConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, foreach=True)
 
 
-def save_checkpoint(path: Path, step: int, model: torch.nn.Module, ema: EMAModel, optimizer, log: list[dict]) -> None:
+def save_checkpoint(
+    path: Path, step: int, model: torch.nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, log: list[dict]
+) -> None:
     """Write weights, EMA, optimizer and random state as one safetensors file, atomically."""
     tensors: dict[str, torch.Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
@@ -100,7 +102,9 @@ def save_checkpoint(path: Path, step: int, model: torch.nn.Module, ema: EMAModel
     write_atomic(path.with_suffix(".log.json"), json.dumps(log))
 
 
-def load_checkpoint(path: Path, model: torch.nn.Module, ema: EMAModel, optimizer) -> tuple[int, list[dict]]:
+def load_checkpoint(
+    path: Path, model: torch.nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer
+) -> tuple[int, list[dict]]:
     """Restore everything `save_checkpoint` wrote; returns (next step, log)."""
     with safe_open(path, framework="pt") as f:
         meta = f.metadata()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class RecogniserRecipe:
     def build(self) -> Recogniser:
         return Recogniser(self.width)
 
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
+    def batch(self, step: int) -> dict[str, Any]:
         pictures, truth = self._bank
         rng = np.random.default_rng([self.seed, step])
         index = rng.integers(len(pictures), size=self.size)

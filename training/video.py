@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -81,7 +81,9 @@ def draw_clip(layout: ChunkLayout, seed: int, split: str) -> tuple[np.ndarray, n
 
 
 @torch.no_grad()
-def encode_clips(vae: VideoVAE, per_layout: int, split: str = "train", seed: int = 0, cache: Path | None = None):
+def encode_clips(
+    vae: VideoVAE, per_layout: int, split: str = "train", seed: int = 0, cache: Path | None = None
+) -> ClipLatents:
     """Render and encode clips of every layout; with `cache` the tensors are kept in that file."""
     seeds = [[90_000_000 + seed + n * len(LAYOUTS) + i for n in range(per_layout)] for i in range(len(LAYOUTS))]
     captions = [[clip_pieces(lay, s, split)[1] for s in row] for lay, row in zip(LAYOUTS, seeds, strict=True)]
@@ -132,7 +134,7 @@ class VideoRecipe:
         seed: int = 0,
         size: int = 16,
         character_weight: float = 2.0,
-        start: str | None = None,
+        start: dict[str, Tensor] | None = None,
     ) -> None:
         """`encode_text`: texts → (states [N, T, D] with zeros at padding, mask)."""
         self.data, self.seed, self.size = data, seed, size
@@ -141,8 +143,8 @@ class VideoRecipe:
 
     def build(self) -> DirectorWan:
         model = DirectorWan(**VIDEO)
-        if self.start:
-            model.load_state_dict(load_file(self.start))
+        if self.start is not None:
+            model.load_state_dict(self.start)
         return model
 
     def batch(self, step: int) -> dict:

@@ -114,14 +114,14 @@ class PairAttnProcessor(FluxAttnProcessor):
 
     def __call__(  # type: ignore[override]
         self,
-        attn,
+        attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Any = None,
         plan: _Plan | None = None,
         layer: int = 0,
-    ):
+    ) -> Any:
         if plan is None:
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
         q, k, v, *_ = _get_qkv_projections(attn, hidden_states, None)
@@ -164,7 +164,7 @@ class PairSingleBlock(FluxSingleTransformerBlock):
         joint_attention_kwargs: dict[str, Any] | None = None,
         plan: _Plan | None = None,
         layer: int = 0,
-    ):
+    ) -> Any:
         if plan is None:
             return super().forward(hidden_states, encoder_hidden_states, temb, image_rotary_emb, joint_attention_kwargs)
         shift, scale, gate = self.norm.linear(self.norm.silu(temb)).chunk(3, -1)
@@ -184,8 +184,8 @@ class CaptainFlux(FluxTransformer2DModel):
     _repeated_blocks = ["FluxTransformerBlock", "PairSingleBlock"]
 
     # without `wraps` diffusers' config machinery would see (*args, **kwargs) and drop the whole config
-    @functools.wraps(FluxTransformer2DModel.__init__)
-    def __init__(self, *args, **kwargs) -> None:
+    @functools.wraps(FluxTransformer2DModel.__init__)  # type: ignore[misc]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.adopt(self)
 
@@ -198,7 +198,9 @@ class CaptainFlux(FluxTransformer2DModel):
             block.attn.set_processor(PairAttnProcessor())
         return model
 
-    def forward(self, hidden_states=None, *args, pairs: dict[str, Any] | None = None, **kwargs):  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, hidden_states: Any = None, *args: Any, pairs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
         """The stock forward, or `forward_pairs` when `pairs` holds its arguments (so hooks and wrappers see
         one call).
         """

@@ -36,7 +36,9 @@ def token_size(latent: torch.Tensor) -> Size:
     return latent.shape[-2] // 2, latent.shape[-1] // 2
 
 
-def pair_ids(text_length: int, size: Size, frame: int, reference: Size | None, device=None) -> torch.Tensor:
+def pair_ids(
+    text_length: int, size: Size, frame: int, reference: Size | None, device: torch.device | None = None
+) -> torch.Tensor:
     """Position ids (frame, row, column) of one pair, text first: fp32 [text_length + h·w, 3].
 
     Text and image of a pair share the frame index, so the geometry inside a pair is the stock model's. A compressed
@@ -65,7 +67,7 @@ def buckets(sizes: Sequence[Size], text_lengths: Sequence[int]) -> dict[tuple[in
     return out
 
 
-def segment_index(lengths: Sequence[int], device=None) -> torch.Tensor:
+def segment_index(lengths: Sequence[int], device: torch.device | None = None) -> torch.Tensor:
     """Which pair each token of the packed sequence belongs to: int64 [sum(lengths)]."""
     counts = torch.tensor(list(lengths), device=device)
     return torch.repeat_interleave(torch.arange(len(lengths), device=device), counts)

@@ -20,8 +20,21 @@ from . import flux, t5, wan, wan_vae
 from .shapes import count_blocks
 from .table import Entry, StateDict, Table, split_rows, swap_halves
 
-__all__ = ["KINDS", "Entry", "StateDict", "Table", "detect_kind", "from_public", "infer_config", "is_public",
-           "lora_table", "split_rows", "strip_prefix", "swap_halves", "to_public"]
+__all__ = [
+    "KINDS",
+    "Entry",
+    "StateDict",
+    "Table",
+    "detect_kind",
+    "from_public",
+    "infer_config",
+    "is_public",
+    "lora_table",
+    "split_rows",
+    "strip_prefix",
+    "swap_halves",
+    "to_public",
+]
 
 
 class _Kind(NamedTuple):
@@ -35,22 +48,49 @@ class _Kind(NamedTuple):
 
 _UNET = ("model.diffusion_model.", "diffusion_model.")
 _MAPS = {
-    "flux": _Kind(flux.to_public, flux.from_public, flux.infer_config,
-                  ("img_in.weight", "double_blocks.0.img_attn.qkv.weight"),
-                  ("x_embedder.weight", "transformer_blocks.0.attn.add_q_proj.weight"), _UNET),
-    "wan": _Kind(wan.to_public, wan.from_public, wan.infer_config,
-                 ("patch_embedding.weight", "blocks.0.self_attn.q.weight", "head.modulation"),
-                 ("patch_embedding.weight", "blocks.0.attn1.to_q.weight"), _UNET),
-    "wan_vae": _Kind(wan_vae.to_public, wan_vae.from_public, wan_vae.infer_config,
-                     ("encoder.conv1.weight", "decoder.middle.0.residual.0.gamma"),
-                     ("encoder.conv_in.weight", "decoder.mid_block.resnets.0.norm1.gamma"),
-                     ("vae.", "first_stage_model.")),
-    "umt5": _Kind(t5.to_public, t5.from_public, t5.infer_config,
-                  ("encoder.block.0.layer.0.SelfAttention.q.weight",
-                   "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight"), (),
-                  ("text_encoders.umt5xxl.transformer.",)),
-    "t5": _Kind(t5.to_public, t5.from_public, t5.infer_config,
-                ("encoder.block.0.layer.0.SelfAttention.q.weight",), (), ("text_encoders.t5xxl.transformer.",)),
+    "flux": _Kind(
+        flux.to_public,
+        flux.from_public,
+        flux.infer_config,
+        ("img_in.weight", "double_blocks.0.img_attn.qkv.weight"),
+        ("x_embedder.weight", "transformer_blocks.0.attn.add_q_proj.weight"),
+        _UNET,
+    ),
+    "wan": _Kind(
+        wan.to_public,
+        wan.from_public,
+        wan.infer_config,
+        ("patch_embedding.weight", "blocks.0.self_attn.q.weight", "head.modulation"),
+        ("patch_embedding.weight", "blocks.0.attn1.to_q.weight"),
+        _UNET,
+    ),
+    "wan_vae": _Kind(
+        wan_vae.to_public,
+        wan_vae.from_public,
+        wan_vae.infer_config,
+        ("encoder.conv1.weight", "decoder.middle.0.residual.0.gamma"),
+        ("encoder.conv_in.weight", "decoder.mid_block.resnets.0.norm1.gamma"),
+        ("vae.", "first_stage_model."),
+    ),
+    "umt5": _Kind(
+        t5.to_public,
+        t5.from_public,
+        t5.infer_config,
+        (
+            "encoder.block.0.layer.0.SelfAttention.q.weight",
+            "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight",
+        ),
+        (),
+        ("text_encoders.umt5xxl.transformer.",),
+    ),
+    "t5": _Kind(
+        t5.to_public,
+        t5.from_public,
+        t5.infer_config,
+        ("encoder.block.0.layer.0.SelfAttention.q.weight",),
+        (),
+        ("text_encoders.t5xxl.transformer.",),
+    ),
 }
 KINDS = tuple(sorted(_MAPS))
 
@@ -88,8 +128,12 @@ def from_public(
     if layers is not None and kind in stacks:
         seen = count_blocks(out, stacks[kind])
         if seen != layers:
-            raise InputError("config.num_layers", "the config must describe the file's own depth", layers,
-                             f"the file has {seen} blocks; give the config that belongs to it")
+            raise InputError(
+                "config.num_layers",
+                "the config must describe the file's own depth",
+                layers,
+                f"the file has {seen} blocks; give the config that belongs to it",
+            )
     return out
 
 
@@ -113,8 +157,12 @@ def infer_config(
         except json.JSONDecodeError:
             config = None
         if not isinstance(config, dict):
-            raise InputError("metadata.config", "must be a JSON object with the model's arguments", metadata["config"],
-                             "export the file again, or give the config explicitly")
+            raise InputError(
+                "metadata.config",
+                "must be a JSON object with the model's arguments",
+                metadata["config"],
+                "export the file again, or give the config explicitly",
+            )
         return config
     with _shapes_of(kind):
         return entry.infer_config(strip_prefix(kind, state_dict))
@@ -142,7 +190,7 @@ def strip_prefix(kind: str, state_dict: Mapping[str, torch.Tensor]) -> Mapping[s
     """The part of a checkpoint that belongs to `kind`: with a known prefix, only the tensors under it, without it."""
     for prefix in _kind(kind).prefixes:
         if any(k.startswith(prefix) for k in state_dict):
-            return {k[len(prefix):]: v for k, v in state_dict.items() if k.startswith(prefix)}
+            return {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
     return state_dict
 
 
@@ -162,8 +210,12 @@ def _shapes_of(kind: str) -> Iterator[None]:
     except InputError:
         raise
     except (ValueError, IndexError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        raise InputError("state_dict", f"tensors must have the shapes of a {kind} model", str(error),
-                         "check that the file is whole and holds the kind of model that is asked for") from error
+        raise InputError(
+            "state_dict",
+            f"tensors must have the shapes of a {kind} model",
+            str(error),
+            "check that the file is whole and holds the kind of model that is asked for",
+        ) from error
 
 
 def _kind(kind: str) -> _Kind:

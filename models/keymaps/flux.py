@@ -25,8 +25,15 @@ _DOUBLE = {
 }
 _STREAMS = (
     {"s": "img", "c": "", "a": "", "q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"},
-    {"s": "txt", "c": "_context", "a": "added_", "q": "add_q_proj", "k": "add_k_proj", "v": "add_v_proj",
-     "o": "to_add_out"},
+    {
+        "s": "txt",
+        "c": "_context",
+        "a": "added_",
+        "q": "add_q_proj",
+        "k": "add_k_proj",
+        "v": "add_v_proj",
+        "o": "to_add_out",
+    },
 )
 _SINGLE = {
     "modulation.lin": ("norm.linear",),
@@ -46,7 +53,8 @@ def _modules() -> dict[str, tuple[str, ...]]:
     for names in _STREAMS:
         for public, parts in _DOUBLE.items():
             out[f"double_blocks.{{i}}.{public.format(**names)}"] = tuple(
-                f"transformer_blocks.{{i}}.{p.format(**names)}" for p in parts)
+                f"transformer_blocks.{{i}}.{p.format(**names)}" for p in parts
+            )
     for public, parts in _SINGLE.items():
         out[f"single_blocks.{{i}}.{public}"] = tuple(f"single_transformer_blocks.{{i}}.{p}" for p in parts)
     out["final_layer.linear"] = ("proj_out",)
@@ -79,8 +87,12 @@ def infer_config(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     size needs an explicit config (InputError).
     """
     width, channels = need(state, "img_in.weight").shape
-    head = need(state, "single_blocks.0.norm.query_norm.scale", "single_blocks.0.norm.query_norm.weight",
-                "double_blocks.0.img_attn.norm.query_norm.scale").shape[0]
+    head = need(
+        state,
+        "single_blocks.0.norm.query_norm.scale",
+        "single_blocks.0.norm.query_norm.weight",
+        "double_blocks.0.img_attn.norm.query_norm.scale",
+    ).shape[0]
     if head != 128:
         raise need_config("axes_dims_rope", f"attention_head_dim {head}")
     out_channels = need(state, "final_layer.linear.weight").shape[0]

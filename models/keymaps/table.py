@@ -104,8 +104,12 @@ class Table:
             tail = "" if whole else f".{suffix}"
             missing = [p for p in entry.parts if p + tail not in state]
             if missing:
-                raise InputError("state_dict", "every part of a fused tensor must be present", missing[0] + tail,
-                                 f"give all of {', '.join(entry.parts)}")
+                raise InputError(
+                    "state_dict",
+                    "every part of a fused tensor must be present",
+                    missing[0] + tail,
+                    f"give all of {', '.join(entry.parts)}",
+                )
             stacked = torch.cat([state[p + tail] for p in entry.parts]) if len(entry.parts) > 1 else tensor
             out[name] = swap_halves(stacked) if entry.swapped else stacked
         return out
@@ -137,8 +141,12 @@ class Table:
 
 def unknown_key(key: str, where: str) -> InputError:
     """The error for a tensor name outside a table."""
-    return InputError("state_dict", f"every tensor name must belong to {where}", key,
-                      "check that the file holds the kind of model that is asked for")
+    return InputError(
+        "state_dict",
+        f"every tensor name must belong to {where}",
+        key,
+        "check that the file holds the kind of model that is asked for",
+    )
 
 
 def _pattern(name: str) -> re.Pattern[str]:

@@ -17,8 +17,13 @@ from ...story.errors import InputError
 from .shapes import count_blocks, need, need_config
 from .table import StateDict, Table
 
-_RESNET = {"residual.0": "norm1", "residual.2": "conv1", "residual.3": "norm2", "residual.6": "conv2",
-           "shortcut": "conv_shortcut"}
+_RESNET = {
+    "residual.0": "norm1",
+    "residual.2": "conv1",
+    "residual.3": "norm2",
+    "residual.6": "conv2",
+    "shortcut": "conv_shortcut",
+}
 _RESAMPLE = {"resample.1": "resample.1", "time_conv": "time_conv"}
 _ATTENTION = {"norm": "norm", "to_qkv": "to_qkv", "proj": "proj"}
 
@@ -62,11 +67,17 @@ class Layout:
             add(f"{side}.middle.2", f"{side}.mid_block.resnets.1", _RESNET)
         for stage in range(self.stages):
             for layer in range(self.resnets + 1):
-                add(self.public("encoder", stage, layer), self._down(stage, layer),
-                    _RESNET if layer < self.resnets else _RESAMPLE)
+                add(
+                    self.public("encoder", stage, layer),
+                    self._down(stage, layer),
+                    _RESNET if layer < self.resnets else _RESAMPLE,
+                )
             for layer in range(self.resnets + 2):
-                add(self.public("decoder", stage, layer), self._up(stage, layer),
-                    _RESNET if layer < self.resnets + 1 else _RESAMPLE)
+                add(
+                    self.public("decoder", stage, layer),
+                    self._up(stage, layer),
+                    _RESNET if layer < self.resnets + 1 else _RESAMPLE,
+                )
         return Table(out)
 
     def public(self, side: str, stage: int, layer: int) -> str:
@@ -113,8 +124,12 @@ def infer_config(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     ]
     patch = math.isqrt(in_channels // 3)
     if 3 * patch * patch != in_channels:
-        raise InputError("state_dict", "a Wan VAE takes RGB, folded in square patches", f"{in_channels} channels",
-                         "check that the file holds a Wan VAE")
+        raise InputError(
+            "state_dict",
+            "a Wan VAE takes RGB, folded in square patches",
+            f"{in_channels} channels",
+            "check that the file holds a Wan VAE",
+        )
     statistics = {(16, False): WAN21_STATISTICS, (48, True): WAN22_STATISTICS}.get((z_dim, layout.residual))
     if statistics is None:
         raise need_config("latents_mean, latents_std", f"a VAE of {z_dim} latent channels")
@@ -141,18 +156,142 @@ def infer_config(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 # Mean and standard deviation per latent channel, as published with the two VAEs.
 WAN21_STATISTICS = (
-    (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
-     0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
-    (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
-     3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
+    (
+        -0.7571,
+        -0.7089,
+        -0.9113,
+        0.1075,
+        -0.1745,
+        0.9653,
+        -0.1517,
+        1.5508,
+        0.4134,
+        -0.0715,
+        0.5517,
+        -0.3632,
+        -0.1922,
+        -0.9497,
+        0.2503,
+        -0.2921,
+    ),
+    (
+        2.8184,
+        1.4541,
+        2.3275,
+        2.6558,
+        1.2196,
+        1.7708,
+        2.6052,
+        2.0743,
+        3.2687,
+        2.1526,
+        2.8652,
+        1.5579,
+        1.6382,
+        1.1253,
+        2.8251,
+        1.9160,
+    ),
 )
 WAN22_STATISTICS = (
-    (-0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
-     0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
-     -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723,
-     -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667),
-    (0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
-     0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
-     0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
-     0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744),
+    (
+        -0.2289,
+        -0.0052,
+        -0.1323,
+        -0.2339,
+        -0.2799,
+        0.0174,
+        0.1838,
+        0.1557,
+        -0.1382,
+        0.0542,
+        0.2813,
+        0.0891,
+        0.1570,
+        -0.0098,
+        0.0375,
+        -0.1825,
+        -0.2246,
+        -0.1207,
+        -0.0698,
+        0.5109,
+        0.2665,
+        -0.2108,
+        -0.2158,
+        0.2502,
+        -0.2055,
+        -0.0322,
+        0.1109,
+        0.1567,
+        -0.0729,
+        0.0899,
+        -0.2799,
+        -0.1230,
+        -0.0313,
+        -0.1649,
+        0.0117,
+        0.0723,
+        -0.2839,
+        -0.2083,
+        -0.0520,
+        0.3748,
+        0.0152,
+        0.1957,
+        0.1433,
+        -0.2944,
+        0.3573,
+        -0.0548,
+        -0.1681,
+        -0.0667,
+    ),
+    (
+        0.4765,
+        1.0364,
+        0.4514,
+        1.1677,
+        0.5313,
+        0.4990,
+        0.4818,
+        0.5013,
+        0.8158,
+        1.0344,
+        0.5894,
+        1.0901,
+        0.6885,
+        0.6165,
+        0.8454,
+        0.4978,
+        0.5759,
+        0.3523,
+        0.7135,
+        0.6804,
+        0.5833,
+        1.4146,
+        0.8986,
+        0.5659,
+        0.7069,
+        0.5338,
+        0.4889,
+        0.4917,
+        0.4069,
+        0.4999,
+        0.6866,
+        0.4093,
+        0.5709,
+        0.6065,
+        0.6415,
+        0.4944,
+        0.5726,
+        1.2042,
+        0.5458,
+        1.6887,
+        0.3971,
+        1.0600,
+        0.3943,
+        0.5537,
+        0.5444,
+        0.4089,
+        0.7468,
+        0.7744,
+    ),
 )

@@ -6,6 +6,7 @@ Drawn with PIL at four times the size and reduced, so edges are smooth; nothing 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -13,6 +14,10 @@ from PIL import Image, ImageDraw
 from .world import ACCESSORIES, ACTIONS, FPS, HEIGHT, MOVEMENTS, SHAPES, WIDTH, Actor, Layout, ShotSpec
 
 SS = 4
+
+Place = Callable[[float, float], tuple[float, float]]
+"""Body units (x, y; y down) to pixels."""
+
 INK = (38, 32, 46)
 BODY = (
     (224, 52, 48), (245, 140, 35), (248, 216, 50), (60, 170, 70),
@@ -48,14 +53,23 @@ class _Pen:
         self.draw.polygon(pts, fill=fill, outline=INK, width=round(0.012 * HEIGHT * SS))
 
     def ellipse(
-        self, centre: tuple[float, float], dx: float, dy: float, rx: float, ry: float, fill: tuple[int, ...], line=True
+        self,
+        centre: tuple[float, float],
+        dx: float,
+        dy: float,
+        rx: float,
+        ry: float,
+        fill: tuple[int, ...],
+        line: bool = True,
     ) -> None:
         x, y = self.offset(centre, dx, dy)
         r, s = rx * self.zoom * HEIGHT * SS, ry * self.zoom * HEIGHT * SS
         width = round(0.012 * HEIGHT * SS) if line else 0
         self.draw.ellipse((x - r, y - s, x + r, y + s), fill=fill, outline=INK if line else None, width=width)
 
-    def box(self, centre: tuple[float, float], x0: float, y0: float, x1: float, y1: float, fill: tuple[int, ...]):
+    def box(
+        self, centre: tuple[float, float], x0: float, y0: float, x1: float, y1: float, fill: tuple[int, ...]
+    ) -> None:
         self.polygon(centre, [(x0, y0), (x1, y0), (x1, y1), (x0, y1)], fill)
 
 
@@ -159,7 +173,7 @@ def _body_points(shape: str) -> list[tuple[float, float]]:
     return [(math.cos(k * math.pi / 18), math.sin(k * math.pi / 18)) for k in range(36)]
 
 
-def _accessory(draw: ImageDraw.ImageDraw, kind: str, place, line: int) -> None:
+def _accessory(draw: ImageDraw.ImageDraw, kind: str, place: Place, line: int) -> None:
     """`place` maps body units (x, y; y down, the top of the body at −1) to pixels."""
     if kind == "crown":
         pts = [(-0.62, -0.85), (-0.7, -1.6), (-0.32, -1.2), (0, -1.75), (0.32, -1.2), (0.7, -1.6), (0.62, -0.85)]
@@ -195,7 +209,14 @@ def _pose(action: str, t: float) -> tuple[float, float, float, float, float, flo
     return 0, 0.008 * math.sin(0.5 * beat), 0, 0.95, 0.95, 0.0
 
 
-def _actor(draws, actor: Actor, scale: int, t: float, zoom: float, shift: float) -> None:
+def _actor(
+    draws: tuple[ImageDraw.ImageDraw, ImageDraw.ImageDraw],
+    actor: Actor,
+    scale: int,
+    t: float,
+    zoom: float,
+    shift: float,
+) -> None:
     """Draw one character on the picture and, in white, on its mask."""
     draw, mask = draws
     height = ACTOR_HEIGHT[scale]
@@ -238,7 +259,7 @@ def _actor(draws, actor: Actor, scale: int, t: float, zoom: float, shift: float)
     _accessory_mask(mask, ACCESSORIES[actor.look.accessory], place)
 
 
-def _accessory_mask(mask: ImageDraw.ImageDraw, kind: str, place) -> None:
+def _accessory_mask(mask: ImageDraw.ImageDraw, kind: str, place: Place) -> None:
     x0, x1, y0, y1 = (-1.0, 1.0, 0.3, 1.2) if kind == "scarf" else (-0.9, 0.9, -1.8, -0.8)
     mask.polygon([place(x0, y0), place(x1, y0), place(x1, y1), place(x0, y1)], fill=255)
 
