@@ -24,14 +24,7 @@ from ..models.pocket.world import HEIGHT, WIDTH, Story
 from ..pipelines.job import FilmSettings, Progress
 from ..sampling.memory_context import Retrieval
 from ..story.errors import InputError
-from .metrics import (
-    StoryTruth,
-    diversity,
-    keyframe_scores,
-    memory_recall,
-    score_by_shot,
-    standard_error,
-)
+from .metrics import Scores, StoryTruth, diversity, memory_recall
 from .rollout import Recall, RollOut, StorySet, extend, generate_jointly, step_cost
 from .stories import held_out_stories
 
@@ -151,24 +144,21 @@ def run_keyframes(
     pictures = {"truth": true[:SHEET_STORIES]}
     for number, variant in enumerate(chosen):
         for count in pairs:
-            cut = [replace(story, shots=story.shots[:count]) for story in told]
-            truth = StoryTruth.of([story.shots for story in cut])
+            specs = [story.shots[:count] for story in told]
             run = suite.frames(variant, count, true)
-            reading = read_frames(recogniser, run.frames)
-            row: Row = {"variant": variant.name, "pairs": count, **keyframe_scores(reading, truth)}
-            row["identity_se"] = standard_error(reading, truth, "identity")
-            row["recall"] = None
-            if variant.recall is not None:
-                row["recall"] = memory_recall([story.shots for story in cut], run.remembered)
+            scores = Scores(read_frames(recogniser, run.frames), StoryTruth.of(specs))
+            row: Row = {"variant": variant.name, "pairs": count, **scores.all()}
+            row["identity_se"] = scores.standard_error("identity")
+            row["recall"] = None if variant.recall is None else memory_recall(specs, run.remembered)
             row |= {"diversity": diversity(run.frames), "diversity_truth": diversity(true[:, :count])}
             row |= suite.cost(variant, run, count)
             rows.append(row)
-            by_shot[f"{variant.name}@{count}"] = score_by_shot(reading, truth, "identity")
+            by_shot[f"{variant.name}@{count}"] = scores.by_shot("identity")
             if count == longest:
                 pictures[variant.name] = run.frames[:SHEET_STORIES].clone()
         suite.forget_all_but(chosen[number + 1 :], pairs)
-    reader = keyframe_scores(read_frames(recogniser, true), StoryTruth.of([story.shots for story in told]))
-    return {"rows": rows, "by_shot": by_shot, "reader": reader}, pictures
+    reader = Scores(read_frames(recogniser, true), StoryTruth.of([story.shots for story in told]))
+    return {"rows": rows, "by_shot": by_shot, "reader": reader.all()}, pictures
 
 
 def true_frames(stories: Sequence[Story]) -> Tensor:

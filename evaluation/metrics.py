@@ -8,29 +8,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.pocket.recogniser import IDENTITY, IGNORE, LAYOUT, labels
-from ..models.pocket.world import SIDES, ShotSpec
+from ..models.pocket.world import SIDES, Layout, ShotSpec
 
 __all__ = [
     "EXACT",
     "PSNR_CAP",
+    "Scores",
     "StoryTruth",
     "boundary_jump",
     "diversity",
     "frame_change",
-    "keyframe_scores",
     "memory_recall",
     "psnr",
     "same_picture",
-    "score_by_shot",
-    "standard_error",
 ]
 
 Stories = Sequence[Sequence[ShotSpec]]
+Part = Any
+"""An index into `[N, P]`."""
 
 PSNR_CAP = 100.0
 """dB at which `psnr` stops: equal pictures have no finite value, and JSON knows no infinity."""
@@ -45,66 +46,113 @@ class StoryTruth:
 
     Attributes:
         labels: per head of the recogniser, `[N, P, 2]` (per side, IGNORE where nobody stands) or `[N, P]`.
+        introduced: bool `[N, P, 2]`: this side shows a character whose looks this caption tells.
         returning: bool `[N, P, 2]`: this side shows a character whose looks this caption does NOT tell.
         revisited: bool `[N, P]`: this place was shown in an earlier shot; no caption ever tells its layout.
+        first_side: `[N, P, 2]`: where this side's character stood first, as 2 · shot + side.
+        first_shot: `[N, P]`: the first shot in this place.
     """
 
     labels: Mapping[str, Tensor]
+    introduced: Tensor
     returning: Tensor
     revisited: Tensor
+    first_side: Tensor
+    first_shot: Tensor
 
     @classmethod
     def of(cls, stories: Stories) -> StoryTruth:
         """Ground truth of N stories of P shots."""
         rows = [[labels(shot) for shot in shots] for shots in stories]
         heads = {head: torch.tensor([[row[head] for row in story] for story in rows]) for head in rows[0][0]}
-        returning = torch.zeros(len(rows), len(rows[0]), len(SIDES), dtype=torch.bool)
-        revisited = torch.zeros(len(rows), len(rows[0]), dtype=torch.bool)
+        n_stories, n_shots = len(rows), len(rows[0])
+        introduced = torch.zeros(n_stories, n_shots, len(SIDES), dtype=torch.bool)
+        returning = torch.zeros_like(introduced)
+        first_side = torch.zeros(introduced.shape, dtype=torch.long)
+        first_shot = torch.zeros(n_stories, n_shots, dtype=torch.long)
         for n, shots in enumerate(stories):
+            met: dict[str, int] = {}
+            been: dict[Layout, int] = {}
             for p, shot in enumerate(shots):
+                first_shot[n, p] = been.setdefault(shot.layout, p)
                 for actor in shot.actors:
-                    returning[n, p, actor.side] = actor.name not in shot.described
-                revisited[n, p] = any(earlier.layout == shot.layout for earlier in shots[:p])
-        return cls({h: v if v.shape[-1] == len(SIDES) else v[..., 0] for h, v in heads.items()}, returning, revisited)
+                    at = (n, p, actor.side)
+                    introduced[at] = actor.name in shot.described
+                    returning[at] = not introduced[at]
+                    first_side[at] = met.setdefault(actor.name, len(SIDES) * p + actor.side)
+        revisited = first_shot < torch.arange(n_shots)
+        shaped = {head: v if v.shape[-1] == len(SIDES) else v[..., 0] for head, v in heads.items()}
+        return cls(shaped, introduced, returning, revisited, first_side, first_shot)
 
 
-def keyframe_scores(reading: Mapping[str, Tensor], truth: StoryTruth) -> dict[str, float | None]:
-    """Shares of right readings, 0…1; None where there was nothing to read.
+class Scores:
+    """Which readings of generated stories are right; shares of them, 0…1, by name.
 
-    * `identity`: colour, shape and accessory of returning characters, each reading counted. Guessing gives 0.21.
+    * `identity`: colour, shape and accessory of returning characters, each reading counted, against the looks that the
+      story gave them. Guessing gives 0.21.
     * `identity_exact`: returning characters with all three right. Guessing gives 0.008.
+    * `introduced`: the same readings of characters whose looks the caption tells. What is drawn wrong here stays wrong
+      however well it is remembered.
+    * `consistency`: colour, shape and accessory of returning characters that are read as at their first appearance,
+      right or wrong.
     * `place`: kind of place, which every caption tells.
-    * `layout`: slots of the sky object and of both landmarks in places shown before. Guessing gives 0.31.
+    * `layout`: slots of the sky object and of both landmarks, in places shown before, that are read as in the place's
+      first shot of this very roll-out: no caption tells a layout, so the first shot sets it. Independent guesses agree
+      in 0.31.
     * `alignment`: what the caption tells of every shot: who stands on which side, actions, and scale.
 
     Args:
         reading: class indices of the recogniser, shaped as `truth.labels`.
         truth: ground truth of the same shots.
     """
-    right = {head: reading[head] == truth.labels[head] for head in truth.labels}
-    looks = torch.stack([right[head] for head in IDENTITY], -1)[truth.returning]
-    layout = torch.stack([right[head] for head in LAYOUT], -1)[truth.revisited]
-    acted = right["action"][truth.labels["action"] != IGNORE]
-    told = torch.cat([right["present"].flatten(), acted, right["scale"].flatten()])
-    return {
-        "identity": _share(looks),
-        "identity_exact": _share(looks.all(-1)),
-        "place": _share(right["place"]),
-        "layout": _share(layout),
-        "alignment": _share(told),
-    }
 
+    NAMES = ("identity", "identity_exact", "introduced", "consistency", "place", "layout", "alignment")
 
-def score_by_shot(reading: Mapping[str, Tensor], truth: StoryTruth, score: str) -> list[float | None]:
-    """One of `keyframe_scores` for each of the P shots of a story, over all stories: shows drift along a roll-out."""
-    return [keyframe_scores(*_part(reading, truth, (slice(None), [p])))[score] for p in range(truth.revisited.shape[1])]
+    def __init__(self, reading: Mapping[str, Tensor], truth: StoryTruth) -> None:
+        self._truth = truth
+        self._right = {head: reading[head] == truth.labels[head] for head in truth.labels}
+        self._looks = torch.stack([self._right[head] for head in IDENTITY], -1)
+        seen = torch.stack([reading[head] for head in IDENTITY], -1)
+        first = truth.first_side.flatten(1)[..., None].expand(-1, -1, len(IDENTITY))
+        self._kept = (seen.flatten(1, 2) == seen.flatten(1, 2).gather(1, first)).view_as(seen)
+        slots = torch.stack([reading[head] for head in LAYOUT], -1)
+        self._layout = slots == slots.gather(1, truth.first_shot[..., None].expand_as(slots))
 
+    def __call__(self, name: str, part: Part = ...) -> float | None:
+        """One share, over all stories and shots or a part of `[N, P]`; None where there was nothing to read."""
+        truth = self._truth
+        looks, returning = self._looks[part], truth.returning[part]
+        if name == "identity":
+            return _share(looks[returning])
+        if name == "identity_exact":
+            return _share(looks[returning].all(-1))
+        if name == "introduced":
+            return _share(looks[truth.introduced[part]])
+        if name == "consistency":
+            return _share(self._kept[part][returning])
+        if name == "place":
+            return _share(self._right["place"][part])
+        if name == "layout":
+            return _share(self._layout[part][truth.revisited[part]])
+        if name == "alignment":
+            acted = truth.labels["action"][part] != IGNORE
+            told = [self._right["present"][part], self._right["action"][part][acted], self._right["scale"][part]]
+            return _share(torch.cat([right.flatten() for right in told]))
+        raise KeyError(name)
 
-def standard_error(reading: Mapping[str, Tensor], truth: StoryTruth, score: str) -> float | None:
-    """Standard error of one of `keyframe_scores` over stories; None with fewer than two stories that have one."""
-    found = [keyframe_scores(*_part(reading, truth, ([n],)))[score] for n in range(truth.revisited.shape[0])]
-    values = torch.tensor([value for value in found if value is not None])
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
+    def all(self) -> dict[str, float | None]:
+        """Every share by name."""
+        return {name: self(name) for name in self.NAMES}
+
+    def by_shot(self, name: str) -> list[float | None]:
+        """A share at each of the P shots of a story: shows drift along a roll-out."""
+        return [self(name, (slice(None), p)) for p in range(self._truth.revisited.shape[1])]
+
+    def standard_error(self, name: str) -> float | None:
+        """Standard error of a share over stories; None with fewer than two stories that have one."""
+        found = [self(name, n) for n in range(self._truth.revisited.shape[0])]
+        values = torch.tensor([value for value in found if value is not None])
+        return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
 
 
 def memory_recall(stories: Stories, remembered: Sequence[Sequence[Sequence[int]]]) -> float | None:
@@ -185,9 +233,3 @@ def boundary_jump(changes: Sequence[Tensor], starts: Sequence[Sequence[int]]) ->
 
 def _share(right: Tensor) -> float | None:
     return float(right.float().mean()) if right.numel() else None
-
-
-def _part(reading: Mapping[str, Tensor], truth: StoryTruth, index: tuple) -> tuple[dict[str, Tensor], StoryTruth]:
-    """Readings and truth of some stories or shots."""
-    kept = StoryTruth({h: v[index] for h, v in truth.labels.items()}, truth.returning[index], truth.revisited[index])
-    return {head: values[index] for head, values in reading.items()}, kept

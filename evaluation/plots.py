@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["CHANCE", "draw_plots"]
 
 CHANCE = {"identity": (1 / 8 + 1 / 4 + 1 / 4) / 3, "layout": (1 / 4 + 1 / 3 + 1 / 3) / 3}
-"""Share of right readings that a guess would have."""
+"""Share of right (identity) or agreeing (layout) readings that guessing would have."""
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
@@ -68,8 +68,8 @@ def _scores(axes: Axes, rows: Sequence[Result]) -> None:
         axes.bar(at, values, 0.38, yerr=errors, color=_COLOURS[k], label=score, capsize=2)
         axes.axhline(CHANCE[score], color=_COLOURS[k], linestyle=":", linewidth=1)
     axes.set_xticks([i + 0.2 for i in range(len(rows))], names, rotation=40, ha="right")
-    axes.set(ylim=(0, 1.02), ylabel="share right", title=f"{rows[0]['pairs']} shots; dotted: guessing")
-    axes.legend(loc="lower left")
+    axes.set(ylim=(0, 1.02), ylabel="share", title=f"{rows[0]['pairs']} shots; dotted: guessing")
+    axes.legend()
 
 
 def _along(axes: Axes, by_shot: Mapping[str, Sequence[float | None]], pairs: int) -> None:
@@ -78,8 +78,9 @@ def _along(axes: Axes, by_shot: Mapping[str, Sequence[float | None]], pairs: int
         points = [(p + 1, value) for p, value in enumerate(by_shot[name]) if value is not None]
         axes.plot(*zip(*points, strict=True) if points else ((), ()), ".-", color=colour, label=name.partition("@")[0])
     axes.axhline(CHANCE["identity"], color="grey", linestyle=":", linewidth=1)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(ylim=(0, 1.02), xlabel="shot", ylabel="identity", title="along the story")
-    axes.legend(loc="lower left")
+    axes.legend()
 
 
 def _noise(axes: Axes, rows: Sequence[Result]) -> None:
@@ -88,8 +89,8 @@ def _noise(axes: Axes, rows: Sequence[Result]) -> None:
     for colour, score in zip(_COLOURS, ("identity", "layout"), strict=False):
         points = [(t, row[score]) for t, row in zip(levels, rows, strict=True) if row[score] is not None]
         axes.plot(*zip(*points, strict=True) if points else ((), ()), "o-", color=colour, label=score)
-    axes.set(ylim=(0, 1.02), xlabel="noise on the context, t", ylabel="share right", title="context noise")
-    axes.legend(loc="lower left")
+    axes.set(ylim=(0, 1.02), xlabel="noise on the context, t", ylabel="share", title="context noise")
+    axes.legend()
 
 
 def _lengths(axes: Axes, rows: Sequence[Result], counts: Sequence[int]) -> None:
@@ -99,7 +100,7 @@ def _lengths(axes: Axes, rows: Sequence[Result], counts: Sequence[int]) -> None:
         axes.plot(*zip(*points, strict=True) if points else ((), ()), "o-", color=colour, label=name)
     axes.set_xticks(counts)
     axes.set(ylim=(0, 1.02), xlabel="shots in the story", ylabel="identity", title="longer stories")
-    axes.legend(loc="lower left")
+    axes.legend()
 
 
 def _cost(axes: Axes, rows: Sequence[Result]) -> None:
@@ -108,7 +109,8 @@ def _cost(axes: Axes, rows: Sequence[Result]) -> None:
         axes.plot(*point, "o", color=_COLOURS[0])
         axes.annotate(row["variant"], point, textcoords="offset points", xytext=(5, 4), fontsize=8)
     axes.set(ylim=(0, 1.02), xlabel="GFLOP for a step of a frame", ylabel="identity", title="what memory costs")
-    axes.set_xscale("log")
+    axes.set_xlim(left=0)
+    axes.margins(x=0.15)
 
 
 def _video_panels(result: Result) -> list[Panel]:

@@ -21,16 +21,14 @@ from anchorshot import evaluation
 from anchorshot.evaluation.keyframes import RETRIEVAL_BUDGET, Variant, read_frames, true_frames
 from anchorshot.evaluation.metrics import (
     PSNR_CAP,
+    Scores,
     StoryTruth,
     boundary_jump,
     diversity,
     frame_change,
-    keyframe_scores,
     memory_recall,
     psnr,
     same_picture,
-    score_by_shot,
-    standard_error,
 )
 from anchorshot.evaluation.rollout import Recall, StorySet, extend, generate_jointly, noise_source, step_cost
 from anchorshot.evaluation.stories import held_out_stories
@@ -67,34 +65,51 @@ def perfect(truth: StoryTruth) -> dict[str, torch.Tensor]:
 
 def test_only_what_the_caption_does_not_tell_counts_as_remembered() -> None:
     truth = StoryTruth.of([SHOTS])
+    assert truth.introduced.tolist() == [[[True, False], [True, False], [False, False]]]
     assert truth.returning.tolist() == [[[False, False], [False, True], [True, False]]]
     assert truth.revisited.tolist() == [[False, True, False]]
-    told = {"identity", "identity_exact", "place", "layout", "alignment"}
-    assert keyframe_scores(perfect(truth), truth) == dict.fromkeys(told, 1.0)
+    assert Scores(perfect(truth), truth).all() == dict.fromkeys(Scores.NAMES, 1.0)
 
     reading = perfect(truth)
-    reading["colour"][0, 0, 0] += 1  # told in this caption
     reading["colour"][0, 0, 1] = 5  # nobody stands there
-    reading["sky"][0, 0] = 0  # the desert's first time
     reading["first"][0, 2] = 2  # the town's only time
-    assert keyframe_scores(reading, truth) == dict.fromkeys(told, 1.0)
+    assert Scores(reading, truth).all() == dict.fromkeys(Scores.NAMES, 1.0)
 
     reading["colour"][0, 1, 1] = 7  # Mira returns in the wrong colour: 1 of 6 readings, 1 of 2 characters
     reading["sky"][0, 1] = 0  # 1 of the 3 slots
     reading["place"][0, 2] = 5  # 1 of 3 shots
     reading["present"][0, 2, 1] = 1  # 1 of 6 sides + 4 actions + 3 scales
-    scores = keyframe_scores(reading, truth)
-    assert scores == pytest.approx(
-        {"identity": 5 / 6, "identity_exact": 1 / 2, "place": 2 / 3, "layout": 2 / 3, "alignment": 12 / 13}
+    assert Scores(reading, truth).all() == pytest.approx(
+        {
+            "identity": 5 / 6,
+            "identity_exact": 1 / 2,
+            "introduced": 1.0,
+            "consistency": 5 / 6,
+            "place": 2 / 3,
+            "layout": 2 / 3,
+            "alignment": 12 / 13,
+        }
     )
+
+
+def test_what_was_drawn_wrong_first_and_remembered_well() -> None:
+    truth = StoryTruth.of([SHOTS])
+    reading = perfect(truth)
+    reading["shape"][0, 0, 0] = reading["shape"][0, 1, 1] = 3  # Mira, on the left and then on the right
+    for head in ("sky", "first", "second"):
+        reading[head][0, :2] = 1  # a layout of the sampler's own, the same in both shots of the desert
+    scores = Scores(reading, truth).all()
+    assert scores["introduced"] == scores["identity"] == pytest.approx(5 / 6)
+    assert scores["consistency"] == scores["layout"] == 1.0
 
 
 def test_scores_are_none_where_nothing_can_be_read() -> None:
     truth = StoryTruth.of([SHOTS[:1]])
-    scores = keyframe_scores(perfect(truth), truth)
-    assert scores["identity"] is scores["identity_exact"] is scores["layout"] is None
-    assert scores["place"] == 1.0
-    assert standard_error(perfect(truth), truth, "identity") is None
+    scores = Scores(perfect(truth), truth)
+    found = scores.all()
+    assert found["identity"] is found["identity_exact"] is found["layout"] is found["consistency"] is None
+    assert found["place"] == found["introduced"] == 1.0
+    assert scores.standard_error("identity") is None
 
 
 def test_spread_over_stories_and_drift_along_them() -> None:
@@ -102,10 +117,11 @@ def test_spread_over_stories_and_drift_along_them() -> None:
     reading = perfect(truth)
     for head in ("colour", "shape", "accessory"):
         reading[head][1, 2, 0] += 1  # Pip in the second story's last shot
-    assert keyframe_scores(reading, truth)["identity"] == pytest.approx(9 / 12)
-    assert standard_error(reading, truth, "identity") == pytest.approx(0.25)  # of 1 and 0.5
-    assert score_by_shot(reading, truth, "identity") == [None, 1.0, 0.5]
-    assert score_by_shot(reading, truth, "layout") == [None, 1.0, 1.0]
+    scores = Scores(reading, truth)
+    assert scores("identity") == pytest.approx(9 / 12)
+    assert scores.standard_error("identity") == pytest.approx(0.25)  # of 1 and 0.5
+    assert scores.by_shot("identity") == [None, 1.0, 0.5]
+    assert scores.by_shot("layout") == [None, 1.0, 1.0]
 
 
 def test_recall_counts_returning_characters_and_places() -> None:
@@ -370,12 +386,12 @@ def test_keyframes_suite(studio: Studio, recogniser: Recogniser, tmp_path: Path)
     truth = StoryTruth.of([story.shots for story in told])
     run = extend(StorySet(studio, told, 1), Variant.parse("none", FilmSettings.of(studio, (80, 160)), 4).recall,
                  FilmSettings.of(studio, (80, 160)).keyframe)  # type: ignore[arg-type]  # fmt: skip
-    expected = keyframe_scores(read_frames(recogniser, run.frames), truth)
-    assert {name: rows["none", 4][name] for name in expected} == pytest.approx(expected, nan_ok=True)
+    scores = Scores(read_frames(recogniser, run.frames), truth)
+    assert {name: rows["none", 4][name] for name in Scores.NAMES} == pytest.approx(scores.all(), nan_ok=True)
     assert rows["none", 4]["diversity_truth"] == pytest.approx(diversity(true_frames(told)))
-    assert result["by_shot"]["none@4"] == score_by_shot(read_frames(recogniser, run.frames), truth, "identity")
+    assert result["by_shot"]["none@4"] == scores.by_shot("identity")
 
-    assert result["reader"] == keyframe_scores(read_frames(recogniser, true_frames(told)), truth)
+    assert result["reader"] == Scores(read_frames(recogniser, true_frames(told)), truth).all()
 
     assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == sorted(done for done, _ in seen)
     again = evaluation.run("keyframes", studio, **arguments)
@@ -430,10 +446,10 @@ def test_the_table_shows_every_row(studio: Studio, recogniser: Recogniser) -> No
     ]
     for result in found:
         stream = io.StringIO()
-        evaluation.print_table(result, Console(file=stream, width=160))
+        evaluation.print_table(result, Console(file=stream, width=80))
         text = stream.getvalue()
         assert "seed 0" in text and all(row["variant"] in text for row in result["rows"])
-        assert "–" in text or result["suite"] == "video"
+        assert "…" not in text and max(map(len, text.splitlines())) <= 80
 
 
 def test_bad_requests_are_refused(studio: Studio, recogniser: Recogniser) -> None:
