@@ -55,7 +55,8 @@ def _keyframe_panels(result: Result) -> list[Panel]:
         panels.append(lambda axes: _lengths(axes, rows, counts))
     made = [row for row in rows if row["tokens"] is not None and row["identity"] is not None]
     if made:
-        panels.append(lambda axes: _cost(axes, [row for row in made if row["pairs"] == counts[-1]]))
+        shown = [row for row in made if row["pairs"] == counts[-1] and not row["variant"].startswith("noise:")]
+        panels.append(lambda axes: _cost(axes, shown or made))
     return panels
 
 
@@ -73,12 +74,14 @@ def _scores(axes: Axes, rows: Sequence[Result]) -> None:
 
 
 def _along(axes: Axes, by_shot: Mapping[str, Sequence[float | None]], pairs: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     shown = [name for name in by_shot if name.endswith(f"@{pairs}") and ":" not in name]
     for colour, name in zip(_COLOURS, shown or list(by_shot), strict=False):
         points = [(p + 1, value) for p, value in enumerate(by_shot[name]) if value is not None]
         axes.plot(*zip(*points, strict=True) if points else ((), ()), ".-", color=colour, label=name.partition("@")[0])
     axes.axhline(CHANCE["identity"], color="grey", linestyle=":", linewidth=1)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(ylim=(0, 1.02), xlabel="shot", ylabel="identity", title="along the story")
     axes.legend()
 
@@ -109,8 +112,7 @@ def _cost(axes: Axes, rows: Sequence[Result]) -> None:
         axes.plot(*point, "o", color=_COLOURS[0])
         axes.annotate(row["variant"], point, textcoords="offset points", xytext=(5, 4), fontsize=8)
     axes.set(ylim=(0, 1.02), xlabel="GFLOP for a step of a frame", ylabel="identity", title="what memory costs")
-    axes.set_xlim(left=0)
-    axes.margins(x=0.15)
+    axes.set_xlim(0, axes.get_xlim()[1] * 1.15)
 
 
 def _video_panels(result: Result) -> list[Panel]:
@@ -139,14 +141,17 @@ def _bars(axes: Axes, rows: Sequence[Result], column: str, unit: str, title: str
 
 
 def _change(axes: Axes, change: Mapping[str, Mapping[str, Sequence[float]]], layout: str) -> None:
-    for colour, (name, found) in zip(_COLOURS, change.items(), strict=False):
-        if name == "ground_truth" or layout not in found:
+    from matplotlib.ticker import MaxNLocator
+
+    names = [name for name in change if name != "truth"]  # in the order of the rows, so that colours are the bars'
+    for colour, name in zip((*_COLOURS[: len(names)], "black"), (*names, "truth"), strict=False):
+        if name == "ground_truth" or layout not in change[name]:
             continue
         label = "ground truth" if name == "truth" else name.replace("_", " ")
-        (line,) = axes.plot(range(1, len(found[layout]) + 1), found[layout], ".-", color=colour, label=label)
-        if name == "truth":
-            line.set(linestyle="--", marker="", color="black")
+        style = "--" if name == "truth" else ".-"
+        axes.plot(range(1, len(change[name][layout]) + 1), change[name][layout], style, color=colour, label=label)
     for frame in [int(text) for text in layout.split(",")][1:]:
         axes.axvline(frame, color="grey", linestyle=":", linewidth=1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="frame", ylabel="change into the frame", title=f"keyframes at frames {layout.replace(',', ', ')}")
     axes.legend()

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..media.contact_sheet import SheetKeyframe, SheetShot, write_contact_sheet
 from ..media.picture import read_picture
+from ..sampling.memory_context import PATCH
 from ..story.errors import InputError
 from ..story.files import write_atomic
 from ..story.shot import Shot
 from ..story.storyboard import Storyboard
-from .job import PATCH, FilmJob, FilmSettings, Progress, clip_file, keyframe_file
+from .job import FilmJob, FilmSettings, Progress, clip_file, keyframe_file
 from .join import JoinedClip, Transition, join_clips, joined_clips
 from .keyframe_stage import make_keyframes, remembering
 from .run_folder import open_run
@@ -47,7 +48,7 @@ def make_film(
 
     Args:
         story: the whole storyboard, also when only some shots are rendered.
-        studio: the models.
+        studio: the models; each is let go of after the stage that uses it, and loads again on use.
         out: the run folder.
         shots: which shots to render, such as ``s02,s04-s06``. The keyframes of the shots before them are made, too,
             because the chosen ones look at them: a shot looks the same rendered alone as in the whole film.
@@ -90,6 +91,7 @@ def make_film(
         # What is not used again makes room for the video models; on a large studio both do not fit.
         studio.release("keyframe", "keyframe_text", "clip", "image_vae")
         make_clips(job)
+        studio.release()
         placed = _join(job)
         _draw_sheet(job, placed)
         made = {name for name, record in run.stages.items() if before.get(name) != record}

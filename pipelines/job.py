@@ -13,6 +13,7 @@ import torch
 from ..memory.golden_mem import GoldenMem
 from ..sampling.flow import dynamic_shift
 from ..sampling.keyframes import KeyframeSettings
+from ..sampling.memory_context import PATCH
 from ..story.shot import MAX_SEED, Shot
 from ..story.storyboard import Caption, Storyboard
 from .run_folder import RunFolder
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from ..models.studio_config import VideoDefaults
 
 __all__ = ["FilmJob", "FilmSettings", "Progress", "clip_file", "keyframe_file", "stage_generator", "stage_seed"]
-
-PATCH = 2
-"""Latent cells along a side of one token, in Flux and in Wan."""
 
 
 class Progress(Protocol):

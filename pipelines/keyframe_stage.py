@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ..media.picture import fit_picture, read_picture, write_picture
-from ..memory.golden_mem import Slot, resize_context, token_report
-from ..memory.retrieval import mean_pool, rank_clip, rank_recency, rank_text
+from ..memory.golden_mem import Slot, token_report
+from ..memory.retrieval import mean_pool
 from ..sampling.keyframes import ContextFrame, sample_keyframes
+from ..sampling.memory_context import encode_at, rank_memory
 from ..story.files import sha256_file
 from ..story.shot import Shot
-from .job import PATCH, FilmJob, keyframe_file, size_tokens, stage_generator, stage_seed
+from .job import FilmJob, keyframe_file, size_tokens, stage_generator, stage_seed
 
 __all__ = ["FilmMemory", "make_keyframes", "remembering"]
 
@@ -50,17 +51,15 @@ class FilmMemory:
         if not self._entries:
             return []
         kind = self._job.settings.retrieval
-        if kind == "recency":
-            order = rank_recency(len(self._entries))
-        else:
+        wanted, known = None, None
+        if kind != "recency":
             for entry in self._entries:
                 if entry.embedding is None:
                     entry.embedding = self._embed(entry, kind)
             known = torch.stack([entry.embedding for entry in self._entries if entry.embedding is not None])
-            if kind == "clip":
-                order = rank_clip(self._job.studio.clip.embed_texts([query])[0].cpu(), known)
-            else:
-                order = rank_text(self._embed_text(query), known)
+            by_clip = kind == "clip"
+            wanted = self._job.studio.clip.embed_texts([query])[0].cpu() if by_clip else self._embed_text(query)
+        order = rank_memory(kind, len(self._entries), wanted, known)
         return [(self._entries[i], slot) for i, slot in self._job.settings.memory.assign(order, tokens)]
 
     def _embed(self, entry: _Entry, kind: str) -> Tensor:
@@ -160,9 +159,8 @@ class _Keyframes:
         prompt, *captions = studio.keyframe_text.encode(texts).rows()
         context = []
         for (entry, slot), text in zip(recalled, captions, strict=True):
-            size_px = (slot.size[0] * cell * PATCH, slot.size[1] * cell * PATCH)
-            picture = resize_context(read_picture(job.run.path / entry.name), size_px)
-            context.append(ContextFrame(vae.encode_image(picture[None]), text))
+            picture = read_picture(job.run.path / entry.name)
+            context.append(ContextFrame(encode_at(vae, picture[None], slot.size), text))
         done = self._done
         (latent,) = sample_keyframes(
             studio.keyframe,

@@ -349,47 +349,38 @@ def without_times(rows: list[dict]) -> list[dict]:
 
 
 def test_keyframes_suite(studio: Studio, recogniser: Recogniser, tmp_path: Path) -> None:
-    names = ["ground_truth", "full", "goldenmem", "none", "joint", "retrieval:recency", "noise:0.1"]
+    names = ["ground_truth", "full", "goldenmem", "none", "joint", "noise:0.1"]
     seen: list[tuple[float, float]] = []
-    arguments = dict(seed=1, stories=2, variants=names, pairs=[4, 2], recogniser=recogniser)
+    arguments = dict(seed=1, stories=2, variants=names, pairs=[3, 2], recogniser=recogniser)
 
     def progress(stage: str, done: float, total: float, note: str = "") -> None:
         seen.append((done, total))
 
     result = evaluation.run("keyframes", studio, **arguments, out=tmp_path, progress=progress)
     rows = {(row["variant"], row["pairs"]): row for row in result["rows"]}
-    assert set(rows) == {(name, count) for name in names for count in (2, 4)}
+    assert set(rows) == {(name, count) for name in names for count in (2, 3)}
     assert (result["suite"], result["studio"], result["seed"], result["stories"], result["shots"]) == (
-        "keyframes", "tiny", 1, 2, 4
+        "keyframes", "tiny", 1, 2, 3
     )  # fmt: skip
     for row in rows.values():
-        shares = (
-            "identity",
-            "identity_exact",
-            "place",
-            "layout",
-            "alignment",
-            "recall",
-            "diversity",
-            "diversity_truth",
-        )
+        shares = (*Scores.NAMES, "recall", "diversity", "diversity_truth")
         assert all(row[name] is None or 0 <= row[name] <= 1 for name in shares)
     # The same thing under two names; all earlier frames and none of them; every frame at full size costs more.
-    same = [{k: v for k, v in rows[name, 4].items() if k != "variant"} for name in ("goldenmem", "noise:0.1")]
+    same = [{k: v for k, v in rows[name, 3].items() if k != "variant"} for name in ("goldenmem", "noise:0.1")]
     assert same[0] == same[1]
-    assert rows["full", 4]["recall"] == 1.0 and rows["none", 4]["recall"] == 0.0
-    assert rows["none", 4]["tokens"] < rows["goldenmem", 4]["tokens"] < rows["full", 4]["tokens"]
-    assert rows["none", 4]["flops"] < rows["goldenmem", 4]["flops"] < rows["full", 4]["flops"]
-    assert rows["ground_truth", 4]["tokens"] is None and rows["joint", 4]["recall"] is None
+    assert rows["full", 3]["recall"] == 1.0 and rows["none", 3]["recall"] == 0.0
+    assert rows["none", 3]["tokens"] < rows["goldenmem", 3]["tokens"] < rows["full", 3]["tokens"]
+    assert rows["none", 3]["flops"] < rows["goldenmem", 3]["flops"] < rows["full", 3]["flops"]
+    assert rows["ground_truth", 3]["tokens"] is None and rows["joint", 3]["recall"] is None
 
-    told = held_out_stories(1, 2, 4)
+    told = held_out_stories(1, 2, 3)
     truth = StoryTruth.of([story.shots for story in told])
-    run = extend(StorySet(studio, told, 1), Variant.parse("none", FilmSettings.of(studio, (80, 160)), 4).recall,
+    run = extend(StorySet(studio, told, 1), Variant.parse("none", FilmSettings.of(studio, (80, 160)), 3).recall,
                  FilmSettings.of(studio, (80, 160)).keyframe)  # type: ignore[arg-type]  # fmt: skip
     scores = Scores(read_frames(recogniser, run.frames), truth)
-    assert {name: rows["none", 4][name] for name in Scores.NAMES} == pytest.approx(scores.all(), nan_ok=True)
-    assert rows["none", 4]["diversity_truth"] == pytest.approx(diversity(true_frames(told)))
-    assert result["by_shot"]["none@4"] == scores.by_shot("identity")
+    assert {name: rows["none", 3][name] for name in Scores.NAMES} == pytest.approx(scores.all(), nan_ok=True)
+    assert rows["none", 3]["diversity_truth"] == pytest.approx(diversity(true_frames(told)))
+    assert result["by_shot"]["none@3"] == scores.by_shot("identity")
 
     assert result["reader"] == Scores(read_frames(recogniser, true_frames(told)), truth).all()
 
@@ -399,7 +390,7 @@ def test_keyframes_suite(studio: Studio, recogniser: Recogniser, tmp_path: Path)
     assert json.loads((tmp_path / "keyframes.json").read_text()) == json.loads(json.dumps(result))
     assert {path.name for path in tmp_path.iterdir()} == {"keyframes.json", "keyframes.png", "keyframes_frames.png"}
     with Image.open(tmp_path / "keyframes_frames.png") as sheet:
-        assert sheet.width > 4 * 160 and sheet.height > 2 * 4 * 80  # 2 stories × truth, goldenmem, full, none
+        assert sheet.width > 3 * 160 and sheet.height > 2 * 4 * 80  # 2 stories × truth, goldenmem, full, none
 
 
 def test_video_suite(studio: Studio, tmp_path: Path) -> None:
