@@ -51,7 +51,7 @@ VARIANTS = (
 RETRIEVAL_BUDGET = 2
 """Frames that the retrieval variants may remember, all on the first tier: so few that the choice decides.
 
-With 4, the last frames show 97 % of what a shot of an 8-shot story needs, however they are chosen; with 2, 88 %."""
+The 4 most recent frames already show 97 % of what a shot of an 8-shot story needs; the 2 most recent show 88 %."""
 
 BATCH = 16
 """Stories that are rolled out together; bounds memory, changes no result."""
