@@ -87,7 +87,7 @@ class KeyframeBench:
         return out[0]
 
 
-def run_keyframes(studio: Studio | None = None, repeats: int = 25) -> list[Row]:
+def run_keyframes(studio: Studio | None = None, repeats: int = 15) -> list[Row]:
     """Compare with FluxPipeline on one set of weights, and count FLUX.1-dev's FLOPs beside the paper's Table 3.
 
     Args:

@@ -83,8 +83,9 @@ def sample_keyframes(
     _check(prompts, shape, settings)
     device, dtype = model.device, model.dtype
     rows, size = prompts[0].tokens.shape[0], (shape[1] // 2, shape[2] // 2)
-    memory = _context_pairs(context, rows, size, settings, generator, device, dtype)
+    # the new frames' noise is drawn first: it does not depend on what is remembered
     x = torch.cat([pack_latent(noise_like((rows, *shape), generator)) for _ in prompts], 1).to(device)
+    memory = _context_pairs(context, rows, size, settings, generator, device, dtype)
     cached = settings.cache and settings.mode == "causal"
     past = _encode(model, memory) if cached and memory is not None else None
 

@@ -34,4 +34,4 @@ def clip_bank(count: int, frames: int, split: str, seed: int = 0) -> np.ndarray:
 
 def to_tensor(pictures: np.ndarray) -> torch.Tensor:
     """uint8 [..., H, W, 3] to float32 [..., 3, H, W] in 0…1."""
-    return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
+    return torch.from_numpy(pictures.copy()).movedim(-1, -3).float() / 255
