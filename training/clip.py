@@ -22,6 +22,7 @@ class ClipRecipe:
     """
 
     name = "clip"
+    edges = ()
 
     def __init__(self, seed: int = 0, size: int = 64, bank: int = 6000) -> None:
         self.seed, self.size, self.bank = seed, size, bank

@@ -31,9 +31,8 @@ SEED = 0
 STORIES, SHOTS, CLIPS_PER_LAYOUT = 1600, 9, 260
 
 CONFIGS = {
-    "vae_pictures": LoopConfig(steps=1300, lr=4e-3, warmup=50, ema=0.995, weight_decay=0.0, save_every=100),
-    "vae_clips": LoopConfig(steps=900, lr=2e-3, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
-    "vae_decoder": LoopConfig(steps=560, lr=2e-3, warmup=20, ema=0.98, weight_decay=0.0, save_every=40),
+    "vae_pictures": LoopConfig(1600, lr=3e-3, muon_lr=0.02, warmup=50, ema=0.99, weight_decay=0.0, save_every=100),
+    "vae_clips": LoopConfig(900, lr=2e-3, muon_lr=0.01, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
     "clip": LoopConfig(steps=1200, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "keyframes": LoopConfig(steps=sum(s.steps for s in STAGES), lr=1.2e-3, warmup=100, final_lr=0.03),
@@ -102,13 +101,12 @@ def _kept(folder: Path, weights: dict[str, torch.Tensor]) -> Path:
 
 def _vae(folder: Path, run: _Run) -> None:
     fast_stills()
-    weights = run.train(VaeRecipe("pictures"))
-    weights = run.train(VaeRecipe("clips", pictures=6, clips=2, bank=2400, start=_kept(folder, weights)))
+    weights = run.train(VaeRecipe("pictures", pictures=8))
     start = _kept(folder, weights)
-    weights = run.train(VaeRecipe("decoder", pictures=5, clips=3, bank=2000, seed=1, start=start))
+    weights = run.train(VaeRecipe("clips", pictures=4, bank=2400, start=start))
     if run.trial:
         return
-    model = VaeRecipe("decoder", start=start).build()
+    model = VaeRecipe("clips", start=start).build()
     model.load_state_dict(weights)
     data = encode_stories(model.eval(), 64, SHOTS)  # the pictures' statistics make the latents unit scale
     figures = {"psnr": reconstruction_psnr(model)}

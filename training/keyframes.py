@@ -39,14 +39,31 @@ class Stage:
 STAGES = (Stage(500, 0, 48, 1), Stage(500, 2, 12, 4), Stage(1300, 4, 10, 4), Stage(1000, 8, 8, 4))
 
 
+def build_t5() -> T5EncoderModel:
+    """The pocket text encoder with fresh weights.
+
+    Its relative position biases start as four habits, one per head: look ahead, look back, look near, look anywhere
+    (slopes as in ALiBi). The biases would have to grow by several units to choose the nearest of two equal words, which
+    takes an optimizer of small steps thousands of them.
+    """
+    model = T5EncoderModel(T5Config(vocab_size=build_tokenizer().get_vocab_size(), pad_token_id=0, eos_token_id=1, **T5))
+    attention = model.encoder.block[0].layer[0].SelfAttention
+    offset = torch.arange(-64, 65)
+    bucket = attention._relative_position_bucket(offset)
+    far = 0.5 * offset.abs().float()
+    habits = torch.stack([far + 8 * (offset <= 0), far + 8 * (offset >= 0), far, torch.zeros_like(far)], -1)
+    with torch.no_grad():
+        attention.relative_attention_bias.weight[bucket] = -habits
+    return model
+
+
 class KeyframeStudent(nn.Module):
     """The keyframe model and its text encoder, trained together."""
 
     def __init__(self) -> None:
         super().__init__()
         self.flux = CaptainFlux(**KEYFRAME)
-        vocabulary = build_tokenizer().get_vocab_size()
-        self.t5 = T5EncoderModel(T5Config(vocab_size=vocabulary, pad_token_id=0, eos_token_id=1, **T5))
+        self.t5 = build_t5()
         # adaLN-zero: every block starts as the identity and the output at zero (DiT)
         flux = self.flux
         start_at_zero = [flux.proj_out, flux.norm_out.linear, *(b.norm.linear for b in flux.single_transformer_blocks)]
@@ -67,6 +84,7 @@ class KeyframeRecipe:
     """Flow matching on target frames, given clean-ish context at GoldenMem or full sizes."""
 
     name = "keyframes"
+    edges = ("embedder", "flux.proj_out", "norm", "relative_attention_bias")
 
     def __init__(
         self,
@@ -125,7 +143,7 @@ class KeyframeRecipe:
             for p in sorted(chosen):  # looks are told at first appearance; often that caption is out of reach
                 names = {a.name for a in shots[p].actors}
                 told = names - seen if rng.random() < 0.6 else set()
-                captions[p] = caption(shots[p], told)
+                captions[p] = shots[p].caption(told)
                 seen |= names
             rest = (order[count:] * targets)[:targets]
             first = rest[0]
@@ -135,7 +153,7 @@ class KeyframeRecipe:
             for p in rest:
                 unknown = {a.name for a in shots[p].actors} - seen
                 seen_now = unknown if rng.random() < 0.9 else set()
-                new.append((n, p, caption(shots[p], seen_now)))
+                new.append((n, p, shots[p].caption(seen_now)))
         tiers = [0] * count if full else _tiers(count, rng)
         return {
             "context": [self._frames(row, tiers[r]) for r, row in enumerate(context)],
@@ -225,11 +243,6 @@ class KeyframeRecipe:
         return model.flux.encode_context(pairs)
 
 
-def caption(shot: ShotSpec, told: set[str]) -> str:
-    """The shot's prompt with the looks of the `told` characters written out."""
-    return shot._caption(frozenset(told), tag=True)
-
-
 def _strided(rng: random.Random, total: int, count: int) -> list[int]:
     """`count` frame indices with a random stride and offset (dynamic stride sampling, §3.2)."""
     stride = rng.randint(1, max(1, (total - 1) // max(1, count - 1)))
@@ -250,8 +263,12 @@ def _tiers(count: int, rng: random.Random) -> list[int]:
 
 
 def _sample_t(count: int, g: torch.Generator) -> Tensor:
-    """Logit-normal times leaning to high noise, where identity and layout are decided."""
-    return torch.sigmoid(0.4 + 1.1 * torch.randn(count, generator=g))
+    """Logit-normal times leaning far to high noise.
+
+    A character covers some twenty latent cells, so its colour shows through noise up to about t = 0.85: only above that
+    does the caption or the memory decide it, and only there they are learned.
+    """
+    return torch.sigmoid(1.4 + 1.6 * torch.randn(count, generator=g))
 
 
-__all__ = ["STAGES", "KeyframeRecipe", "KeyframeStudent", "Stage", "caption"]
+__all__ = ["STAGES", "KeyframeRecipe", "KeyframeStudent", "Stage", "build_t5"]

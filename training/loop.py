@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 from ..story.files import atomic_path, write_atomic
 from .attention import cpu_attention
+from .muon import MuonAdamW
 
 
 @dataclass
@@ -32,6 +33,7 @@ class LoopConfig:
     Attributes:
         steps: total optimizer steps; the cosine decay ends here.
         lr: peak learning rate.
+        muon_lr: peak learning rate of hidden matrices under Muon; 0 leaves them to AdamW.
         warmup: steps of linear warm-up.
         final_lr: fraction of `lr` the cosine decays to.
         ema: decay of the exponential moving average of the weights (ramped up at the start).
@@ -41,6 +43,7 @@ class LoopConfig:
 
     steps: int
     lr: float
+    muon_lr: float = 0.0
     seed: int = 0
     warmup: int = 100
     final_lr: float = 0.05
@@ -58,6 +61,10 @@ class Recipe(Protocol):
     """What the loop needs to know of a recipe."""
 
     name: str
+
+    @property
+    def edges(self) -> tuple[str, ...]:
+        """Parts of the names of first, last and modulation layers, which Muon leaves to AdamW."""
 
     def build(self) -> torch.nn.Module:
         """The module whose parameters are trained (freshly initialised or warm-started)."""
@@ -77,12 +84,26 @@ def learning_rate(config: LoopConfig, step: int) -> float:
     return config.lr * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def _optimizer(model: torch.nn.Module, config: LoopConfig) -> torch.optim.AdamW:
-    params = [p for p in model.parameters() if p.requires_grad]
-    decay = [p for p in params if p.ndim > 1]
-    plain = [p for p in params if p.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, foreach=True)
+def _optimizer(model: torch.nn.Module, config: LoopConfig, edges: tuple[str, ...]) -> MuonAdamW:
+    """Muon for the hidden matrices where the config wants it; AdamW for vectors, embeddings and `edges`."""
+    embeddings = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+    hidden, decay, plain = [], [], []
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        edge = id(p) in embeddings or any(part in name for part in edges)
+        if p.ndim > 1 and config.muon_lr and not edge:
+            hidden.append(p)
+        else:
+            (decay if p.ndim > 1 else plain).append(p)
+    groups = [
+        {"params": decay, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+        {"params": hidden, "weight_decay": config.weight_decay, "orthogonal": True},
+    ]
+    scales = (1.0, 1.0, config.muon_lr / config.lr)
+    groups = [g | {"lr_scale": scale} for g, scale in zip(groups, scales, strict=True) if g["params"]]
+    return MuonAdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, foreach=True)
 
 
 def save_checkpoint(
@@ -173,7 +194,7 @@ def train(
     accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
     model = recipe.build().train()
     model.to(accelerator.device)
-    optimizer = _optimizer(model, config)
+    optimizer = _optimizer(model, config, recipe.edges)
     trained = [p for p in model.parameters() if p.requires_grad]
     ema = EMAModel(trained, decay=config.ema, min_decay=0.0, use_ema_warmup=True, power=0.75)
     ema.to(accelerator.device)
@@ -195,7 +216,7 @@ def train(
     count = 0
     for step, batch in _prefetch(recipe, start, config.steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
+            group["lr"] = learning_rate(config, step) * group["lr_scale"]
         on_cpu = accelerator.device.type == "cpu"
         with accelerator.autocast(), cpu_attention(on_cpu):
             loss, numbers = recipe.loss(wrapped, to_device(batch, accelerator.device), step)

@@ -25,6 +25,7 @@ class RecogniserRecipe:
     """Cross-entropy summed over the heads; half of the pictures are blurred, noisy and shifted in colour."""
 
     name = "recogniser"
+    edges = ()
 
     def __init__(self, seed: int = 0, size: int = 64, bank: int = 12000, width: int = 24) -> None:
         self.seed, self.size, self.bank, self.width = seed, size, bank, width

@@ -126,6 +126,7 @@ class VideoRecipe:
     """Flow matching off the keyframes; keyframe latents stay clean at t = 0."""
 
     name = "video"
+    edges = ("condition_embedder", "patch_embedding", "proj_out", "scale_shift_table")
 
     def __init__(
         self,

@@ -7,9 +7,9 @@ from typing import Any
 #: AutoencoderKLWan, Wan 2.2 residual class with pixel patches of 2: 8× in space, 4× in time, 16 channels.
 VAE: dict[str, Any] = {
     "base_dim": 16,
-    "decoder_base_dim": 24,
+    "decoder_base_dim": 16,
     "z_dim": 16,
-    "dim_mult": [1, 2, 2],
+    "dim_mult": [1, 4, 4],
     "num_res_blocks": 1,
     "attn_scales": [],
     "temperal_downsample": [True, True],

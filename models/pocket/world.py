@@ -8,6 +8,7 @@ memory.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,22 +84,29 @@ class ShotSpec:
     @property
     def prompt(self) -> str:
         """Caption for generation: looks only at first appearance, afterwards only the tag."""
-        return self._caption(frozenset(self.described), tag=True)
+        return self.caption(self.described)
 
     @property
     def query(self) -> str:
         """Caption for retrieval: each tag replaced by the description, because names mean nothing to CLIP."""
-        return self._caption(frozenset(a.name for a in self.actors), tag=False)
+        return " ".join(self.clauses((), tag=False))
 
-    def _caption(self, described: frozenset[str], tag: bool) -> str:
+    def caption(self, told: Collection[str]) -> str:
+        """The caption with tags, in which the looks of the `told` characters are written out."""
+        return " ".join(self.clauses(told))
+
+    def clauses(self, told: Collection[str], tag: bool = True) -> list[str]:
+        """The caption's sentences: the setting, then one for each actor from left to right; `tag` False writes the
+        looks in place of the names.
+        """
         head = f"{SCALES[self.scale]}, {MOVEMENTS[self.movement]}, in the {PLACES[self.layout.place]}."
         parts = [head]
         for a in self.actors:
             who = f"<{a.name}>" if tag else a.look.describe()
-            if tag and a.name in described:
+            if tag and a.name in told:
                 who = f"<{a.name}>, {a.look.describe()},"
             parts.append(f"{who} {ACTIONS[a.action]} on the {SIDES[a.side]}.")
-        return " ".join(parts)
+        return parts
 
 
 @dataclass(frozen=True)
