@@ -20,7 +20,7 @@ film: $(READY)
 	$(BIN)/anchorshot film $(STORY) --out $(OUT)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/comfyui
 
 lint: $(READY)
 	$(BIN)/ruff check .

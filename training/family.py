@@ -1,7 +1,7 @@
 """The pocket family's recipes by name: each trains its model from nothing and writes the shipped weight file.
 
-Order of dependence: ``vae`` → ``clip`` → ``keyframes`` (with the text encoder) → ``video``; ``recogniser`` stands
-alone. ``pocket`` runs all of them. A later recipe takes what it needs from the weights that the earlier ones wrote.
+Order of dependence: ``vae``, ``clip`` and ``text`` → ``keyframes`` (which trains the text encoder on) and ``video``;
+``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe takes what it needs from the weights that the earlier ones wrote.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional
 
 from ..models.pocket.dataset import StoryLatents, encode_stories
 from ..models.pocket.recogniser import load_recogniser
@@ -24,6 +25,7 @@ from .clip import ClipRecipe
 from .keyframes import STAGES, KeyframeRecipe
 from .loop import LoopConfig, Recipe, train
 from .recogniser import RecogniserRecipe, held_out_accuracy
+from .text import ReadingRecipe
 from .vae import VaeRecipe, fast_stills, reconstruction_psnr
 from .video import VideoRecipe, encode_clips
 
@@ -34,6 +36,7 @@ CONFIGS = {
     "vae_pictures": LoopConfig(1600, lr=3e-3, muon_lr=0.02, warmup=50, ema=0.99, weight_decay=0.0, save_every=100),
     "vae_clips": LoopConfig(900, lr=2e-3, muon_lr=0.01, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
     "clip": LoopConfig(steps=1200, lr=2e-3, warmup=50, ema=0.99, save_every=200),
+    "text": LoopConfig(400, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "keyframes": LoopConfig(steps=sum(s.steps for s in STAGES), lr=1.2e-3, warmup=100, final_lr=0.03),
     "video": LoopConfig(steps=2400, lr=1.5e-3, warmup=100, final_lr=0.03),
@@ -136,11 +139,20 @@ def story_latents(studio: Studio, folder: Path) -> StoryLatents:
     return encode_stories(vae.model, STORIES, SHOTS, cache=folder / "stories.safetensors", codec=vae)
 
 
+def _text(folder: Path, run: _Run) -> None:
+    weights = run.train(ReadingRecipe(SEED))
+    if not run.trial:
+        # the keyframe model trains its own copy on; the video model keeps this one
+        for name in ("t5", "t5_video"):
+            export.export_t5(export.part(weights, "t5."), SEED, {"steps": CONFIGS["text"].steps}, name)
+
+
 def _keyframes(folder: Path, run: _Run) -> None:
     studio = load_studio("pocket")
-    start = None
+    parts = {"t5.": studio.keyframe_text.model.state_dict()}
     if run.warm:
-        start = export.joined({"flux.": studio.keyframe.state_dict(), "t5.": studio.keyframe_text.model.state_dict()})
+        parts["flux."] = studio.keyframe.state_dict()
+    start = export.joined(parts)
     recipe = KeyframeRecipe(story_latents(studio, folder), studio.clip.pooled, seed=SEED, start=start)
     weights = run.train(recipe)
     if not run.trial:
@@ -152,23 +164,25 @@ def _video(folder: Path, run: _Run) -> None:
     studio = load_studio("pocket")
     vae: VideoVAE = studio.video_vae
     clips = encode_clips(vae, CLIPS_PER_LAYOUT, cache=folder / "clips.safetensors")
+    # Wan reads a caption's padding too, so training and studio pad alike
+    length = studio.defaults.video.text_length
+    assert length is not None
 
     def encode_text(texts):
-        cond = studio.keyframe_text.encode(list(texts))
-        return cond.tokens, cond.mask
+        cond = studio.video_text.encode(list(texts))
+        missing = length - cond.tokens.shape[1]
+        return functional.pad(cond.tokens, (0, 0, 0, missing)), functional.pad(cond.mask, (0, missing))
 
     start = studio.video.state_dict() if run.warm else None
     weights = run.train(VideoRecipe(clips, encode_text, SEED, start=start))
     if not run.trial:
         export.export_video(weights, SEED, {"steps": CONFIGS["video"].steps})
-        # the keyframe model's encoder may be trained on; this copy stays what the video model knows
-        encoder = studio.keyframe_text.model.state_dict()
-        export.export_t5(encoder, SEED, {}, name="t5_video")
 
 
 MODELS: dict[str, Callable[[Path, _Run], None]] = {
     "vae": _vae,
     "clip": _clip,
+    "text": _text,
     "recogniser": _recogniser,
     "keyframes": _keyframes,
     "video": _video,

@@ -96,7 +96,9 @@ class KeyframeRecipe:
         character_weight: float = 5.0,
         start: dict[str, Tensor] | None = None,
     ) -> None:
-        """`pooled`: texts → [N, P] (ClipScorer.pooled); `joint`: share of steps in joint, bidirectional mode."""
+        """`pooled`: texts → [N, P] (ClipScorer.pooled); `joint`: share of steps in joint, bidirectional mode; `start`:
+        weights of the student or of a part of it (``t5.…``, ``flux.…``) to go on from.
+        """
         self.data, self.stages, self.seed, self.joint = data, stages, seed, joint
         self.character_weight, self.start = character_weight, start
         self.tokenizer = build_tokenizer()
@@ -106,7 +108,8 @@ class KeyframeRecipe:
     def build(self) -> KeyframeStudent:
         model = KeyframeStudent()
         if self.start is not None:
-            model.load_state_dict(self.start)
+            if model.load_state_dict(self.start, strict=False).unexpected_keys:
+                raise ValueError("`start` holds weights that the keyframe student does not have")
         return model
 
     def stage(self, step: int) -> Stage:
