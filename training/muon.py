@@ -67,7 +67,9 @@ class MuonAdamW(torch.optim.AdamW):
                 continue
             state = self.state[p]
             if "exp_avg" not in state:
+                state["step"] = torch.zeros(())  # AdamW's loader looks for it
                 state["exp_avg"] = torch.zeros_like(p)
+            state["step"] += 1
             mean = state["exp_avg"].mul_(group["momentum"]).add_(p.grad)
             update = p.grad.add(mean, alpha=group["momentum"]).flatten(1)
             same_shape[update.shape].append((p, update))

@@ -80,6 +80,6 @@ def encode_stories(
     weight = torch.stack(weights)
     if cache is not None:
         with atomic_path(cache) as temporary:
-            halves = {f"tier{i}": t.half() for i, t in enumerate(tiers)}
-            save_file(halves | {"weight": weight.half(), "mean": mean, "std": std}, temporary)
+            halves = {f"tier{i}": t.half().contiguous() for i, t in enumerate(tiers)}
+            save_file(halves | {"weight": weight.half().contiguous(), "mean": mean, "std": std}, temporary)
     return StoryLatents(tiers, weight, specs, mean, std)
