@@ -124,7 +124,7 @@ class KeyframeRecipe:
         rng = random.Random(f"{self.seed}/{step}")
         stage = self.stage(step)
         joint = stage.context > 1 and rng.random() < self.joint
-        count = rng.randint(1, stage.context) if stage.context else 0
+        count = rng.randint(0, stage.context)  # without context too, so that what captions tell is not unlearned
         if joint:
             count = rng.randint(2, max(3, stage.context))
             return {"joint": True, **self._gather(rng, stage.stories, 0, count, False)}

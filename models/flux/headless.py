@@ -8,9 +8,8 @@ full or a causal-by-pair mask that is never built as a matrix.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -23,79 +22,9 @@ from diffusers.models.transformers.transformer_flux import (
 )
 from torch import Tensor
 
-from .layout import Size, buckets, causal_spans, pair_ids, segment_index
+from .layout import KVCache, Mode, Pairs, buckets, causal_spans, pair_ids, segment_index
 
-Mode = Literal["full", "causal", "local"]
-
-
-@dataclass
-class Pairs:
-    """P image-text pairs, B rows each.
-
-    Attributes:
-        latents: P tensors [B, h·w, C] (packed tokens).
-        sizes: P (h, w) in tokens.
-        texts: P tensors [B, T, D]; lengths may differ from pair to pair.
-        pooled: [B, P, D'] pooled text.
-        timestep: [B, P] in 0…1, one per frame; kept in fp32.
-        guidance: [B, P] or None, for guidance-distilled models.
-        masks: P bool tensors [B, T] (True: a real token) or None; only ragged batches need them.
-        frames: P frame indices for the position ids; default 0…P−1.
-        reference: token grid that compressed frames are spread over (see `pair_ids`).
-    """
-
-    latents: list[Tensor]
-    sizes: list[Size]
-    texts: list[Tensor]
-    pooled: Tensor
-    timestep: Tensor
-    guidance: Tensor | None = None
-    masks: list[Tensor | None] | None = None
-    frames: Sequence[int] | None = None
-    reference: Size | None = None
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    @property
-    def frame_index(self) -> Sequence[int]:
-        """Frame indices, defaults filled in."""
-        return range(len(self)) if self.frames is None else self.frames
-
-    def key_mask(self) -> Tensor | None:
-        """Bool [B, L] over the packed sequence, or None when every token is real."""
-        if self.masks is None or all(m is None for m in self.masks):
-            return None
-        parts = []
-        for text, latent, mask in zip(self.texts, self.latents, self.masks, strict=True):
-            parts.append(torch.ones(text.shape[:2], dtype=torch.bool, device=text.device) if mask is None else mask)
-            parts.append(torch.ones(latent.shape[:2], dtype=torch.bool, device=latent.device))
-        return torch.cat(parts, 1)
-
-
-@dataclass
-class KVCache:
-    """Keys and values (after RoPE) of context pairs, one entry per single-stream block.
-
-    Valid while the context's latents, noise, timestep, text and the weights stay the same; exact in causal mode, where
-    context never looks at what comes after it.
-    """
-
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-    mask: Tensor | None = None
-
-    @property
-    def tokens(self) -> int:
-        """Number of cached tokens per row."""
-        return self.keys[0].shape[1] if self.keys else 0
-
-    def repeat(self, rows: int) -> KVCache:
-        """Every row `rows` times in a row: one context, many targets as batch rows."""
-        mask = None if self.mask is None else self.mask.repeat_interleave(rows, 0)
-        keys = [k.repeat_interleave(rows, 0) for k in self.keys]
-        return KVCache(keys, [v.repeat_interleave(rows, 0) for v in self.values], mask)
-
+__all__ = ["CaptainFlux", "KVCache", "Mode", "PairAttnProcessor", "PairSingleBlock", "Pairs"]
 
 @dataclass
 class _Plan:
@@ -235,7 +164,7 @@ class CaptainFlux(FluxTransformer2DModel):
         lengths = [p.shape[1] for p in parts]
         device = parts[0].device
         plan = _Plan(lengths, mode, segment_index(lengths, device), _joined_mask(pairs, past), past, store)
-        rope = self.pos_embed(torch.cat([_ids(pairs, p, device) for p in range(len(pairs))]))
+        rope = self.pos_embed(torch.cat([pairs.ids(p, device) for p in range(len(pairs))]))
         hidden = torch.cat(parts, 1)
         run = self._runner()
         for layer, block in enumerate(self.single_transformer_blocks):
@@ -280,10 +209,6 @@ class CaptainFlux(FluxTransformer2DModel):
             for j, p in enumerate(index):
                 parts[p] = joined[:, j]
         return parts
-
-
-def _ids(pairs: Pairs, p: int, device: torch.device) -> Tensor:
-    return pair_ids(pairs.texts[p].shape[1], pairs.sizes[p], pairs.frame_index[p], pairs.reference, device)
 
 
 def _double_mask(pairs: Pairs, index: list[int], image_tokens: int) -> dict[str, Tensor] | None:

@@ -1,4 +1,4 @@
-"""How interleaved image-text pairs lie in a Flux sequence: packing, position ids, buckets and causal spans.
+"""How interleaved image-text pairs lie in a Flux sequence: packing, order, position ids, buckets, spans, cache.
 
 Pure tensor arithmetic shared by both hosts (Captain Cinema §3.2, hybrid attention masking).
 """
@@ -6,16 +6,183 @@ Pure tensor arithmetic shared by both hosts (Captain Cinema §3.2, hybrid attent
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from einops import rearrange
+from torch import Tensor
 
 from ...story.errors import InputError
 
 Size = tuple[int, int]
 
+Mode = Literal["full", "causal", "local"]
+"""What a pair sees in the single-stream blocks: all pairs, itself and those before it, or only itself."""
 
-def pack_latent(latent: torch.Tensor) -> torch.Tensor:
+
+@dataclass
+class Pairs:
+    """P image-text pairs, B rows each.
+
+    Attributes:
+        latents: P tensors [B, h·w, C] (packed tokens).
+        sizes: P (h, w) in tokens.
+        texts: P tensors [B, T, D]; lengths may differ from pair to pair.
+        pooled: [B, P, D'] pooled text.
+        timestep: [B, P] in 0…1, one per frame; kept in fp32.
+        guidance: [B, P] or None, for guidance-distilled models.
+        masks: P bool tensors [B, T] (True: a real token) or None; only ragged batches need them.
+        frames: P frame indices for the position ids; default 0…P−1.
+        reference: token grid that compressed frames are spread over (see `pair_ids`).
+    """
+
+    latents: list[Tensor]
+    sizes: list[Size]
+    texts: list[Tensor]
+    pooled: Tensor
+    timestep: Tensor
+    guidance: Tensor | None = None
+    masks: list[Tensor | None] | None = None
+    frames: Sequence[int] | None = None
+    reference: Size | None = None
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    @property
+    def frame_index(self) -> Sequence[int]:
+        """Frame indices, defaults filled in."""
+        return range(len(self)) if self.frames is None else self.frames
+
+    def ids(self, p: int, device: torch.device | None = None) -> Tensor:
+        """Position ids of pair `p`: fp32 [T + h·w, 3] (see `pair_ids`)."""
+        return pair_ids(self.texts[p].shape[1], self.sizes[p], self.frame_index[p], self.reference, device)
+
+    def pick(self, index: Sequence[int]) -> Pairs:
+        """The pairs of these indices, in this order; each keeps its frame index."""
+        pick = list(index)
+        frames = self.frame_index
+        return Pairs(
+            latents=[self.latents[i] for i in pick],
+            sizes=[self.sizes[i] for i in pick],
+            texts=[self.texts[i] for i in pick],
+            pooled=self.pooled[:, pick],
+            timestep=self.timestep[:, pick],
+            guidance=None if self.guidance is None else self.guidance[:, pick],
+            masks=None if self.masks is None else [self.masks[i] for i in pick],
+            frames=[frames[i] for i in pick],
+            reference=self.reference,
+        )
+
+    def key_mask(self) -> Tensor | None:
+        """Bool [B, L] over the packed sequence, or None when every token is real."""
+        if self.masks is None or all(m is None for m in self.masks):
+            return None
+        parts = []
+        for text, latent, mask in zip(self.texts, self.latents, self.masks, strict=True):
+            parts.append(torch.ones(text.shape[:2], dtype=torch.bool, device=text.device) if mask is None else mask)
+            parts.append(torch.ones(latent.shape[:2], dtype=torch.bool, device=latent.device))
+        return torch.cat(parts, 1)
+
+
+@dataclass
+class KVCache:
+    """Keys and values (after RoPE) of context pairs, one entry [B, L, heads, d] per single-stream block.
+
+    Valid while the context's latents, noise, timestep, text and the weights stay the same; exact in causal mode, where
+    context never looks at what comes after it.
+    """
+
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    mask: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Number of cached tokens per row."""
+        return self.keys[0].shape[1] if self.keys else 0
+
+    def repeat(self, rows: int) -> KVCache:
+        """Every row `rows` times in a row: one context, many targets as batch rows."""
+        mask = None if self.mask is None else self.mask.repeat_interleave(rows, 0)
+        keys = [k.repeat_interleave(rows, 0) for k in self.keys]
+        return KVCache(keys, [v.repeat_interleave(rows, 0) for v in self.values], mask)
+
+
+@dataclass(frozen=True)
+class PairLayout:
+    """Which frame is which when new frames are sampled beside a memory of earlier ones (Captain Cinema §3.2).
+
+    Frames are LISTED new ones first, then context with the most relevant first; they STAND in the sequence with the
+    least relevant context first and the new ones last, so that in causal mode a frame sees everything less relevant
+    than itself and a new frame sees all of the context.
+
+    Attributes:
+        sizes: (rows, columns) in tokens of every listed frame; all new ones have one size.
+        new: number of new frames, at least 1.
+        mode: ``full`` or ``causal``.
+        context_noise: t of the context frames, 0…1; the paper's timesteps 1-250 of 1000 work best (Fig. 10).
+        cache: keep the context's keys and values over the steps (causal mode only).
+        text_lengths: tokens of every listed frame's caption; empty where nobody needs them.
+    """
+
+    sizes: tuple[Size, ...]
+    new: int = 1
+    mode: Mode = "causal"
+    context_noise: float = 0.1
+    cache: bool = True
+    text_lengths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.new <= len(self.sizes):
+            rule = f"must lie in 1…{len(self.sizes)}, the number of frames"
+            raise InputError("new frames", rule, self.new, "give at least one new frame")
+        if len(set(self.sizes[: self.new])) > 1:
+            seen = [f"{h}×{w}" for h, w in self.sizes[: self.new]]
+            raise InputError("new frames", "must all have one size", seen, "make frames of other sizes in other runs")
+        if self.mode not in ("full", "causal"):
+            raise InputError("mode", "must be full or causal", self.mode, "choose one of them")
+        if not 0 <= self.context_noise <= 1:
+            raise InputError("context_noise", "must lie in 0…1", self.context_noise, "0.1 is a good start")
+        if self.text_lengths and len(self.text_lengths) != len(self.sizes):
+            rule = f"must be one for each of the {len(self.sizes)} frames"
+            raise InputError("captions", rule, len(self.text_lengths), "give every frame its caption")
+
+    @property
+    def context(self) -> int:
+        """Number of context frames."""
+        return len(self.sizes) - self.new
+
+    @property
+    def cached(self) -> bool:
+        """Whether the context's keys and values can be kept over the steps: exact in causal mode only."""
+        return self.cache and self.mode == "causal" and self.context > 0
+
+    @property
+    def order(self) -> list[int]:
+        """Listed frames in the order of the sequence: least relevant context first, new frames last."""
+        return [*range(len(self.sizes) - 1, self.new - 1, -1), *range(self.new)]
+
+    @property
+    def frames(self) -> list[int]:
+        """Frame index of every listed frame: 0, 1, … for new ones, −1 for the most relevant context, then −2, …"""
+        return [*range(self.new), *range(-1, -1 - self.context, -1)]
+
+    @property
+    def reference(self) -> Size:
+        """Token grid of the new frames, which compressed frames are spread over."""
+        return self.sizes[0]
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens per row of the new frames and of the context, captions included."""
+        lengths = self.text_lengths or (0,) * len(self.sizes)
+        per_frame = [h * w + length for (h, w), length in zip(self.sizes, lengths, strict=True)]
+        return sum(per_frame[: self.new]), sum(per_frame[self.new :])
+
+
+def pack_latent(latent: Tensor) -> Tensor:
     """Image latent [B, C, h, w] to Flux tokens [B, (h/2)(w/2), 4C] (2×2 patches, row by row).
 
     Raises:
@@ -26,19 +193,19 @@ def pack_latent(latent: torch.Tensor) -> torch.Tensor:
     return rearrange(latent, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
 
 
-def unpack_latent(tokens: torch.Tensor, size: Size) -> torch.Tensor:
+def unpack_latent(tokens: Tensor, size: Size) -> Tensor:
     """Inverse of `pack_latent`; `size` is (rows, columns) of tokens."""
     return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=size[0], w=size[1], p=2, q=2)
 
 
-def token_size(latent: torch.Tensor) -> Size:
+def token_size(latent: Tensor) -> Size:
     """(rows, columns) of tokens of an image latent [..., h, w]."""
     return latent.shape[-2] // 2, latent.shape[-1] // 2
 
 
 def pair_ids(
     text_length: int, size: Size, frame: int, reference: Size | None, device: torch.device | None = None
-) -> torch.Tensor:
+) -> Tensor:
     """Position ids (frame, row, column) of one pair, text first: fp32 [text_length + h·w, 3].
 
     Text and image of a pair share the frame index, so the geometry inside a pair is the stock model's. A compressed
@@ -67,7 +234,7 @@ def buckets(sizes: Sequence[Size], text_lengths: Sequence[int]) -> dict[tuple[in
     return out
 
 
-def segment_index(lengths: Sequence[int], device: torch.device | None = None) -> torch.Tensor:
+def segment_index(lengths: Sequence[int], device: torch.device | None = None) -> Tensor:
     """Which pair each token of the packed sequence belongs to: int64 [sum(lengths)]."""
     counts = torch.tensor(list(lengths), device=device)
     # with the output size given, nothing waits for the device, and the meta device can count
