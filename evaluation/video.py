@@ -18,10 +18,10 @@ from torch import Tensor
 from ..models.pocket.bank import to_tensor
 from ..models.pocket.render import render_clip
 from ..models.pocket.world import FPS, ShotSpec
-from ..models.studio_config import VideoDefaults
 from ..models.text import TextCond
 from ..pipelines.job import Progress
-from ..sampling.video import Experts, Method, decode_video, plan_video, sample_video
+from ..pipelines.video_stage import sample_with_defaults
+from ..sampling.video import Method, decode_video, plan_video
 from ..story.errors import InputError
 from ..story.timeline import Timeline
 from .metrics import boundary_jump, frame_change, psnr, same_picture
@@ -173,7 +173,7 @@ def sample_clips(
         for start in range(0, len(members), BATCH):
             part = members[start : start + BATCH]
             timeline = clips[part[0]].timeline
-            latents = _sample(
+            latents = sample_with_defaults(
                 studio,
                 settings,
                 _stack([texts[i] for i in part], length),
@@ -186,34 +186,6 @@ def sample_clips(
             made |= dict(zip(part, torch.cat(frames, 1).cpu(), strict=True))
             tick(len(made))
     return [made[index] for index in range(len(clips))]
-
-
-def _sample(
-    studio: Studio,
-    settings: VideoDefaults,
-    text: TextCond,
-    timeline: Timeline,
-    keyframes: Tensor,
-    generators: list[torch.Generator],
-    method: Method,
-) -> Tensor:
-    low = studio.video_low
-    guidance = (settings.guidance, settings.guidance if settings.guidance_low is None else settings.guidance_low)
-    guided = any(scale != 1 for scale in guidance)
-    return sample_video(
-        studio.video if low is None else Experts(studio.video, low, settings.boundary),
-        studio.video_vae,
-        text,
-        timeline,
-        keyframes,
-        method=method,
-        steps=settings.steps,
-        shift=settings.shift,
-        generator=generators,
-        negative=studio.video_text.encode([settings.negative]) if guided else None,
-        guidance=guidance,
-        text_length=settings.text_length,
-    )
 
 
 def _stack(texts: Sequence[TextCond], length: int) -> TextCond:

@@ -13,12 +13,16 @@ from torch.nn import functional
 
 from ..media.picture import read_picture
 from ..media.video import open_writer
-from ..sampling.video import Experts, decode_video, plan_video, sample_video
+from ..models.studio import Studio
+from ..models.studio_config import VideoDefaults
+from ..models.text import TextCond
+from ..sampling.flow import Callback
+from ..sampling.video import Experts, Method, decode_video, plan_video, sample_video
 from ..story.shot import Shot
 from ..story.timeline import Timeline
 from .job import FilmJob, clip_file, keyframe_file, stage_generator, stage_seed
 
-__all__ = ["make_clips"]
+__all__ = ["make_clips", "sample_with_defaults"]
 
 
 @dataclass(frozen=True)
@@ -73,22 +77,13 @@ def _make(job: FilmJob, task: _Task, prompt: str, number: int, clips: int) -> No
     report(0)
     names = [keyframe_file(shot, index) for index in range(len(shot.keyframes))]
     keyframes = torch.stack([read_picture(job.run.path / name) for name in names])
-    low = studio.video_low
-    guidance = (settings.guidance, settings.guidance_low if settings.guidance_low is not None else settings.guidance)
-    guided = any(scale != 1 for scale in guidance)
-    latents = sample_video(
-        studio.video if low is None else Experts(studio.video, low, settings.boundary),
-        studio.video_vae,
+    latents = sample_with_defaults(
+        studio,
+        settings,
         studio.video_text.encode([prompt]),
         task.timeline,
         keyframes,
-        method=settings.method,
-        steps=steps,
-        shift=settings.shift,
-        generator=stage_generator(task.seed),
-        negative=studio.video_text.encode([settings.negative]) if guided else None,
-        guidance=guidance,
-        text_length=settings.text_length,
+        stage_generator(task.seed),
         callback=lambda step: report(step.index + 1),
     )
     name = clip_file(shot)
@@ -101,6 +96,47 @@ def _make(job: FilmJob, task: _Task, prompt: str, number: int, clips: int) -> No
     info = {"take": job.run.take(shot.id), "seed": task.seed, "frames": task.timeline.frames, **figures.result()}
     job.run.finish(f"{shot.id}/clip", task.inputs, [name], time.perf_counter() - begin, **info)
     report(steps)
+
+
+def sample_with_defaults(
+    studio: Studio,
+    settings: VideoDefaults,
+    text: TextCond,
+    timeline: Timeline,
+    keyframes: Tensor,
+    generator: torch.Generator | list[torch.Generator],
+    method: Method | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """`sample_video` as the studio's settings say: its one model or two experts, guidance, steps and text length.
+
+    Args:
+        studio: models.
+        settings: usually ``studio.defaults.video``.
+        text, timeline, keyframes, generator, callback: as in `sample_video`.
+        method: overrides that of the settings.
+
+    Returns:
+        Latents of all chunks, `[B, C, F, h, w]`.
+    """
+    low = studio.video_low
+    guidance = (settings.guidance, settings.guidance if settings.guidance_low is None else settings.guidance_low)
+    guided = any(scale != 1 for scale in guidance)
+    return sample_video(
+        studio.video if low is None else Experts(studio.video, low, settings.boundary),
+        studio.video_vae,
+        text,
+        timeline,
+        keyframes,
+        method=method or settings.method,
+        steps=settings.steps,
+        shift=settings.shift,
+        generator=generator,
+        negative=studio.video_text.encode([settings.negative]) if guided else None,
+        guidance=guidance,
+        text_length=settings.text_length,
+        callback=callback,
+    )
 
 
 class _Figures:

@@ -1,7 +1,8 @@
 """The pocket family's recipes by name: each trains its model from nothing and writes the shipped weight file.
 
 Order of dependence: ``vae``, ``clip`` and ``text`` → ``keyframes`` (which trains the text encoder on) and ``video``;
-``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe takes what it needs from the weights that the earlier ones wrote.
+``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe takes what it needs from the weights that the
+earlier ones wrote.
 """
 
 from __future__ import annotations

@@ -46,7 +46,9 @@ def build_t5() -> T5EncoderModel:
     (slopes as in ALiBi). The biases would have to grow by several units to choose the nearest of two equal words, which
     takes an optimizer of small steps thousands of them.
     """
-    model = T5EncoderModel(T5Config(vocab_size=build_tokenizer().get_vocab_size(), pad_token_id=0, eos_token_id=1, **T5))
+    model = T5EncoderModel(
+        T5Config(vocab_size=build_tokenizer().get_vocab_size(), pad_token_id=0, eos_token_id=1, **T5)
+    )
     attention = model.encoder.block[0].layer[0].SelfAttention
     offset = torch.arange(-64, 65)
     bucket = attention._relative_position_bucket(offset)

@@ -14,8 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models.pocket.tokenizer import build_tokenizer
-from ..models.pocket.world import ACCESSORIES, ACTIONS, CAST, COLOURS, PLACES, SCALES, SHAPES, SIDES
-from ..models.pocket.world import Actor, ShotSpec, make_story
+from ..models.pocket.world import (
+    ACCESSORIES,
+    ACTIONS,
+    CAST,
+    COLOURS,
+    PLACES,
+    SCALES,
+    SHAPES,
+    SIDES,
+    Actor,
+    ShotSpec,
+    make_story,
+)
 from .keyframes import build_t5
 
 IGNORE = -100

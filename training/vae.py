@@ -67,6 +67,7 @@ class VaeRecipe:
                     with torch.no_grad():
                         module.weight[:, :, :-1] = 0
         if self.stage == "clips":
+            inflate_time(model)
             freeze_still_path(model)
         return model
 
@@ -107,6 +108,19 @@ def _code(model: AutoencoderKLWan, x: torch.Tensor) -> tuple[torch.Tensor, torch
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     return model.decode(posterior.sample()).sample, kl
+
+
+@torch.no_grad()
+def inflate_time(model: AutoencoderKLWan) -> None:
+    """Start from time as stills know it: the strides of the encoder keep the last of their frames, those of the decoder
+    repeat theirs, so a clip's frames come out as sharp as pictures before any clip was seen.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("time_conv"):
+            out_channels, in_channels = module.weight.shape[:2]
+            module.weight.zero_()
+            module.bias.zero_()
+            module.weight[:, :, -1, 0, 0] = torch.eye(in_channels).repeat(out_channels // in_channels, 1)
 
 
 def freeze_still_path(model: AutoencoderKLWan) -> None:
