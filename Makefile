@@ -8,11 +8,14 @@ PYTHONS := $(PYTHON) python3 python python3.13 python3.12 python3.11 python3.10
 OUT ?= output/film
 STORY ?= examples/two_friends.yaml
 
-.PHONY: help film test lint setup clean
+COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
+
+.PHONY: help film test test-comfyui lint setup clean
 
 help:
 	@echo "make film    render $(STORY) into $(OUT)"
 	@echo "make test    run the tests"
+	@echo "make test-comfyui    run the tests against the ComfyUI checkout at $(COMFYUI_PATH)"
 	@echo "make lint    ruff (lint and format) and mypy"
 	@echo "make clean   remove the virtual environment and caches; films stay"
 
@@ -21,6 +24,9 @@ film: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --ignore=tests/comfyui
+
+test-comfyui: $(VENV)/.comfyui-ready
+	COMFYUI_PATH="$(COMFYUI_PATH)" $(BIN)/python -m pytest tests/comfyui
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -55,5 +61,15 @@ $(READY): pyproject.toml | $(BIN)/python
 	else \
 	  echo "Installing with pip (this takes some minutes the first time)"; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[headless,train,dev]'; \
+	fi
+	@touch $@
+
+# ComfyUI's own requirements, for its tests only; torchaudio must be of torch's version.
+$(VENV)/.comfyui-ready: $(COMFYUI_PATH)/requirements.txt $(READY)
+	@if uv --version >/dev/null 2>&1; then \
+	  uv pip install --quiet --python $(BIN)/python -r "$(COMFYUI_PATH)/requirements.txt" 'torch==2.11.*' 'torchaudio==2.11.*'; \
+	else \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    -r "$(COMFYUI_PATH)/requirements.txt" 'torch==2.11.*' 'torchaudio==2.11.*'; \
 	fi
 	@touch $@

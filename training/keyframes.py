@@ -10,19 +10,26 @@ bidirectional mode.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import T5Config, T5EncoderModel
+from torch.nn import functional as F
 
 from ..models.flux.headless import CaptainFlux, KVCache, Pairs
 from ..models.flux.layout import Size, pack_latent, token_size
-from ..models.pocket.configs import KEYFRAME, T5
+from ..models.pocket.configs import KEYFRAME
 from ..models.pocket.dataset import StoryLatents
 from ..models.pocket.tokenizer import build_tokenizer
-from ..models.pocket.world import ShotSpec
+from ..models.pocket.world import ACCESSORIES, COLOURS, SHAPES, ShotSpec
+from .text import IGNORE, build_t5, read_caption
+
+#: the single-stream block before which the words about a character should know its looks
+RECALLED_BEFORE = 4
+LOOKS = (len(COLOURS), len(SHAPES), len(ACCESSORIES))
 
 
 @dataclass(frozen=True)
@@ -35,28 +42,17 @@ class Stage:
     targets: int
 
 
+class Pick(NamedTuple):
+    """A frame to show: which, whose looks its caption tells, and whose could be known there, told or remembered."""
+
+    story: int
+    shot: int
+    told: set[str]
+    known: set[str]
+
+
 #: single pictures → 2 → 4 → 8 context pairs (the paper: 1 → 8 → 16 → 32)
 STAGES = (Stage(500, 0, 48, 1), Stage(500, 2, 12, 4), Stage(1300, 4, 10, 4), Stage(1000, 8, 8, 4))
-
-
-def build_t5() -> T5EncoderModel:
-    """The pocket text encoder with fresh weights.
-
-    Its relative position biases start as four habits, one per head: look ahead, look back, look near, look anywhere
-    (slopes as in ALiBi). The biases would have to grow by several units to choose the nearest of two equal words, which
-    takes an optimizer of small steps thousands of them.
-    """
-    model = T5EncoderModel(
-        T5Config(vocab_size=build_tokenizer().get_vocab_size(), pad_token_id=0, eos_token_id=1, **T5)
-    )
-    attention = model.encoder.block[0].layer[0].SelfAttention
-    offset = torch.arange(-64, 65)
-    bucket = attention._relative_position_bucket(offset)
-    far = 0.5 * offset.abs().float()
-    habits = torch.stack([far + 8 * (offset <= 0), far + 8 * (offset >= 0), far, torch.zeros_like(far)], -1)
-    with torch.no_grad():
-        attention.relative_attention_bias.weight[bucket] = -habits
-    return model
 
 
 class KeyframeStudent(nn.Module):
@@ -66,6 +62,7 @@ class KeyframeStudent(nn.Module):
         super().__init__()
         self.flux = CaptainFlux(**KEYFRAME)
         self.t5 = build_t5()
+        self.looks = nn.Linear(self.flux.inner_dim, sum(LOOKS))  # training only, see `KeyframeRecipe._recall`
         # adaLN-zero: every block starts as the identity and the output at zero (DiT)
         flux = self.flux
         start_at_zero = [flux.proj_out, flux.norm_out.linear, *(b.norm.linear for b in flux.single_transformer_blocks)]
@@ -86,7 +83,7 @@ class KeyframeRecipe:
     """Flow matching on target frames, given clean-ish context at GoldenMem or full sizes."""
 
     name = "keyframes"
-    edges = ("embedder", "flux.proj_out", "norm", "relative_attention_bias")
+    edges = ("embedder", "flux.proj_out", "norm", "relative_attention_bias", "looks")
 
     def __init__(
         self,
@@ -96,13 +93,14 @@ class KeyframeRecipe:
         seed: int = 0,
         joint: float = 0.12,
         character_weight: float = 5.0,
+        recall_weight: float = 0.2,
         start: dict[str, Tensor] | None = None,
     ) -> None:
         """`pooled`: texts → [N, P] (ClipScorer.pooled); `joint`: share of steps in joint, bidirectional mode; `start`:
         weights of the student or of a part of it (``t5.…``, ``flux.…``) to go on from.
         """
         self.data, self.stages, self.seed, self.joint = data, stages, seed, joint
-        self.character_weight, self.start = character_weight, start
+        self.character_weight, self.recall_weight, self.start = character_weight, recall_weight, start
         self.tokenizer = build_tokenizer()
         self._pooler = pooled
         self._pooled: dict[str, Tensor] = {}
@@ -135,8 +133,8 @@ class KeyframeRecipe:
 
     def _gather(self, rng: random.Random, rows: int, count: int, targets: int, full: bool) -> dict:
         """Pick frames of `rows` stories: `count` context frames by relevance, `targets` new ones."""
-        context: list[list[tuple[int, int, str]]] = [[] for _ in range(count)]
-        new: list[tuple[int, int, str]] = []
+        context: list[list[Pick]] = [[] for _ in range(count)]
+        new: list[Pick] = []
         for _ in range(rows):
             n = rng.randrange(len(self.data.shots))
             shots = self.data.shots[n]
@@ -144,21 +142,20 @@ class KeyframeRecipe:
             order = rng.sample(frames, len(frames))
             chosen = order[:count]
             seen: set[str] = set()
-            captions: dict[int, str] = {}
+            told_at: dict[int, set[str]] = {}
             for p in sorted(chosen):  # looks are told at first appearance; often that caption is out of reach
                 names = {a.name for a in shots[p].actors}
-                told = names - seen if rng.random() < 0.6 else set()
-                captions[p] = shots[p].caption(told)
+                told_at[p] = names - seen if rng.random() < 0.75 else set()
                 seen |= names
             rest = (order[count:] * targets)[:targets]
             first = rest[0]
             ranked = sorted(chosen, key=lambda p: -_relevance(shots[first], shots[p]) - 0.5 * rng.random())
             for rank, p in enumerate(ranked):
-                context[rank].append((n, p, captions[p]))
+                context[rank].append(Pick(n, p, told_at[p], {a.name for a in shots[p].actors}))
             for p in rest:
                 unknown = {a.name for a in shots[p].actors} - seen
                 seen_now = unknown if rng.random() < 0.9 else set()
-                new.append((n, p, shots[p].caption(seen_now)))
+                new.append(Pick(n, p, seen_now, seen | seen_now))
         tiers = [0] * count if full else _tiers(count, rng)
         return {
             "context": [self._frames(row, tiers[r]) for r, row in enumerate(context)],
@@ -167,18 +164,24 @@ class KeyframeRecipe:
             "noise_seed": rng.randrange(2**31),
         }
 
-    def _frames(self, picks: list[tuple[int, int, str]], tier: int) -> dict[str, Tensor]:
-        n, p = [a for a, _, _ in picks], [b for _, b, _ in picks]
-        texts = [text for _, _, text in picks]
-        encoded = self.tokenizer.encode_batch(texts)
-        length = max(len(e.ids) for e in encoded)
-        ids = torch.tensor([e.ids + [0] * (length - len(e.ids)) for e in encoded])
+    def _frames(self, picks: list[Pick], tier: int) -> dict[str, Tensor]:
+        n, p = [pick.story for pick in picks], [pick.shot for pick in picks]
+        shots = [self.data.shots[a][b] for a, b in zip(n, p, strict=True)]
+        texts = [shot.caption(pick.told) for shot, pick in zip(shots, picks, strict=True)]
+        read = [read_caption(self.tokenizer, s, pick.told, pick.known) for s, pick in zip(shots, picks, strict=True)]
+        length = max(len(ids) for ids, _ in read)
+        ids = torch.tensor([row + [0] * (length - len(row)) for row, _ in read])
+        looks = torch.full((len(picks), length, len(LOOKS)), IGNORE)
+        for row, (_, facts) in enumerate(read):
+            for column, fact in enumerate(("colour", "shape", "accessory")):
+                looks[row, : len(facts[fact]), column] = torch.tensor(facts[fact])
         missing = [t for t in dict.fromkeys(texts) if t not in self._pooled]
         if missing:
             self._pooled.update(zip(missing, self._pooler(missing), strict=True))
         pooled = torch.stack([self._pooled[t] for t in texts])
         return {
             "latent": self.data.tiers[tier][n, p],
+            "looks": looks,
             "weight": self.data.weight[n, p],
             "ids": ids,
             "pooled": pooled,
@@ -201,27 +204,63 @@ class KeyframeRecipe:
         noisy = (1 - flat_t) * new["latent"] + flat_t * noise
         text, mask = model.encode_text(new["ids"])
         size = token_size(new["latent"])
+        recall: list[Tensor] = []
         if batch["joint"]:
             split = [x.unflatten(0, (-1, k)).unbind(1) for x in (pack_latent(noisy), text, mask)]
             latents, texts, masks = (list(part) for part in split)
             pooled = new["pooled"].unflatten(0, (-1, k))
             pairs = Pairs(latents, [size] * k, texts, pooled, t.to(device), masks=masks, reference=size)
-            out = torch.stack(model.flux.forward_pairs(pairs, "full"), 1).flatten(0, 1)
+            looks = new["looks"].unflatten(0, (-1, k)).unbind(1)
+            with self._recall(model, pairs, list(looks), recall):
+                out = torch.stack(model.flux.forward_pairs(pairs, "full"), 1).flatten(0, 1)
         else:
-            past = self._memory(model, batch["context"], g, size, device)
+            past = self._memory(model, batch["context"], g, size, device, recall)
             pairs = Pairs(
                 [pack_latent(noisy)], [size], [text], new["pooled"][:, None], t.to(device), masks=[mask], reference=size
             )
             past = None if past is None else past.repeat(k)
-            out = model.flux.forward_pairs(pairs, "causal", past)[0]
+            with self._recall(model, pairs, [new["looks"]], recall):
+                out = model.flux.forward_pairs(pairs, "causal", past)[0]
         target = pack_latent(noise - new["latent"])
         weight = pack_latent(1 + self.character_weight * new["weight"][:, None].expand_as(new["latent"]))
         error = (out.float() - target).square()
-        loss = (error * weight).sum() / weight.sum()
-        return loss, {"plain": float(error.detach().mean())}
+        recall_loss = torch.stack(recall).mean()
+        loss = (error * weight).sum() / weight.sum() + self.recall_weight * recall_loss
+        return loss, {"plain": float(error.detach().mean()), "recall": float(recall_loss.detach())}
+
+    @contextmanager
+    def _recall(
+        self, model: KeyframeStudent, pairs: Pairs, looks: list[Tensor], losses: list[Tensor]
+    ) -> Iterator[None]:
+        """Inside, a forward also learns to tell from the words about a character, halfway through the network, how it
+        looks: in a context frame from the frame itself, in a new one from memory, as its caption says the name only.
+
+        Plain training finds out which memory a name means from a few blocks' worth of noise above t = 0.85; words are
+        never noisy, so here every step teaches it. The layer that tells is not part of the model that is shipped.
+        """
+
+        def tell(_module: nn.Module, inputs: tuple) -> None:
+            lengths = [t.shape[1] + x.shape[1] for t, x in zip(pairs.texts, pairs.latents, strict=True)]
+            for part, text, labels in zip(inputs[0].split(lengths, 1), pairs.texts, looks, strict=True):
+                logits = model.looks(part[:, : text.shape[1]]).float().split(LOOKS, -1)
+                for each, label in zip(logits, labels.unbind(-1), strict=True):
+                    wrong = F.cross_entropy(each.flatten(0, 1), label.flatten(), ignore_index=IGNORE, reduction="sum")
+                    losses.append(wrong / (label != IGNORE).sum().clamp_min(1))
+
+        handle = model.flux.single_transformer_blocks[RECALLED_BEFORE].register_forward_pre_hook(tell)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def _memory(
-        self, model: KeyframeStudent, context: list[dict], g: torch.Generator, reference: Size, device: torch.device
+        self,
+        model: KeyframeStudent,
+        context: list[dict],
+        g: torch.Generator,
+        reference: Size,
+        device: torch.device,
+        recall: list[Tensor],
     ) -> KVCache | None:
         """Encode the context once for all targets; each context frame has its own small noise (t ≤ 0.25,
         paper Fig. 10).
@@ -245,7 +284,8 @@ class KeyframeRecipe:
         frames = list(range(-len(context), 0))
         stacked, t_all = torch.stack(pooled, 1), torch.stack(times, 1).to(device)
         pairs = Pairs(latents, sizes, texts, stacked, t_all, masks=masks, frames=frames, reference=reference)
-        return model.flux.encode_context(pairs)
+        with self._recall(model, pairs, [frame["looks"] for frame in reversed(context)], recall):
+            return model.flux.encode_context(pairs)
 
 
 def _strided(rng: random.Random, total: int, count: int) -> list[int]:
@@ -276,4 +316,4 @@ def _sample_t(count: int, g: torch.Generator) -> Tensor:
     return torch.sigmoid(1.4 + 1.6 * torch.randn(count, generator=g))
 
 
-__all__ = ["STAGES", "KeyframeRecipe", "KeyframeStudent", "Stage", "build_t5"]
+__all__ = ["STAGES", "KeyframeRecipe", "KeyframeStudent", "Stage"]

@@ -8,11 +8,15 @@ model has to find out through its images alone which colour belongs to which sid
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import T5Config, T5EncoderModel
 
+from ..models.pocket.configs import T5
 from ..models.pocket.tokenizer import build_tokenizer
 from ..models.pocket.world import (
     ACCESSORIES,
@@ -27,7 +31,6 @@ from ..models.pocket.world import (
     ShotSpec,
     make_story,
 )
-from .keyframes import build_t5
 
 IGNORE = -100
 #: what the words of an actor's sentence tell, and how many classes each has
@@ -41,6 +44,26 @@ FACTS = {
     "place": len(PLACES),
     "scale": len(SCALES),
 }
+
+
+def build_t5() -> T5EncoderModel:
+    """The pocket text encoder with fresh weights.
+
+    Its relative position biases start as four habits, one per head: look ahead, look back, look near, look anywhere
+    (slopes as in ALiBi). The biases would have to grow by several units to choose the nearest of two equal words, which
+    takes an optimizer of small steps thousands of them.
+    """
+    model = T5EncoderModel(
+        T5Config(vocab_size=build_tokenizer().get_vocab_size(), pad_token_id=0, eos_token_id=1, **T5)
+    )
+    attention = model.encoder.block[0].layer[0].SelfAttention
+    offset = torch.arange(-64, 65)
+    bucket = attention._relative_position_bucket(offset)
+    far = 0.5 * offset.abs().float()
+    habits = torch.stack([far + 8 * (offset <= 0), far + 8 * (offset >= 0), far, torch.zeros_like(far)], -1)
+    with torch.no_grad():
+        attention.relative_attention_bias.weight[bucket] = -habits
+    return model
 
 
 class Reader(nn.Module):
@@ -86,17 +109,9 @@ class ReadingRecipe:
         facts = {k: torch.tensor([f[k] + [IGNORE] * (length - len(f[k])) for _, f in rows]) for k in FACTS}
         return {"ids": ids, "facts": facts}
 
-    def read(self, shot: ShotSpec, told: set[str]) -> tuple[list[int], dict[str, list[int]]]:
-        """Token ids of the shot's caption, and per fact the class that each token's sentence tells (or IGNORE)."""
-        sentences = [self._tokenizer.encode(c, add_special_tokens=False).ids for c in shot.clauses(told)]
-        setting = {"place": shot.layout.place, "scale": shot.scale}
-        known = [setting, *(_facts(a, a.name in told) for a in shot.actors)]
-        ids = [token for sentence in sentences for token in sentence] + [1]
-        labels: dict[str, list[int]] = {fact: [] for fact in FACTS}
-        for sentence, facts in zip(sentences, known, strict=True):
-            for fact in FACTS:
-                labels[fact] += [facts.get(fact, IGNORE)] * len(sentence)
-        return ids, {fact: row + [IGNORE] for fact, row in labels.items()}
+    def read(self, shot: ShotSpec, told: Collection[str]) -> tuple[list[int], dict[str, list[int]]]:
+        """`read_caption` with the looks of the `told` characters as what is known."""
+        return read_caption(self._tokenizer, shot, told, told)
 
     def loss(self, model: Reader, batch: dict, step: int) -> tuple[Tensor, dict[str, float]]:
         logits = model(batch["ids"])
@@ -105,10 +120,29 @@ class ReadingRecipe:
         return sum(parts.values(), torch.zeros(())), wrong
 
 
-def _facts(actor: Actor, told: bool) -> dict[str, int]:
+def read_caption(
+    tokenizer: Tokenizer, shot: ShotSpec, told: Collection[str], known: Collection[str]
+) -> tuple[list[int], dict[str, list[int]]]:
+    """Token ids of a caption that tells the looks of `told`, and per fact the class that each token's sentence is
+    about.
+
+    Looks are labelled for the `known` characters only; elsewhere, and where a fact does not apply, stands IGNORE.
+    """
+    sentences = [tokenizer.encode(c, add_special_tokens=False).ids for c in shot.clauses(told)]
+    setting = {"place": shot.layout.place, "scale": shot.scale}
+    about = [setting, *(_facts(a, a.name in known) for a in shot.actors)]
+    ids = [token for sentence in sentences for token in sentence] + [1]
+    labels: dict[str, list[int]] = {fact: [] for fact in FACTS}
+    for sentence, facts in zip(sentences, about, strict=True):
+        for fact in FACTS:
+            labels[fact] += [facts.get(fact, IGNORE)] * len(sentence)
+    return ids, {fact: row + [IGNORE] for fact, row in labels.items()}
+
+
+def _facts(actor: Actor, known: bool) -> dict[str, int]:
     facts = {"name": CAST.index(actor.name), "side": actor.side, "action": actor.action}
     look = actor.look
-    return facts | ({"colour": look.colour, "shape": look.shape, "accessory": look.accessory} if told else {})
+    return facts | ({"colour": look.colour, "shape": look.shape, "accessory": look.accessory} if known else {})
 
 
-__all__ = ["FACTS", "Reader", "ReadingRecipe"]
+__all__ = ["FACTS", "IGNORE", "Reader", "ReadingRecipe", "build_t5", "read_caption"]

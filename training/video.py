@@ -98,11 +98,11 @@ def encode_clips(
         for start in range(0, len(row), 8):
             drawn = [draw_clip(layout, s, split) for s in row[start : start + 8]]
             video = to_tensor(np.stack([d[0] for d in drawn]))
-            z_parts.append(vae.encode_chunks(video, list(layout.chunks)).half())
+            z_parts.append(vae.encode_chunks(video, list(layout.chunks)))
             masks = torch.from_numpy(np.stack([d[1] for d in drawn])).float() / 255
-            w_parts.append(_latent_weights(masks, layout).half())
-        latents.append(torch.cat(z_parts))
-        weights.append(torch.cat(w_parts))
+            w_parts.append(_latent_weights(masks, layout))
+        latents.append(torch.cat(z_parts).half().contiguous())
+        weights.append(torch.cat(w_parts).half())
     if cache is not None:
         with atomic_path(cache) as temporary:
             tensors = {f"latents{i}": z for i, z in enumerate(latents)}
