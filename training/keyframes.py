@@ -28,7 +28,7 @@ from ..models.pocket.world import ACCESSORIES, COLOURS, SHAPES, ShotSpec
 from .text import IGNORE, build_t5, read_caption
 
 #: the single-stream block before which the words about a character should know its looks
-RECALLED_BEFORE = 4
+RECALLED_BEFORE = 3
 LOOKS = (len(COLOURS), len(SHAPES), len(ACCESSORIES))
 
 
@@ -93,7 +93,7 @@ class KeyframeRecipe:
         seed: int = 0,
         joint: float = 0.12,
         character_weight: float = 5.0,
-        recall_weight: float = 0.2,
+        recall_weight: float = 0.5,
         start: dict[str, Tensor] | None = None,
     ) -> None:
         """`pooled`: texts → [N, P] (ClipScorer.pooled); `joint`: share of steps in joint, bidirectional mode; `start`:
@@ -205,6 +205,7 @@ class KeyframeRecipe:
         text, mask = model.encode_text(new["ids"])
         size = token_size(new["latent"])
         recall: list[Tensor] = []
+        remembered: list[Tensor] = []
         if batch["joint"]:
             split = [x.unflatten(0, (-1, k)).unbind(1) for x in (pack_latent(noisy), text, mask)]
             latents, texts, masks = (list(part) for part in split)
@@ -214,7 +215,7 @@ class KeyframeRecipe:
             with self._recall(model, pairs, list(looks), recall):
                 out = torch.stack(model.flux.forward_pairs(pairs, "full"), 1).flatten(0, 1)
         else:
-            past = self._memory(model, batch["context"], g, size, device, recall)
+            past = self._memory(model, batch["context"], g, size, device, remembered)
             pairs = Pairs(
                 [pack_latent(noisy)], [size], [text], new["pooled"][:, None], t.to(device), masks=[mask], reference=size
             )
@@ -224,9 +225,11 @@ class KeyframeRecipe:
         target = pack_latent(noise - new["latent"])
         weight = pack_latent(1 + self.character_weight * new["weight"][:, None].expand_as(new["latent"]))
         error = (out.float() - target).square()
-        recall_loss = torch.stack(recall).mean()
+        # a context frame shows what its words have to tell; a new one has to remember it, and counts as all of them
+        parts = [torch.stack(each).mean() for each in (recall, remembered) if each]
+        recall_loss = torch.stack(parts).mean()
         loss = (error * weight).sum() / weight.sum() + self.recall_weight * recall_loss
-        return loss, {"plain": float(error.detach().mean()), "recall": float(recall_loss.detach())}
+        return loss, {"plain": float(error.detach().mean()), "recall": float(parts[0].detach())}
 
     @contextmanager
     def _recall(

@@ -27,6 +27,8 @@ class VaeRecipe:
     change from frame to frame is learned too, across the joint as well, because that is where chunks show. In the
     encoder what acts on a lone first frame is frozen, so a keyframe's latent stays what it was, and models trained
     on keyframes stay right.
+    Stage ``decoder``: the same with the encoder as it is, so every model trained on its latents stays right; by squared
+    error of the change, which does not prefer stillness where motion is uncertain.
     """
 
     #: frames of the two chunks of a clip, in turn
@@ -69,6 +71,9 @@ class VaeRecipe:
         if self.stage == "clips":
             inflate_time(model)
             freeze_still_path(model)
+        if self.stage == "decoder":
+            model.encoder.requires_grad_(False)
+            model.quant_conv.requires_grad_(False)
         return model
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
@@ -78,7 +83,7 @@ class VaeRecipe:
         if size != (80, 160):
             pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
         batch = {"pictures": pictures[:, None]}
-        if self.stage == "clips":
+        if self.stage != "pictures":
             frames = sum(self.joints[step % len(self.joints)])
             batch["clips"] = to_tensor(self._clips[rng.integers(len(self._clips), size=self.clips), :frames])
         return batch
@@ -89,22 +94,24 @@ class VaeRecipe:
         for kind, frames in batch.items():
             x = frames.movedim(2, 1) * 2 - 1
             chunks = self.joints[step % len(self.joints)] if kind == "clips" else (1,)
-            coded = [_code(model, part) for part in x.split(chunks, 2)]
+            coded = [_code(model, part, self.stage != "decoder") for part in x.split(chunks, 2)]
             y, kl = torch.cat([part for part, _ in coded], 2).float(), sum(k for _, k in coded) / len(coded)
             square, error = (y - x).square().mean(), (y - x).abs().mean()
             a, b, c = (3.0, 0.2, 0.05) if self.stage == "pictures" else (2.0, 0.6, 0.1)
             total = total + a * square + b * error + c * _edge_loss(y, x) + self.kl * kl
             numbers[f"psnr_{kind}"] = float(-10 * torch.log10(square.detach() / 4))
             if kind == "clips":
-                change = (y - x).diff(dim=2).abs().mean()
-                total = total + 2.0 * change
-                numbers["change_error"] = float(change.detach() / x.diff(dim=2).abs().mean())
+                change = (y - x).diff(dim=2)
+                still = change.abs().mean()
+                total = total + (5.0 * change.square().mean() if self.stage == "decoder" else 2.0 * still)
+                numbers["change_error"] = float(still.detach() / x.diff(dim=2).abs().mean())
         return total, numbers
 
 
-def _code(model: AutoencoderKLWan, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _code(model: AutoencoderKLWan, x: torch.Tensor, encoder_learns: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """A chunk [B, 3, T, H, W] through the VAE, and the KL term of its latents."""
-    posterior = model.encode(x).latent_dist
+    with torch.set_grad_enabled(torch.is_grad_enabled() and encoder_learns):
+        posterior = model.encode(x).latent_dist
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     return model.decode(posterior.sample()).sample, kl
