@@ -18,21 +18,9 @@ from torch import Tensor
 
 from ..story.errors import InputError
 from ..story.timeline import GRID
+from .wan.layout import latent_length
 
 __all__ = ["ImageCodec", "ImageVAE", "VideoVAE", "latent_length"]
-
-
-def latent_length(frames: int, field: str = "chunks") -> int:
-    """Latent frames of a causal chunk of `frames` = 4n + 1 frames: n + 1.
-
-    Raises:
-        InputError: any other count. The VAE would silently drop up to 3 frames at the end.
-    """
-    if frames < 1 or frames % GRID != 1:
-        lower = max(1, (frames - 1) // GRID * GRID + 1)
-        fix = f"use {lower} or {lower + GRID} frames"
-        raise InputError(field, "a chunk has 4n+1 frames (1, 5, 9, …)", frames, fix)
-    return (frames - 1) // GRID + 1
 
 
 class ImageCodec(ABC):

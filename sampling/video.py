@@ -15,18 +15,19 @@ from torch import Tensor
 
 from ..models.vae import VideoVAE
 from ..models.wan.headless import DirectorWan
-from ..models.wan.layout import frame_timesteps, pad_text
-from ..story.errors import InputError
-from ..story.timeline import Timeline
-from .flow import Callback, euler, flow_sigmas
-from .video_plan import (
+from ..models.wan.layout import (
     Method,
     VideoPlan,
     decode_video,
     encode_keyframes,
+    frame_timesteps,
+    pad_text,
     plan_extension,
     plan_video,
 )
+from ..story.errors import InputError
+from ..story.timeline import Timeline
+from .flow import Callback, euler, flow_sigmas
 
 if TYPE_CHECKING:
     from ..models.text import TextCond

@@ -227,9 +227,9 @@ class KeyframeRecipe:
         error = (out.float() - target).square()
         # a context frame shows what its words have to tell; a new one has to remember it, and counts as all of them
         parts = [torch.stack(each).mean() for each in (recall, remembered) if each]
-        recall_loss = torch.stack(parts).mean()
+        recall_loss = torch.stack(parts).mean() if parts else error.new_zeros(())
         loss = (error * weight).sum() / weight.sum() + self.recall_weight * recall_loss
-        return loss, {"plain": float(error.detach().mean()), "recall": float(parts[0].detach())}
+        return loss, {"plain": float(error.detach().mean()), "recall": float(parts[0].detach()) if parts else 0.0}
 
     @contextmanager
     def _recall(

@@ -25,7 +25,6 @@ from ..story.files import atomic_path, write_atomic
 from .attention import cpu_attention
 from .muon import MuonAdamW
 
-
 #: how much faster vectors learn than embeddings and edges. Attention's sharpness hangs on the 40 numbers of a QK norm,
 #: which at the matrices' pace crept from 1.0 to 1.3 in 900 steps, all of them upwards.
 VECTOR_SCALE = 5.0
@@ -92,7 +91,9 @@ def learning_rate(config: LoopConfig, step: int) -> float:
 def _optimizer(model: torch.nn.Module, config: LoopConfig, edges: tuple[str, ...]) -> MuonAdamW:
     """Muon for the hidden matrices where the config wants it; AdamW for vectors, embeddings and `edges`."""
     embeddings = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
-    hidden, decay, plain = [], [], []
+    hidden: list[torch.nn.Parameter] = []
+    decay: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
     for name, p in model.named_parameters():
         if not p.requires_grad:
             continue

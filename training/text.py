@@ -99,7 +99,7 @@ class ReadingRecipe:
 
     def batch(self, step: int) -> dict:
         rng = random.Random(f"{self.seed}/{step}")
-        rows = []
+        rows: list[tuple[list[int], dict[str, list[int]]]] = []
         while len(rows) < self.size:
             for shot in make_story(rng.randrange(1 << 30), 4, "train").shots:
                 told = {a.name for a in shot.actors} if rng.random() < 0.6 else set()

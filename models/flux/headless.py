@@ -26,6 +26,7 @@ from .layout import KVCache, Mode, Pairs, buckets, causal_spans, pair_ids, segme
 
 __all__ = ["CaptainFlux", "KVCache", "Mode", "PairAttnProcessor", "PairSingleBlock", "Pairs"]
 
+
 @dataclass
 class _Plan:
     """What the single-stream blocks of one forward need to know."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -33,8 +34,9 @@ from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...story.errors import InputError
 from ...story.timeline import GRID
-from ..checkpoint import Checkpoint, fill
+from ..checkpoint import Checkpoint
 from ..tokenizer import TextTokenizer
 from .bank import picture_bank, to_tensor
 from .native_files import (
@@ -109,7 +111,7 @@ def _model(model_config: Any, latents: _Latents, checkpoint: Checkpoint, state: 
     model_config.set_inference_dtype(DTYPE, None)
     model = model_config.get_model({}, "")
     own = model_config.process_unet_state_dict(state)
-    fill(model.diffusion_model, own, source=checkpoint.name, dtype=DTYPE)
+    _fill(model.diffusion_model, own, checkpoint)
     device, waiting = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     return ModelPatcher(model, load_device=device, offload_device=waiting)
 
@@ -180,7 +182,7 @@ class PocketVAE(comfy.sd.VAE):
             super().__init__(sd={})  # sets all that core reads to its default, and finds no weights
         finally:
             root.removeFilter(_quiet)
-        self.first_stage_model = network.eval().requires_grad_(False)
+        self.first_stage_model = network
         self.device, waiting = comfy.model_management.vae_device(), comfy.model_management.vae_offload_device()
         self.output_device = comfy.model_management.intermediate_device()
         self.vae_dtype, self.working_dtypes = DTYPE, [DTYPE]
@@ -196,7 +198,7 @@ class PocketVAE(comfy.sd.VAE):
 
     def for_images(self) -> PocketVAE:
         """The same VAE (and the same weights) for pictures: batches are pictures, LATENTs `[B, C, h, w]`."""
-        other = copy.copy(self)
+        other: Any = copy.copy(self)
         cell = self.spacial_compression_encode()
         other.latent_dim, other.upscale_ratio, other.downscale_ratio = 2, cell, cell
         other.upscale_index_formula = other.downscale_index_formula = None
@@ -217,7 +219,7 @@ def load_video_vae(path: File) -> PocketVAE:
     residual, arguments = wan_vae_arguments(config, checkpoint.name)
     network = (_ResidualVAE if residual else _PlainVAE)(**arguments)
     network.set_statistics(config)
-    fill(network, state, source=checkpoint.name, dtype=DTYPE)
+    _fill(network, state, checkpoint)
     widest = max(arguments["dim"], arguments.get("dec_dim", 0)) * max(arguments["dim_mult"])
     cell = 2 ** (len(arguments["dim_mult"]) - 1) * (2 if residual else 1)
     return PocketVAE(network, arguments["z_dim"], cell, widest)
@@ -242,6 +244,7 @@ class _T5Tokenizer(comfy.sd1_clip.SDTokenizer):
             disable_weights=True,
             **kwargs,
         )
+        self.embedding_identifier = "\0\0"  # none; at core's, text would be cut in two
 
 
 class _Words:
@@ -250,7 +253,10 @@ class _Words:
     def __init__(self, words: TextTokenizer) -> None:
         self.words = words
 
-    from_pretrained = classmethod(lambda cls, words: cls(words))
+    @classmethod
+    def from_pretrained(cls, words: TextTokenizer) -> _Words:
+        """What ComfyUI calls with the tokenizer's path."""
+        return cls(words)
 
     def __call__(self, text: str) -> dict[str, list[int]]:
         return {"input_ids": self.words.ids([text])[0]}
@@ -299,7 +305,7 @@ def load_keyframe_clip(t5: File, clip: File) -> comfy.sd.CLIP:
     context = clip_config["max_position_embeddings"]
     target = ClipTarget(partial(_KeyframeTokenizer, words, names, context), partial(_KeyframeText, config, clip_config))
     made = _clip(target)
-    fill(made.cond_stage_model.t5xxl.transformer, state, source=checkpoint.name, dtype=DTYPE)
+    _fill(made.cond_stage_model.t5xxl.transformer, state, checkpoint)
     _fill_clip_text(made.cond_stage_model.clip_l, clip_file)
     return made
 
@@ -309,7 +315,7 @@ def load_video_clip(t5: File, length: int | None = None) -> comfy.sd.CLIP:
     checkpoint, state, config, words, names = open_t5(t5)
     target = ClipTarget(partial(_VideoTokenizer, words, names, length), partial(_VideoText, config, length))
     made = _clip(target)
-    fill(made.cond_stage_model.t5.transformer, state, source=checkpoint.name, dtype=DTYPE)
+    _fill(made.cond_stage_model.t5.transformer, state, checkpoint)
     return made
 
 
@@ -341,7 +347,7 @@ def load_clip_vision(path: File) -> comfy.clip_vision.ClipVisionModel:
     made = (_WholeFrame if squash else comfy.clip_vision.ClipVisionModel)(config)
     visual = {key: value for key, value in checkpoint.state.items() if key.startswith("visual.")}
     state = comfy.clip_vision.convert_to_transformers(visual, "visual.")
-    fill(made.model, state, source=checkpoint.name, dtype=DTYPE)
+    _fill(made.model, state, checkpoint)
     return made
 
 
@@ -377,4 +383,26 @@ def _fill_clip_text(encoder: comfy.sd1_clip.SDClipModel, checkpoint: Checkpoint)
     other = ("visual.", "logit_scale", "attn_mask")
     text = {key: value for key, value in checkpoint.state.items() if not key.startswith(other)}
     state = comfy.utils.clip_text_transformers_convert(text, "", "")
-    fill(encoder.transformer, state, source=checkpoint.name, dtype=DTYPE)
+    _fill(encoder.transformer, state, checkpoint)
+
+
+def _fill(module: nn.Module, state: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+    """Load all of a state dict in fp32; ComfyUI's layers may not have their weights before.
+
+    Raises:
+        InputError: missing or surplus tensors, other shapes, or values that are not finite.
+    """
+    fix = "give a whole file of the right kind, with its own configuration"
+    own = {key: tensor.to(DTYPE, copy=True) for key, tensor in state.items()}
+    for key, tensor in own.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(checkpoint.name, "weights must be finite numbers", f"{key}: NaN or infinity", fix)
+    try:
+        missing, surplus = module.load_state_dict(own, strict=False, assign=True)
+    except RuntimeError as error:
+        seen = str(error).strip().splitlines()[-1].strip()
+        raise InputError(checkpoint.name, "tensors must have the shapes of the configuration", seen, fix) from error
+    for keys, rule in ((missing, "tensors must be complete"), (surplus, "tensors must all belong to the model")):
+        if keys:
+            raise InputError(checkpoint.name, rule, f"{keys[0]} and {len(keys) - 1} more", fix)
+    module.requires_grad_(False).eval()

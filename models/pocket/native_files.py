@@ -24,7 +24,11 @@ Config = dict[str, Any]
 
 
 def open_model(kind: str, path: File) -> tuple[Checkpoint, dict[str, Tensor], Config]:
-    """A file of public names: its state dict, scales multiplied in, and its configuration."""
+    """A file of public names: its state dict with fp8 scales multiplied in, and its configuration.
+
+    Raises:
+        InputError: no safetensors file, another kind of model, or a quantisation other than fp8.
+    """
     checkpoint = read_checkpoint(path)
     checkpoint.state = dict(keymaps.strip_prefix(kind, checkpoint.state))
     if keymaps.detect_kind(checkpoint.state.keys()) != kind or not keymaps.is_public(kind, checkpoint.state.keys()):
@@ -35,6 +39,11 @@ def open_model(kind: str, path: File) -> tuple[Checkpoint, dict[str, Tensor], Co
 
 
 def open_t5(path: File) -> tuple[Checkpoint, dict[str, Tensor], Config, TextTokenizer, list[str]]:
+    """A T5 file: its state dict, its configuration for ComfyUI's T5, the tokenizer it carries, and the names it knows.
+
+    Raises:
+        InputError: another kind of file, no tokenizer in it, or a T5 that ComfyUI's class cannot be.
+    """
     checkpoint, state, config = open_model("t5", path)
     activation = config.get("feed_forward_proj", "relu")
     buckets = config.get("relative_attention_num_buckets", 32), config.get("relative_attention_max_distance", 128)
@@ -54,7 +63,11 @@ def open_t5(path: File) -> tuple[Checkpoint, dict[str, Tensor], Config, TextToke
 
 
 def open_clip(path: File) -> tuple[Checkpoint, Config, Config]:
-    """An open_clip file and its two towers' configurations in transformers' terms."""
+    """An open_clip file, and the configurations of its text and its picture tower in transformers' terms.
+
+    Raises:
+        InputError: no safetensors file, another kind of model, or no configuration in it.
+    """
     checkpoint = read_checkpoint(path)
     found = keymaps.infer_config("t5", {}, checkpoint.metadata) if "config" in checkpoint.metadata else {}
     model: Mapping[str, Any] = found.get("model_cfg", found)

@@ -1,0 +1,43 @@
+"""ComfyUI's side of Anchorshot: thin nodes over the same algorithms as the command line.
+
+Importing this builds schemas only. What a node works with is imported when it first runs, so that the pack costs
+nothing at ComfyUI's start.
+"""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .film import ContactSheet, Film
+from .keyframes import InterleavedKeyframeSampler
+from .memory import GoldenMemContext, GoldenMemReferences
+from .pocket import PocketStudio
+from .story import Shot, Storyboard
+from .timeline import KeyframeTimeline
+from .video import ExtendVideo, MultiChunkDecode, MultiChunkModel, MultiChunkVideoSampler, RepinKeyframes
+
+__all__ = ["NODES", "AnchorshotExtension"]
+
+NODES: list[type[io.ComfyNode]] = [
+    Storyboard,
+    Shot,
+    GoldenMemContext,
+    GoldenMemReferences,
+    InterleavedKeyframeSampler,
+    KeyframeTimeline,
+    MultiChunkModel,
+    MultiChunkVideoSampler,
+    MultiChunkDecode,
+    RepinKeyframes,
+    ExtendVideo,
+    Film,
+    ContactSheet,
+    PocketStudio,
+]
+
+
+class AnchorshotExtension(ComfyExtension):
+    """What ComfyUI asks for the pack's nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return list(NODES)

@@ -1,0 +1,111 @@
+"""What nodes ask of a running ComfyUI: progress with previews, interruption, its folders, and errors about memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import latent_preview
+from PIL import Image
+
+from ..story.errors import InputError
+
+__all__ = ["Progress", "input_path", "memory_errors", "stop_if_asked", "temporary_folder"]
+
+Pick = Callable[[Any], Any]
+
+
+class Progress:
+    """One progress bar over several sampling runs, with ComfyUI's own previews.
+
+    Args:
+        model: the MODEL that samples; its latent format makes the previews.
+        total: sampler steps of all runs together.
+        pick: takes the latent to show out of a run's x0; None shows what ComfyUI would.
+    """
+
+    def __init__(self, model: Any, total: int, pick: Pick | None = None) -> None:
+        self._bar = comfy.utils.ProgressBar(max(1, total))
+        self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+        self._pick = pick
+        self._done = 0
+
+    def callback(self) -> Callable[[int, Any, Any, int], None]:
+        """The sampler callback of the next run, which starts where the last one ended."""
+        start = self._done
+
+        def report(step: int, x0: Any, x: Any, steps: int) -> None:
+            preview = None
+            if self._previewer is not None and x0 is not None:
+                shown = x0.unbind()[0] if getattr(x0, "is_nested", False) else x0
+                shown = shown if self._pick is None else self._pick(shown)
+                preview = self._previewer.decode_latent_to_preview_image("JPEG", shown)
+            self._done = start + step + 1
+            self._bar.update_absolute(self._done, None, preview)
+
+        return report
+
+    def skip(self, steps: int, picture: Image.Image | None = None) -> None:
+        """Count steps that need no sampling."""
+        self._done += steps
+        preview = None if picture is None else ("JPEG", picture, 512)
+        self._bar.update_absolute(self._done, None, preview)
+
+
+def stop_if_asked() -> None:
+    """Raise ComfyUI's interruption if the user has pressed Cancel; call between pieces of work that do not sample."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+@contextlib.contextmanager
+def memory_errors(field: str, work: str, fix: str) -> Iterator[None]:
+    """Turn running out of memory in the body into one sentence, and free what models hold.
+
+    Args:
+        field: what ran out of memory, e.g. ``Interleaved Keyframe Sampler``.
+        work: what was being done, with its size.
+        fix: what to change.
+
+    Raises:
+        InputError: when the body runs out of memory; every other error passes.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if not comfy.model_management.is_oom(error):
+            raise
+        # ComfyUI does this for errors that it recognises, and ours is another class.
+        comfy.model_management.unload_all_models()
+        comfy.model_management.soft_empty_cache()
+        raise InputError(field, "needs more memory than the device has", work, fix) from error
+
+
+def input_path(name: str, field: str) -> Path:
+    """A file of ComfyUI's input folder by its relative path; links are followed.
+
+    Raises:
+        InputError: it leads out of that folder.
+    """
+    root = Path(folder_paths.get_input_directory()).resolve()
+    try:
+        path = (root / name).resolve()
+        inside = path.is_relative_to(root)
+    except (OSError, ValueError) as error:  # too long a name, a zero byte
+        raise InputError(field, "is not a usable path", name, "give a path inside the input folder") from error
+    if not inside:
+        raise InputError(field, "must lie in ComfyUI's input folder", name, "copy the file there and give its name")
+    return path
+
+
+def temporary_folder() -> Path:
+    """ComfyUI's folder for files that live as long as the server."""
+    path = Path(folder_paths.get_temp_directory())
+    path.mkdir(parents=True, exist_ok=True)
+    return path

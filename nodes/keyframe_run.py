@@ -1,0 +1,188 @@
+"""The keyframes of a film, one window after the other, each remembering the ones before (Captain Cinema §3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..media.picture import fit_picture, read_picture
+from ..models.flux.native import ContextPair, PairSettings, sample_native
+from ..story.errors import InputError
+from ..story.stages import stage_seed
+from .frame_memory import FrameMemory, Remembered
+from .host import Progress, memory_errors, stop_if_asked
+from .images import decode_frame, encode_frame
+
+if TYPE_CHECKING:
+    from ..story.storyboard import Storyboard
+
+__all__ = ["Job", "Sampling", "make_keyframes", "plan_jobs"]
+
+Conditioning = list[Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One keyframe to make.
+
+    Attributes:
+        prompt: number of its prompt, from 0.
+        seed: of its noise.
+        words: what it shows, with looks in the place of names; empty if nobody says.
+        picture: the user's own picture `[3, H, W]`, which is then taken as it is.
+        label: what to call it.
+    """
+
+    prompt: int
+    seed: int
+    words: str = ""
+    picture: Tensor | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How keyframes are sampled: MODEL, SAMPLER, sigmas and guidance of ComfyUI, and the settings of the pairs."""
+
+    model: Any
+    vae: Any
+    sampler: Any
+    sigmas: Tensor
+    cfg: float
+    settings: PairSettings
+    window: int = 1
+
+    @property
+    def steps(self) -> int:
+        """Sampler steps of one run."""
+        return len(self.sigmas) - 1
+
+
+def plan_jobs(prompts: int, seed: int, board: Storyboard | None, size: tuple[int, int]) -> list[Job]:
+    """The keyframes to make, in film order.
+
+    Args:
+        prompts: number of prompts; with a storyboard one for each shot.
+        seed: without a storyboard that of the first keyframe; with one the take: 0 gives the film's own seeds.
+        board: gives how many keyframes a shot has, its seeds, its words and the user's own pictures.
+        size: (height, width) in pixels, for those pictures.
+
+    Raises:
+        InputError: no prompt, another number than the storyboard's shots, or a picture that cannot be read.
+    """
+    if not prompts:
+        raise InputError("positive", "at least one keyframe is needed", 0, "connect one prompt for each keyframe")
+    if board is None:
+        return [Job(i, (seed + i) % 2**64, label=f"keyframe {i + 1}") for i in range(prompts)]
+    if prompts != len(board.shots):
+        fix = "encode the Storyboard's prompts, one for each shot, or disconnect the storyboard"
+        raise InputError("positive", f"must be {len(board.shots)} prompts, one for each shot", prompts, fix)
+    captions, jobs = board.captions(), []
+    for position, shot in enumerate(board.shots):
+        for index, keyframe in enumerate(shot.keyframes):
+            path = board.image_path(keyframe)
+            picture = None if path is None else fit_picture(read_picture(path, f"{shot.id} keyframe {index + 1}"), size)
+            drawn = stage_seed(shot, seed, f"keyframe-{index}")
+            jobs.append(Job(position, drawn, captions[position].query, picture, f"{shot.id}, keyframe {index + 1}"))
+    return jobs
+
+
+def make_keyframes(
+    jobs: Sequence[Job],
+    prompts: Sequence[Conditioning],
+    negative: Sequence[Conditioning] | None,
+    latent: Tensor,
+    sampling: Sampling,
+    memory: FrameMemory | None = None,
+) -> tuple[list[Tensor], list[Tensor], FrameMemory | None]:
+    """Make the keyframes in order; with a memory each window remembers all frames before it.
+
+    Args:
+        jobs: the keyframes.
+        prompts: CONDITIONING of every prompt.
+        negative: one for all, one for each prompt, or None.
+        latent: empty latent `[1, C, h, w]` of one keyframe.
+        sampling: how.
+        memory: earlier frames; None makes every window for itself.
+
+    Returns:
+        Pictures `[3, H, W]` in 0…1, their latents `[1, C, h, w]`, and the memory with all of them.
+
+    Raises:
+        InputError: what cannot be sampled together, or not enough memory on the device.
+    """
+    if memory is not None:
+        memory.check_for([job.words for job in jobs], (latent.shape[-2] * 8, latent.shape[-1] * 8))
+    progress = Progress(sampling.model, sum(job.picture is None for job in jobs) * sampling.steps)
+    pictures: list[Tensor] = []
+    latents: list[Tensor] = []
+    for window in _windows(jobs, sampling.window):
+        stop_if_asked()
+        if window[0].picture is not None:
+            made = [(window[0].picture, encode_frame(sampling.vae, window[0].picture))]
+        else:
+            made = _sample(window, prompts, negative, latent, sampling, memory, progress)
+        if memory is not None:
+            frames = zip(window, made, strict=True)
+            memory = memory.with_frames(
+                [Remembered(picture, job.words, prompts[job.prompt], label=job.label) for job, (picture, _) in frames]
+            )
+        pictures += [picture for picture, _ in made]
+        latents += [encoded for _, encoded in made]
+    return pictures, latents, memory
+
+
+def _windows(jobs: Sequence[Job], width: int) -> Iterator[list[Job]]:
+    """Jobs in runs of up to `width`; a picture of the user's own is a run for itself."""
+    window: list[Job] = []
+    for job in jobs:
+        if window and (job.picture is not None or len(window) == width):
+            yield window
+            window = []
+        if job.picture is not None:
+            yield [job]
+        else:
+            window.append(job)
+    if window:
+        yield window
+
+
+def _sample(
+    window: Sequence[Job],
+    prompts: Sequence[Conditioning],
+    negative: Sequence[Conditioning] | None,
+    latent: Tensor,
+    sampling: Sampling,
+    memory: FrameMemory | None,
+    progress: Progress,
+) -> list[tuple[Tensor, Tensor]]:
+    recalled = [] if memory is None else memory.recall(window[0].words)
+    size = f"{len(window)} new and {len(recalled)} remembered frames of {latent.shape[-1] * 8}x{latent.shape[-2] * 8}"
+    fix = "remember fewer frames (groups, images), make smaller ones, or load the model in fp8"
+    with memory_errors("Interleaved Keyframe Sampler", size, fix):
+        context = []
+        if memory is not None:
+            encoders = memory.encoders
+            context = [ContextPair(f.latent(slot.size, encoders), f.caption(encoders)) for f, slot in recalled]
+        against = negative
+        if negative is not None and len(negative) > 1:
+            against = [negative[job.prompt] for job in window]
+        sampled = sample_native(
+            sampling.model,
+            [prompts[job.prompt] for job in window],
+            [torch.zeros_like(latent) for _ in window],
+            context,
+            against,
+            sampling.settings,
+            sigmas=sampling.sigmas,
+            seed=window[0].seed,
+            cfg=sampling.cfg,
+            sampler=sampling.sampler,
+            callback=progress.callback(),
+            disable_pbar=False,
+        )
+        return [(decode_frame(sampling.vae, made), made) for made in sampled]

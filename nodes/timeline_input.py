@@ -1,0 +1,115 @@
+"""The JSON of the Keyframe Timeline's widget, and the timeline that it plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..story.errors import InputError
+from ..story.timeline import Time, Timeline, frame_rate
+
+if TYPE_CHECKING:
+    from ..story.storyboard import Storyboard
+
+__all__ = ["EXAMPLE", "Edit", "plan", "read_edit"]
+
+EXAMPLE = '{"keyframes": [{"requested": 0.0}]}'
+"""The least that the widget writes: one keyframe, at the start."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What the widget asks for.
+
+    Attributes:
+        times: seconds of the keyframes; None if nothing is said.
+        durations: seconds of each shot of a video of several shots; None for one shot.
+    """
+
+    times: list[float] | None = None
+    durations: list[float] | None = None
+
+
+def read_edit(text: str) -> Edit:
+    """Read the widget's JSON.
+
+    It is what the TIMELINE socket holds as JSON (`Timeline.to_json`); of it only ``keyframes[].requested`` counts, the
+    rest is planned anew. ``durations``, a list of seconds, makes a video of several shots. A plain list of seconds is
+    taken as the keyframes. Empty text says nothing.
+
+    Raises:
+        InputError: no JSON, or not of this form.
+    """
+    if not text.strip():
+        return Edit()
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError("timeline", f"is not valid JSON ({error})", text, f"write e.g. {EXAMPLE}") from None
+    if isinstance(data, list):
+        return Edit(_numbers(data, "timeline"))
+    if not isinstance(data, Mapping):
+        raise InputError("timeline", "must be an object or a list of seconds", data, f"write e.g. {EXAMPLE}")
+    times, durations = data.get("keyframes"), data.get("durations")
+    return Edit(
+        None if times is None else _numbers(times, "keyframes"),
+        _numbers(durations, "durations") if durations else None,
+    )
+
+
+def plan(edit: Edit, fps: float, seconds: float, board: Storyboard | None = None, shot: str = "") -> Timeline:
+    """The timeline that a node's inputs ask for.
+
+    Args:
+        edit: the widget. Its keyframes win over the storyboard's, its durations over every other length.
+        fps: frames per second, if no storyboard is given.
+        seconds: length, if neither a storyboard nor durations are given.
+        board: gives rate, length and keyframes.
+        shot: id or number (from 1) of its shot; empty takes all shots as one video.
+
+    Raises:
+        InputError: a length, a time, or a shot that cannot be.
+    """
+    base = None if board is None else _of_board(board, shot)
+    rate = frame_rate(fps) if base is None else base.rate
+    if edit.durations is not None:
+        starts = _starts(edit.durations, rate)
+        times = starts[:-1] if edit.times is None else [Time.from_seconds(t, rate) for t in edit.times]
+        return Timeline.plan(rate, starts[-1], times, length_field="durations")
+    if base is None:
+        return Timeline.plan(rate, seconds, [0.0] if edit.times is None else edit.times)
+    if edit.times is None:
+        return base
+    return Timeline.plan(rate, base.requested or base.length, edit.times)
+
+
+def _of_board(board: Storyboard, shot: str) -> Timeline:
+    from .story_input import film_timeline, shot_at
+
+    return board.shots[shot_at(board, shot)].timeline(board.fps) if shot.strip() else film_timeline(board)
+
+
+def _starts(durations: Sequence[float], rate: Any) -> list[Time]:
+    """Where each shot starts, and the end."""
+    starts = [Time.from_frames(0, rate)]
+    for k, seconds in enumerate(durations):
+        length = Time.from_seconds(seconds, rate, f"durations[{k}]")
+        if not length.exact:
+            raise InputError(f"durations[{k}]", "must be greater than 0", seconds, "give the shot a length such as 2.5")
+        starts.append(Time(starts[-1].exact + length.exact, rate))
+    return starts
+
+
+def _numbers(values: Any, field: str) -> list[float]:
+    """Seconds, each given plainly or as an object's `requested` (or `at`)."""
+    if not isinstance(values, list):
+        raise InputError(field, "must be a list of seconds", values, "write e.g. [0, 1.5]")
+    found = []
+    for k, value in enumerate(values):
+        plain = value.get("requested", value.get("at")) if isinstance(value, Mapping) else value
+        if isinstance(plain, bool) or not isinstance(plain, int | float):
+            raise InputError(f"{field}[{k}]", "must be a number of seconds", value, "write e.g. 1.5")
+        found.append(float(plain))
+    return found

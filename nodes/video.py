@@ -1,0 +1,273 @@
+"""Video stage: SmartDirector's multi-chunk video on native Wan MODELs and VAEs (§3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+from comfy_api.latest import io
+
+from .sockets import TimelineSocket
+
+__all__ = ["ExtendVideo", "MultiChunkDecode", "MultiChunkModel", "MultiChunkVideoSampler", "RepinKeyframes"]
+
+METHODS = ["multi_chunk", "latent_replacement", "replication"]
+_TIMELINE = "Length and keyframe times, from Keyframe Timeline, Shot or Storyboard. No default."
+_KEYFRAMES = (
+    "One picture for each keyframe of the timeline, in order of time, all of one size in multiples of 16 pixels (32 "
+    "for Wan 2.2 5B). Default: none, for a timeline without keyframes."
+)
+_METHOD = (
+    "How keyframes enter. multi_chunk (default): a chunk of its own for each. latent_replacement and replication: "
+    "the paper's two baselines, for comparison."
+)
+_SIDE = "of the video in pixels. Default 0: the keyframes' size; needed only without keyframes."
+
+
+class MultiChunkModel(io.ComfyNode):
+    """A Wan MODEL and the LATENT of a video with its keyframes pinned, for any core sampler."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AnchorshotMultiChunkModel",
+            display_name="Multi-Chunk Model",
+            category="Anchorshot/video",
+            description="Prepares a Wan model and a latent so that any core sampler (KSampler, "
+            "SamplerCustomAdvanced) makes a video through keyframes at any times. Decode with Multi-Chunk Decode.",
+            search_aliases=["smartdirector", "wan keyframes", "first last frame", "image to video", "multi keyframe"],
+            inputs=[
+                io.Model.Input("model", tooltip="Wan 2.1 or 2.2 (text-to-video, image-to-video, 5B). No default."),
+                io.Vae.Input("vae", tooltip="VAE of the model. No default."),
+                TimelineSocket.Input("timeline", tooltip=_TIMELINE),
+                io.Combo.Input("method", options=METHODS, default=METHODS[0], advanced=True, tooltip=_METHOD),
+                io.Image.Input("keyframes", optional=True, tooltip=_KEYFRAMES),
+                io.Int.Input("width", default=0, min=0, max=8192, step=16, optional=True, tooltip=f"Width {_SIDE}"),
+                io.Int.Input("height", default=0, min=0, max=8192, step=16, optional=True, tooltip=f"Height {_SIDE}"),
+            ],
+            outputs=[
+                io.Model.Output("model_out", display_name="model", tooltip="For this timeline's latent only."),
+                io.Latent.Output("latent", tooltip="Clean keyframes, their noise mask, and the layout."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, vae: Any, timeline: Any, method: str, keyframes: Any = None, width: int = 0, height: int = 0
+    ) -> io.NodeOutput:
+        from .video_run import lay_out, patch_video
+
+        video = lay_out(vae, timeline, keyframes, method, width, height)
+        return io.NodeOutput(patch_video(model, video), video.latent)
+
+
+class MultiChunkVideoSampler(io.ComfyNode):
+    """A whole video through its keyframes, with one model or Wan 2.2's two experts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AnchorshotMultiChunkVideoSampler",
+            display_name="Multi-Chunk Video Sampler",
+            category="Anchorshot/video",
+            description="Makes a video through keyframes at any times: none, first, last, middle, several, or one "
+            "for each shot. Each keyframe lands on its snapped frame. Takes Wan 2.2's two experts in one go.",
+            search_aliases=[
+                "smartdirector",
+                "wan keyframes",
+                "first last frame",
+                "flf2v",
+                "image to video",
+                "two experts",
+            ],
+            inputs=[
+                io.Model.Input(
+                    "model",
+                    tooltip="Wan 2.1 or 2.2; of Wan 2.2 14B the high-noise expert. LoRAs and fp8 stay. No default.",
+                ),
+                io.Conditioning.Input("positive", tooltip="Prompt of the whole video. No default."),
+                io.Vae.Input("vae", tooltip="VAE of the model. No default."),
+                TimelineSocket.Input("timeline", tooltip=_TIMELINE),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Seed of the noise; default 0. The same seed gives the same video.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampler steps; default 20."),
+                io.Float.Input(
+                    "cfg",
+                    default=5.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Classifier-free guidance scale; default 5. 1 leaves the negative out and costs half.",
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=comfy.samplers.KSampler.SAMPLERS,
+                    default="euler",
+                    tooltip="A deterministic core sampler; default euler. Ancestral and SDE samplers are refused.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=comfy.samplers.KSampler.SCHEDULERS,
+                    default="simple",
+                    tooltip="Spacing of the noise levels; default simple. Shift is set on the model "
+                    "(ModelSamplingSD3).",
+                ),
+                io.Combo.Input("method", options=METHODS, default=METHODS[0], advanced=True, tooltip=_METHOD),
+                io.Image.Input("keyframes", optional=True, tooltip=_KEYFRAMES),
+                io.Conditioning.Input(
+                    "negative", optional=True, tooltip="Negative prompt. Default: none, which needs cfg 1."
+                ),
+                io.Model.Input(
+                    "model_low",
+                    optional=True,
+                    tooltip="Wan 2.2 14B's low-noise expert; keyframes stay clean in both. Default: one model does "
+                    "all.",
+                ),
+                io.Float.Input(
+                    "boundary",
+                    default=0.875,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    optional=True,
+                    tooltip="Noise level, 0…1, below which model_low takes over; default 0.875 (text-to-video), 0.9 "
+                    "for image-to-video.",
+                ),
+                io.Float.Input(
+                    "cfg_low",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Guidance scale of model_low; default 0, which takes cfg.",
+                ),
+                io.Int.Input("width", default=0, min=0, max=8192, step=16, optional=True, tooltip=f"Width {_SIDE}"),
+                io.Int.Input("height", default=0, min=0, max=8192, step=16, optional=True, tooltip=f"Height {_SIDE}"),
+                io.Sigmas.Input(
+                    "sigmas", optional=True, tooltip="Own noise levels, 1 … 0, in place of scheduler and steps."
+                ),
+            ],
+            outputs=[
+                io.Image.Output("images", tooltip="All frames of the video."),
+                io.Latent.Output("latent", tooltip="The sampled latent, with its layout."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, sampler_name: str | None = None) -> bool | str:
+        from .video_run import sampler_fault
+
+        return True if sampler_name is None else sampler_fault(sampler_name) or True
+
+    @classmethod
+    def execute(cls, model: Any, vae: Any, timeline: Any, **inputs: Any) -> io.NodeOutput:
+        from .video_run import sample_video
+
+        latent, images = sample_video(model, vae, timeline, **inputs)
+        return io.NodeOutput(images, latent)
+
+
+class MultiChunkDecode(io.ComfyNode):
+    """The frames of a multi-chunk latent."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AnchorshotMultiChunkDecode",
+            display_name="Multi-Chunk Decode",
+            category="Anchorshot/video",
+            description="Decodes a latent of Multi-Chunk Model or Extend Video chunk by chunk, so that keyframes "
+            "stay sharp. (VAE Decode would smear each chunk into the next.)",
+            search_aliases=["vae decode", "decode video", "wan decode"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="What a sampler made of a multi-chunk latent. No default."),
+                io.Vae.Input("vae", tooltip="VAE of the model. No default."),
+            ],
+            outputs=[io.Image.Output("images", tooltip="The frames; after Extend Video the new ones only.")],
+        )
+
+    @classmethod
+    def execute(cls, latent: Any, vae: Any) -> io.NodeOutput:
+        from .video_run import decode
+
+        return io.NodeOutput(decode(vae, latent))
+
+
+class RepinKeyframes(io.ComfyNode):
+    """Clean keyframes back into a latent between two samplers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AnchorshotRepinKeyframes",
+            display_name="Re-pin Keyframes",
+            category="Anchorshot/video",
+            description="Puts the clean keyframes back between two samplers (Wan 2.2's two experts, a split "
+            "schedule), where they would otherwise drift.",
+            search_aliases=["high noise low noise", "two experts", "wan 2.2 14b", "keyframe drift"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="What the first sampler gave. No default."),
+                io.Latent.Input("clean", tooltip="The latent that the first sampler was given. No default."),
+            ],
+            outputs=[io.Latent.Output("latent_out", display_name="latent", tooltip="For the second sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, latent: Any, clean: Any) -> io.NodeOutput:
+        from ..models.wan.latents import repin
+
+        return io.NodeOutput(repin(latent, clean))
+
+
+class ExtendVideo(io.ComfyNode):
+    """A Wan MODEL and the LATENT that continue a given clip."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AnchorshotExtendVideo",
+            display_name="Extend Video",
+            category="Anchorshot/video",
+            description="Prepares a model and a latent so that any core sampler goes on from a given clip, all of "
+            "which is clean context. Multi-Chunk Decode then gives the new frames only.",
+            search_aliases=["continue video", "video extension", "longer video", "next clip"],
+            inputs=[
+                io.Model.Input("model", tooltip="Wan 2.1 or 2.2. No default."),
+                io.Vae.Input("vae", tooltip="VAE of the model. No default."),
+                io.Image.Input("clip", tooltip="The frames to go on from. No default."),
+                TimelineSocket.Input(
+                    "timeline",
+                    tooltip="Of the new part; its clock starts at the clip's last frame. A keyframe at 0 starts a "
+                    "new shot. No default.",
+                ),
+                io.Int.Input(
+                    "context_frames",
+                    default=0,
+                    min=0,
+                    max=4801,
+                    tooltip="Look back at most this many frames; default 0, the whole clip. Fewer need less time and "
+                    "memory.",
+                ),
+                io.Image.Input("keyframes", optional=True, tooltip=_KEYFRAMES),
+            ],
+            outputs=[
+                io.Model.Output("model_out", display_name="model", tooltip="For this latent only."),
+                io.Latent.Output("latent", tooltip="The clip as clean context, and room for the new part."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, vae: Any, clip: Any, timeline: Any, context_frames: int, keyframes: Any = None
+    ) -> io.NodeOutput:
+        from .video_run import lay_out_extension, patch_video
+
+        video = lay_out_extension(vae, clip, timeline, keyframes, context_frames)
+        return io.NodeOutput(patch_video(model, video), video.latent)

@@ -1,0 +1,102 @@
+"""From the video nodes' inputs to the native adapter's calls, with progress and errors for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.samplers
+from torch import Tensor
+
+from ..models.wan.latents import MultiChunkVideo, decode_frames, extend_video, multi_chunk_video
+from ..models.wan.native import Experts, adds_noise, chunk_vae, patch_video, sample_native
+from ..story.errors import InputError
+from ..story.timeline import Timeline
+from .host import Progress, memory_errors
+
+__all__ = ["decode", "lay_out", "lay_out_extension", "patch_video", "sample_video", "sampler_fault"]
+
+_FIX = "make the video shorter or smaller, or load the model in fp8"
+
+
+def lay_out(
+    vae: Any, timeline: Timeline, keyframes: Any, method: Any, width: int = 0, height: int = 0
+) -> MultiChunkVideo:
+    """`multi_chunk_video` for a node: `keyframes` may be missing, a size of 0 is the keyframes' own."""
+    images: Any = () if keyframes is None else keyframes
+    size = (height, width) if width and height else None
+    with memory_errors("VAE", f"{len(images)} keyframes", _FIX):
+        return multi_chunk_video(chunk_vae(vae), timeline, images, method=method, size=size)
+
+
+def lay_out_extension(vae: Any, clip: Tensor, timeline: Timeline, keyframes: Any, context: int) -> MultiChunkVideo:
+    """`extend_video` for a node: `context` 0 looks back at the whole clip."""
+    images: Any = () if keyframes is None else keyframes
+    with memory_errors("VAE", f"a clip of {len(clip)} frames", "look back at fewer frames (context_frames)"):
+        return extend_video(chunk_vae(vae), clip, timeline, images, context_frames=context or None)
+
+
+def decode(vae: Any, latent: Any) -> Tensor:
+    """IMAGE of a sampled multi-chunk latent."""
+    with memory_errors("VAE", f"a latent of {tuple(latent['samples'].shape)}", _FIX):
+        return decode_frames(chunk_vae(vae), latent)
+
+
+def sampler_fault(name: str) -> str | None:
+    """What is wrong with a sampler for multi-chunk video, in one sentence; None if nothing is."""
+    if name in comfy.samplers.KSampler.SAMPLERS and not adds_noise(comfy.samplers.sampler_object(name)):
+        return None
+    fix = "use euler, heun, dpmpp_2m or uni_pc, or KSampler with Multi-Chunk Model"
+    return str(InputError("sampler_name", "must be a core sampler that adds no noise of its own", name, fix))
+
+
+def sample_video(
+    model: Any,
+    vae: Any,
+    timeline: Timeline,
+    positive: Any,
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    method: str,
+    keyframes: Any = None,
+    negative: Any = None,
+    model_low: Any = None,
+    boundary: float = 0.875,
+    cfg_low: float = 0.0,
+    width: int = 0,
+    height: int = 0,
+    sigmas: Tensor | None = None,
+) -> tuple[Any, Tensor]:
+    """The latent and the frames of a video, by the Multi-Chunk Video Sampler's inputs.
+
+    Raises:
+        InputError: inputs that do not fit together, or not enough memory on the device.
+    """
+    scales = (cfg, cfg_low or cfg)
+    used: Sequence[float] = scales if model_low is not None else scales[:1]
+    if negative is None and any(scale != 1 for scale in used):
+        fix = "connect a negative prompt (an empty one will do), or set cfg to 1"
+        raise InputError("negative", "is needed when cfg is not 1", None, fix)
+    video = lay_out(vae, timeline, keyframes, method, width, height)
+    if sigmas is None:
+        schedule = model.get_model_object("model_sampling")
+        sigmas = comfy.samplers.calculate_sigmas(schedule, scheduler, steps)
+    patched = patch_video(model, video)
+    experts = patched if model_low is None else Experts(patched, patch_video(model_low, video), boundary)
+    height, width = video.pixels.shape[-2:]
+    with memory_errors("Multi-Chunk Video Sampler", f"{timeline.frames} frames of {width}x{height}", _FIX):
+        latent = sample_native(
+            experts,
+            positive,
+            positive if negative is None else negative,
+            video.latent,
+            sigmas,
+            cfg=scales,
+            sampler=sampler_name,
+            seed=seed,
+            callback=Progress(model, len(sigmas) - 1).callback(),
+        )
+    return latent, decode(vae, latent)

@@ -1,0 +1,67 @@
+"""What the stages of a film take from a storyboard, whichever host runs them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from .errors import InputError
+from .names import find_names
+from .shot import MAX_SEED, Shot
+
+__all__ = ["alias_names", "stage_seed", "tile_captions"]
+
+_TAG = re.compile(r"<([^<>]*)>")
+
+
+def stage_seed(shot: Shot, take: int, stage: str) -> int:
+    """The seed of one stage of a shot: from the shot's own seed (or id), the take and the stage, and from nothing else.
+
+    So it does not matter which shots are rendered, in what order, or how often a run was broken off.
+    """
+    text = f"{shot.noise_seed()}:{take}:{stage}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") & MAX_SEED
+
+
+def tile_captions(captions: Sequence[str]) -> str:
+    """The tiled caption c_tiled of a video of several shots: every shot's caption, in order (Captain Cinema §3.3).
+
+    Raises:
+        InputError: no captions, or an empty one.
+    """
+    stripped = [" ".join(c.split()) for c in captions]
+    if not stripped or not all(stripped):
+        raise InputError("captions", "every shot needs a caption", list(captions), "write one per shot")
+    return " ".join(c if c[-1] in ".!?…" else f"{c}." for c in stripped)
+
+
+def alias_names(prompts: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Replace every `<Name>` that is not in `names` by one that is, the same one throughout.
+
+    A small encoder reads only the names in its vocabulary. Names that it knows stay; the others get the first names
+    that no prompt uses, in order of first mention. Give all captions of a film at once.
+
+    Args:
+        prompts: captions in film order.
+        names: the names in the encoder's vocabulary, in order.
+
+    Raises:
+        InputError: more characters than names.
+    """
+    mentioned = list(dict.fromkeys(name for prompt in prompts for name in find_names(prompt)))
+    free = (name for name in names if name not in mentioned)
+    alias: dict[str, str] = {}
+    for name in mentioned:
+        if name in names:
+            continue
+        substitute = next(free, None)
+        if substitute is None:
+            raise InputError(
+                "characters",
+                f"this text encoder can tell {len(names)} characters apart",
+                len(mentioned),
+                "use fewer characters, or a studio with a public text encoder",
+            )
+        alias[name] = substitute
+    return [_TAG.sub(lambda m: f"<{alias.get(m[1].strip(), m[1].strip())}>", prompt) for prompt in prompts]

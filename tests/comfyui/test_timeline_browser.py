@@ -1,0 +1,430 @@
+"""The timeline widget as people use it: the real frontend, in headless Chromium, on the real server.
+
+What the widget writes is compared with what Python plans from it, so a picture that shows one thing and a node that
+does another cannot pass.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from comfyui.browser import Frontend, missing, opened
+from comfyui.server import ROOT, ComfyServer, running
+from PIL import Image
+
+from anchorshot.nodes.timeline_input import plan, read_edit
+
+LACKING = missing()
+if LACKING:
+    warnings.warn(f"timeline browser tests SKIPPED: {LACKING}", stacklevel=1)
+pytestmark = pytest.mark.skipif(LACKING is not None, reason=LACKING or "")
+
+NODE = "AnchorshotKeyframeTimeline"
+THREE = '{"keyframes": [{"requested": 0}, {"requested": 2}, {"requested": 3}]}'  # frames 0, 33, 50 of 79 at 16 fps
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    with running(tmp_path_factory.mktemp("comfyui"), {"anchorshot": ROOT}) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def frontend(server: ComfyServer) -> Iterator[Frontend]:
+    with opened(server) as page:
+        yield page
+
+
+class Timeline:
+    """The one timeline node of a fresh graph, and its widget."""
+
+    def __init__(self, frontend: Frontend, text: str = THREE, **fields: Any) -> None:
+        self.frontend, self.page = frontend, frontend.page
+        frontend.errors.clear()
+        frontend.clear()
+        frontend.js(
+            """
+            const node = LiteGraph.createNode(given.type);
+            node.pos = [340, 130];
+            app.graph.add(node);
+            for (const [name, value] of Object.entries(given.values))
+              node.widgets.find((widget) => widget.name === name).value = value;
+            app.canvas.setDirty(true, true);
+            """,
+            {"type": NODE, "values": {**fields, "timeline": text}},
+        )
+        self.root = self.page.locator(".anchorshot-timeline:visible")
+        self.root.wait_for()
+        self.keys = self.root.locator(".ast-key")
+        self.borders = self.root.locator(".ast-border")
+        self.end = self.root.locator(".ast-end")
+        frontend.settle()
+        self.frontend.js("app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
+        self.undo_steps = self.steps()
+
+    def widget(self, name: str) -> Any:
+        """A field's value as the node holds it."""
+        body = "return app.graph.nodes.find((n) => n.type === given[0]).widgets.find((w) => w.name === given[1]).value"
+        return self.frontend.js(body, [NODE, name])
+
+    def steps(self) -> int:
+        """How many changes can be undone."""
+        return int(
+            self.frontend.js("return app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length")
+        )
+
+    def changed(self) -> None:
+        """Checks that there is one more undo step since the last look."""
+        self.frontend.settle()
+        assert self.steps() - self.undo_steps == 1
+        self.undo_steps += 1
+
+    def written(self) -> dict[str, Any]:
+        """What the widget wrote, in one undo step since the last look; checks that Python plans the same."""
+        self.changed()
+        text = self.widget("timeline")
+        data = json.loads(text)
+        planned = plan(read_edit(text), self.widget("fps"), self.widget("seconds")).to_dict()
+        assert {name: value for name, value in data.items() if name != "durations"} == planned
+        assert not self.frontend.errors
+        return dict(data)
+
+    def asked(self) -> list[float]:
+        """Requested frames of the keyframes."""
+        data = json.loads(self.widget("timeline"))
+        return [round(key["requested"] * data["fps"], 3) for key in data["keyframes"]]
+
+    def pixels(self, frames: float) -> float:
+        """How far `frames` are on the axis."""
+        first, second = (self.keys.nth(k).bounding_box() for k in (0, 1))
+        shown = [int(self.keys.nth(k).get_attribute("data-frame") or "nan") for k in (0, 1)]
+        assert first and second
+        return frames * (second["x"] - first["x"]) / (shown[1] - shown[0])
+
+    def drag(self, handle: Any, frames: float, release: bool = True) -> None:
+        """Drag a handle by that many frames, with the mouse, in several moves."""
+        box = handle.bounding_box()
+        assert box
+        # The middle of the line: a keyframe's element is as wide as what it shows.
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        by = self.pixels(frames)
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        for share in (0.3, 0.7, 1):
+            self.page.mouse.move(x + by * share, y)
+        if release:
+            self.page.mouse.up()
+
+
+@pytest.fixture(params=["canvas", "vue"], ids=["classic nodes", "nodes 2.0"])
+def timeline(frontend: Frontend, request: pytest.FixtureRequest) -> Timeline:
+    """Three keyframes, in both ways that the frontend draws nodes."""
+    frontend.setting("Comfy.VueNodes.Enabled", request.param == "vue")
+    return Timeline(frontend)
+
+
+@pytest.fixture
+def classic(frontend: Frontend) -> Frontend:
+    frontend.setting("Comfy.VueNodes.Enabled", False)
+    return frontend
+
+
+def test_an_untouched_widget_writes_nothing(classic: Frontend) -> None:
+    """An empty text leaves the keyframes to a storyboard, so looking at the node must not fill it."""
+    timeline = Timeline(classic, "")
+    assert timeline.widget("timeline") == ""
+    assert timeline.keys.count() == 1
+    timeline.keys.first.focus()
+    classic.settle()
+    assert timeline.widget("timeline") == "" and timeline.steps() == timeline.undo_steps
+
+
+def test_dragging_a_keyframe_snaps_as_python_plans(timeline: Timeline) -> None:
+    timeline.drag(timeline.keys.nth(1), 9, release=False)
+    assert timeline.widget("timeline") == THREE  # nothing is written before the button is let go
+    timeline.frontend.shot("dragging")
+    timeline.page.mouse.up()
+    keys = timeline.written()["keyframes"]
+    asked = timeline.asked()
+    assert asked[0] == 0 and 40 <= asked[1] <= 42 and asked[2] == 48
+    assert keys[1]["frame"] == 41  # chunk 1 starts at a frame ≡ 1 (mod 4)
+    described = timeline.keys.nth(1).get_attribute("aria-valuetext") or ""
+    assert re.fullmatch(rf"asked 2\.\d+ s, frame {asked[1]:.0f}; lands on frame 41, 2\.56\d s", described)
+
+
+def test_ripple_moves_what_follows_and_the_end(timeline: Timeline) -> None:
+    ripple = timeline.root.get_by_role("button", name="Ripple")
+    ripple.click()
+    assert ripple.get_attribute("aria-pressed") == "true"
+    timeline.changed()  # the switch is part of the workflow
+    timeline.drag(timeline.keys.nth(1), 8)
+    timeline.written()
+    asked = timeline.asked()
+    moved = asked[1] - 32
+    assert 7 <= moved <= 9 and asked[2] == 48 + moved
+    assert 0 <= timeline.widget("seconds") - (80 + moved) / 16 < 1e-3  # the field keeps milliseconds
+
+
+def test_shot_borders_and_the_end_set_durations(timeline: Timeline) -> None:
+    timeline.keys.nth(1).focus()
+    timeline.root.get_by_role("button", name="New shot").click()
+    assert timeline.written()["durations"] == [2, 3]
+    timeline.drag(timeline.borders.first, -8)
+    first, second = timeline.written()["durations"]
+    assert 1.4 <= first <= 1.6 and first + second == 5
+    assert timeline.asked()[1] == first * 16  # the keyframe that opens the shot came along
+    timeline.drag(timeline.end, 4)
+    longer = timeline.written()["durations"]
+    assert longer[0] == first and second + 0.15 <= longer[1] <= second + 0.35
+    assert timeline.widget("seconds") == pytest.approx(sum(longer), abs=1e-3)
+    timeline.frontend.shot("shots")
+
+
+def test_the_end_of_one_shot_sets_the_seconds_field(timeline: Timeline) -> None:
+    timeline.drag(timeline.end, -500)
+    assert "durations" not in timeline.written()
+    assert timeline.widget("seconds") == 3.063  # 49 frames, one after the last keyframe, in milliseconds upwards
+
+
+def test_keyframes_are_added_and_removed(timeline: Timeline) -> None:
+    box = timeline.root.locator(".ast-lane").bounding_box()
+    first = timeline.keys.first.bounding_box()
+    assert box and first
+    timeline.page.mouse.dblclick(first["x"] + timeline.pixels(16), box["y"] + 8)
+    assert len(timeline.written()["keyframes"]) == 4
+    assert timeline.keys.nth(1).evaluate("element => element === document.activeElement")
+    timeline.page.keyboard.press("Delete")
+    assert len(timeline.written()["keyframes"]) == 3
+    assert timeline.asked() == [0, 32, 48]
+    assert timeline.frontend.js("return app.graph.nodes.length") == 1  # Delete took the keyframe, not the node
+
+
+def test_the_keyboard_does_everything(timeline: Timeline) -> None:
+    press = timeline.page.keyboard.press
+    timeline.root.get_by_role("button", name="Ripple").focus()
+    press("Tab")
+    press("Tab")
+    assert timeline.page.evaluate("document.activeElement.ariaLabel") == "Keyframe 2 of 3"
+    press("ArrowRight")
+    timeline.written()
+    press("Shift+ArrowRight")
+    timeline.written()
+    assert timeline.asked() == [0, 37, 48]
+    press("ArrowLeft")
+    timeline.written()
+    press("Home")
+    timeline.written()
+    assert timeline.asked() == [0, 1, 48]
+    press("End")
+    timeline.written()
+    assert timeline.asked() == [0, 47, 48]
+    press("Enter")
+    timeline.page.keyboard.type("30f")
+    press("Enter")
+    timeline.written()
+    assert timeline.asked() == [0, 30, 48]
+    assert timeline.page.evaluate("document.activeElement.ariaLabel") == "Keyframe 2 of 3"
+    press("Tab")
+    press("Tab")
+    assert timeline.page.evaluate("document.activeElement.ariaLabel") == "Length of the video"
+    press("ArrowRight")
+    timeline.written()
+    assert timeline.widget("seconds") == 5.063  # 81 frames
+
+
+def test_a_held_key_is_one_step_to_undo(timeline: Timeline) -> None:
+    timeline.keys.nth(1).focus()
+    for _ in range(6):
+        timeline.page.keyboard.down("ArrowRight")
+    timeline.page.keyboard.up("ArrowRight")
+    timeline.written()
+    assert timeline.asked() == [0, 38, 48]
+
+
+def test_escape_gives_up_a_drag(timeline: Timeline) -> None:
+    timeline.drag(timeline.keys.nth(1), 9, release=False)
+    timeline.page.keyboard.press("Escape")
+    timeline.page.mouse.up()
+    timeline.frontend.settle()
+    assert timeline.widget("timeline") == THREE and timeline.steps() == timeline.undo_steps
+
+
+def test_a_bad_time_is_refused_where_it_is_typed(timeline: Timeline) -> None:
+    timeline.keys.nth(1).focus()
+    for typed, complaint in [("9", "Between 0.063 and 2.938 s"), ("soon", "Write seconds")]:
+        timeline.page.keyboard.press("Enter")
+        timeline.page.keyboard.type(typed)
+        timeline.page.keyboard.press("Enter")
+        assert complaint in (timeline.root.locator(".ast-outcome").text_content() or "")
+        assert timeline.root.locator(".ast-input").get_attribute("aria-invalid") == "true"
+        timeline.page.keyboard.press("Escape")
+    assert timeline.widget("timeline") == THREE
+
+
+def test_undo_and_redo(timeline: Timeline) -> None:
+    """Undo makes the node anew; the widget shows the old text again, and the keyboard stays where it was."""
+    frame = "document.querySelector('.anchorshot-timeline [aria-label^=\"Keyframe 2\"]')?.dataset.frame"
+    focused = "document.activeElement.ariaLabel === 'Keyframe 2 of 3'"
+    timeline.keys.nth(1).focus()
+    timeline.page.keyboard.press("Shift+ArrowRight")
+    changed = timeline.widget("timeline")
+    timeline.page.keyboard.press("Control+z")
+    timeline.page.wait_for_function(_VALUE_IS, arg=[NODE, THREE])
+    timeline.page.wait_for_function(f"{frame} === '33' && {focused}")
+    timeline.page.keyboard.press("Control+y")
+    timeline.page.wait_for_function(_VALUE_IS, arg=[NODE, changed])
+    timeline.page.wait_for_function(f"{frame} === '37' && {focused}")
+    timeline.undo_steps = timeline.steps()
+    timeline.page.keyboard.press("ArrowRight")
+    timeline.written()
+    assert timeline.asked() == [0, 37, 48]
+
+
+_VALUE_IS = """([type, text]) => window.comfyAPI.app.app.graph.nodes.find((node) => node.type === type)
+    ?.widgets.find((widget) => widget.name === 'timeline').value === text"""
+
+
+def test_a_workflow_keeps_it_and_the_api_gets_it(timeline: Timeline) -> None:
+    timeline.root.get_by_role("button", name="Ripple").click()
+    timeline.drag(timeline.keys.nth(2), 6)
+    timeline.frontend.settle()
+    text = timeline.widget("timeline")
+    saved = timeline.frontend.js("return await app.graphToPrompt()")
+    inputs = next(node["inputs"] for node in saved["output"].values() if node["class_type"] == NODE)
+    assert inputs["timeline"] == text
+    timeline.frontend.open()
+    timeline.frontend.js("await app.loadGraphData(given)", saved["workflow"])
+    timeline.root.wait_for()
+    timeline.frontend.settle()
+    assert timeline.widget("timeline") == text
+    assert timeline.widget("seconds") == inputs["seconds"]
+    frames = [int(timeline.keys.nth(k).get_attribute("data-frame") or -1) for k in range(3)]
+    assert frames == [key["frame"] for key in json.loads(text)["keyframes"]]
+    assert timeline.root.get_by_role("button", name="Ripple").get_attribute("aria-pressed") == "true"
+    # The server plans the same frames from the same text.
+    reader = {"class_type": "PreviewAny", "inputs": {"source": ["1", 4]}}
+    entry = timeline.frontend.server.run({"1": {"class_type": NODE, "inputs": inputs}, "2": reader})
+    planned = json.loads(entry["outputs"]["1"]["timeline"][0])
+    assert [key["frame"] for key in planned["keyframes"]] == frames
+
+
+def test_the_text_follows_the_fields(timeline: Timeline) -> None:
+    """Frame rate and length are the node's own fields; what the socket's JSON says must not lag behind them."""
+    timeline.frontend.js(
+        """
+        const node = app.graph.nodes[0], field = node.widgets.find((widget) => widget.name === 'fps');
+        field.value = 24; field.callback(24, app.canvas, node);
+        """
+    )
+    timeline.frontend.settle()
+    text = timeline.widget("timeline")
+    assert json.loads(text) == plan(read_edit(text), 24, 5).to_dict()
+    assert "24 fps" in (timeline.root.locator(".ast-total").text_content() or "")
+
+
+def test_a_text_that_cannot_be_is_shown_and_mended(classic: Frontend) -> None:
+    timeline = Timeline(classic, '{"keyframes": [0, 2, 9]}')
+    alert = timeline.root.get_by_role("alert")
+    assert "beyond the shot's last frame" in (alert.text_content() or "")
+    assert timeline.widget("timeline") == '{"keyframes": [0, 2, 9]}'  # shown, not touched
+    classic.shot("broken")
+    timeline.root.get_by_role("button", name="Mend").click()
+    assert [key["frame"] for key in timeline.written()["keyframes"]] == [0, 33]
+    timeline = Timeline(classic, "{")
+    timeline.root.get_by_role("button", name="Start over").click()
+    classic.settle()
+    assert timeline.widget("timeline") == "" and timeline.keys.count() == 1
+
+
+def test_pictures_behind_the_keyframes_input_are_shown(timeline: Timeline) -> None:
+    names = ["red.png", "green.png", "blue.png"]
+    for name, colour in zip(names, ["#c33", "#3a3", "#36c"], strict=True):
+        Image.new("RGB", (160, 80), colour).save(timeline.frontend.server.base / "input" / name)
+    timeline.frontend.js(
+        """
+        const timeline = app.graph.nodes[0];
+        const load = (name, y) => {
+          const node = LiteGraph.createNode('LoadImage');
+          app.graph.add(node); node.pos = [20, y]; node.size = [200, 120];
+          const field = node.widgets.find((widget) => widget.name === 'image');
+          field.options.values = [...(field.options.values ?? []), name];
+          field.value = name; field.callback?.(name);
+          return node;
+        };
+        const join = (first, second) => {
+          const node = LiteGraph.createNode('ImageBatch');
+          app.graph.add(node); node.pos = [230, 700];
+          first.connect(0, node, 0); second.connect(0, node, 1);
+          return node;
+        };
+        const [red, green, blue] = given.map((name, k) => load(name, 60 + 200 * k));
+        join(join(red, green), blue).connect(0, timeline, 'keyframes');
+        """,
+        names,
+    )
+    timeline.page.wait_for_function("document.querySelectorAll('.ast-pictured').length === 3")
+    sources = [timeline.keys.nth(k).locator("img").get_attribute("src") or "" for k in range(3)]
+    assert [re.findall(r"filename=(\w+\.png)", source) for source in sources] == [[name] for name in names]
+    timeline.frontend.settle()
+    timeline.frontend.shot("pictures")
+
+
+_LUMINANCE = """
+(element) => {
+  const parse = (text) => {
+    const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    canvas.fillStyle = text; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (rgb) => rgb.map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, k) => sum + c * [0.2126, 0.7152, 0.0722][k], 0);
+  const ratio = (a, b) => { const [x, y] = [light(parse(a)), light(parse(b))].sort((p, q) => q - p);
+    return (x + 0.05) / (y + 0.05); };
+  const style = (selector) => getComputedStyle(element.querySelector(selector));
+  const back = getComputedStyle(element).backgroundColor;
+  return {
+    text: ratio(getComputedStyle(element).color, back),
+    total: ratio(style('.ast-total').color, back),
+    tick: ratio(style('.ast-tick').color, back),
+    bands: ratio(style('.ast-band').color, style('.ast-band:nth-child(2)').backgroundColor),
+    selected: ratio(style('.ast-selected .ast-number').color, style('.ast-selected .ast-diamond').backgroundColor),
+    accent: ratio(style('.ast-selected').color, back),
+    opens: ratio(style('.ast-opens').color, back),
+  };
+}
+"""
+
+
+@pytest.mark.parametrize("palette", ["dark", "light"])
+def test_it_can_be_read_in_both_themes(classic: Frontend, palette: str) -> None:
+    """WCAG AA: 4.5 for text, 3 for the marks."""
+    classic.setting("Comfy.ColorPalette", palette)
+    try:
+        timeline = Timeline(classic, '{"keyframes": [0, 2, 3], "durations": [2, 3]}')
+        timeline.keys.nth(2).focus()
+        classic.settle()
+        classic.shot(f"theme_{palette}")
+        contrast = timeline.root.evaluate(_LUMINANCE)
+        marks = {name: contrast.pop(name) for name in ("accent", "opens")}
+        assert min(contrast.values()) >= 4.5, contrast
+        assert min(marks.values()) >= 3, marks
+    finally:
+        classic.setting("Comfy.ColorPalette", "dark")
+
+
+def test_a_linked_text_locks_the_widget(classic: Frontend) -> None:
+    timeline = Timeline(classic)
+    classic.js(
+        """
+        const source = LiteGraph.createNode('PrimitiveStringMultiline');
+        app.graph.add(source);
+        source.connect(0, app.graph.nodes.find((node) => node.type === given), 'timeline');
+        """,
+        NODE,
+    )
+    timeline.page.wait_for_function("document.querySelector('.anchorshot-timeline').inert")
