@@ -275,7 +275,8 @@ def test_muon_takes_matrices_only_and_beats_a_bad_scale():
     bias = torch.nn.Parameter(torch.ones(16))
     groups = [{"params": [weight], "orthogonal": True}, {"params": [bias]}]
     optimizer = MuonAdamW(groups, lr=0.1, weight_decay=0.0)
-    for _ in range(60):
+    for step in range(100):
+        optimizer.param_groups[0]["lr"] = 0.3 * (1 - step / 100)
         loss = (scale * (weight - target)).square().sum() + bias.square().sum()
         loss.backward()
         optimizer.step()
