@@ -281,7 +281,7 @@ def test_a_batched_roll_out_equals_a_plain_loop(studio: Studio, settings: Keyfra
     torch.testing.assert_close(none.frames[:, 0], run.frames[:, 0])
     assert (none.frames[:, 1:] - run.frames[:, 1:]).abs().amax((0, 2, 3, 4)).min() > 1e-2
     other = extend(StorySet(studio, told[:1], seed=6), recall(memory), settings)
-    assert (other.frames[0] - run.frames[0]).abs().mean() > 1e-2
+    assert (other.frames[0] - run.frames[0]).abs().mean() > 2e-3
     assert len(run.seconds) == 4 and min(run.seconds) > 0
 
 

@@ -34,13 +34,14 @@ SEED = 0
 STORIES, SHOTS, CLIPS_PER_LAYOUT = 1600, 9, 260
 
 CONFIGS = {
-    "vae_pictures": LoopConfig(1600, lr=3e-3, muon_lr=0.02, warmup=50, ema=0.99, weight_decay=0.0, save_every=100),
-    "vae_clips": LoopConfig(900, lr=2e-3, muon_lr=0.01, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
+    "vae_pictures": LoopConfig(3300, lr=3e-3, muon_lr=0.02, warmup=50, ema=0.99, weight_decay=0.0, save_every=100),
+    "vae_clips": LoopConfig(900, lr=1e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
+    "vae_decoder": LoopConfig(800, lr=1e-3, muon_lr=0.006, warmup=20, ema=0.98, weight_decay=0.0, save_every=50),
     "clip": LoopConfig(steps=1200, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "text": LoopConfig(400, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
-    "keyframes": LoopConfig(steps=sum(s.steps for s in STAGES), lr=1.2e-3, warmup=100, final_lr=0.03),
-    "video": LoopConfig(steps=2400, lr=1.5e-3, warmup=100, final_lr=0.03),
+    "keyframes": LoopConfig(sum(s.steps for s in STAGES), lr=1e-3, muon_lr=0.01, final_lr=0.03),
+    "video": LoopConfig(4000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
 }
 
 
@@ -107,10 +108,12 @@ def _vae(folder: Path, run: _Run) -> None:
     fast_stills()
     weights = run.train(VaeRecipe("pictures", pictures=8))
     start = _kept(folder, weights)
-    weights = run.train(VaeRecipe("clips", pictures=4, bank=2400, start=start))
+    weights = run.train(VaeRecipe("clips", pictures=2, bank=2400, start=start))
+    start = _kept(folder, weights)
+    weights = run.train(VaeRecipe("decoder", pictures=2, bank=2400, seed=1, start=start))
     if run.trial:
         return
-    model = VaeRecipe("clips", start=start).build()
+    model = VaeRecipe("decoder", start=start).build()
     model.load_state_dict(weights)
     data = encode_stories(model.eval(), 64, SHOTS)  # the pictures' statistics make the latents unit scale
     figures = {"psnr": reconstruction_psnr(model)}

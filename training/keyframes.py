@@ -52,7 +52,7 @@ class Pick(NamedTuple):
 
 
 #: single pictures → 2 → 4 → 8 context pairs (the paper: 1 → 8 → 16 → 32)
-STAGES = (Stage(500, 0, 48, 1), Stage(500, 2, 12, 4), Stage(1300, 4, 10, 4), Stage(1000, 8, 8, 4))
+STAGES = (Stage(800, 0, 48, 1), Stage(400, 2, 12, 4), Stage(1000, 4, 10, 4), Stage(3000, 8, 8, 4))
 
 
 class KeyframeStudent(nn.Module):

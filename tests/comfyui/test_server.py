@@ -16,7 +16,7 @@ from comfyui.server import ROOT, ComfyServer, running
 
 from anchorshot.nodes import NODES
 
-PACK = "anchorshot 1.0-beta"
+PACK = "anchorshot-1.0-beta"
 
 STORY = """
 fps: 8
