@@ -12,7 +12,7 @@ from torch import Tensor
 from ..media.picture import fit_picture, read_picture
 from ..models.flux.native import ContextPair, PairSettings, sample_native
 from ..story.errors import InputError
-from ..story.stages import stage_seed
+from ..story.stages import FIRST_TAKE, stage_seed
 from .frame_memory import FrameMemory, Remembered
 from .host import Progress, memory_errors, stop_if_asked
 from .images import decode_frame, encode_frame
@@ -67,7 +67,7 @@ def plan_jobs(prompts: int, seed: int, board: Storyboard | None, size: tuple[int
 
     Args:
         prompts: number of prompts; with a storyboard one for each shot.
-        seed: without a storyboard that of the first keyframe; with one the take: 0 gives the film's own seeds.
+        seed: without a storyboard that of the first keyframe; with one the take: 0 gives the seeds of the command line's first.
         board: gives how many keyframes a shot has, its seeds, its words and the user's own pictures.
         size: (height, width) in pixels, for those pictures.
 
@@ -86,7 +86,7 @@ def plan_jobs(prompts: int, seed: int, board: Storyboard | None, size: tuple[int
         for index, keyframe in enumerate(shot.keyframes):
             path = board.image_path(keyframe)
             picture = None if path is None else fit_picture(read_picture(path, f"{shot.id} keyframe {index + 1}"), size)
-            drawn = stage_seed(shot, seed, f"keyframe-{index}")
+            drawn = stage_seed(shot, FIRST_TAKE + seed, f"keyframe-{index}")
             jobs.append(Job(position, drawn, captions[position].query, picture, f"{shot.id}, keyframe {index + 1}"))
     return jobs
 

@@ -46,7 +46,7 @@ class InterleavedKeyframeSampler(io.ComfyNode):
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip="Seed of the noise; keyframe k of a list takes seed + k. Default 0. With a storyboard it "
-                    "is the take: 0 gives the film's own seeds.",
+                    "counts takes: 0 is the first, the same that the command line makes.",
                 ),
                 io.Int.Input(
                     "steps", default=20, min=1, max=1000, tooltip="Sampler steps of each keyframe; default 20."

@@ -107,7 +107,7 @@ class Storyboard(io.ComfyNode):
 
     @classmethod
     def execute(cls, story: str, clip: Any = None) -> io.NodeOutput:
-        from ..story.stages import stage_seed, tile_captions
+        from ..story.stages import FIRST_TAKE, stage_seed, tile_captions
         from .story_input import cast_line, prompts_for, read_story
 
         board = read_story(story)
@@ -117,7 +117,7 @@ class Storyboard(io.ComfyNode):
             prompts,
             [caption.query for caption in board.captions()],
             [shot.timeline(board.fps) for shot in board.shots],
-            [stage_seed(shot, 0, "clip") for shot in board.shots],
+            [stage_seed(shot, FIRST_TAKE, "clip") for shot in board.shots],
             tile_captions(prompts),
             *board.size,
             float(board.fps),
@@ -165,7 +165,7 @@ class Shot(io.ComfyNode):
 
     @classmethod
     def execute(cls, storyboard: Any, shot: str | int, clip: Any = None) -> io.NodeOutput:
-        from ..story.stages import stage_seed
+        from ..story.stages import FIRST_TAKE, stage_seed
         from .story_input import prompts_for, shot_at
 
         position = shot_at(storyboard, shot)
@@ -176,7 +176,7 @@ class Shot(io.ComfyNode):
             storyboard.captions()[position].query,
             timeline,
             timeline.length.seconds,
-            stage_seed(chosen, 0, "clip"),
+            stage_seed(chosen, FIRST_TAKE, "clip"),
             len(chosen.keyframes),
             chosen.id,
             position + 1,

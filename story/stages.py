@@ -10,7 +10,10 @@ from .errors import InputError
 from .names import find_names
 from .shot import MAX_SEED, Shot
 
-__all__ = ["alias_names", "stage_seed", "tile_captions"]
+__all__ = ["FIRST_TAKE", "alias_names", "stage_seed", "tile_captions"]
+
+FIRST_TAKE = 1
+"""The take of a shot that has not been made again."""
 
 _TAG = re.compile(r"<([^<>]*)>")
 

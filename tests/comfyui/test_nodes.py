@@ -262,7 +262,7 @@ def test_storyboard_gives_one_entry_for_each_shot(board: Storyboard) -> None:
     assert prompts == [caption.prompt for caption in board.captions()]
     assert queries[1] == board.captions()[1].query and "<" not in queries[1]
     assert [t.frames for t in timelines] == [5, 10] and timelines[1].keyframe_frames == [0, 5]
-    assert seeds == [headless_job.stage_seed(shot, 0, "clip") for shot in board.shots]
+    assert seeds == [headless_job.stage_seed(shot, 1, "clip") for shot in board.shots]
     assert tiled == f"{prompts[0]} {prompts[1]}" and (width, height, fps, count) == (160, 80, 8.0, 2)
 
 
@@ -323,7 +323,7 @@ def test_shot_by_number_and_by_id(board: Storyboard) -> None:
     prompt, query, planned, seconds, seed, count, name, number = by_id
     assert prompt == board.captions()[1].prompt and query == board.captions()[1].query
     assert (planned.frames, seconds, count, name, number) == (10, 1.25, 2, "s02", 2)
-    assert seed == stages.stage_seed(board.shots[1], 0, "clip")
+    assert seed == stages.stage_seed(board.shots[1], 1, "clip")
     with pytest.raises(InputError, match="did you mean s01"):
         story.Shot.execute(board, "s1")
 
@@ -495,8 +495,8 @@ def test_a_film_of_keyframes_remembers_as_it_goes(studio: dict[str, Any], board:
     alone = sample(studio, prompts, storyboard=board).args[0]
     assert torch.equal(alone[0], images[0]) and not torch.allclose(alone[1], images[1], atol=0.02)
     # a graph may chain samplers instead: the second shot from the context that the first one grew
-    first = sample(studio, prompts[:1], context=empty, seed=stages.stage_seed(board.shots[0], 0, "keyframe-0")).args
-    seed = stages.stage_seed(board.shots[1], 0, "keyframe-0")
+    first = sample(studio, prompts[:1], context=empty, seed=stages.stage_seed(board.shots[0], 1, "keyframe-0")).args
+    seed = stages.stage_seed(board.shots[1], 1, "keyframe-0")
     second = sample(studio, prompts[1:], context=first[2], seed=seed).args[0]
     assert torch.allclose(first[0][0], images[0], atol=1e-5) and torch.allclose(second[0], images[1][:1], atol=1e-4)
 

@@ -374,6 +374,72 @@ def test_pictures_behind_the_keyframes_input_are_shown(timeline: Timeline) -> No
     timeline.frontend.shot("pictures")
 
 
+def test_a_storyboard_gives_rate_length_and_keyframes(classic: Frontend) -> None:
+    """What only a run can tell is not shown before it, nor written into the workflow."""
+    timeline = Timeline(classic, "")
+    classic.js(
+        """
+        const timeline = app.graph.nodes[0];
+        const board = LiteGraph.createNode('AnchorshotStoryboard'), reader = LiteGraph.createNode('PreviewAny');
+        app.graph.add(board); app.graph.add(reader);
+        board.pos = [20, 480]; reader.pos = [940, 130];
+        board.connect(0, timeline, 'storyboard');
+        timeline.connect(4, reader, 0);
+        """
+    )
+    total = timeline.root.locator(".ast-total")
+    timeline.page.wait_for_function("document.querySelector('.ast-total').textContent.includes('after a run')")
+    classic.js("await app.queuePrompt(0)")
+    timeline.page.wait_for_function("document.querySelectorAll('.ast-key').length > 1")
+    planned = classic.js("return JSON.parse(app.nodeOutputs[app.graph.nodes[0].id].timeline[0])")
+    assert f"{planned['frames']} frames" in (total.text_content() or "")
+    frames = [int(key.get_attribute("data-frame") or -1) for key in timeline.keys.all()]
+    assert frames == [key["frame"] for key in planned["keyframes"]]
+    assert timeline.widget("timeline") == ""
+    timeline.end.focus()
+    timeline.page.keyboard.press("Shift+ArrowRight")
+    classic.settle()
+    edit = read_edit(timeline.widget("timeline"))
+    assert edit.durations == [planned["requested"] + 4 / planned["fps"]]
+    assert timeline.widget("seconds") == 5  # not the field that counts here
+
+
+def test_it_lives_in_a_subgraph(timeline: Timeline) -> None:
+    timeline.frontend.js(
+        """
+        const { node } = app.graph.convertToSubgraph(new Set([app.graph.nodes[0]]));
+        app.canvas.setGraph(node.subgraph);
+        """
+    )
+    timeline.root.wait_for()
+    timeline.keys.nth(1).focus()
+    timeline.page.keyboard.press("Shift+ArrowRight")
+    timeline.frontend.settle()
+    prompt = timeline.frontend.js("return (await app.graphToPrompt()).output")
+    timeline.frontend.js("app.canvas.setGraph(app.rootGraph)")
+    inputs = next(node["inputs"] for node in prompt.values() if node["class_type"] == NODE)
+    assert [time * 16 for time in read_edit(inputs["timeline"]).times or []] == [0, 36, 48]
+    assert not timeline.frontend.errors
+
+
+def test_a_copied_node_has_its_own_timeline(classic: Frontend) -> None:
+    timeline = Timeline(classic)
+    classic.js(
+        """
+        app.canvas.selectItems([app.graph.nodes[0]]);
+        app.canvas.copyToClipboard(); app.canvas.pasteFromClipboard();
+        app.graph.nodes[1].pos = [340, 560];
+        """
+    )
+    timeline.page.wait_for_function("document.querySelectorAll('.anchorshot-timeline').length === 2")
+    timeline.root.nth(1).locator(".ast-key").nth(1).focus()
+    timeline.page.keyboard.press("Shift+ArrowRight")
+    classic.settle()
+    texts = classic.js("return app.graph.nodes.map((n) => n.widgets.find((w) => w.name === 'timeline').value)")
+    assert texts[0] == THREE
+    assert [time * 16 for time in read_edit(texts[1]).times or []] == [0, 36, 48]
+
+
 _LUMINANCE = """
 (element) => {
   const parse = (text) => {

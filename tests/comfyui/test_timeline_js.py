@@ -198,3 +198,17 @@ def test_bad_text_is_refused_with_the_same_field(widget: Widget) -> None:
 def test_units_under_node() -> None:
     done = subprocess.run([str(NODE), "--test", str(HERE / "timeline.test.mjs")], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_network_and_no_code_from_text() -> None:
+    """Nothing is loaded from elsewhere, and no text becomes code or markup."""
+    forbidden = r"\beval\b|new Function|\bfetch\(|XMLHttpRequest|WebSocket|sendBeacon|innerHTML|document\.write|https?:"
+    web = HERE.parents[1] / "web"
+    files = [*web.glob("js/*.js"), *web.glob("css/*.css")]
+    assert len(files) > 8
+    for file in files:
+        # The name of a namespace looks like an address; nothing is ever loaded from it.
+        text = file.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(forbidden, text), file.name
+        for source in re.findall(r"from '([^']+)'", text):
+            assert source.startswith("./") or source.startswith("../../../scripts/"), (file.name, source)

@@ -75,6 +75,14 @@ test('a length from outside is kept as durations once it is edited', () => {
   assert.deepEqual(JSON.parse(edit.write(edit.moveEnd(state, 24))).durations, [3])
 })
 
+test('a rate or length that only a run will tell is not written down', () => {
+  const unknown = edit.read('', { fps: null, seconds: null, planned: null })
+  const moved = edit.moveKey(edit.addKey(unknown, 20).score, 1, 32)
+  assert.deepEqual(JSON.parse(edit.write(moved)), { keyframes: [{ requested: 0 }, { requested: 2 }] })
+  assert.equal(edit.read(edit.write(moved), { fps: null, seconds: null }).guessed, true)
+  assert.equal(edit.read(edit.write(moved), node).guessed, false)
+})
+
 test('adding takes the nearest free frame, removing leaves one', () => {
   assert.deepEqual(asked(edit.addKey(score(), 32).score), [0, 31, 32, 48])
   const full = edit.read('[0, 0.0625]', { fps: 16, seconds: 0.125 })

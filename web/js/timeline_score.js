@@ -10,6 +10,7 @@
  *   source  where the length stands: 'seconds' (the node's own field), 'durations' (the text), 'outside' (a storyboard
  *           or a linked input)
  *   ownSeconds  whether the node's own `seconds` field counts
+ *   guessed whether the rate or the length are only known after a run: a storyboard or a link gives them
  *   free    the text is empty, so a storyboard may still set the keyframes
  *
  * Edits never leave an illegal state: they move as far as the neighbours allow. Edited times are whole frames, so that
@@ -94,6 +95,7 @@ export function parse(text) {
 export function read(text, { fps = null, seconds = null, planned = null } = {}) {
   const edit = parse(text)
   const rate = frameRate(fps ?? planned?.fps ?? edit.fps ?? 16)
+  const unsure = (fps ?? planned?.fps ?? edit.fps) === null
   const free = !text.trim()
   const ownSeconds = seconds !== null
   if (edit.durations) {
@@ -108,7 +110,7 @@ export function read(text, { fps = null, seconds = null, planned = null } = {}) 
       ? edit.times.map((time) => ({ seconds: time }))
       : starts.map((start) => ({ seconds: toNumber(start), exact: start }))
     const end = toNumber(positionOf(sum(lengths), rate))
-    return { rate, keys, cuts, end, lengths, source: 'durations', ownSeconds, free }
+    return { rate, keys, cuts, end, lengths, source: 'durations', ownSeconds, guessed: unsure, free }
   }
   const length = seconds ?? planned?.requested ?? edit.requested ?? 5
   const outside = fps === null || seconds === null ? planned?.keyframes.map((key) => key.requested) : null
@@ -121,6 +123,7 @@ export function read(text, { fps = null, seconds = null, planned = null } = {}) 
     lengths: [timeOf(length)],
     source: ownSeconds ? 'seconds' : 'outside',
     ownSeconds,
+    guessed: unsure || (seconds ?? planned?.requested ?? edit.requested) === null,
     free
   }
 }
@@ -131,9 +134,13 @@ export function planOf(score) {
   return plan(score.rate, sum(score.lengths), keys, score.source === 'durations' ? 'durations' : 'seconds')
 }
 
-/** The widget's text: the TIMELINE socket's JSON, with `durations` where the text itself says how long shots are. */
+/**
+ * The widget's text: the TIMELINE socket's JSON, with `durations` where the text itself says how long shots are. Where
+ * rate or length are only guessed it holds what was asked for and no more.
+ */
 export function write(score) {
-  const data = planOf(score)
+  const planned = planOf(score)
+  const data = score.guessed ? { keyframes: planned.keyframes.map(({ requested }) => ({ requested })) } : planned
   if (score.source === 'durations') data.durations = score.lengths.map(toNumber)
   return JSON.stringify(data)
 }

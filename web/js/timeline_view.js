@@ -48,6 +48,7 @@ export class TimelineView {
     this.problem = problem
     this.element.inert = locked
     this.element.classList.toggle('ast-locked', locked)
+    set(this.element, { title: locked ? this.words.linked : null })
     const { kind, index } = this.selected ?? {}
     const most = { key: score?.keys.length, cut: score?.cuts.length, end: 1 }[kind] ?? 0
     if (!(index < most)) this.selected = null
@@ -208,7 +209,8 @@ export class TimelineView {
     const grid = score && this.#grid(score)
     const rate = score && Number(toNumber(score.rate).toFixed(3))
     const seconds = score && shown(secondsAt(grid.frames, score.rate))
-    set(this.total, {}, score ? `${words.frames(grid.frames)} · ${seconds} s · ${words.fps(rate)}` : '')
+    const total = score && `${words.frames(grid.frames)} · ${seconds} s · ${words.fps(rate)}`
+    set(this.total, {}, score?.guessed ? words.guessed : (total ?? ''))
   }
 
   #drawRuler(score) {

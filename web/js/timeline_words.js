@@ -39,6 +39,7 @@ const en = {
   mendHint: 'Move keyframes into the video, in order and a frame apart',
   startOver: 'Start over',
   startOverHint: 'Empty the text: one keyframe at the start, or those of the storyboard',
+  guessed: 'length known after a run',
   linked: 'The timeline comes from a link'
 }
 
@@ -81,6 +82,7 @@ const zh = {
   mendHint: '把关键帧移入视频内，按顺序排列并至少相隔一帧',
   startOver: '重新开始',
   startOverHint: '清空文本：开头一个关键帧，或使用分镜脚本的关键帧',
+  guessed: '长度在运行后可知',
   linked: '时间线来自连线'
 }
 
