@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.anchorshot-ready
 PYTHONS := $(PYTHON) python3 python python3.13 python3.12 python3.11 python3.10
 OUT ?= output/film
-STORY ?= examples/two_friends.yaml
+STORY ?= stories/two_friends.yaml
 
 COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 
@@ -64,12 +64,12 @@ $(READY): pyproject.toml | $(BIN)/python
 	fi
 	@touch $@
 
-# ComfyUI's own requirements, for its tests only; torchaudio must be of torch's version.
+# ComfyUI's own requirements, for its tests only, and what drives a browser; torchaudio must be of torch's version.
 $(VENV)/.comfyui-ready: $(COMFYUI_PATH)/requirements.txt $(READY)
 	@if uv --version >/dev/null 2>&1; then \
-	  uv pip install --quiet --python $(BIN)/python -r "$(COMFYUI_PATH)/requirements.txt" 'torch==2.11.*' 'torchaudio==2.11.*'; \
+	  uv pip install --quiet --python $(BIN)/python -r "$(COMFYUI_PATH)/requirements.txt" 'torch==2.11.*' 'torchaudio==2.11.*' 'playwright>=1.49'; \
 	else \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    -r "$(COMFYUI_PATH)/requirements.txt" 'torch==2.11.*' 'torchaudio==2.11.*'; \
+	    -r "$(COMFYUI_PATH)/requirements.txt" 'torch==2.11.*' 'torchaudio==2.11.*' 'playwright>=1.49'; \
 	fi
 	@touch $@

@@ -400,7 +400,7 @@ def test_dissolves_never_overlap_each_other(parts: list, fps: Fraction) -> None:
 
 def test_the_shipped_examples_are_good_stories(tmp_path: Path) -> None:
     """The examples, and the storyboard that the README shows, parse."""
-    for path in (ROOT / "examples").iterdir():
+    for path in (ROOT / "stories").iterdir():
         if path.suffix in {".yaml", ".csv", ".txt", ".json"}:
             assert load_storyboard(path).shots
     (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

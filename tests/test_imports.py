@@ -40,7 +40,7 @@ LEVELS = {
 COMFYUI = {"folder_paths", "latent_preview", "node_helpers"}
 MEDIA_MAY_USE = {"story.errors", "story.files"}
 HEAVY = {"torch", "numpy", "diffusers", "transformers", "open_clip", "kornia", "av", "PIL", "comfy", "comfy_api"}
-SKIPPED = {"build", "output", "runs", "tests", "docs", "examples"}
+SKIPPED = {"build", "output", "runs", "tests", "docs", "stories"}
 
 
 def files() -> Iterator[Path]:

@@ -21,7 +21,7 @@ from anchorshot.story.schema import SCHEMA_FILE, schema_text, storyboard_schema
 from anchorshot.story.storyboard import Storyboard, load_storyboard, parse_storyboard
 
 ROOT = Path(anchorshot.__file__).parent
-EXAMPLES = ROOT / "examples"
+EXAMPLES = ROOT / "stories"
 YAML = """\
 title: Test
 characters:

@@ -296,7 +296,7 @@ def test_bad_storyboards_are_refused_before_the_queue(text: str, said: str) -> N
 
 
 def test_formats_are_told_apart() -> None:
-    examples = ROOT / "examples"
+    examples = ROOT / "stories"
     for path in sorted(examples.iterdir()):
         text = path.read_text("utf-8")
         assert guess_kind(text) == path.suffix[1:]
