@@ -287,7 +287,8 @@ def fill(
             )
         ready[key] = value
     model.load_state_dict(ready, strict=True, assign=True)
-    return model.requires_grad_(False).eval()
+    # buffers that no file holds (rotary tables) are still where the model was built
+    return model.to(device=torch.device(device)).requires_grad_(False).eval()
 
 
 def _compare(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], source: str) -> None:

@@ -493,7 +493,7 @@ def test_meta_sizes_of_published_checkpoints():
 @KINDS
 def test_on_a_gpu(tmp_path, kind):
     path = write(tmp_path / "m.safetensors", kind, stock(kind))
-    want = call(kind, load_transformer(kind, path))
+    want = call(kind, load_transformer(kind, path, dtype=torch.bfloat16), torch.bfloat16)
     block = Offload("block")
     leaf = Offload("leaf")
     for options in ({}, {"offload": block}, {"offload": leaf}, {"fp8": True}, {"fp8": True, "offload": block}):

@@ -1,14 +1,15 @@
-"""Attention for training on a CPU: written out, because there the fused kernel's backward is slow for
-short sequences.
+"""Kernels that training should take: attention written out on a CPU, because there the fused kernel's backward is slow
+for short sequences, and fused norms.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -47,3 +48,17 @@ def cpu_attention(enabled: bool = True) -> Iterator[None]:
         yield
     finally:
         F.scaled_dot_product_attention = stock  # type: ignore[assignment]
+
+
+def fuse_norms(model: nn.Module) -> None:
+    """Let every RMSNorm run in its input's precision: under autocast its weight would stay fp32, and torch has no fused
+    kernel for such a mixture.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.RMSNorm):
+            module.forward = partial(_rms_norm, module)  # type: ignore[method-assign]
+
+
+def _rms_norm(module: nn.RMSNorm, x: Tensor) -> Tensor:
+    weight = None if module.weight is None else module.weight.to(x.dtype)
+    return F.rms_norm(x, tuple(module.normalized_shape), weight, module.eps)

@@ -13,9 +13,10 @@ from ..models.clip import ClipScorer, build_clip
 from ..models.pocket.bank import random_shots, to_tensor
 from ..models.pocket.configs import CLIP
 from ..models.pocket.render import render
+from .recipe import Recipe
 
 
-class ClipRecipe:
+class ClipRecipe(Recipe):
     """Symmetric contrastive loss on (picture, caption with the looks written out).
 
     Captions with the same words in one batch are no negatives: their targets share the probability.
@@ -55,14 +56,14 @@ class ClipRecipe:
             images = F.interpolate(small, images.shape[-2:], mode="bicubic").clamp(0, 1)
         return {"images": self.scorer.preprocess(images), "texts": texts[index]}
 
-    def loss(self, model: open_clip.CLIP, batch: dict, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, model: open_clip.CLIP, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         image, text, scale = model(batch["images"], batch["texts"])[:3]
         logits = scale.clamp(max=50.0) * image.float() @ text.float().T
         same = (batch["texts"][:, None] == batch["texts"][None]).all(-1).float()
         target = same / same.sum(1, keepdim=True)
         loss = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
         hits = (target.gather(1, logits.argmax(1, keepdim=True)) > 0).float().mean()
-        return loss, {"accuracy": float(hits)}
+        return loss, {"accuracy": hits}
 
     @torch.no_grad()
     def held_out(self, weights: dict[str, torch.Tensor], count: int = 64) -> float:

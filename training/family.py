@@ -8,14 +8,15 @@ earlier ones wrote.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from ..models.pocket.dataset import StoryLatents, encode_stories
+from ..models.pocket.dataset import encode_stories
 from ..models.pocket.recogniser import load_recogniser
 from ..models.studio import Studio, load_studio
 from ..models.vae import VideoVAE
@@ -26,17 +27,37 @@ from .clip import ClipRecipe
 from .keyframes import STAGES, KeyframeRecipe
 from .loop import LoopConfig, Recipe, train
 from .recogniser import RecogniserRecipe, held_out_accuracy
+from .story_frames import StoryFrames
 from .text import ReadingRecipe
 from .vae import VaeRecipe, fast_stills, reconstruction_psnr
 from .video import VideoRecipe, encode_clips
 
 SEED = 0
-STORIES, SHOTS, CLIPS_PER_LAYOUT = 1600, 9, 260
+SHOTS = 12
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much one kind of device takes.
+
+    Attributes:
+        rows: batch size over that of the recipes, which fit two CPU cores.
+        stories, clips, bank: data to draw: stories for the keyframes, clips of each layout for the video, pictures
+            for the VAE (and a quarter of that in clips).
+    """
+
+    rows: int = 1
+    stories: int = 1200
+    clips: int = 260
+    bank: int = 2400
+
+
+#: a GPU draws a step of sixteen times the rows in the time that it takes to be told
+SCALES = {"cpu": Scale(), "cuda": Scale(rows=16, stories=2500, clips=800, bank=12_000)}
 
 CONFIGS = {
     "vae_pictures": LoopConfig(3300, lr=3e-3, muon_lr=0.02, warmup=50, ema=0.99, weight_decay=0.0, save_every=100),
-    "vae_clips": LoopConfig(900, lr=1e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
-    "vae_decoder": LoopConfig(800, lr=1e-3, muon_lr=0.006, warmup=20, ema=0.98, weight_decay=0.0, save_every=50),
+    "vae_clips": LoopConfig(1700, lr=1e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
     "clip": LoopConfig(steps=1200, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "text": LoopConfig(400, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
@@ -73,14 +94,16 @@ def run(
         raise InputError("--out", "must hold no checkpoints of another run", str(folder), "add --resume or clear it")
     torch.manual_seed(SEED)
     for name in MODELS if recipe == "pocket" else (recipe,):
-        MODELS[name](folder, _Run(folder, device == "cpu", steps, warm))
+        MODELS[name](folder, _Run(folder, device, steps, warm))
 
 
 class _Run:
     """Settings shared by the recipes of one call."""
 
-    def __init__(self, folder: Path, cpu: bool, steps: int | None, warm: bool) -> None:
-        self.folder, self.cpu, self.steps, self.warm = folder, cpu, steps, warm
+    def __init__(self, folder: Path, device: str, steps: int | None, warm: bool) -> None:
+        self.folder, self.steps, self.warm = folder, steps, warm
+        self.device = PartialState(cpu=device == "cpu").device
+        self.scale = SCALES.get(self.device.type, Scale())
 
     @property
     def trial(self) -> bool:
@@ -92,7 +115,7 @@ class _Run:
         config = CONFIGS[recipe.name]
         if self.steps is not None:
             config = replace(config, steps=min(self.steps, config.steps), warmup=min(5, config.warmup), log_every=5)
-        train(recipe, config, self.folder, cpu=self.cpu)
+        train(recipe, config, self.folder, cpu=self.device.type == "cpu")
         return export.checkpoint_weights(self.folder / f"{recipe.name}.safetensors")
 
 
@@ -105,19 +128,19 @@ def _kept(folder: Path, weights: dict[str, torch.Tensor]) -> Path:
 
 
 def _vae(folder: Path, run: _Run) -> None:
-    fast_stills()
-    weights = run.train(VaeRecipe("pictures", pictures=8))
+    if run.device.type == "cpu":
+        fast_stills()
+    rows, bank = run.scale.rows, run.scale.bank
+    weights = run.train(VaeRecipe("pictures", pictures=8 * rows, bank=bank))
     start = _kept(folder, weights)
-    weights = run.train(VaeRecipe("clips", pictures=2, bank=2400, start=start))
-    start = _kept(folder, weights)
-    weights = run.train(VaeRecipe("decoder", pictures=2, bank=2400, seed=1, start=start))
+    weights = run.train(VaeRecipe("clips", pictures=2 * rows, clips=2 * rows, bank=bank, start=start))
     if run.trial:
         return
-    model = VaeRecipe("decoder", start=start).build()
+    model = VaeRecipe("clips").build()
     model.load_state_dict(weights)
-    data = encode_stories(model.eval(), 64, SHOTS)  # the pictures' statistics make the latents unit scale
-    figures = {"psnr": reconstruction_psnr(model)}
-    export.export_vae(weights, data.mean.tolist(), data.std.tolist(), SEED, figures)
+    model.to(run.device).eval()
+    data = encode_stories(model, 64, SHOTS)  # the pictures' statistics make the latents unit scale
+    export.export_vae(weights, data.mean.tolist(), data.std.tolist(), SEED, {"psnr": reconstruction_psnr(model)})
 
 
 def _clip(folder: Path, run: _Run) -> None:
@@ -137,10 +160,11 @@ def _recogniser(folder: Path, run: _Run) -> None:
     export.export_recogniser(weights, recipe.width, SEED, {"accuracy": accuracy})
 
 
-def story_latents(studio: Studio, folder: Path) -> StoryLatents:
+def story_frames(studio: Studio, folder: Path, stories: int) -> StoryFrames:
     """The keyframe recipe's data: stories through the shipped VAE, kept in `folder`."""
     vae = studio.video_vae
-    return encode_stories(vae.model, STORIES, SHOTS, cache=folder / "stories.safetensors", codec=vae)
+    data = encode_stories(vae.model, stories, SHOTS, cache=folder / "stories.safetensors", codec=vae)
+    return StoryFrames(data, studio.clip.pooled, folder / "captions.safetensors")
 
 
 def _text(folder: Path, run: _Run) -> None:
@@ -152,12 +176,14 @@ def _text(folder: Path, run: _Run) -> None:
 
 
 def _keyframes(folder: Path, run: _Run) -> None:
-    studio = load_studio("pocket")
+    studio = load_studio("pocket", device=run.device)
     parts = {"t5.": studio.keyframe_text.model.state_dict()}
     if run.warm:
         parts["flux."] = studio.keyframe.state_dict()
-    start = export.joined(parts)
-    recipe = KeyframeRecipe(story_latents(studio, folder), studio.clip.pooled, seed=SEED, start=start)
+    start = {k: v.cpu() for k, v in export.joined(parts).items()}
+    recipe = KeyframeRecipe(
+        story_frames(studio, folder, run.scale.stories), seed=SEED, rows=run.scale.rows, start=start
+    )
     weights = run.train(recipe)
     if not run.trial:
         export.export_keyframe(export.part(weights, "flux."), SEED, {"steps": CONFIGS["keyframes"].steps})
@@ -165,9 +191,9 @@ def _keyframes(folder: Path, run: _Run) -> None:
 
 
 def _video(folder: Path, run: _Run) -> None:
-    studio = load_studio("pocket")
+    studio = load_studio("pocket", device=run.device)
     vae: VideoVAE = studio.video_vae
-    clips = encode_clips(vae, CLIPS_PER_LAYOUT, cache=folder / "clips.safetensors")
+    clips = encode_clips(vae, run.scale.clips, cache=folder / "clips.safetensors")
     # Wan reads a caption's padding too, so training and studio pad alike
     length = studio.defaults.video.text_length
     assert length is not None
@@ -177,8 +203,8 @@ def _video(folder: Path, run: _Run) -> None:
         missing = length - cond.tokens.shape[1]
         return functional.pad(cond.tokens, (0, 0, 0, missing)), functional.pad(cond.mask, (0, missing))
 
-    start = studio.video.state_dict() if run.warm else None
-    weights = run.train(VideoRecipe(clips, encode_text, SEED, start=start))
+    start = {k: v.cpu() for k, v in studio.video.state_dict().items()} if run.warm else None
+    weights = run.train(VideoRecipe(clips, encode_text, SEED, size=16 * run.scale.rows, start=start))
     if not run.trial:
         export.export_video(weights, SEED, {"steps": CONFIGS["video"].steps})
 
@@ -193,4 +219,4 @@ MODELS: dict[str, Callable[[Path, _Run], None]] = {
 }
 RECIPES = (*MODELS, "pocket")
 
-__all__ = ["CONFIGS", "MODELS", "RECIPES", "run", "story_latents"]
+__all__ = ["CONFIGS", "MODELS", "RECIPES", "SCALES", "Scale", "run", "story_frames"]

@@ -10,7 +10,7 @@ bidirectional mode.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,14 +22,16 @@ from torch.nn import functional as F
 from ..models.flux.headless import CaptainFlux, KVCache, Pairs
 from ..models.flux.layout import Size, pack_latent, token_size
 from ..models.pocket.configs import KEYFRAME
-from ..models.pocket.dataset import StoryLatents
-from ..models.pocket.tokenizer import build_tokenizer
-from ..models.pocket.world import ACCESSORIES, COLOURS, SHAPES, ShotSpec
-from .text import IGNORE, build_t5, read_caption
+from ..models.pocket.world import ShotSpec
+from .recipe import Recipe
+from .story_frames import LOOK_FACTS, Frames, Pick, StoryFrames, side_bits
+from .text import FACTS, IGNORE, build_t5
 
 #: the single-stream block before which the words about a character should know its looks
 RECALLED_BEFORE = 3
-LOOKS = (len(COLOURS), len(SHAPES), len(ACCESSORIES))
+#: numbers of context frames that are trained; few, because each is a graph of its own on a GPU
+CONTEXTS = (0, 1, 2, 3, 4, 6, 8)
+LOOKS = tuple(FACTS[fact] for fact in LOOK_FACTS)
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,6 @@ class Stage:
     context: int
     stories: int
     targets: int
-
-
-class Pick(NamedTuple):
-    """A frame to show: which, whose looks its caption tells, and whose could be known there, told or remembered."""
-
-    story: int
-    shot: int
-    told: set[str]
-    known: set[str]
 
 
 #: single pictures → 2 → 4 → 8 context pairs (the paper: 1 → 8 → 16 → 32)
@@ -79,7 +72,7 @@ class KeyframeStudent(nn.Module):
         return states * mask[..., None], mask
 
 
-class KeyframeRecipe:
+class KeyframeRecipe(Recipe):
     """Flow matching on target frames, given clean-ish context at GoldenMem or full sizes."""
 
     name = "keyframes"
@@ -87,23 +80,24 @@ class KeyframeRecipe:
 
     def __init__(
         self,
-        data: StoryLatents,
-        pooled: Callable[[Sequence[str]], Tensor],
+        frames: StoryFrames,
         stages: Sequence[Stage] = STAGES,
         seed: int = 0,
         joint: float = 0.12,
         character_weight: float = 5.0,
         recall_weight: float = 0.5,
+        rows: int = 1,
         start: dict[str, Tensor] | None = None,
     ) -> None:
-        """`pooled`: texts → [N, P] (ClipScorer.pooled); `joint`: share of steps in joint, bidirectional mode; `start`:
+        """`joint`: share of steps in joint, bidirectional mode; `rows`: multiplies the stages' stories; `start`:
         weights of the student or of a part of it (``t5.…``, ``flux.…``) to go on from.
         """
-        self.data, self.stages, self.seed, self.joint = data, stages, seed, joint
+        self.frames, self.stages, self.seed, self.joint, self.rows = frames, stages, seed, joint, rows
         self.character_weight, self.recall_weight, self.start = character_weight, recall_weight, start
-        self.tokenizer = build_tokenizer()
-        self._pooler = pooled
-        self._pooled: dict[str, Tensor] = {}
+
+    def prepare(self, device: torch.device) -> None:
+        """The stories' tables live on the device."""
+        self.frames.prepare(device)
 
     def build(self) -> KeyframeStudent:
         model = KeyframeStudent()
@@ -123,21 +117,24 @@ class KeyframeRecipe:
     def batch(self, step: int) -> dict:
         rng = random.Random(f"{self.seed}/{step}")
         stage = self.stage(step)
+        rows = stage.stories * self.rows
         joint = stage.context > 1 and rng.random() < self.joint
-        count = rng.randint(0, stage.context)  # without context too, so that what captions tell is not unlearned
+        # without context too, so that what captions tell is not unlearned
+        count = rng.choice([n for n in CONTEXTS if n <= stage.context])
         if joint:
-            count = rng.randint(2, max(3, stage.context))
-            return {"joint": True, **self._gather(rng, stage.stories, 0, count, False)}
-        full = rng.random() < 0.35
-        return {"joint": False, **self._gather(rng, stage.stories, count, stage.targets, full)}
+            count = max(2, stage.context)
+            return {"joint": True, **self._gather(rng, rows, 0, count, False)}
+        full = rng.random() < 0.25
+        return {"joint": False, **self._gather(rng, rows, count, stage.targets, full)}
 
     def _gather(self, rng: random.Random, rows: int, count: int, targets: int, full: bool) -> dict:
         """Pick frames of `rows` stories: `count` context frames by relevance, `targets` new ones."""
         context: list[list[Pick]] = [[] for _ in range(count)]
         new: list[Pick] = []
+        stories = self.frames.data.shots
         for _ in range(rows):
-            n = rng.randrange(len(self.data.shots))
-            shots = self.data.shots[n]
+            n = rng.randrange(len(stories))
+            shots = stories[n]
             frames = _strided(rng, len(shots), min(len(shots), count + targets + rng.randint(0, 2)))
             order = rng.sample(frames, len(frames))
             chosen = order[:count]
@@ -151,85 +148,64 @@ class KeyframeRecipe:
             first = rest[0]
             ranked = sorted(chosen, key=lambda p: -_relevance(shots[first], shots[p]) - 0.5 * rng.random())
             for rank, p in enumerate(ranked):
-                context[rank].append(Pick(n, p, told_at[p], {a.name for a in shots[p].actors}))
+                everyone = side_bits(shots[p], {a.name for a in shots[p].actors})
+                context[rank].append(Pick(n, p, side_bits(shots[p], told_at[p]), everyone))
             for p in rest:
                 unknown = {a.name for a in shots[p].actors} - seen
-                seen_now = unknown if rng.random() < 0.9 else set()
-                new.append(Pick(n, p, seen_now, seen | seen_now))
-        tiers = [0] * count if full else _tiers(count, rng)
+                told = unknown if rng.random() < 0.9 else set()
+                new.append(Pick(n, p, side_bits(shots[p], told), side_bits(shots[p], seen | told)))
         return {
-            "context": [self._frames(row, tiers[r]) for r, row in enumerate(context)],
-            "new": self._frames(new, 0),
+            "context": torch.tensor(context, dtype=torch.long).view(count, rows, 4),
+            "tiers": [0] * count if full else _tiers(count, rng),
+            "new": torch.tensor(new),
             "targets": targets,
             "noise_seed": rng.randrange(2**31),
         }
 
-    def _frames(self, picks: list[Pick], tier: int) -> dict[str, Tensor]:
-        n, p = [pick.story for pick in picks], [pick.shot for pick in picks]
-        shots = [self.data.shots[a][b] for a, b in zip(n, p, strict=True)]
-        texts = [shot.caption(pick.told) for shot, pick in zip(shots, picks, strict=True)]
-        read = [read_caption(self.tokenizer, s, pick.told, pick.known) for s, pick in zip(shots, picks, strict=True)]
-        length = max(len(ids) for ids, _ in read)
-        ids = torch.tensor([row + [0] * (length - len(row)) for row, _ in read])
-        looks = torch.full((len(picks), length, len(LOOKS)), IGNORE)
-        for row, (_, facts) in enumerate(read):
-            for column, fact in enumerate(("colour", "shape", "accessory")):
-                looks[row, : len(facts[fact]), column] = torch.tensor(facts[fact])
-        missing = [t for t in dict.fromkeys(texts) if t not in self._pooled]
-        if missing:
-            self._pooled.update(zip(missing, self._pooler(missing), strict=True))
-        pooled = torch.stack([self._pooled[t] for t in texts])
+    def inputs(self, batch: dict, step: int) -> dict:
+        g = torch.Generator(batch["new"].device).manual_seed(batch["noise_seed"])
+        new, k = self.frames.gather(batch["new"], 0), batch["targets"]
+        tiers = zip(batch["context"], batch["tiers"], strict=True)
+        joint = batch["joint"]
         return {
-            "latent": self.data.tiers[tier][n, p],
-            "looks": looks,
-            "weight": self.data.weight[n, p],
-            "ids": ids,
-            "pooled": pooled,
+            "joint": joint,
+            "targets": k,
+            "new": new,
+            "t": _target_times(len(new.latent) // k, k, g) if joint else _sample_t(len(new.latent), g)[:, None],
+            "noise": _noise_like(new.latent, g),
+            "context": [_Remembered.draw(self.frames.gather(picks, tier), g) for picks, tier in tiers],
         }
 
-    def loss(self, model: KeyframeStudent, batch: dict, step: int) -> tuple[Tensor, dict[str, float]]:
-        g = torch.Generator().manual_seed(batch["noise_seed"])
-        device = batch["new"]["latent"].device
-        new, k = batch["new"], batch["targets"]
-        rows = new["latent"].shape[0]
-        if batch["joint"]:
-            stories = rows // k
-            shared = _sample_t(stories, g)[:, None].expand(-1, k)
-            own = _sample_t(rows, g).view(stories, k)
-            t = torch.where(torch.rand(stories, 1, generator=g) < 0.5, shared, own)
-        else:
-            t = _sample_t(rows, g)[:, None]
-        noise = torch.randn(new["latent"].shape, generator=g).to(device)
-        flat_t = t.flatten()[:, None, None, None].to(device)
-        noisy = (1 - flat_t) * new["latent"] + flat_t * noise
-        text, mask = model.encode_text(new["ids"])
-        size = token_size(new["latent"])
+    def loss(self, model: KeyframeStudent, inputs: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        new, noise, t, k = inputs["new"], inputs["noise"], inputs["t"], inputs["targets"]
+        shown = [new, *(memory.frames for memory in inputs["context"])]
+        states, mask = model.encode_text(torch.cat([frame.ids for frame in shown]))
+        texts, masks = (list(x.split([len(frame.ids) for frame in shown])) for x in (states, mask))
+        size = token_size(new.latent)
+        wide = t.flatten()[:, None, None, None]
+        noisy = pack_latent((1 - wide) * new.latent + wide * noise)
         recall: list[Tensor] = []
         remembered: list[Tensor] = []
-        if batch["joint"]:
-            split = [x.unflatten(0, (-1, k)).unbind(1) for x in (pack_latent(noisy), text, mask)]
-            latents, texts, masks = (list(part) for part in split)
-            pooled = new["pooled"].unflatten(0, (-1, k))
-            pairs = Pairs(latents, [size] * k, texts, pooled, t.to(device), masks=masks, reference=size)
-            looks = new["looks"].unflatten(0, (-1, k)).unbind(1)
-            with self._recall(model, pairs, list(looks), recall):
+        if inputs["joint"]:
+            latents, words, real, looks = (
+                list(x.unflatten(0, (-1, k)).unbind(1)) for x in (noisy, texts[0], masks[0], new.looks)
+            )
+            pooled = new.pooled.unflatten(0, (-1, k))
+            pairs = Pairs(latents, [size] * k, words, pooled, t, masks=list(real), reference=size)
+            with self._recall(model, pairs, looks, recall):
                 out = torch.stack(model.flux.forward_pairs(pairs, "full"), 1).flatten(0, 1)
         else:
-            past = self._memory(model, batch["context"], g, size, device, remembered)
-            pairs = Pairs(
-                [pack_latent(noisy)], [size], [text], new["pooled"][:, None], t.to(device), masks=[mask], reference=size
-            )
-            past = None if past is None else past.repeat(k)
-            with self._recall(model, pairs, [new["looks"]], recall):
-                out = model.flux.forward_pairs(pairs, "causal", past)[0]
-        target = pack_latent(noise - new["latent"])
-        weight = pack_latent(1 + self.character_weight * new["weight"][:, None].expand_as(new["latent"]))
+            past = self._memory(model, inputs["context"], texts[1:], masks[1:], size, remembered)
+            pairs = Pairs([noisy], [size], texts[:1], new.pooled[:, None], t, masks=list(masks[:1]), reference=size)
+            with self._recall(model, pairs, [new.looks], recall):
+                out = model.flux.forward_pairs(pairs, "causal", None if past is None else past.repeat(k))[0]
+        target = pack_latent(noise - new.latent)
+        weight = pack_latent(1 + self.character_weight * new.weight[:, None].expand_as(new.latent))
         error = (out.float() - target).square()
         # a context frame shows what its words have to tell; a new one has to remember it, and counts as all of them
         parts = [torch.stack(each).mean() for each in (recall, remembered) if each]
-        recall_loss = torch.stack(parts).mean() if parts else error.new_zeros(())
-        loss = (error * weight).sum() / weight.sum() + self.recall_weight * recall_loss
-        return loss, {"plain": float(error.detach().mean()), "recall": float(parts[0].detach()) if parts else 0.0}
+        loss = (error * weight).sum() / weight.sum() + self.recall_weight * torch.stack(parts).mean()
+        return loss, {"plain": error.mean(), "recall": parts[0]}
 
     @contextmanager
     def _recall(
@@ -244,11 +220,12 @@ class KeyframeRecipe:
 
         def tell(_module: nn.Module, inputs: tuple) -> None:
             lengths = [t.shape[1] + x.shape[1] for t, x in zip(pairs.texts, pairs.latents, strict=True)]
-            for part, text, labels in zip(inputs[0].split(lengths, 1), pairs.texts, looks, strict=True):
-                logits = model.looks(part[:, : text.shape[1]]).float().split(LOOKS, -1)
-                for each, label in zip(logits, labels.unbind(-1), strict=True):
-                    wrong = F.cross_entropy(each.flatten(0, 1), label.flatten(), ignore_index=IGNORE, reduction="sum")
-                    losses.append(wrong / (label != IGNORE).sum().clamp_min(1))
+            parts = zip(inputs[0].split(lengths, 1), pairs.texts, strict=True)
+            words = torch.cat([part[:, : text.shape[1]] for part, text in parts])
+            logits = model.looks(words).float().split(LOOKS, -1)
+            for each, label in zip(logits, torch.cat(looks).unbind(-1), strict=True):
+                wrong = F.cross_entropy(each.flatten(0, 1), label.flatten(), ignore_index=IGNORE, reduction="sum")
+                losses.append(wrong / (label != IGNORE).sum().clamp_min(1))
 
         handle = model.flux.single_transformer_blocks[RECALLED_BEFORE].register_forward_pre_hook(tell)
         try:
@@ -259,36 +236,50 @@ class KeyframeRecipe:
     def _memory(
         self,
         model: KeyframeStudent,
-        context: list[dict],
-        g: torch.Generator,
+        context: list[_Remembered],
+        texts: list[Tensor],
+        masks: list[Tensor],
         reference: Size,
-        device: torch.device,
         recall: list[Tensor],
     ) -> KVCache | None:
-        """Encode the context once for all targets; each context frame has its own small noise (t ≤ 0.25,
-        paper Fig. 10).
-        """
+        """Encode the context once for all targets."""
         if not context:
             return None
-        latents, sizes, texts, pooled, times = [], [], [], [], []
-        masks: list[Tensor | None] = []
-        for frame in reversed(context):  # least relevant first
-            clean = frame["latent"]
-            t = 0.25 * torch.rand(clean.shape[0], generator=g)
-            wide = t[:, None, None, None].to(device)
-            noise = torch.randn(clean.shape, generator=g).to(device)
-            latents.append(pack_latent((1 - wide) * clean + wide * noise))
-            sizes.append(token_size(clean))
-            states, mask = model.encode_text(frame["ids"])
-            texts.append(states)
-            masks.append(mask)
-            pooled.append(frame["pooled"])
-            times.append(t)
-        frames = list(range(-len(context), 0))
-        stacked, t_all = torch.stack(pooled, 1), torch.stack(times, 1).to(device)
-        pairs = Pairs(latents, sizes, texts, stacked, t_all, masks=masks, frames=frames, reference=reference)
-        with self._recall(model, pairs, [frame["looks"] for frame in reversed(context)], recall):
+        order = list(reversed(range(len(context))))  # least relevant first
+        ordered = [context[i] for i in order]
+        pairs = Pairs(
+            [pack_latent(memory.noisy()) for memory in ordered],
+            [token_size(memory.noise) for memory in ordered],
+            [texts[i] for i in order],
+            torch.stack([memory.frames.pooled for memory in ordered], 1),
+            torch.stack([memory.t for memory in ordered], 1),
+            masks=[masks[i] for i in order],
+            frames=list(range(-len(context), 0)),
+            reference=reference,
+        )
+        with self._recall(model, pairs, [memory.frames.looks for memory in ordered], recall):
             return model.flux.encode_context(pairs)
+
+
+class _Remembered(NamedTuple):
+    """A context frame of every row, its small noise (t ≤ 0.25, paper Fig. 10) and that noise's t [N]."""
+
+    frames: Frames
+    noise: Tensor
+    t: Tensor
+
+    @classmethod
+    def draw(cls, frames: Frames, g: torch.Generator) -> _Remembered:
+        t = 0.25 * torch.rand(len(frames.latent), generator=g, device=g.device)
+        return cls(frames, _noise_like(frames.latent, g), t)
+
+    def noisy(self) -> Tensor:
+        wide = self.t[:, None, None, None]
+        return (1 - wide) * self.frames.latent + wide * self.noise
+
+
+def _noise_like(x: Tensor, g: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=g, device=g.device)
 
 
 def _strided(rng: random.Random, total: int, count: int) -> list[int]:
@@ -305,9 +296,16 @@ def _relevance(query: ShotSpec, other: ShotSpec) -> float:
 
 
 def _tiers(count: int, rng: random.Random) -> list[int]:
-    """Tier of each rank, GoldenMem groups of a random size; sometimes the first group stays at full size."""
-    images, first = rng.randint(1, 4), rng.choice((0, 0, 1))
+    """Tier of each rank: GoldenMem groups of two, three (the studio's) or four; four begin below full size."""
+    images, first = rng.choice(((2, 0), (3, 0), (3, 0), (4, 1)))
     return [min(2, first + rank // images) for rank in range(count)]
+
+
+def _target_times(stories: int, targets: int, g: torch.Generator) -> Tensor:
+    """Times [stories, targets] of frames made jointly: half of the stories share one, the others have one a frame."""
+    shared = _sample_t(stories, g)[:, None].expand(-1, targets)
+    own = _sample_t(stories * targets, g).view(stories, targets)
+    return torch.where(torch.rand(stories, 1, generator=g, device=g.device) < 0.5, shared, own)
 
 
 def _sample_t(count: int, g: torch.Generator) -> Tensor:
@@ -316,7 +314,7 @@ def _sample_t(count: int, g: torch.Generator) -> Tensor:
     A character covers some twenty latent cells, so its colour shows through noise up to about t = 0.85: only above that
     does the caption or the memory decide it, and only there they are learned.
     """
-    return torch.sigmoid(1.4 + 1.6 * torch.randn(count, generator=g))
+    return torch.sigmoid(1.4 + 1.6 * torch.randn(count, generator=g, device=g.device))
 
 
 __all__ = ["STAGES", "KeyframeRecipe", "KeyframeStudent", "Stage"]

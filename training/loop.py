@@ -9,21 +9,24 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
 from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.utils.data import DataLoader, Dataset
 
 from ..story.files import atomic_path, write_atomic
-from .attention import cpu_attention
+from .attention import cpu_attention, fuse_norms
+from .graphs import GraphedSteps, map_tensors
 from .muon import MuonAdamW
+from .recipe import Recipe
 
 #: how much faster vectors learn than embeddings and edges. Attention's sharpness hangs on the 40 numbers of a QK norm,
 #: which at the matrices' pace crept from 1.0 to 1.3 in 900 steps, all of them upwards.
@@ -43,6 +46,8 @@ class LoopConfig:
         ema: decay of the exponential moving average of the weights (ramped up at the start).
         precision: ``no`` or ``bf16`` (autocast).
         save_every: steps between checkpoints.
+        workers: processes that prepare batches on a GPU; a CPU has no core to spare for them.
+        graphs: replay each kind of step as one CUDA graph.
     """
 
     steps: int
@@ -59,25 +64,8 @@ class LoopConfig:
     save_every: int = 250
     log_every: int = 25
     max_minutes: float = math.inf
-
-
-class Recipe(Protocol):
-    """What the loop needs to know of a recipe."""
-
-    name: str
-
-    @property
-    def edges(self) -> tuple[str, ...]:
-        """Parts of the names of first, last and modulation layers, which Muon leaves to AdamW."""
-
-    def build(self) -> torch.nn.Module:
-        """The module whose parameters are trained (freshly initialised or warm-started)."""
-
-    def batch(self, step: int) -> Any:
-        """The batch of a step: a pure function of (recipe, step)."""
-
-    def loss(self, model: Any, batch: Any, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        """Scalar loss and numbers to log."""
+    workers: int = 2
+    graphs: bool = True
 
 
 def learning_rate(config: LoopConfig, step: int) -> float:
@@ -153,25 +141,23 @@ def load_checkpoint(
     return int(meta["step"]), json.loads(log_path.read_text()) if log_path.exists() else []
 
 
-def _prefetch(recipe: Recipe, start: int, stop: int, depth: int = 2) -> Iterator[tuple[int, Any]]:
-    """Batches in order, prepared in one background thread (steps stay deterministic)."""
-    with ThreadPoolExecutor(1) as pool:
-        pending = [pool.submit(recipe.batch, s) for s in range(start, min(start + depth, stop))]
-        for step in range(start, stop):
-            batch = pending.pop(0).result()
-            if step + depth < stop:
-                pending.append(pool.submit(recipe.batch, step + depth))
-            yield step, batch
+class _Batches(Dataset):
+    """A recipe's batches by step."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    def __getitem__(self, step: int) -> tuple[int, Any]:
+        return step, self.recipe.batch(step)
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor of nested dicts, lists and tuples."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {k: to_device(v, device) for k, v in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(to_device(v, device) for v in batch)
+def _batches(recipe: Recipe, start: int, stop: int, workers: int) -> DataLoader:
+    """Batches of the steps start…stop−1, in order; `workers` processes prepare them ahead."""
+    ahead = {"num_workers": workers, "multiprocessing_context": "fork", "prefetch_factor": 4} if workers else {}
+    return DataLoader(_Batches(recipe), batch_size=None, sampler=range(start, stop), collate_fn=_as_it_is, **ahead)
+
+
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
@@ -198,14 +184,26 @@ def train(
     checkpoint = out / f"{recipe.name}.safetensors"
     torch.manual_seed(config.seed)
     accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
+    device = accelerator.device
     model = recipe.build().train()
-    model.to(accelerator.device)
+    model.to(device)
     optimizer = _optimizer(model, config, recipe.edges)
     trained = [p for p in model.parameters() if p.requires_grad]
-    ema = EMAModel(trained, decay=config.ema, min_decay=0.0, use_ema_warmup=True, power=0.75)
-    ema.to(accelerator.device)
+    on_cpu = device.type == "cpu"
+    ema = EMAModel(trained, decay=config.ema, min_decay=0.0, use_ema_warmup=True, power=0.75, foreach=not on_cpu)
+    ema.to(device)
     start, log = load_checkpoint(checkpoint, model, ema, optimizer) if checkpoint.exists() else (0, [])
     wrapped, optimizer = accelerator.prepare(model, optimizer)
+    recipe.prepare(device)
+    fuse_norms(model)
+
+    def forward_backward(inputs: Any) -> dict[str, torch.Tensor]:
+        with accelerator.autocast(AutocastKwargs(cache_enabled=on_cpu)), cpu_attention(on_cpu):
+            loss, numbers = recipe.loss(wrapped, inputs)
+        accelerator.backward(loss)
+        return {"loss": loss.detach(), **{k: v.detach() for k, v in numbers.items()}}
+
+    graphed = GraphedSteps(forward_backward, trained) if config.graphs and not on_cpu else None
 
     def save(step: int) -> None:
         if accelerator.is_main_process:
@@ -218,25 +216,24 @@ def train(
                 ema.restore(trained)
 
     began = time.monotonic()
-    running: dict[str, float] = {}
+    running: dict[str, torch.Tensor] = {}
     count = 0
-    for step, batch in _prefetch(recipe, start, config.steps):
+    for step, batch in _batches(recipe, start, config.steps, 0 if on_cpu else config.workers):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step) * group["lr_scale"]
-        on_cpu = accelerator.device.type == "cpu"
-        with accelerator.autocast(), cpu_attention(on_cpu):
-            loss, numbers = recipe.loss(wrapped, to_device(batch, accelerator.device), step)
-        accelerator.backward(loss)
+        inputs = recipe.inputs(map_tensors(lambda x: x.to(device, non_blocking=True), batch), step)
+        numbers = forward_backward(inputs) if graphed is None else graphed(inputs)
         accelerator.clip_grad_norm_(trained, config.clip)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        if graphed is None:
+            optimizer.zero_grad(set_to_none=True)
         ema.step(trained)
-        for key, value in {"loss": float(loss.detach()), **numbers}.items():
-            running[key] = running.get(key, 0.0) + value
+        for key, value in numbers.items():
+            running[key] = running.get(key, 0) + value
         count += 1
         if (step + 1) % config.log_every == 0:
             entry = {"step": step + 1, "minutes": (time.monotonic() - began) / 60}
-            entry |= {k: v / count for k, v in running.items()}
+            entry |= {k: float(v) / count for k, v in running.items()}
             log.append(entry)
             accelerator.print(" ".join(f"{k} {v:.4g}" for k, v in entry.items()), flush=True)
             running, count = {}, 0

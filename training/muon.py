@@ -61,22 +61,27 @@ class MuonAdamW(torch.optim.AdamW):
         return loss
 
     def _muon(self, group: dict[str, Any]) -> None:
-        same_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for p in group["params"]:
-            if p.grad is None:
-                continue
+        params = [p for p in group["params"] if p.grad is not None]
+        for p in params:
             state = self.state[p]
             if "exp_avg" not in state:
                 state["step"] = torch.zeros(())  # AdamW's loader looks for it
                 state["exp_avg"] = torch.zeros_like(p)
             state["step"] += 1
-            mean = state["exp_avg"].mul_(group["momentum"]).add_(p.grad)
-            update = p.grad.add(mean, alpha=group["momentum"]).flatten(1)
-            same_shape[update.shape].append((p, update))
+        gradients = [p.grad for p in params if p.grad is not None]
+        means = [self.state[p]["exp_avg"] for p in params]
+        torch._foreach_mul_(means, group["momentum"])
+        torch._foreach_add_(means, gradients)
+        updates = torch._foreach_add(gradients, means, alpha=group["momentum"])
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        same_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for p, update in zip(params, updates, strict=True):
+            same_shape[update.flatten(1).shape].append((p, update.flatten(1)))
         for shape, pairs in same_shape.items():  # matrices of one shape go through the iteration together
             size = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-            for (p, _), u in zip(pairs, orthogonalised(torch.stack([u for _, u in pairs])), strict=True):
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(u.view_as(p), alpha=-size)
+            even = orthogonalised(torch.stack([update for _, update in pairs]))
+            shaped = [u.view_as(p) for (p, _), u in zip(pairs, even, strict=True)]
+            torch._foreach_add_([p for p, _ in pairs], shaped, alpha=-size)
 
 
 __all__ = ["MuonAdamW", "orthogonalised"]

@@ -13,6 +13,7 @@ from ..models.pocket.bank import random_shots, to_tensor
 from ..models.pocket.recogniser import IGNORE, Recogniser, labels
 from ..models.pocket.render import render
 from ..models.pocket.world import ShotSpec
+from .recipe import Recipe
 
 
 def label_tensors(shots: list[ShotSpec]) -> dict[str, torch.Tensor]:
@@ -21,7 +22,7 @@ def label_tensors(shots: list[ShotSpec]) -> dict[str, torch.Tensor]:
     return {k: torch.tensor([r[k] for r in rows]).squeeze(-1) for k in rows[0]}
 
 
-class RecogniserRecipe:
+class RecogniserRecipe(Recipe):
     """Cross-entropy summed over the heads; half of the pictures are blurred, noisy and shifted in colour."""
 
     name = "recogniser"
@@ -55,7 +56,7 @@ class RecogniserRecipe:
         order = torch.from_numpy(np.concatenate([index[::2], index[1::2]]))
         return {"images": images, "truth": {k: v[order] for k, v in truth.items()}}
 
-    def loss(self, model: Recogniser, batch: dict, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, model: Recogniser, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         logits = model(batch["images"])
         total = torch.zeros((), device=batch["images"].device)
         hits = []
@@ -63,8 +64,9 @@ class RecogniserRecipe:
             flat, target = logits[head].flatten(0, -2).float(), truth.flatten()
             total = total + F.cross_entropy(flat, target, ignore_index=IGNORE)
             known = target != IGNORE
-            hits.append(float((flat.argmax(-1) == target)[known].float().mean()))
-        return total, {"accuracy": float(np.mean(hits)), "worst": min(hits)}
+            hits.append(((flat.argmax(-1) == target) & known).sum() / known.sum().clamp_min(1))
+        each = torch.stack(hits)
+        return total, {"accuracy": each.mean(), "worst": each.min()}
 
 
 def held_out_accuracy(model: Recogniser, count: int = 512) -> float:

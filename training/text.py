@@ -31,6 +31,7 @@ from ..models.pocket.world import (
     ShotSpec,
     make_story,
 )
+from .recipe import Recipe
 
 IGNORE = -100
 #: what the words of an actor's sentence tell, and how many classes each has
@@ -80,7 +81,7 @@ class Reader(nn.Module):
         return dict(zip(FACTS, self.head(states).split(list(FACTS.values()), -1), strict=True))
 
 
-class ReadingRecipe:
+class ReadingRecipe(Recipe):
     """Cross entropy of every fact at every word; the setting's facts at the setting's words, an actor's at its own."""
 
     name = "text"
@@ -113,11 +114,11 @@ class ReadingRecipe:
         """`read_caption` with the looks of the `told` characters as what is known."""
         return read_caption(self._tokenizer, shot, told, told)
 
-    def loss(self, model: Reader, batch: dict, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, model: Reader, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
         logits = model(batch["ids"])
         parts = {k: F.cross_entropy(logits[k].flatten(0, 1).float(), batch["facts"][k].flatten()) for k in FACTS}
-        wrong = {f"loss_{k}": float(v.detach()) for k, v in parts.items() if k in ("side", "colour")}
-        return sum(parts.values(), torch.zeros(())), wrong
+        wrong = {f"loss_{k}": v for k, v in parts.items() if k in ("side", "colour")}
+        return torch.stack(list(parts.values())).sum(), wrong
 
 
 def read_caption(

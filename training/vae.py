@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import kornia
 import numpy as np
@@ -15,20 +16,20 @@ from torch.nn import functional as F
 
 from ..models.pocket.bank import clip_bank, picture_bank, to_tensor
 from ..models.pocket.configs import VAE
+from .recipe import Recipe
 
 
-class VaeRecipe:
+class VaeRecipe(Recipe):
     """Reconstruction (squared error finds the colours, L1 and edge L1 the outlines) with a light KL term, in the
     stages of the public causal VAEs.
 
     Stage ``pictures``: still pictures only, at every size GoldenMem stores them at. Only the last temporal tap of each
     kernel takes part; the others start at zero (2-D to 3-D inflation).
     Stage ``clips``: clips of two chunks beside the pictures, each chunk coded on its own (SmartDirector §3.2); the
-    change from frame to frame is learned too, across the joint as well, because that is where chunks show. In the
-    encoder what acts on a lone first frame is frozen, so a keyframe's latent stays what it was, and models trained
-    on keyframes stay right.
-    Stage ``decoder``: the same with the encoder as it is, so every model trained on its latents stays right; by squared
-    error of the change, which does not prefer stillness where motion is uncertain.
+    change from frame to frame is learned too, across the joint as well, because that is where chunks show: by squared
+    error, which does not prefer stillness where motion is uncertain, and by L1, which keeps from flickering what is
+    still.
+    Stage ``decoder``: the same with the encoder as it is, so every model trained on its latents stays right.
     """
 
     #: frames of the two chunks of a clip, in turn
@@ -50,14 +51,19 @@ class VaeRecipe:
         self.name = f"vae_{stage}"
         self.stage, self.seed, self.pictures, self.clips = stage, seed, pictures, clips
         self.bank, self.kl, self.start = bank, kl, start
+        self._device = torch.device("cpu")
 
     @cached_property
-    def _pictures(self) -> np.ndarray:
-        return picture_bank(self.bank, "train")
+    def _pictures(self) -> torch.Tensor:
+        return torch.from_numpy(picture_bank(self.bank, "train")).to(self._device)
 
     @cached_property
-    def _clips(self) -> np.ndarray:
-        return clip_bank(self.bank // 4, max(map(sum, self.joints)), "train")
+    def _clips(self) -> torch.Tensor:
+        return torch.from_numpy(clip_bank(self.bank // 4, max(map(sum, self.joints)), "train")).to(self._device)
+
+    def prepare(self, device: torch.device) -> None:
+        """The bank lives on the device."""
+        self._device = device
 
     def build(self) -> AutoencoderKLWan:
         model = AutoencoderKLWan(**VAE)
@@ -70,7 +76,6 @@ class VaeRecipe:
                         module.weight[:, :, :-1] = 0
         if self.stage == "clips":
             inflate_time(model)
-            freeze_still_path(model)
         if self.stage == "decoder":
             model.encoder.requires_grad_(False)
             model.quant_conv.requires_grad_(False)
@@ -78,33 +83,40 @@ class VaeRecipe:
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([self.seed, step])
-        pictures = to_tensor(self._pictures[rng.integers(len(self._pictures), size=self.pictures)])
-        size = self.sizes[step % len(self.sizes)]
-        if size != (80, 160):
-            pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
-        batch = {"pictures": pictures[:, None]}
+        batch = {"pictures": torch.from_numpy(rng.integers(self.bank, size=self.pictures))}
         if self.stage != "pictures":
-            frames = sum(self.joints[step % len(self.joints)])
-            batch["clips"] = to_tensor(self._clips[rng.integers(len(self._clips), size=self.clips), :frames])
+            batch["clips"] = torch.from_numpy(rng.integers(self.bank // 4, size=self.clips))
         return batch
 
-    def loss(self, model: AutoencoderKLWan, batch: dict, step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        total = torch.zeros((), device=batch["pictures"].device)
+    def inputs(self, batch: dict[str, torch.Tensor], step: int) -> dict[str, Any]:
+        """Frames [B, T, 3, H, W] in 0…1 of the pictures and clips that a batch names, and the clips' chunks."""
+        pictures = to_tensor(self._pictures[batch["pictures"]])
+        size = self.sizes[step % len(self.sizes)]
+        if size != pictures.shape[-2:]:
+            pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
+        frames: dict[str, Any] = {"pictures": pictures[:, None]}
+        if "clips" in batch:
+            frames["chunks"] = self.joints[step % len(self.joints)]
+            frames["clips"] = to_tensor(self._clips[batch["clips"], : sum(frames["chunks"])])
+        return frames
+
+    def loss(self, model: AutoencoderKLWan, inputs: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        total = inputs["pictures"].new_zeros(())
         numbers = {}
-        for kind, frames in batch.items():
-            x = frames.movedim(2, 1) * 2 - 1
-            chunks = self.joints[step % len(self.joints)] if kind == "clips" else (1,)
+        for kind in [k for k in ("pictures", "clips") if k in inputs]:
+            x = inputs[kind].movedim(2, 1) * 2 - 1
+            chunks = inputs["chunks"] if kind == "clips" else (1,)
             coded = [_code(model, part, self.stage != "decoder") for part in x.split(chunks, 2)]
             y, kl = torch.cat([part for part, _ in coded], 2).float(), sum(k for _, k in coded) / len(coded)
             square, error = (y - x).square().mean(), (y - x).abs().mean()
             a, b, c = (3.0, 0.2, 0.05) if self.stage == "pictures" else (2.0, 0.6, 0.1)
             total = total + a * square + b * error + c * _edge_loss(y, x) + self.kl * kl
-            numbers[f"psnr_{kind}"] = float(-10 * torch.log10(square.detach() / 4))
+            numbers[f"psnr_{kind}"] = -10 * torch.log10(square.detach() / 4)
             if kind == "clips":
                 change = (y - x).diff(dim=2)
                 still = change.abs().mean()
-                total = total + (5.0 * change.square().mean() if self.stage == "decoder" else 2.0 * still)
-                numbers["change_error"] = float(still.detach() / x.diff(dim=2).abs().mean())
+                total = total + 5.0 * change.square().mean() + 1.0 * still
+                numbers["change_error"] = still / x.diff(dim=2).abs().mean()
         return total, numbers
 
 
@@ -130,46 +142,33 @@ def inflate_time(model: AutoencoderKLWan) -> None:
             module.weight[:, :, -1, 0, 0] = torch.eye(in_channels).repeat(out_channels // in_channels, 1)
 
 
-def freeze_still_path(model: AutoencoderKLWan) -> None:
-    """Freeze whatever in the encoder acts on a lone first frame; only its earlier temporal taps and time
-    strides learn.
-    """
-    for name, module in model.encoder.named_modules():
-        temporal = isinstance(module, WanCausalConv3d) and module.kernel_size[0] == 3
-        if temporal and name.endswith("time_conv"):
-            continue
-        for param in module.parameters(recurse=False):
-            if temporal and param.ndim == 5:
-                param.register_hook(_keep_last_tap)
-            else:
-                param.requires_grad_(False)
-    model.quant_conv.requires_grad_(False)
-
-
-def _keep_last_tap(gradient: torch.Tensor) -> torch.Tensor:
-    gradient = gradient.clone()
-    gradient[:, :, -1] = 0
-    return gradient
-
-
 def _edge_loss(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """L1 between Sobel gradients: keeps cartoon outlines sharp where plain L1 blurs them."""
 
-    def gradient(v: torch.Tensor) -> torch.Tensor:
-        return kornia.filters.spatial_gradient(v.movedim(1, 2).flatten(0, 1).float())
+    error = (y - x).movedim(1, 2).flatten(0, 2)[:, None].float()
+    return F.conv2d(F.pad(error, (1, 1, 1, 1), "replicate"), _sobel(error.device)).abs().mean()
 
-    return (gradient(y) - gradient(x)).abs().mean()
+
+@lru_cache
+def _sobel(device: torch.device) -> torch.Tensor:
+    """Both Sobel kernels [2, 1, 3, 3], kept on the device: a CUDA graph cannot fetch them from the host."""
+    kernels = kornia.filters.get_spatial_gradient_kernel2d("sobel", 1)
+    return kornia.filters.kernels.normalize_kernel2d(kernels)[:, None].to(device)
 
 
 def fast_stills() -> None:
-    """Let every Wan causal convolution treat a lone first frame as a picture.
+    """Let Wan's causal convolutions run as 2-D ones where that gives the same numbers, for training on a CPU.
 
-    With one frame and no cache the causal padding is zeros, so only the last temporal tap of the kernel counts: a 2-D
-    convolution gives the same numbers for a third of the work.
+    A lone first frame without a cache is padded with zeros in time, so only the last temporal tap of a kernel counts: a
+    third of the work. A pointwise kernel does not know time at all; its 3-D backward in bf16 crashes in some CPU
+    builds of torch 2.11.
     """
     stock = WanCausalConv3d.forward
 
     def forward(self: WanCausalConv3d, x: torch.Tensor, cache_x: torch.Tensor | None = None) -> torch.Tensor:
+        if self.kernel_size == (1, 1, 1) and self.stride == (1, 1, 1):
+            y = F.conv2d(x.flatten(2, 3), self.weight[:, :, 0], self.bias)
+            return y.unflatten(2, x.shape[2:4])
         if cache_x is not None or x.shape[2] != 1 or self.kernel_size[0] == 1 or self.stride[0] != 1:
             return stock(self, x, cache_x)
         pad = self._padding
@@ -183,6 +182,6 @@ def fast_stills() -> None:
 @torch.no_grad()
 def reconstruction_psnr(model: AutoencoderKLWan, count: int = 64) -> float:
     """Mean PSNR in dB of held-out pictures through the VAE."""
-    x = to_tensor(picture_bank(count, "test", 3000))[:, :, None] * 2 - 1
+    x = to_tensor(picture_bank(count, "test", 3000))[:, :, None].to(model.device) * 2 - 1
     y = model.decode(model.encode(x).latent_dist.mode()).sample
     return float((-10 * torch.log10((y - x).square().mean((1, 2, 3, 4)) / 4)).mean())

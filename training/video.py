@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..models.pocket.bank import to_tensor
+from ..models.pocket.bank import draw_all, to_tensor
 from ..models.pocket.configs import VIDEO
+from ..models.pocket.dataset import cell_shares
 from ..models.pocket.render import render_clip
 from ..models.pocket.world import ShotSpec, make_story
 from ..models.vae import VideoVAE
@@ -27,6 +28,7 @@ from ..models.wan.headless import DirectorWan
 from ..models.wan.layout import frame_timesteps, mc_index
 from ..sampling.video import tile_captions
 from ..story.files import atomic_path
+from .recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,13 @@ def encode_clips(
         return ClipLatents(latents, weights, captions)
     latents, weights = [], []
     for layout, row in zip(LAYOUTS, seeds, strict=True):
-        z_parts, w_parts = [], []
-        for start in range(0, len(row), 8):
-            drawn = [draw_clip(layout, s, split) for s in row[start : start + 8]]
-            video = to_tensor(np.stack([d[0] for d in drawn]))
-            z_parts.append(vae.encode_chunks(video, list(layout.chunks)))
-            masks = torch.from_numpy(np.stack([d[1] for d in drawn])).float() / 255
-            w_parts.append(_latent_weights(masks, layout))
+        drawn = draw_all(partial(_draw_weighted, layout, split), row)
+        z_parts = []
+        for start in range(0, len(row), 64):
+            video = to_tensor(np.stack([frames for frames, _ in drawn[start : start + 64]]))
+            z_parts.append(vae.encode_chunks(video, list(layout.chunks)).cpu())
         latents.append(torch.cat(z_parts).half().contiguous())
-        weights.append(torch.cat(w_parts).half())
+        weights.append(torch.from_numpy(np.stack([share for _, share in drawn])).half())
     if cache is not None:
         with atomic_path(cache) as temporary:
             tensors = {f"latents{i}": z for i, z in enumerate(latents)}
@@ -110,19 +110,18 @@ def encode_clips(
     return ClipLatents(latents, weights, captions)
 
 
-def _latent_weights(masks: Tensor, layout: ChunkLayout) -> Tensor:
-    """Frame masks [B, T, H, W] to latent cells [B, F, 10, 20]: the mean over the frames a latent stands for."""
-    small = F.adaptive_avg_pool2d(masks, (10, 20))
-    out, start = [], 0
-    for n in layout.chunks:
-        chunk = small[:, start : start + n]
-        out.append(chunk[:, :1])
-        out.extend(chunk[:, k : k + 4].mean(1, keepdim=True) for k in range(1, n, 4))
-        start += n
-    return torch.cat(out, 1)
+def _draw_weighted(layout: ChunkLayout, split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of a clip, and the character's share of each latent cell [F, 10, 20]: the mean over the frames that a
+    latent stands for.
+    """
+    frames, masks, _ = draw_clip(layout, seed, split)
+    shares = cell_shares(masks)
+    latents = [first for n in layout.chunks for first in (1, *[4] * ((n - 1) // 4))]
+    ends = np.cumsum(latents)
+    return frames, np.stack([shares[end - n : end].mean(0) for n, end in zip(latents, ends, strict=True)])
 
 
-class VideoRecipe:
+class VideoRecipe(Recipe):
     """Flow matching off the keyframes; keyframe latents stay clean at t = 0."""
 
     name = "video"
@@ -140,7 +139,16 @@ class VideoRecipe:
         """`encode_text`: texts → (states [N, T, D] with zeros at padding, mask)."""
         self.data, self.seed, self.size = data, seed, size
         self.character_weight, self.start = character_weight, start
-        self._encode_text = encode_text
+        self._text = [encode_text(captions)[0] for captions in data.captions]
+
+    def prepare(self, device: torch.device) -> None:
+        """Clips and captions live on the device."""
+        self.data = replace(
+            self.data,
+            latents=[z.to(device) for z in self.data.latents],
+            weights=[w.to(device) for w in self.data.weights],
+        )
+        self._text = [states.to(device) for states in self._text]
 
     def build(self) -> DirectorWan:
         model = DirectorWan(**VIDEO)
@@ -150,35 +158,41 @@ class VideoRecipe:
 
     def batch(self, step: int) -> dict:
         rng = random.Random(f"{self.seed}/{step}")
-        kind = rng.randrange(len(LAYOUTS))
-        index = [rng.randrange(len(self.data.latents[kind])) for _ in range(self.size)]
-        text, _ = self._encode_text([self.data.captions[kind][i] for i in index])
-        # some clips are asked for without their middle keyframes' help, some without any: first-frame and text to video
-        latent_chunks = LAYOUTS[kind].latent_chunks
-        starts = [sum(latent_chunks[:k]) for k in range(len(latent_chunks))]
-        free = rng.random()
-        pinned = [] if free < 0.08 else starts
+        layout = rng.randrange(len(LAYOUTS))
+        clips = [rng.randrange(len(self.data.latents[layout])) for _ in range(self.size)]
+        latent_chunks = LAYOUTS[layout].latent_chunks
+        # some clips are asked for without keyframes: text to video
+        pinned = [] if rng.random() < 0.08 else [sum(latent_chunks[:k]) for k in range(len(latent_chunks))]
         return {
-            "latents": self.data.latents[kind][index].float(),
-            "weights": self.data.weights[kind][index].float(),
-            "text": text,
+            "layout": layout,
+            "clips": torch.tensor(clips),
             "latent_chunks": latent_chunks,
             "pinned": pinned,
             "noise_seed": rng.randrange(2**31),
         }
 
-    def loss(self, model: DirectorWan, batch: dict, step: int) -> tuple[Tensor, dict[str, float]]:
-        z0, pinned = batch["latents"], batch["pinned"]
-        g = torch.Generator().manual_seed(batch["noise_seed"])
-        t = torch.sigmoid(0.4 + 1.2 * torch.randn(z0.shape[0], generator=g))
-        noise = torch.randn(z0.shape, generator=g).to(z0)
-        times = frame_timesteps(t, pinned, z0.shape[2]).to(z0.device)
+    def inputs(self, batch: dict, step: int) -> dict:
+        layout, clips, latent_chunks = batch["layout"], batch["clips"], batch["latent_chunks"]
+        z0 = self.data.latents[layout][clips].float()
+        g = torch.Generator(z0.device).manual_seed(batch["noise_seed"])
+        t = torch.sigmoid(0.4 + 1.2 * torch.randn(z0.shape[0], generator=g, device=g.device))
+        times = frame_timesteps(t, batch["pinned"], z0.shape[2])
+        free = (times > 0).float()[:, None, :, None, None]
+        return {
+            "latents": z0,
+            "noise": torch.randn(z0.shape, generator=g, device=g.device),
+            "times": times,
+            "weight": free * (1 + self.character_weight * self.data.weights[layout][clips].float()[:, None]),
+            "free": free,
+            "text": self._text[layout][clips],
+            "latent_chunks": latent_chunks,
+        }
+
+    def loss(self, model: DirectorWan, inputs: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        z0, noise, times, weight = (inputs[k] for k in ("latents", "noise", "times", "weight"))
         wide = times[:, None, :, None, None]
         noisy = (1 - wide) * z0 + wide * noise
-        v = model.forward_chunks(noisy, times, batch["text"], mc_index(batch["latent_chunks"]))
-        free = torch.ones(z0.shape[2], device=z0.device)
-        free[pinned] = 0
-        weight = free[None, None, :, None, None] * (1 + self.character_weight * batch["weights"][:, None])
+        v = model.forward_chunks(noisy, times, inputs["text"], mc_index(inputs["latent_chunks"]))
         error = (v - (noise - z0)).square()
         loss = (error * weight).sum() / (weight.sum() * z0.shape[1])
-        return loss, {"plain": float((error.detach() * free[None, None, :, None, None]).mean())}
+        return loss, {"plain": (error * inputs["free"]).mean()}

@@ -203,7 +203,7 @@ class CaptainFlux(FluxTransformer2DModel):
             text = torch.stack([self.context_embedder(pairs.texts[p]) for p in index], 1).flatten(0, 1)
             rope = self.pos_embed(pair_ids(length, (h, w), 0, pairs.reference, image.device))
             kwargs = _double_mask(pairs, index, h * w)
-            rows = temb[:, index].flatten(0, 1)
+            rows = torch.stack([temb[:, p] for p in index], 1).flatten(0, 1)
             for block in self.transformer_blocks:
                 text, image = run(block, image, text, rows, rope, kwargs)
             joined = torch.cat([text, image], 1).unflatten(0, (-1, len(index)))

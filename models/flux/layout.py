@@ -236,9 +236,8 @@ def buckets(sizes: Sequence[Size], text_lengths: Sequence[int]) -> dict[tuple[in
 
 def segment_index(lengths: Sequence[int], device: torch.device | None = None) -> Tensor:
     """Which pair each token of the packed sequence belongs to: int64 [sum(lengths)]."""
-    counts = torch.tensor(list(lengths), device=device)
-    # with the output size given, nothing waits for the device, and the meta device can count
-    return torch.repeat_interleave(torch.arange(len(lengths), device=device), counts, output_size=sum(lengths))
+    # filled on the device: a copy from the host would wait for it, and cannot become part of a CUDA graph
+    return torch.cat([torch.full((n,), p, device=device) for p, n in enumerate(lengths)])
 
 
 def causal_spans(lengths: Sequence[int]) -> list[tuple[int, int]]:

@@ -6,10 +6,10 @@ from typing import Any
 
 #: AutoencoderKLWan, Wan 2.2 residual class with pixel patches of 2: 8× in space, 4× in time, 16 channels.
 VAE: dict[str, Any] = {
-    "base_dim": 16,
-    "decoder_base_dim": 16,
+    "base_dim": 32,
+    "decoder_base_dim": 32,
     "z_dim": 16,
-    "dim_mult": [1, 4, 4],
+    "dim_mult": [1, 2, 2],
     "num_res_blocks": 1,
     "attn_scales": [],
     "temperal_downsample": [True, True],

@@ -11,12 +11,11 @@ from diffusers import AutoencoderKLWan
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...memory.golden_mem import resize_context
 from ...story.files import atomic_path
 from ..vae import VideoVAE
-from .bank import to_tensor
+from .bank import draw_all, to_tensor
 from .render import render
 from .world import ShotSpec, make_story
 
@@ -62,24 +61,38 @@ def encode_stories(
             tensors = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118 (not a dict)
         tiers = [tensors[f"tier{i}"] for i in range(len(TIER_PIXELS))]
         return StoryLatents(tiers, tensors["weight"], specs, tensors["mean"], tensors["std"])
-    parts: list[list[Tensor]] = [[] for _ in TIER_PIXELS]
-    weights = []
-    for row in specs:
-        drawn = [render(s) for s in row]
-        pictures = to_tensor(np.stack([p for p, _ in drawn]))
-        masks = torch.from_numpy(np.stack([m for _, m in drawn])).float()[:, None] / 255
-        weights.append(F.adaptive_avg_pool2d(masks, (10, 20))[:, 0])
-        for part, size in zip(parts, TIER_PIXELS, strict=True):
-            small = pictures if size == TIER_PIXELS[0] else resize_context(pictures, size)
-            part.append(vae.encode(small[:, :, None] * 2 - 1).latent_dist.mode()[:, :, 0])
-    raw = [torch.stack(part) for part in parts]
+    drawn = draw_all(_draw, [shot for row in specs for shot in row])
+    pictures = np.stack([picture for picture, _ in drawn])
+    raw = [_encode(vae, pictures, size).unflatten(0, (stories, shots)) for size in TIER_PIXELS]
     mean, std = raw[0].mean((0, 1, 3, 4)), raw[0].std((0, 1, 3, 4))
     if codec is not None:
         mean, std = (torch.tensor(codec.model.config[f"latents_{k}"]) for k in ("mean", "std"))
     tiers = [(r - mean[:, None, None]) / std[:, None, None] for r in raw]
-    weight = torch.stack(weights)
+    weight = torch.from_numpy(np.stack([share for _, share in drawn])).unflatten(0, (stories, shots))
     if cache is not None:
         with atomic_path(cache) as temporary:
             halves = {f"tier{i}": t.half().contiguous() for i, t in enumerate(tiers)}
             save_file(halves | {"weight": weight.half().contiguous(), "mean": mean, "std": std}, temporary)
     return StoryLatents(tiers, weight, specs, mean, std)
+
+
+def _draw(shot: ShotSpec) -> tuple[np.ndarray, np.ndarray]:
+    """A shot's first frame, and the share of each latent cell that shows a character."""
+    picture, mask = render(shot)
+    return picture, cell_shares(mask)
+
+
+def cell_shares(mask: np.ndarray) -> np.ndarray:
+    """Masks uint8 [..., 80, 160] to the share of each latent cell, fp32 [..., 10, 20]."""
+    cells = mask.reshape(*mask.shape[:-2], 10, 8, 20, 8)
+    return cells.mean((-3, -1), dtype=np.float32) / 255
+
+
+def _encode(vae: AutoencoderKLWan, pictures: np.ndarray, size: tuple[int, int], rows: int = 256) -> Tensor:
+    """Raw latents [N, 16, h, w] of pictures at a GoldenMem size, on the CPU."""
+    parts = []
+    for start in range(0, len(pictures), rows):
+        x = to_tensor(pictures[start : start + rows]).to(vae.device)
+        small = x if size == TIER_PIXELS[0] else resize_context(x, size)
+        parts.append(vae.encode(small[:, :, None] * 2 - 1).latent_dist.mode()[:, :, 0].cpu())
+    return torch.cat(parts)

@@ -27,7 +27,7 @@ __all__ = ["NUM_TRAIN_TIMESTEPS", "DirectorWan", "DirectorWanBlock", "MCRope"]
 NUM_TRAIN_TIMESTEPS = 1000
 """Wan's time embedding takes t · 1000."""
 
-_TABLES_KEPT = 8
+_TABLES_KEPT = 32
 
 
 class MCRope(WanRotaryPosEmbed):
