@@ -204,8 +204,9 @@ class KeyframeRecipe(Recipe):
         error = (out.float() - target).square()
         # a context frame shows what its words have to tell; a new one has to remember it, and counts as all of them
         parts = [torch.stack(each).mean() for each in (recall, remembered) if each]
-        loss = (error * weight).sum() / weight.sum() + self.recall_weight * torch.stack(parts).mean()
-        return loss, {"plain": error.mean(), "recall": parts[0]}
+        recalled = torch.stack(parts) if parts else error.new_zeros(1)
+        loss = (error * weight).sum() / weight.sum() + self.recall_weight * recalled.mean()
+        return loss, {"plain": error.mean(), "recall": recalled[0]}
 
     @contextmanager
     def _recall(

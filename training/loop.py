@@ -154,7 +154,9 @@ class _Batches(Dataset):
 def _batches(recipe: Recipe, start: int, stop: int, workers: int) -> DataLoader:
     """Batches of the steps start…stop−1, in order; `workers` processes prepare them ahead."""
     ahead = {"num_workers": workers, "multiprocessing_context": "fork", "prefetch_factor": 4} if workers else {}
-    return DataLoader(_Batches(recipe), batch_size=None, sampler=range(start, stop), collate_fn=_as_it_is, **ahead)
+    own = torch.Generator()  # the loader draws a seed that nothing uses: not from the state that checkpoints keep
+    steps = range(start, stop)
+    return DataLoader(_Batches(recipe), batch_size=None, sampler=steps, collate_fn=_as_it_is, generator=own, **ahead)
 
 
 def _as_it_is(batch: Any) -> Any:
