@@ -67,7 +67,8 @@ def plan_jobs(prompts: int, seed: int, board: Storyboard | None, size: tuple[int
 
     Args:
         prompts: number of prompts; with a storyboard one for each shot.
-        seed: without a storyboard that of the first keyframe; with one the take: 0 gives the seeds of the command line's first.
+        seed: without a storyboard that of the first keyframe; with one the take: 0 gives the seeds of the command
+            line's first.
         board: gives how many keyframes a shot has, its seeds, its words and the user's own pictures.
         size: (height, width) in pixels, for those pictures.
 

@@ -29,12 +29,12 @@ class GraphedSteps:
 
     def __init__(self, step: Step, parameters: Sequence[torch.nn.Parameter]) -> None:
         self._step = step
-        self._parameters = parameters
         self._graphs: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], dict[str, Tensor]]] = {}
         self._pool: Any = None
         self._works = True
-        for p in parameters:
-            p.grad = torch.zeros_like(p)
+        self._gradients = [torch.zeros_like(p) for p in parameters]
+        for p, gradient in zip(parameters, self._gradients, strict=True):
+            p.grad = gradient
 
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
         """Gradients of these inputs, and the step's numbers (valid until the next call)."""
@@ -56,7 +56,7 @@ class GraphedSteps:
         return numbers
 
     def _eager(self, inputs: Any) -> dict[str, Tensor]:
-        torch._foreach_zero_([p.grad for p in self._parameters])
+        torch._foreach_zero_(self._gradients)
         return self._step(inputs)
 
     def _capture(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -153,10 +154,17 @@ class _Batches(Dataset):
 
 def _batches(recipe: Recipe, start: int, stop: int, workers: int) -> DataLoader:
     """Batches of the steps start…stop−1, in order; `workers` processes prepare them ahead."""
-    ahead = {"num_workers": workers, "multiprocessing_context": "fork", "prefetch_factor": 4} if workers else {}
-    own = torch.Generator()  # the loader draws a seed that nothing uses: not from the state that checkpoints keep
-    steps = range(start, stop)
-    return DataLoader(_Batches(recipe), batch_size=None, sampler=steps, collate_fn=_as_it_is, generator=own, **ahead)
+    forked = workers > 0 and sys.platform == "linux"  # elsewhere what the recipe holds would have to be pickled
+    return DataLoader(
+        _Batches(recipe),
+        batch_size=None,
+        sampler=range(start, stop),
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),  # it draws a seed that nothing uses: not from the state that checkpoints keep
+        num_workers=workers if forked else 0,
+        multiprocessing_context="fork" if forked else None,
+        prefetch_factor=4 if forked else None,
+    )
 
 
 def _as_it_is(batch: Any) -> Any:
