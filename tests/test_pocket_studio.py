@@ -66,7 +66,7 @@ def test_vae_keeps_pictures_recognisable(studio):
     latents = studio.image_vae.encode_image(pictures)
     assert 0.8 < float(latents.std()) < 1.25, "latents have unit scale"
     again = studio.image_vae.decode_image(latents)
-    assert float(-10 * (again - pictures).square().mean((1, 2, 3)).log10().mean()) >= 26.5
+    assert float(-10 * (again - pictures).square().mean((1, 2, 3)).log10().mean()) >= 27.5
 
 
 def test_clip_finds_the_picture_of_a_caption(studio):
@@ -83,7 +83,7 @@ def test_memory_carries_places_and_looks():
     assert memory["place"] >= 0.9
     assert memory["introduced"] >= 0.9, "looks that the caption tells"
     assert memory["layout"] >= none["layout"] + 0.3
-    assert memory["identity"] >= none["identity"] + 0.15
+    assert memory["identity"] >= max(0.85, none["identity"] + 0.4)
 
 
 def test_video_keeps_its_keyframes():
@@ -92,6 +92,7 @@ def test_video_keeps_its_keyframes():
     ours = rows["multi_chunk"]
     assert ours["keyframes_exact"] == 1
     assert ours["keyframe_psnr"] >= ours["vae_psnr"] - 1
+    assert ours["boundary_jump"] <= 1.4, "three clips scatter; sixteen stay under 1.3"
     for baseline in ("latent_replacement", "replication"):
         assert ours["keyframe_psnr"] > rows[baseline]["keyframe_psnr"]
         assert ours["psnr"] > rows[baseline]["psnr"], "nearer to the true clip than either baseline"

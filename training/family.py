@@ -41,19 +41,19 @@ class Scale:
     """How much one kind of device takes.
 
     Attributes:
-        rows: batch size over that of the recipes, which fit two CPU cores.
+        rows, vae_rows: batch size over that of the recipes, which fit two CPU cores.
         stories, clips, bank: data to draw: stories for the keyframes, clips of each layout for the video, pictures
             for the VAE (and a quarter of that in clips).
     """
 
     rows: int = 1
+    vae_rows: int = 1
     stories: int = 1200
     clips: int = 260
     bank: int = 2400
 
 
-#: a GPU draws a step of sixteen times the rows in the time that it takes to be told
-SCALES = {"cpu": Scale(), "cuda": Scale(rows=16, stories=2500, clips=800, bank=12_000)}
+SCALES = {"cpu": Scale(), "cuda": Scale(rows=6, vae_rows=16, stories=2500, clips=800, bank=12_000)}
 
 CONFIGS = {
     "vae_pictures": LoopConfig(3300, lr=3e-3, muon_lr=0.02, warmup=50, ema=0.99, weight_decay=0.0, save_every=100),
@@ -62,7 +62,7 @@ CONFIGS = {
     "text": LoopConfig(400, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "keyframes": LoopConfig(sum(s.steps for s in STAGES), lr=1e-3, muon_lr=0.01, final_lr=0.03),
-    "video": LoopConfig(4000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
+    "video": LoopConfig(5500, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
 }
 
 
@@ -130,7 +130,7 @@ def _kept(folder: Path, weights: dict[str, torch.Tensor]) -> Path:
 def _vae(folder: Path, run: _Run) -> None:
     if run.device.type == "cpu":
         fast_stills()
-    rows, bank = run.scale.rows, run.scale.bank
+    rows, bank = run.scale.vae_rows, run.scale.bank
     weights = run.train(VaeRecipe("pictures", pictures=8 * rows, bank=bank))
     start = _kept(folder, weights)
     weights = run.train(VaeRecipe("clips", pictures=2 * rows, clips=2 * rows, bank=bank, start=start))

@@ -29,7 +29,6 @@ class VaeRecipe(Recipe):
     change from frame to frame is learned too, across the joint as well, because that is where chunks show: by squared
     error, which does not prefer stillness where motion is uncertain, and by L1, which keeps from flickering what is
     still.
-    Stage ``decoder``: the same with the encoder as it is, so every model trained on its latents stays right.
     """
 
     #: frames of the two chunks of a clip, in turn
@@ -76,9 +75,6 @@ class VaeRecipe(Recipe):
                         module.weight[:, :, :-1] = 0
         if self.stage == "clips":
             inflate_time(model)
-        if self.stage == "decoder":
-            model.encoder.requires_grad_(False)
-            model.quant_conv.requires_grad_(False)
         return model
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
@@ -106,7 +102,7 @@ class VaeRecipe(Recipe):
         for kind in [k for k in ("pictures", "clips") if k in inputs]:
             x = inputs[kind].movedim(2, 1) * 2 - 1
             chunks = inputs["chunks"] if kind == "clips" else (1,)
-            coded = [_code(model, part, self.stage != "decoder") for part in x.split(chunks, 2)]
+            coded = [_code(model, part) for part in x.split(chunks, 2)]
             y, kl = torch.cat([part for part, _ in coded], 2).float(), sum(k for _, k in coded) / len(coded)
             square, error = (y - x).square().mean(), (y - x).abs().mean()
             a, b, c = (3.0, 0.2, 0.05) if self.stage == "pictures" else (2.0, 0.6, 0.1)
@@ -120,10 +116,9 @@ class VaeRecipe(Recipe):
         return total, numbers
 
 
-def _code(model: AutoencoderKLWan, x: torch.Tensor, encoder_learns: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _code(model: AutoencoderKLWan, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A chunk [B, 3, T, H, W] through the VAE, and the KL term of its latents."""
-    with torch.set_grad_enabled(torch.is_grad_enabled() and encoder_learns):
-        posterior = model.encode(x).latent_dist
+    posterior = model.encode(x).latent_dist
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     return model.decode(posterior.sample()).sample, kl

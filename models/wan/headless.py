@@ -28,6 +28,7 @@ NUM_TRAIN_TIMESTEPS = 1000
 """Wan's time embedding takes t · 1000."""
 
 _TABLES_KEPT = 32
+"""More than the layouts of one training run: a CUDA graph goes on reading the table that it was captured with."""
 
 
 class MCRope(WanRotaryPosEmbed):
