@@ -22,11 +22,13 @@ SUITES = ("keyframes", "video")
 Row = dict[str, Any]
 
 
-def run(suite: str, studio: Studio | None = None) -> list[Row]:
+def run(suite: str, studio: Studio | None = None, full_size: str | None = None) -> list[Row]:
     """Run a suite.
 
     Args:
         suite: `keyframes` or `video`.
+        full_size: a CUDA device to time the public models' architectures on, with random weights, in place of the
+            studio's models.
         studio: whose models to time; None makes random ones of the pocket studio's architecture. FLOPs are always those
             of the full-size public models.
 
@@ -35,11 +37,17 @@ def run(suite: str, studio: Studio | None = None) -> list[Row]:
         `ratio` is ours / reference.
 
     Raises:
-        InputError: no such suite.
+        InputError: no such suite, or full size without a GPU.
     """
     if suite not in SUITES:
         raise InputError("suite", f"must be one of {', '.join(SUITES)}", suite, "choose one of them")
     # Imported here, so that the command can list the suites without loading torch.
+    if full_size is not None:
+        import torch
+
+        from .full_size import keyframe_rows, video_rows
+
+        return (keyframe_rows if suite == "keyframes" else video_rows)(torch.device(full_size))
     if suite == "keyframes":
         from .keyframes import run_keyframes
 

@@ -54,12 +54,12 @@ class KeyframeBench:
         pooled = torch.randn(1, config.pooled_projection_dim, generator=self.generator)
         return TextCond(states, torch.ones(1, tokens, dtype=torch.bool), pooled)
 
-    def memory(self, frames: int, compressed: bool = True) -> list[ContextFrame]:
-        """`frames` random earlier frames at their GoldenMem sizes, or all at full size."""
+    def memory(self, frames: int, compressed: bool = True, text: int = TEXT) -> list[ContextFrame]:
+        """`frames` random earlier frames at their GoldenMem sizes, or all at full size, captions of `text` tokens."""
         memory = GoldenMem(3, -(-frames // 3)) if compressed else GoldenMem.full(frames)
         sizes = [slot.size for slot in memory.plan(frames, self.size)]
         latents = [torch.randn(1, self.channels, 2 * h, 2 * w, generator=self.generator) for h, w in sizes]
-        return [ContextFrame(latent, self.text()) for latent in latents]
+        return [ContextFrame(latent, self.text(text)) for latent in latents]
 
     def ours(self, texts: Sequence[TextCond], context: Sequence[ContextFrame] = (), **settings: Any) -> list[Tensor]:
         """Sample a frame for each text with `sample_keyframes`: latents [1, C, h, w]."""
@@ -68,7 +68,7 @@ class KeyframeBench:
         seed = torch.Generator().manual_seed(1)
         return sample_keyframes(self.model, texts, shape, context, chosen, seed)
 
-    def stock(self, text: TextCond, rows: int = 1) -> Tensor:
+    def stock(self, text: TextCond, rows: int = 1, steps: int = STEPS) -> Tensor:
         """Sample one image with `FluxPipeline`, `rows` frames high: packed latents [1, tokens, 4C]."""
         device, dtype = self.model.device, self.model.dtype
         height, width = 2 * self.size[0] * rows, 2 * self.size[1]
@@ -79,7 +79,7 @@ class KeyframeBench:
             latents=pack_latent(noise).to(device, dtype),
             height=8 * height,
             width=8 * width,
-            num_inference_steps=STEPS,
+            num_inference_steps=steps,
             guidance_scale=self.guidance or 1.0,
             output_type="latent",
             return_dict=False,

@@ -11,7 +11,7 @@ from itertools import accumulate
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["Call", "peak_bytes", "seconds", "unit"]
+__all__ = ["Call", "clock", "peak_bytes", "seconds", "unit"]
 
 Call = Callable[[], object]
 
@@ -36,9 +36,9 @@ def seconds(
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats):
         for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
-            start = _now(device)
+            start = clock(device)
             calls[name]()
-            times[name].append(_now(device) - start)
+            times[name].append(clock(device) - start)
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
@@ -64,7 +64,8 @@ def peak_bytes(call: Call, device: torch.device | str = "cpu") -> int:
     return max(accumulate((event.nbytes() for event in events), initial=0))
 
 
-def _now(device: torch.device | str) -> float:
+def clock(device: torch.device | str) -> float:
+    """Return seconds by the clock on CUDA once its work is done, of processor time elsewhere."""
     if torch.device(device).type != "cuda":
         return time.process_time()
     torch.cuda.synchronize(device)

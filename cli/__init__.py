@@ -112,6 +112,9 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
 def _bench(commands: argparse._SubParsersAction) -> None:
     bench = _command(commands, "bench", "suites:run_bench", "Compare speed, memory and FLOPs with stock code.")
     bench.add_argument("suite", metavar="SUITE", help="keyframes or video")
+    bench.add_argument(
+        "--full-size", action="store_true", help="random FLUX.1-dev or Wan 2.2 A14B on a GPU, not the studio's models"
+    )
     _studio(bench)
     _device(bench)
     _json(bench, "write the rows here")

@@ -48,8 +48,11 @@ def run_bench(options: argparse.Namespace) -> None:
     check_json_path(options.json)
     from ..models.studio import load_studio
 
-    studio = load_studio(options.studio, device=pick_device(options.device))
-    rows = benchmarks.run(options.suite, studio)
+    device = pick_device(options.device)
+    if options.full_size:
+        rows = benchmarks.run(options.suite, full_size=device)
+    else:
+        rows = benchmarks.run(options.suite, load_studio(options.studio, device=device))
     benchmarks.print_table(rows, title=f"bench {options.suite}", console=console)
     write_json(options.json, rows)
 

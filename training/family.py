@@ -58,6 +58,7 @@ SCALES = {"cpu": Scale(), "cuda": Scale(rows=6, vae_rows=16, stories=2500, clips
 CONFIGS = {
     "vae_pictures": LoopConfig(3300, lr=3e-3, muon_lr=0.02, warmup=50, ema=0.99, weight_decay=0.0, save_every=100),
     "vae_clips": LoopConfig(1700, lr=1e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
+    "vae_decoder": LoopConfig(1500, lr=1e-3, muon_lr=0.008, warmup=30, ema=0.995, weight_decay=0.0, save_every=50),
     "clip": LoopConfig(steps=1200, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "text": LoopConfig(400, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
@@ -134,9 +135,11 @@ def _vae(folder: Path, run: _Run) -> None:
     weights = run.train(VaeRecipe("pictures", pictures=8 * rows, bank=bank))
     start = _kept(folder, weights)
     weights = run.train(VaeRecipe("clips", pictures=2 * rows, clips=2 * rows, bank=bank, start=start))
+    start = _kept(folder, weights)
+    weights = run.train(VaeRecipe("decoder", pictures=rows, clips=2 * rows, bank=bank, start=start))
     if run.trial:
         return
-    model = VaeRecipe("clips").build()
+    model = VaeRecipe("pictures").build()
     model.load_state_dict(weights)
     model.to(run.device).eval()
     data = encode_stories(model, 64, SHOTS)  # the pictures' statistics make the latents unit scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class VaeRecipe(Recipe):
     change from frame to frame is learned too, across the joint as well, because that is where chunks show: by squared
     error, which does not prefer stillness where motion is uncertain, and by L1, which keeps from flickering what is
     still.
+    Stage ``decoder``: the same with a frozen encoder, so that models trained on the latents stay valid.
     """
 
     #: frames of the two chunks of a clip, in turn
@@ -75,6 +77,9 @@ class VaeRecipe(Recipe):
                         module.weight[:, :, :-1] = 0
         if self.stage == "clips":
             inflate_time(model)
+        if self.stage == "decoder":
+            model.encoder.requires_grad_(False)
+            model.quant_conv.requires_grad_(False)
         return model
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
@@ -118,7 +123,9 @@ class VaeRecipe(Recipe):
 
 def _code(model: AutoencoderKLWan, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A chunk [B, 3, T, H, W] through the VAE, and the KL term of its latents."""
-    posterior = model.encode(x).latent_dist
+    frozen = not model.quant_conv.weight.requires_grad
+    with torch.no_grad() if frozen else nullcontext():
+        posterior = model.encode(x).latent_dist
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
     return model.decode(posterior.sample()).sample, kl
