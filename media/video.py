@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
 from av.container import InputContainer, OutputContainer
 from torch import Tensor
 
@@ -115,6 +116,9 @@ class VideoWriter:
         else:
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": str(self._crf), "preset": "medium"}
+            if torch.backends.cpu.get_cpu_capability() == "AVX512":
+                # x264's macroblock tree in AVX-512 now and then makes other frames of the same input; AVX2 never did
+                stream.options |= {"x264-params": "asm=avx2"}
             context.thread_count = _ENCODER_THREADS
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = _LIMITED_RANGE
