@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..story.errors import InputError
 
-__all__ = ["Callback", "Step", "Velocity", "dynamic_shift", "euler", "flow_sigmas"]
+__all__ = ["Callback", "Edit", "Step", "Velocity", "dynamic_shift", "edited", "euler", "flow_sigmas"]
 
 Velocity = Callable[[Tensor, float], Tensor]
 """A function (x, t) → v: `x` any shape, t in 0…1, v of x's shape."""
@@ -36,6 +36,9 @@ class Step:
     x0: Tensor
     """The data the model foresees, x_t − t·v: good for a preview."""
 
+
+Edit = Callable[[Tensor, float], Tensor]
+"""A function (x0, t) → x0 that changes what the model foresees; it returns the same tensor to leave it alone."""
 
 Callback = Callable[[Step], None]
 """Called after every step. To cancel, raise: no solver keeps state of its own, so nothing is left half done."""
@@ -68,6 +71,20 @@ def dynamic_shift(
     """
     slope = (max_mu - base_mu) / (max_tokens - base_tokens)
     return math.exp(base_mu + slope * (tokens - base_tokens))
+
+
+def edited(velocity: Velocity, edit: Edit | None) -> Velocity:
+    """The velocity that leads to the edited x0: v + (x0 − edit(x0)) / t. Where x0 stays, v keeps every bit."""
+    if edit is None:
+        return velocity
+
+    def steered(x: Tensor, t: float) -> Tensor:
+        v = velocity(x, t)
+        x0 = x - t * v
+        wanted = edit(x0, t)
+        return v if wanted is x0 else v + (x0 - wanted) / t
+
+    return steered
 
 
 def euler(velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:

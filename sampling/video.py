@@ -6,7 +6,7 @@ of every shot with a tiled caption (Captain Cinema §3.3); the timeline says whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ from ..models.wan.layout import (
 )
 from ..story.errors import InputError
 from ..story.timeline import Timeline
-from .flow import Callback, euler, flow_sigmas
+from .flow import Callback, Edit, edited, euler, flow_sigmas
 
 if TYPE_CHECKING:
     from ..models.text import TextCond
@@ -58,7 +58,7 @@ class Experts(NamedTuple):
 @torch.no_grad()
 def denoise(
     model: DirectorWan | Experts,
-    text: Tensor,
+    text: Tensor | Callable[[float], Tensor],
     plan: VideoPlan,
     given: Tensor,
     sigmas: Tensor,
@@ -66,6 +66,8 @@ def denoise(
     negative: Tensor | None = None,
     guidance: float | tuple[float, float] = 1.0,
     generator: torch.Generator | list[torch.Generator] | None = None,
+    start: Callable[[Tensor], Tensor] | None = None,
+    edit: Edit | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Fill in the latents that are not given (SmartDirector §3.2).
@@ -75,11 +77,14 @@ def denoise(
 
     Args:
         model: the velocity network, or Wan 2.2's two experts.
-        text: `[B, T, D]`; `negative` the same for classifier-free guidance at scale `guidance` (high, low).
+        text: `[B, T, D]`, or a function of the noise level that returns it (`prompt_mixing`); `negative` the same for
+            classifier-free guidance at scale `guidance` (high, low).
         plan: layout of the F latent frames.
         given: `[B, C, K, h, w]`, the latents at `plan.pinned`.
         sigmas: noise levels from `flow_sigmas`.
         generator: on the CPU, so that a seed gives the same noise on any device.
+        start: what sampling starts from, made of the noise that was drawn; None: the noise itself.
+        edit: changes the clean latents that the model foresees (`blending`); given latents stay.
         callback: sees every step; its `x0` is a preview in latents. Raise in it to cancel.
 
     Returns:
@@ -90,21 +95,29 @@ def denoise(
     rows, channels, _, h, w = given.shape
     device = get_module_execution_device(experts.high)
     z = randn_tensor((rows, channels, plan.latents, h, w), generator, device, torch.float32)
+    z = z if start is None else start(z)
     z[:, :, plan.pinned] = given.to(z)
     u = plan.rope_index
-    text, negative = text.to(device), None if negative is None else negative.to(device)
+    text = text.to(device) if isinstance(text, Tensor) else text
+    negative = None if negative is None else negative.to(device)
 
     def velocity(z: Tensor, t: float) -> Tensor:
         v_theta, scale = (experts.high, w_high) if t >= experts.boundary else (experts.low, w_low)
         t_i = frame_timesteps(torch.full((rows,), t, device=device), plan.pinned, plan.latents)
-        v = v_theta.forward_chunks(z, t_i, text, u)
+        words = text if isinstance(text, Tensor) else text(t).to(device)
+        v = v_theta.forward_chunks(z, t_i, words, u)
         if negative is not None and scale != 1:
             v_empty = v_theta.forward_chunks(z, t_i, negative, u)
             v = v_empty + scale * (v - v_empty)
+        return v
+
+    def pinned(z: Tensor, t: float) -> Tensor:
+        v = steered(z, t)
         v[:, :, plan.pinned] = 0  # a given latent keeps every bit, whatever the network says about it
         return v
 
-    return euler(velocity, z, sigmas, callback)
+    steered = edited(velocity, edit)
+    return euler(pinned, z, sigmas, callback)
 
 
 def sample_video(

@@ -1,0 +1,259 @@
+"""Text2Story's story (§3): prompt pairs in, segments out, each sampled with DIPW and drawn towards the one before.
+
+One loop for any text-to-video model; `wan_story` and the Mochi class say how a model takes prompts and noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ..story.errors import InputError
+from .blending import Blend, blend_noise, semantic_gamma
+from .flow import Callback, Edit
+from .preview import Pictures, picture_scorer
+from .prompt_mixing import DIPW, MixStep, PromptMixer, Scorer
+
+if TYPE_CHECKING:
+    from ..models.text import TextCond
+
+__all__ = ["Made", "PromptPair", "StorySampler", "StorySettings", "TextToVideo"]
+
+Generators = torch.Generator | list[torch.Generator] | None
+At = Literal["steps", "start"]
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """A segment of B stories: scene and action prompts as the model reads them, and as CLIP does.
+
+    Names mean nothing to CLIP: `scene_query` and `action_query` say the looks in their place; None takes the prompts.
+    """
+
+    scene: Sequence[str]
+    action: Sequence[str]
+    scene_query: Sequence[str] | None = None
+    action_query: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scene or len(self.scene) != len(self.action):
+            seen = (len(self.scene), len(self.action))
+            raise InputError("prompts", "must be as many scenes as actions, at least one", seen, "give them in pairs")
+
+    @property
+    def plain(self) -> list[str]:
+        """Both in one prompt: what a model without prompt mixing is given."""
+        joined = zip(self.scene, self.action, strict=True)
+        return [" ".join(dict.fromkeys((scene.strip(), action.strip()))) for scene, action in joined]
+
+
+@dataclass(frozen=True)
+class StorySettings:
+    """What of Text2Story is used.
+
+    Attributes:
+        dipw: how prompts are weighted; None gives the model both in one prompt.
+        gamma: γ of TWB, 0…0.5; 0 leaves it out. (The paper does not name its value.)
+        at: blend at every step, at the matching noise level, or in the noise that sampling starts from.
+        until: with ``steps``: blend only while the noise level is at least this.
+        semantic: SAR, γ' = γ·(1 − S).
+        backward: γ of the backward pass (not in the paper): every segment is sampled again from noise level
+            `backward_from`, its last frame drawn towards the next segment's first; 0 leaves it out.
+    """
+
+    dipw: DIPW | None = DIPW()
+    gamma: float = 0.25
+    at: At = "steps"
+    until: float = 0.0
+    semantic: bool = True
+    backward: float = 0.0
+    backward_from: float = 0.6
+
+
+class TextToVideo(Protocol):
+    """A text-to-video model as a story uses it."""
+
+    @property
+    def sigmas(self) -> Tensor:
+        """Noise levels of a run, 1 … 0."""
+
+    def encode(self, prompts: Sequence[str]) -> TextCond:
+        """Conditioning of the prompts, one row each."""
+
+    def denoise(
+        self,
+        text: Callable[[float], TextCond],
+        rows: int,
+        generator: Generators,
+        *,
+        sigmas: Tensor | None = None,
+        given: Tensor | None = None,
+        start: Callable[[Tensor], Tensor] | None = None,
+        edit: Edit | None = None,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        """Latents [B, C, F, h, w]; `given` [B, C, K, h, w] are the first K, clean, for models that take such."""
+
+    def decode(self, latents: Tensor) -> Iterator[Tensor]:
+        """Frames [B, t, 3, H, W] in 0…1, part by part."""
+
+
+@dataclass
+class Made:
+    """A finished segment: its latents, γ' of each row, and the weights of every step (empty without DIPW)."""
+
+    latents: Tensor
+    gamma: Tensor
+    record: list[MixStep]
+
+
+class StorySampler:
+    """Samples the segments of a story one after the other.
+
+    Args:
+        model: the text-to-video model.
+        settings: what of Text2Story is used.
+        embed_texts: CLIP's text encoder, texts → unit vectors [N, D]; needed by DIPW's similarity and by SAR.
+        embed_images: CLIP's image encoder, [N, 3, H, W] → unit vectors [N, D].
+        pictures: how latents are shown to CLIP, see `preview`. Without it or without CLIP, λ1's term is left out.
+    """
+
+    def __init__(
+        self,
+        model: TextToVideo,
+        settings: StorySettings = StorySettings(),
+        embed_texts: Callable[[Sequence[str]], Tensor] | None = None,
+        embed_images: Callable[[Tensor], Tensor] | None = None,
+        pictures: Pictures | None = None,
+    ) -> None:
+        if settings.semantic and settings.gamma and embed_texts is None:
+            raise InputError("semantic", "needs a CLIP text encoder", None, "give one, or switch it off")
+        self.model, self.settings = model, settings
+        self.embed_texts, self.embed_images, self.pictures = embed_texts, embed_images, pictures
+
+    def segment(
+        self,
+        pair: PromptPair,
+        before: tuple[PromptPair, Tensor] | None = None,
+        generator: Generators = None,
+        given: Tensor | None = None,
+        callback: Callback | None = None,
+    ) -> Made:
+        """Sample one segment.
+
+        Args:
+            pair: its prompts.
+            before: prompts and latents of the segment before it; None for the first.
+            generator: on the CPU, one, or one per row.
+            given: its first latent frames, where they are known (a keyframe, encoded).
+            callback: sees every step.
+        """
+        settings, rows = self.settings, len(pair.scene)
+        gamma = torch.zeros(rows)
+        edit: Edit | None = None
+        start: Callable[[Tensor], Tensor] | None = None
+        if before is not None and settings.gamma:
+            gamma = self._gamma(before[0], pair)
+            blend = Blend(before[1], gamma, until=settings.until)
+            if settings.at == "steps":
+                edit = blend
+            else:
+                start = lambda noise: blend_noise(noise, blend)  # noqa: E731
+        latents, record = self._sample(pair, generator, given=given, start=start, edit=edit, callback=callback)
+        return Made(latents, gamma, record)
+
+    def backward(
+        self,
+        pair: PromptPair,
+        latents: Tensor,
+        after: Tensor,
+        generator: Generators = None,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        """Sample a finished segment again from `backward_from` on, its last frame drawn towards the next segment."""
+        settings = self.settings
+        t = settings.backward_from
+        levels = self.model.sigmas
+        sigmas = torch.cat([levels.new_tensor([t]), levels[levels < t]])
+
+        def start(noise: Tensor) -> Tensor:
+            return (1 - t) * latents.to(noise) + t * noise
+
+        edit = Blend(after, settings.backward, "last", settings.until)
+        return self._sample(pair, generator, sigmas=sigmas, given=given, start=start, edit=edit)[0]
+
+    def story(
+        self,
+        pairs: Sequence[PromptPair],
+        generators: Sequence[Generators],
+        given: Tensor | None = None,
+        on_segment: Callable[[int, Made], None] | None = None,
+    ) -> list[Made]:
+        """All segments of a story, and the backward pass over them where it is on; `given` starts the first."""
+        made: list[Made] = []
+        for i, (pair, generator) in enumerate(zip(pairs, generators, strict=True)):
+            before = (pairs[i - 1], made[-1].latents) if made else None
+            made.append(self.segment(pair, before, generator, given if i == 0 else None))
+            if on_segment is not None:
+                on_segment(i, made[-1])
+        if self.settings.backward:
+            for i in range(len(made) - 2, -1, -1):
+                first = given if i == 0 else None
+                again = self.backward(pairs[i], made[i].latents, made[i + 1].latents, generators[i], first)
+                made[i] = replace(made[i], latents=again)
+        return made
+
+    def _sample(
+        self,
+        pair: PromptPair,
+        generator: Generators,
+        *,
+        sigmas: Tensor | None = None,
+        given: Tensor | None = None,
+        start: Callable[[Tensor], Tensor] | None = None,
+        edit: Edit | None = None,
+        callback: Callback | None = None,
+    ) -> tuple[Tensor, list[MixStep]]:
+        """Latents of one run, and its weights."""
+        model, rows = self.model, len(pair.scene)
+        more: dict[str, Any] = {"sigmas": sigmas, "given": given, "start": start, "callback": callback}
+        if self.settings.dipw is None:
+            text = model.encode(pair.plain)
+            return model.denoise(lambda t: text, rows, generator, edit=edit, **more), []
+        levels = model.sigmas if sigmas is None else sigmas
+        scene, action = model.encode(pair.scene), model.encode(pair.action)
+        mixer = PromptMixer(scene, action, levels.tolist(), self._scorer(pair), self.settings.dipw)
+
+        def watched(x0: Tensor, t: float) -> Tensor:
+            wanted = x0 if edit is None else edit(x0, t)
+            mixer.observe(wanted)
+            return wanted
+
+        return model.denoise(mixer.text, rows, generator, edit=watched, **more), mixer.record
+
+    def _scorer(self, pair: PromptPair) -> Scorer | None:
+        if self.pictures is None or self.embed_texts is None or self.embed_images is None:
+            return None
+        prompts = [self.embed_texts(list(texts)) for texts in (_scene_query(pair), _action_query(pair))]
+        return picture_scorer(self.pictures, self.embed_images, torch.stack(prompts, 1))
+
+    def _gamma(self, before: PromptPair, pair: PromptPair) -> Tensor:
+        """γ' of each row: consecutive actions that are alike blend less (SAR)."""
+        gamma = torch.full((len(pair.scene),), self.settings.gamma)
+        if not self.settings.semantic or self.embed_texts is None:
+            return gamma
+        a, b = (self.embed_texts(list(_action_query(p))).float().cpu() for p in (before, pair))
+        lowered = semantic_gamma(gamma, (a * b).sum(1))
+        return torch.as_tensor(lowered)
+
+
+def _scene_query(pair: PromptPair) -> Sequence[str]:
+    return pair.scene if pair.scene_query is None else pair.scene_query
+
+
+def _action_query(pair: PromptPair) -> Sequence[str]:
+    return pair.action if pair.action_query is None else pair.action_query

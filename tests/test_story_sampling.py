@@ -1,0 +1,240 @@
+"""Text2Story's mechanisms: weights, blending and the story sampler, on the real classes of the tiny studio."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anchorshot.evaluation.pocket_tellings import prompt_pair, tellings
+from anchorshot.models.pocket.world import ACTIONS, PLACES
+from anchorshot.models.studio import load_studio
+from anchorshot.models.text import TextCond
+from anchorshot.sampling.blending import Blend, semantic_gamma, time_weighted
+from anchorshot.sampling.flow import flow_sigmas
+from anchorshot.sampling.preview import LatentRGB, decoded_frames, decoded_video, fit_latent_rgb, positions
+from anchorshot.sampling.prompt_mixing import DIPW, PromptMixer, mix
+from anchorshot.sampling.story import PromptPair, StorySampler, StorySettings
+from anchorshot.sampling.story_wan import WanStory
+from anchorshot.story.errors import InputError
+
+ROWS, TOKENS, WIDTH = 2, 5, 8
+
+
+def cond(seed: int, tokens: int = TOKENS) -> TextCond:
+    g = torch.Generator().manual_seed(seed)
+    return TextCond(torch.randn(ROWS, tokens, WIDTH, generator=g), torch.ones(ROWS, tokens, dtype=torch.bool))
+
+
+def levels(steps: int = 8) -> list[float]:
+    return flow_sigmas(steps, 3.0).tolist()
+
+
+@given(
+    st.integers(1, 40),
+    st.tuples(*[st.floats(0, 2) for _ in range(3)]),
+    st.floats(0.1, 3),
+    st.lists(st.floats(-1, 1), min_size=2, max_size=2),
+)
+def test_weights_sum_to_one_and_the_prior_moves_to_the_action(steps, lambdas, tau, similarity) -> None:
+    scorer = lambda x0: torch.tensor([similarity] * ROWS)  # noqa: E731
+    mixer = PromptMixer(cond(1), cond(2), levels(steps), scorer, DIPW(lambdas, tau, every=1))
+    for t in levels(steps)[:-1]:
+        mixer.text(t)
+        mixer.observe(torch.zeros(ROWS, 1, 1, 1, 1))
+    assert [entry.step for entry in mixer.record] == list(range(1, steps + 1))
+    for entry in mixer.record:
+        assert torch.allclose(entry.weights.sum(1), torch.ones(ROWS))
+        assert entry.prior == pytest.approx((1 - entry.step / steps, entry.step / steps))
+    assert mixer.record[-1].prior == (0.0, 1.0)
+
+
+def test_weights_are_the_papers_formula() -> None:
+    seen = torch.tensor([[0.3, 0.1], [0.2, 0.6]])
+    mixer = PromptMixer(cond(1), cond(2), levels(4), lambda x0: seen, DIPW(every=1))
+    first = mixer.text(1.0)
+    mixer.observe(torch.zeros(ROWS, 1, 1, 1, 1))
+    mixer.text(levels(4)[1])
+    used = first.tokens.flatten(1)
+    scores = [
+        [
+            float(seen[row, k])
+            + float(torch.cosine_similarity(cond(k + 1).tokens.flatten(1)[row], used[row], dim=0))
+            + (0.5, 0.5)[k]
+            for k in (0, 1)
+        ]
+        for row in range(ROWS)
+    ]
+    expected = torch.tensor([[math.exp(s / 0.5) for s in row] for row in scores])
+    assert torch.allclose(mixer.record[1].weights, expected / expected.sum(1, keepdim=True), atol=1e-6)
+
+
+def test_steps_are_found_by_noise_level_whatever_the_number_of_calls() -> None:
+    """Heun asks twice at every level but the first; a call between two levels belongs to the step it lies in."""
+    once = PromptMixer(cond(1), cond(2), levels(), None)
+    heun = PromptMixer(cond(1), cond(2), levels(), None)
+    for i, t in enumerate(levels()[:-1]):
+        text = once.text(t)
+        for _ in range(2 if i else 1):
+            assert torch.equal(heun.text(t).tokens, text.tokens)
+        between = (t + levels()[i + 1]) / 2
+        assert once.step_at(between) == i + 1
+    assert len(once.record) == len(heun.record) == 8
+
+
+def test_pictures_are_scored_every_so_many_steps_between_the_bounds() -> None:
+    calls: list[int] = []
+
+    def scorer(x0: torch.Tensor) -> torch.Tensor:
+        calls.append(len(mixer.record) + 1)
+        return torch.zeros(ROWS, 2)
+
+    mixer = PromptMixer(cond(1), cond(2), levels(12), scorer, DIPW(every=4, end=levels(12)[9]))
+    for t in levels(12)[:-1]:
+        mixer.text(t)
+        mixer.observe(torch.zeros(ROWS, 1, 1, 1, 1))
+    assert calls == [2, 6, 10]
+
+
+def test_equal_prompts_stay_bit_equal_and_the_dominant_mask_is_taken() -> None:
+    a, longer = cond(1), cond(2, TOKENS + 3)
+    weights = torch.tensor([[0.3, 0.7], [0.9, 0.1]])
+    assert torch.equal(mix(a, cond(1), weights).tokens, a.tokens)
+    mixer = PromptMixer(a, longer, levels(), None)
+    mixed = mix(mixer.scene, mixer.action, weights)
+    assert mixed.mask.sum(1).tolist() == [TOKENS + 3, TOKENS]  # no padding of the shorter prompt becomes live
+
+
+def test_time_weighted_mean_is_equation_2() -> None:
+    z = torch.randn(1, 3, 4, 2, 2)
+    w = torch.tensor([0.9**3, 0.9**2, 0.9, 1.0])
+    expected = (z * (w / w.sum()).view(1, 1, 4, 1, 1)).sum(2, keepdim=True)
+    assert torch.allclose(time_weighted(z), expected, atol=1e-6)
+    assert torch.allclose(time_weighted(z.flip(2), nearest="first"), expected, atol=1e-6)
+    assert torch.allclose(time_weighted(torch.ones(1, 1, 7, 1, 1)), torch.ones(1))
+
+
+@given(st.floats(0, 0.5), st.integers(1, 5))
+def test_blend_is_equation_3_and_touches_one_frame(gamma: float, frames: int) -> None:
+    before, x0 = torch.randn(2, 3, 4, 2, 2), torch.randn(2, 3, frames, 2, 2)
+    kept = x0.clone()
+    out = Blend(before, gamma)(x0, 0.5)
+    first = gamma * before[:, :, -1] + gamma * time_weighted(before)[:, :, 0] + (1 - 2 * gamma) * x0[:, :, 0]
+    assert torch.allclose(out[:, :, 0], first, atol=1e-5)
+    assert torch.equal(out[:, :, 1:], x0[:, :, 1:]) and torch.equal(x0, kept)
+    if gamma == 0:
+        assert out is x0
+
+
+def test_blend_bounds_and_semantic_gamma() -> None:
+    z = torch.randn(1, 3, 2, 2, 2)
+    assert Blend(z, 0.3, until=0.4)(z, 0.3) is z
+    with pytest.raises(InputError, match="gamma"):
+        Blend(z, 0.6)
+    assert semantic_gamma(0.4, 0.75) == pytest.approx(0.1)
+    assert semantic_gamma(0.4, -1.0) == 0.4 and semantic_gamma(0.4, 1.0) == 0.0
+
+
+def test_positions_and_fitted_previews() -> None:
+    assert positions(5, 1) == [2] and positions(1, 3) == [0, 0, 0] and positions(6, 2) == [1, 4]
+    g = torch.Generator().manual_seed(0)
+    z = torch.rand(4, 6, 5, 7, generator=g) * 0.3
+    truth = LatentRGB(torch.rand(6, 3, generator=g), torch.full((3,), 0.05))
+    pictures = truth(z[:, :, None])[:, 0]
+    fitted = fit_latent_rgb(z, pictures)
+    assert torch.allclose(fitted(z[:, :, None]), truth(z[:, :, None]), atol=1e-4)
+
+
+def story_of(path: Path, **settings: object) -> tuple[WanStory, StorySampler]:
+    studio = load_studio(path)
+    model = WanStory(studio.video, studio.video_vae, studio.video_text, 5, (32, 48), steps=3, shift=3.0, text_length=32)
+    pictures = decoded_frames(studio.video_vae.decode_image)
+    clip = studio.clip
+    sampler = StorySampler(model, StorySettings(**settings), clip.embed_texts, clip.embed_images, pictures)  # type: ignore[arg-type]
+    return model, sampler
+
+
+def seed(n: int) -> torch.Generator:
+    return torch.Generator().manual_seed(n)
+
+
+PAIRS = (
+    PromptPair(["in the desert. <Mira> stands on the left."], ["<Mira> waves on the left."]),
+    PromptPair(["in the town. <Mira> stands on the left."], ["<Mira> dances on the left."]),
+)
+
+
+def test_equal_prompts_without_blending_are_the_plain_sampler_bit_for_bit(tiny_studio: Path) -> None:
+    same = PromptPair(PAIRS[0].scene, PAIRS[0].scene)
+    _, mixed = story_of(tiny_studio, gamma=0.0)
+    _, plain = story_of(tiny_studio, gamma=0.0, dipw=None)
+    assert torch.equal(mixed.segment(same, generator=seed(1)).latents, plain.segment(same, generator=seed(1)).latents)
+
+
+def test_a_story_blends_by_gamma_and_its_parts_can_be_resumed(tiny_studio: Path) -> None:
+    _, sampler = story_of(tiny_studio, gamma=0.4, semantic=False)
+    _, apart = story_of(tiny_studio, gamma=0.0)
+    whole = sampler.story(PAIRS, [seed(1), seed(2)])
+    assert whole[1].gamma.tolist() == pytest.approx([0.4]) and len(whole[1].record) == 3
+    resumed = sampler.segment(PAIRS[1], (PAIRS[0], whole[0].latents), seed(2))
+    assert torch.equal(resumed.latents, whole[1].latents)
+    alone = apart.segment(PAIRS[1], (PAIRS[0], whole[0].latents), seed(2)).latents
+    last = whole[0].latents[:, :, -1]
+    assert (whole[1].latents[:, :, 0] - last).norm() < 0.5 * (alone[:, :, 0] - last).norm()
+
+
+def test_semantic_gamma_shrinks_where_actions_are_alike(tiny_studio: Path) -> None:
+    _, sampler = story_of(tiny_studio, gamma=0.4)
+    first = sampler.segment(PAIRS[0], generator=seed(1))
+    again = sampler.segment(PAIRS[0], (PAIRS[0], first.latents), seed(2))
+    assert again.gamma.tolist() == pytest.approx([0.0], abs=1e-5)
+
+
+def test_given_latents_stay_and_the_backward_pass_draws_the_end_nearer(tiny_studio: Path) -> None:
+    model, sampler = story_of(tiny_studio, gamma=0.4, semantic=False)
+    given_latents = torch.randn(1, model.vae.latent_channels, 1, 4, 6)
+    first = sampler.segment(PAIRS[0], generator=seed(1), given=given_latents)
+    assert torch.equal(first.latents[:, :, :1], given_latents)
+    second = sampler.segment(PAIRS[1], (PAIRS[0], first.latents), seed(2))
+    _, back = story_of(tiny_studio, gamma=0.4, semantic=False, backward=0.45, backward_from=0.7)
+    again = back.backward(PAIRS[0], first.latents, second.latents, seed(1), given_latents)
+    target = second.latents[:, :, 0]
+    assert (again[:, :, -1] - target).norm() < (first.latents[:, :, -1] - target).norm()
+    assert torch.equal(again[:, :, :1], given_latents)
+
+
+def test_full_decode_and_single_frame_show_pictures(tiny_studio: Path) -> None:
+    model, _ = story_of(tiny_studio)
+    z = torch.randn(2, model.vae.latent_channels, 2, 4, 6)
+    assert decoded_video(model.decode)(z).shape == decoded_frames(model.vae.decode_image)(z).shape == (2, 1, 3, 32, 48)
+
+
+def test_bad_settings_are_refused() -> None:
+    with pytest.raises(InputError, match="tau"):
+        DIPW(tau=0)
+    with pytest.raises(InputError, match="every"):
+        DIPW(every=0)
+    with pytest.raises(InputError, match="sigmas"):
+        PromptMixer(cond(1), cond(2), [0.0, 1.0])
+    with pytest.raises(InputError, match="as many scenes"):
+        PromptPair(["a"], [])
+
+
+def test_tellings_tell_the_truth_in_pairs() -> None:
+    stories, longer = tellings(3, 40, 4), tellings(3, 40, 6)
+    assert all(a.shots == b.shots[:4] for a, b in zip(stories, longer, strict=True))
+    moved = [a.layout != b.layout for story in longer for a, b in zip(story.shots, story.shots[1:], strict=False)]
+    assert 0.15 < sum(moved) / len(moved) < 0.45
+    for story in stories:
+        for i, shot in enumerate(story.shots):
+            assert PLACES[shot.layout.place] in story.scene(i) and PLACES[shot.layout.place] not in story.action(i)
+            for actor in shot.actors:
+                assert actor.action and ACTIONS[actor.action] in story.action(i)
+                assert actor.look.describe() in story.scene(i) and f"<{actor.name}>" in story.action(i)
+                assert f"<{actor.name}>" not in story.scene(i, query=True) + story.action(i, query=True)
+    pair = prompt_pair(stories, 2)
+    assert len(pair.scene) == 40 and pair.action[5] == stories[5].action(2)
