@@ -10,12 +10,13 @@ STORY ?= stories/two_friends.yaml
 
 COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 
-.PHONY: help film test test-comfyui lint setup clean
+.PHONY: help film test test-comfyui workflows lint setup clean
 
 help:
 	@echo "make film    render $(STORY) into $(OUT)"
 	@echo "make test    run the tests"
 	@echo "make test-comfyui    run the tests against the ComfyUI checkout at $(COMFYUI_PATH)"
+	@echo "make workflows       draw workflows/ and subgraphs/ anew, with ComfyUI's frontend in a browser"
 	@echo "make lint    ruff (lint and format) and mypy"
 	@echo "make clean   remove the virtual environment and caches; films stay"
 
@@ -27,6 +28,10 @@ test: $(READY)
 
 test-comfyui: $(VENV)/.comfyui-ready
 	COMFYUI_PATH="$(COMFYUI_PATH)" $(BIN)/python -m pytest tests/comfyui
+
+# Edit tests/comfyui/shipped; NAMES="pocket_film ..." draws only those.
+workflows: $(VENV)/.comfyui-ready
+	COMFYUI_PATH="$(COMFYUI_PATH)" PYTHONPATH=tests $(BIN)/python -m comfyui.shipped $(NAMES)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,33 @@
+"""The shipped workflows, described; `make workflows` has the real frontend draw them into workflows/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from comfyui.shipped.blueprints import interleaved_keyframes, multi_chunk_video
+from comfyui.shipped.films import flux_wan_film, pocket_film
+from comfyui.shipped.keyframes import pocket_timeline, wan22_5b_keyframes, wan22_14b_keyframes
+from comfyui.shipped.references import flux2_references, qwen_image_edit_references
+from comfyui.sketch import Sketch
+
+__all__ = ["BLUEPRINTS", "FILMED", "WORKFLOWS"]
+
+WORKFLOWS: dict[str, Callable[[], Sketch]] = {
+    "pocket_film": pocket_film,
+    "pocket_timeline": pocket_timeline,
+    "flux_wan_film": flux_wan_film,
+    "qwen_image_edit_references": qwen_image_edit_references,
+    "flux2_references": flux2_references,
+    "wan22_14b_keyframes": wan22_14b_keyframes,
+    "wan22_5b_keyframes": wan22_5b_keyframes,
+}
+"""The shipped workflows by file name."""
+
+FILMED = ("pocket_film", "pocket_timeline")
+"""Those whose models come along: they run anywhere, and their thumbnails show what they make."""
+
+BLUEPRINTS: dict[str, Callable[[], Sketch]] = {
+    "Interleaved Keyframes (GoldenMem)": interleaved_keyframes,
+    "Multi-Chunk Video (Wan)": multi_chunk_video,
+}
+"""The blueprints by file name, which is the name in the node library."""

@@ -1,0 +1,151 @@
+"""What the shipped workflows share: public model files and their loaders, stories, prompts, times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from comfyui.server import ROOT
+from comfyui.sketch import Placed, Sketch
+from PIL import Image
+
+HUB = "https://huggingface.co"
+WAN = f"{HUB}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
+FILES = {
+    "flux1-dev.safetensors": ("diffusion_models", f"{HUB}/Comfy-Org/flux1-dev/resolve/main"),
+    "clip_l.safetensors": ("text_encoders", f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"),
+    "t5xxl_fp16.safetensors": ("text_encoders", f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"),
+    "ae.safetensors": ("vae", f"{HUB}/Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae"),
+    "wan2.2_ti2v_5B_fp16.safetensors": ("diffusion_models", f"{WAN}/diffusion_models"),
+    "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors": ("diffusion_models", f"{WAN}/diffusion_models"),
+    "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors": ("diffusion_models", f"{WAN}/diffusion_models"),
+    "umt5_xxl_fp8_e4m3fn_scaled.safetensors": (
+        "text_encoders",
+        f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/text_encoders",
+    ),
+    "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors": ("loras", f"{WAN}/loras"),
+    "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors": ("loras", f"{WAN}/loras"),
+    "wan2.2_vae.safetensors": ("vae", f"{WAN}/vae"),
+    "wan_2.1_vae.safetensors": ("vae", f"{WAN}/vae"),
+    "qwen_image_edit_2511_fp8mixed.safetensors": (
+        "diffusion_models",
+        f"{HUB}/Comfy-Org/Qwen-Image-Edit_ComfyUI/resolve/main/split_files/diffusion_models",
+    ),
+    "qwen_2.5_vl_7b_fp8_scaled.safetensors": (
+        "text_encoders",
+        f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/text_encoders",
+    ),
+    "qwen_image_vae.safetensors": ("vae", f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/vae"),
+    "flux2_dev_fp8mixed.safetensors": (
+        "diffusion_models",
+        f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/diffusion_models",
+    ),
+    "mistral_3_small_flux2_bf16.safetensors": (
+        "text_encoders",
+        f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/text_encoders",
+    ),
+    "flux2-vae.safetensors": ("vae", f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/vae"),
+}
+"""Public model files: ComfyUI's folder for each, and where ComfyUI's own templates take it from."""
+
+EXAMPLE = "example.png"
+"""A picture that every ComfyUI has in its input folder."""
+NEGATIVE = (
+    "overexposed, static, blurred details, subtitles, painting, still picture, grey overall, worst quality, low "
+    "quality, JPEG artefacts, ugly, incomplete, extra fingers, badly drawn hands, badly drawn face, deformed, "
+    "disfigured, fused fingers, motionless picture, cluttered background, three legs, walking backwards"
+)
+STORY = (ROOT / "stories" / "two_friends.yaml").read_text("utf-8").split("\n", 1)[1]
+"""The film that the command line makes from the same file."""
+JUMPS = """title: Mira jumps
+fps: 8
+size: [160, 80]
+characters:
+  Mira: a yellow square with a crown
+places:
+  dunes: the desert
+shots:
+  - id: s01
+    place: dunes
+    action: <Mira> jumps on the left.
+    camera: {scale: medium shot, movement: static}
+    seconds: 2.375
+    keyframes: [{at: 0}, {at: 0.7}, {at: 1.5}]
+"""
+FILM = """title: The lighthouse
+fps: 24
+size: [1280, 704]
+characters:
+  Ada: a woman of thirty with short red hair and a long yellow raincoat
+  Tom: an old fisherman with a white beard and a blue knitted sweater
+places:
+  shore: a rocky shore at dusk, a white lighthouse on a cliff
+  kitchen: a small warm kitchen in the lighthouse, an oil lamp on the table
+shots:
+  - id: s01
+    place: shore
+    scene: <Ada> stands on the rocks and looks at the sea.
+    action: <Ada> turns and walks towards the lighthouse.
+    camera: {scale: wide shot, movement: static}
+    seconds: 2.5
+
+  - id: s02
+    place: kitchen
+    scene: <Tom> sits at the table beside the lamp.
+    action: <Tom> looks up and smiles.
+    camera: {scale: medium shot, movement: static}
+    seconds: 2.0
+
+  - id: s03
+    place: kitchen
+    scene: <Ada> opens the door, <Tom> sits at the table.
+    action: <Ada> comes in out of the wind.
+    camera: {scale: medium shot, movement: pan right}
+    seconds: 2.5
+    keyframes: [{at: 0}, {at: 2.4}]
+
+  - id: s04
+    place: shore
+    scene: <Ada> and <Tom> stand under the lighthouse.
+    action: <Tom> points at the sea.
+    camera: {scale: wide shot, movement: static}
+    seconds: 2.5
+    transition: blend
+"""
+TIMES = '{"keyframes": [{"requested": 0}, {"requested": 0.7}, {"requested": 1.5}]}'
+ENDS = '{"keyframes": [{"requested": 0}, {"requested": 2.5}, {"requested": 5}]}'
+ENDS_24 = '{"keyframes": [{"requested": 0}, {"requested": 2.5}, {"requested": 4.9167}]}'
+
+
+def models(*names: str) -> list[dict[str, str]]:
+    """The files of a loader, for the frontend's list of missing models."""
+    return [{"name": name, "url": f"{FILES[name][1]}/{name}", "directory": FILES[name][0]} for name in names]
+
+
+def files(*names: str) -> str:
+    """The table of a note: which file goes into which folder of ComfyUI."""
+    rows = [f"| `{name}` | `models/{FILES[name][0]}` |" for name in names]
+    return "\n".join(["| file | folder |", "| --- | --- |", *rows])
+
+
+def load_unet(sketch: Sketch, name: str, title: str) -> Placed:
+    return sketch.add("UNETLoader", title, size=(320, 0), models=models(name), unet_name=name, weight_dtype="default")
+
+
+def load_vae(sketch: Sketch, name: str, title: str) -> Placed:
+    return sketch.add("VAELoader", title, size=(320, 0), models=models(name), vae_name=name)
+
+
+def load_clip(sketch: Sketch, name: str, kind: str, title: str) -> Placed:
+    return sketch.add("CLIPLoader", title, size=(320, 0), models=models(name), clip_name=name, type=kind)
+
+
+def place_files(base: Path) -> None:
+    """Put empty files by the names of all model files, and a picture, where a server with that base directory looks.
+
+    They stand in lists, so graphs show without red frames and pass validation; nothing can be loaded from them.
+    """
+    for name, (folder, _) in FILES.items():
+        path = base / "models" / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    Image.new("RGB", (1280, 720), "#7a94a8").save(base / "input" / EXAMPLE)
