@@ -75,7 +75,10 @@ class ComfyServer:
 
     def run(self, prompt: Mapping[str, Any], *, timeout: float = 120) -> dict[str, Any]:
         """Queue an API-format prompt and wait; returns its history entry. Raises TimeoutError."""
-        prompt_id = self.post("/prompt", {"prompt": prompt})["prompt_id"]
+        return self.wait(self.post("/prompt", {"prompt": prompt})["prompt_id"], timeout=timeout)
+
+    def wait(self, prompt_id: str, *, timeout: float = 120) -> dict[str, Any]:
+        """The history entry of a queued prompt, once there is one. Raises TimeoutError."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             history = self.get(f"/history/{prompt_id}")

@@ -35,7 +35,7 @@ def pocket_film() -> Sketch:
         text = s.add("CLIPTextEncode", "Prompts", size=(400, 0), text=story["prompts"], clip=studio["clip"])
         context = s.add(
             "AnchorshotGoldenMemContext",
-            size=(400, 0),
+            size=(400, 640),
             vae=studio["vae"],
             groups=3,
             images=3,
@@ -130,7 +130,7 @@ def flux_wan_film() -> Sketch:
         guided = s.add("FluxGuidance", size=(380, 0), conditioning=text[0], guidance=3.5)
         context = s.add(
             "AnchorshotGoldenMemContext",
-            size=(380, 0),
+            size=(380, 640),
             vae=vae[0],
             retrieval="text",
             groups=3,

@@ -44,7 +44,7 @@ def pocket_timeline() -> Sketch:
         empty = s.add("EmptySD3LatentImage", "Size", size=(360, 0), width=story["width"], height=story["height"])
         context = s.add(
             "AnchorshotGoldenMemContext",
-            size=(360, 0),
+            size=(360, 640),
             vae=studio["vae"],
             retrieval="recency",
             groups=3,

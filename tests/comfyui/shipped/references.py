@@ -51,7 +51,7 @@ def _earlier(s: Sketch, vae: Placed) -> tuple[dict[str, Output], Placed]:
         s.column()
         context = s.add(
             "AnchorshotGoldenMemContext",
-            size=(400, 620),
+            size=(400, 640),
             vae=vae[0],
             retrieval="recency",
             groups=3,

@@ -1,0 +1,165 @@
+"""The shipped workflows and blueprints: the real server takes them, the pocket ones run to a video that plays."""
+
+from __future__ import annotations
+
+import copy
+import re
+import tomllib
+import urllib.request
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+from comfyui.graphs import blueprint, overlaps, queueable, shipped, to_prompt, unknown_widgets
+from comfyui.server import ROOT, ComfyServer, running
+from comfyui.shipped import BLUEPRINTS, FILMED, WORKFLOWS
+from comfyui.shipped.parts import FILES, place_files
+from PIL import Image
+
+PACK = "anchorshot-1.0-beta"
+LOADERS = {"UNETLoader", "CLIPLoader", "DualCLIPLoader", "VAELoader"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """With empty files by the names of the public models, so that only their content is missing."""
+    with running(tmp_path_factory.mktemp("comfyui"), {PACK: ROOT}, timeout=900) as comfy:
+        place_files(comfy.base)
+        yield comfy
+
+
+@pytest.fixture(scope="module")
+def info(server: ComfyServer) -> dict[str, Any]:
+    return dict(server.get("/object_info"))
+
+
+def test_what_is_described_is_shipped(server: ComfyServer) -> None:
+    """And served as templates with thumbnails, and as blueprints."""
+    assert {path.stem for path in (ROOT / "workflows").glob("*.json")} == set(WORKFLOWS)
+    assert sorted(server.get("/workflow_templates")[PACK]) == sorted(WORKFLOWS)
+    for name in WORKFLOWS:
+        with urllib.request.urlopen(f"{server.url}/api/workflow_templates/{PACK}/{name}.jpg") as answer:
+            picture = Image.open(answer)
+            assert picture.format == "JPEG" and picture.width >= 600
+        assert server.get(f"/api/workflow_templates/{PACK}/{name}.json") == shipped(name)
+    ours = {
+        entry["name"]: key
+        for key, entry in server.get("/global_subgraphs").items()
+        if entry["info"]["node_pack"] == f"custom_nodes.{PACK}"
+    }
+    assert set(ours) == set(BLUEPRINTS)
+    assert "definitions" in server.get(f"/global_subgraphs/{ours['Multi-Chunk Video (Wan)']}")["data"]
+
+
+def test_the_package_carries_them() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
+    for folder in ("workflows", "subgraphs", "locales"):
+        for path in (ROOT / folder).rglob("*.*"):
+            name = path.relative_to(ROOT).as_posix()
+            assert any(fnmatch(name, pattern) for pattern in patterns["anchorshot"]), name
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_the_server_takes_every_workflow(server: ComfyServer, info: dict[str, Any], name: str) -> None:
+    """Every type, widget and value is the server's; of the public models only the content of the files is missing."""
+    graph = shipped(name)
+    assert unknown_widgets(graph, info) == []
+    if name in FILMED:
+        return  # those run, below
+    answer = server.post("/prompt", {"prompt": to_prompt(graph)})  # RuntimeError if a value is refused
+    assert answer["node_errors"] == {}
+    history = server.wait(answer["prompt_id"])
+    (failed,) = (data for kind, data in history["status"]["messages"] if kind == "execution_error")
+    assert failed["node_type"] in LOADERS, failed["exception_message"]
+
+
+def test_a_changed_widget_is_noticed(info: dict[str, Any]) -> None:
+    """What `unknown_widgets` finds: another order, another name, a lost node; appending is fine."""
+    graph, sampler = shipped("pocket_film"), "AnchorshotInterleavedKeyframeSampler"
+
+    def faults(change: Any) -> list[str]:
+        changed = copy.deepcopy(info)
+        change(changed[sampler])
+        return unknown_widgets(graph, changed)
+
+    def reorder(entry: dict[str, Any]) -> None:
+        order = entry["input_order"]["required"]
+        a, b = order.index("steps"), order.index("cfg")
+        order[a], order[b] = order[b], order[a]
+
+    def rename(entry: dict[str, Any]) -> None:
+        order, inputs = entry["input_order"]["required"], entry["input"]["required"]
+        order[order.index("steps")] = "count"
+        inputs["count"] = inputs.pop("steps")
+
+    def append(entry: dict[str, Any]) -> None:
+        entry["input_order"]["optional"].append("later")
+        entry["input"]["optional"]["later"] = ["INT", {"default": 0}]
+
+    assert faults(append) == []
+    for change in (reorder, rename):
+        (fault,) = faults(change)
+        assert fault.startswith(sampler)
+    lost = {name: entry for name, entry in info.items() if name != sampler}
+    assert unknown_widgets(graph, lost) == [f"{sampler}: no such node"]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_is_neat_and_says_what_it_needs(name: str) -> None:
+    """Nothing overlaps, groups have titles, and the note names every model file with its folder."""
+    graph = shipped(name)
+    assert overlaps(graph) == []
+    assert len({group["title"] for group in graph["groups"]}) == len(graph["groups"]) > 3
+    note = "\n".join(node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote")
+    loaded = {
+        value
+        for node in graph["nodes"]
+        for value in node.get("widgets_values") or []
+        if isinstance(value, str) and value.endswith(".safetensors")
+    }
+    assert bool(loaded) == (name not in FILMED)
+    for file in loaded:
+        assert f"| `{file}` | `models/{FILES[file][0]}` |" in note, file
+    listed = {model["name"]: model for node in graph["nodes"] for model in node["properties"].get("models", [])}
+    assert set(listed) == loaded
+    assert all(model["directory"] == FILES[file][0] and file in model["url"] for file, model in listed.items())
+
+
+def test_overlaps_are_noticed() -> None:
+    graph = shipped("pocket_film")
+    moved, outside = copy.deepcopy(graph), copy.deepcopy(graph)
+    moved["nodes"][1]["pos"] = moved["nodes"][2]["pos"]
+    outside["nodes"][1]["pos"] = [-5000, 0]
+    assert any(" / " in fault for fault in overlaps(moved))
+    assert len(overlaps(outside)) == 1
+
+
+@pytest.mark.parametrize(("name", "frames", "rate"), [("pocket_timeline", 19, 8)])
+def test_a_pocket_workflow_makes_a_video(server: ComfyServer, name: str, frames: int, rate: int) -> None:
+    """Through /prompt, as loaded; the film itself is compared with the command line's in test_film_parity.py."""
+    history = server.run(to_prompt(shipped(name)), timeout=900)
+    assert history["status"]["status_str"] == "success", history["status"]
+    kinds = {str(node["id"]): node["type"] for node in queueable(shipped(name))}
+    (saved,) = (o["images"][0] for key, o in history["outputs"].items() if kinds[key] == "SaveVideo")
+    with av.open(str(Path(server.base, "output", saved["subfolder"], saved["filename"]))) as video:
+        stream = video.streams.video[0]
+        assert sum(1 for _ in video.decode(stream)) == frames
+        assert (stream.width, stream.height, stream.average_rate) == (160, 80, rate)
+        assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_blueprints_wrap_a_sampler(info: dict[str, Any], name: str) -> None:
+    """One node outside; inside every type is known, every input leads somewhere."""
+    graph = blueprint(name)
+    (outer,) = graph["nodes"]
+    (inner,) = graph["definitions"]["subgraphs"]
+    assert outer["type"] == inner["id"] and inner["name"] == name
+    assert re.fullmatch("Anchorshot/(keyframes|video)", inner["category"]) and len(inner["description"]) > 40
+    assert unknown_widgets({"nodes": inner["nodes"]}, info) == []
+    assert any(node["type"].endswith("Sampler") for node in inner["nodes"])
+    assert all(slot["linkIds"] for slot in [*inner["inputs"], *inner["outputs"]])
+    assert [slot["name"] for slot in outer["inputs"]] == [slot["name"] for slot in inner["inputs"]]
