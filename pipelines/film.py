@@ -86,7 +86,6 @@ def make_film(
                 raise InputError("--redo", "needs a film in the folder", str(out), "render it first, without --redo")
             again = remembering(job, redone) if dependents else []
             run.new_takes([shot.id for shot in redone], [shot.id for shot in again])
-        before = run.stages
         make_keyframes(job)
         # What is not used again makes room for the video models; on a large studio both do not fit.
         studio.release("keyframe", "keyframe_text", "clip", "image_vae")
@@ -94,8 +93,7 @@ def make_film(
         studio.release()
         placed = _join(job)
         _draw_sheet(job, placed)
-        made = {name for name, record in run.stages.items() if before.get(name) != record}
-        summary = summarise(job, placed, made, time.perf_counter() - begin)
+        summary = summarise(job, placed, run.made, time.perf_counter() - begin)
         write_atomic(run.path / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     return summary
 

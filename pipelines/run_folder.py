@@ -51,12 +51,16 @@ class RunFolder:
     """An open, locked run folder; `open_run` makes it.
 
     Stages are named ``<shot>/<stage>``, e.g. ``s01/keyframe-0``, or ``film`` for the whole.
+
+    Attributes:
+        made: the stages finished since it was opened.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self._manifest = manifest
         self._verified: dict[str, Record] = {}
+        self.made: set[str] = set()
 
     def file(self, name: str) -> Path:
         """The path of an output, e.g. ``clips/s01.mkv``; its folder is made."""
@@ -102,6 +106,7 @@ class RunFolder:
         record = Record(_plain(inputs), digests, round(seconds, 3), _plain(info))
         self._stages[stage] = vars(record)
         self._verified[stage] = record
+        self.made.add(stage)
         self._save()
         return record
 
