@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-import tomllib
+import sys
 import urllib.request
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -18,6 +18,11 @@ from comfyui.server import ROOT, ComfyServer, running
 from comfyui.shipped import BLUEPRINTS, FILMED, WORKFLOWS
 from comfyui.shipped.parts import FILES, place_files
 from PIL import Image
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest brings it along
+    import tomli as tomllib
 
 PACK = "anchorshot-1.0-beta"
 LOADERS = {"UNETLoader", "CLIPLoader", "DualCLIPLoader", "VAELoader"}
