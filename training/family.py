@@ -49,9 +49,12 @@ class Scale:
     rows: int = 1
     vae_rows: int = 1
     stories: int = 1200
-    clips: int = 260
+    clips: int = 400
     bank: int = 2400
 
+
+WARM = 0.3
+"""A warm start learns at this fraction of the rate."""
 
 SCALES = {"cpu": Scale(), "cuda": Scale(rows=6, vae_rows=16, stories=2500, clips=800, bank=12_000)}
 
@@ -114,6 +117,8 @@ class _Run:
     def train(self, recipe: Recipe) -> dict[str, torch.Tensor]:
         """Train and return the averaged weights."""
         config = CONFIGS[recipe.name]
+        if self.warm and recipe.name in ("keyframes", "video"):
+            config = replace(config, lr=WARM * config.lr, muon_lr=WARM * config.muon_lr)
         if self.steps is not None:
             config = replace(config, steps=min(self.steps, config.steps), warmup=min(5, config.warmup), log_every=5)
         train(recipe, config, self.folder, cpu=self.device.type == "cpu")

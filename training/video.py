@@ -56,6 +56,10 @@ LAYOUTS = (
 )
 
 
+TEXT_ONLY = 0.35
+"""Share of batches without keyframes: text to video, where a caption alone must say who is where and does what."""
+
+
 @dataclass
 class ClipLatents:
     """Encoded clips: per layout a tensor [N, 16, F, 10, 20] (fp16), character weights [N, F, 10, 20] and captions."""
@@ -161,8 +165,7 @@ class VideoRecipe(Recipe):
         layout = rng.randrange(len(LAYOUTS))
         clips = [rng.randrange(len(self.data.latents[layout])) for _ in range(self.size)]
         latent_chunks = LAYOUTS[layout].latent_chunks
-        # some clips are asked for without keyframes: text to video
-        pinned = [] if rng.random() < 0.08 else [sum(latent_chunks[:k]) for k in range(len(latent_chunks))]
+        pinned = [] if rng.random() < TEXT_ONLY else [sum(latent_chunks[:k]) for k in range(len(latent_chunks))]
         return {
             "layout": layout,
             "clips": torch.tensor(clips),
