@@ -24,7 +24,7 @@ from ..story.errors import InputError
 from ..story.timeline import Timeline
 from .flops import FRAME, PAIRS
 from .keyframes import KeyframeBench
-from .measure import clock, peak_bytes
+from ..evaluation.measure import clock, peak_bytes
 from .stock import wan_pipeline
 
 __all__ = ["keyframe_rows", "random_model", "video_rows"]

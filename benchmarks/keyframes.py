@@ -16,7 +16,7 @@ from ..models.pocket import configs
 from ..models.text import TextCond
 from ..sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from .flops import flops_rows
-from .measure import Call, peak_bytes, seconds, unit
+from ..evaluation.measure import Call, peak_bytes, seconds, unit
 from .stock import flux_pipeline
 
 if TYPE_CHECKING:

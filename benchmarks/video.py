@@ -16,7 +16,7 @@ from ..models.wan.headless import DirectorWan
 from ..sampling.flow import flow_sigmas
 from ..sampling.video import denoise, plan_video, sample_video
 from ..story.timeline import Timeline
-from .measure import Call, peak_bytes, seconds, unit
+from ..evaluation.measure import Call, peak_bytes, seconds, unit
 from .stock import wan_pipeline
 
 if TYPE_CHECKING:

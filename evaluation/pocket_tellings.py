@@ -47,6 +47,11 @@ class Telling:
         """Who does what."""
         return " ".join(self.shots[index].clauses((), tag=not query)[1:])
 
+    def whole(self, index: int) -> str:
+        """Both in one caption, as the pocket models read captions."""
+        shot = self.shots[index]
+        return shot.caption([actor.name for actor in shot.actors])
+
 
 def tellings(seed: int, stories: int, scenes: int) -> list[Telling]:
     """Held-out stories of `scenes` scenes; the same seed gives the same stories, and a longer one begins alike."""
@@ -60,6 +65,7 @@ def prompt_pair(stories: list[Telling], index: int) -> PromptPair:
         action=[story.action(index) for story in stories],
         scene_query=[story.scene(index, query=True) for story in stories],
         action_query=[story.action(index, query=True) for story in stories],
+        whole=[story.whole(index) for story in stories],
     )
 
 

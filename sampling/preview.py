@@ -14,7 +14,16 @@ from torch import Tensor
 
 from .prompt_mixing import Scorer
 
-__all__ = ["LatentRGB", "Pictures", "decoded_frames", "decoded_video", "fit_latent_rgb", "picture_scorer", "positions"]
+__all__ = [
+    "LatentRGB",
+    "Pictures",
+    "calibration_pictures",
+    "decoded_frames",
+    "decoded_video",
+    "fit_latent_rgb",
+    "picture_scorer",
+    "positions",
+]
 
 Pictures = Callable[[Tensor], Tensor]
 """Latents [B, C, F, h, w] → pictures [B, n, 3, H, W] in 0…1."""
@@ -49,6 +58,21 @@ def fit_latent_rgb(latents: Tensor, pictures: Tensor) -> LatentRGB:
     ones = torch.cat([z, z.new_ones(len(z), 1)], 1)
     solution = torch.linalg.lstsq(ones.cpu(), small.reshape(-1, 3).cpu()).solution
     return LatentRGB(solution[:-1], solution[-1])
+
+
+def calibration_pictures(height: int, width: int, count: int = 48, seed: int = 0) -> Tensor:
+    """Pictures [count, 3, H, W] to fit a VAE's `LatentRGB` on: smooth fields of random colours, coarse to fine.
+
+    They need no data, and hold every colour at every sharpness that survives in a picture of a latent's size.
+    """
+    g = torch.Generator().manual_seed(seed)
+    parts = []
+    for n in range(count):
+        cells = 2 + n % 7
+        field = torch.rand(1, 3, cells, 2 * cells, generator=g)
+        mode = "nearest" if n % 2 else "bicubic"
+        parts.append(torch.nn.functional.interpolate(field, (height, width), mode=mode))
+    return torch.cat(parts).clamp(0, 1)
 
 
 def decoded_frames(decode_image: Callable[[Tensor], Tensor], frames: int = 1) -> Pictures:

@@ -32,12 +32,14 @@ class PromptPair:
     """A segment of B stories: scene and action prompts as the model reads them, and as CLIP does.
 
     Names mean nothing to CLIP: `scene_query` and `action_query` say the looks in their place; None takes the prompts.
+    `whole` is both in one prompt, for a model without prompt mixing; None joins them.
     """
 
     scene: Sequence[str]
     action: Sequence[str]
     scene_query: Sequence[str] | None = None
     action_query: Sequence[str] | None = None
+    whole: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not self.scene or len(self.scene) != len(self.action):
@@ -47,6 +49,8 @@ class PromptPair:
     @property
     def plain(self) -> list[str]:
         """Both in one prompt: what a model without prompt mixing is given."""
+        if self.whole is not None:
+            return list(self.whole)
         joined = zip(self.scene, self.action, strict=True)
         return [" ".join(dict.fromkeys((scene.strip(), action.strip()))) for scene, action in joined]
 
@@ -120,6 +124,7 @@ class StorySampler:
         embed_texts: CLIP's text encoder, texts → unit vectors [N, D]; needed by DIPW's similarity and by SAR.
         embed_images: CLIP's image encoder, [N, 3, H, W] → unit vectors [N, D].
         pictures: how latents are shown to CLIP, see `preview`. Without it or without CLIP, λ1's term is left out.
+        embed_actions: the text encoder of SAR, texts → unit vectors [N, D]; None takes CLIP's.
     """
 
     def __init__(
@@ -129,9 +134,11 @@ class StorySampler:
         embed_texts: Callable[[Sequence[str]], Tensor] | None = None,
         embed_images: Callable[[Tensor], Tensor] | None = None,
         pictures: Pictures | None = None,
+        embed_actions: Callable[[Sequence[str]], Tensor] | None = None,
     ) -> None:
-        if settings.semantic and settings.gamma and embed_texts is None:
-            raise InputError("semantic", "needs a CLIP text encoder", None, "give one, or switch it off")
+        self.embed_actions = embed_texts if embed_actions is None else embed_actions
+        if settings.semantic and settings.gamma and self.embed_actions is None:
+            raise InputError("semantic", "needs a text encoder", None, "give one, or switch it off")
         self.model, self.settings = model, settings
         self.embed_texts, self.embed_images, self.pictures = embed_texts, embed_images, pictures
 
@@ -244,9 +251,9 @@ class StorySampler:
     def _gamma(self, before: PromptPair, pair: PromptPair) -> Tensor:
         """γ' of each row: consecutive actions that are alike blend less (SAR)."""
         gamma = torch.full((len(pair.scene),), self.settings.gamma)
-        if not self.settings.semantic or self.embed_texts is None:
+        if not self.settings.semantic or self.embed_actions is None:
             return gamma
-        a, b = (self.embed_texts(list(_action_query(p))).float().cpu() for p in (before, pair))
+        a, b = (self.embed_actions(list(_action_query(p))).float().cpu() for p in (before, pair))
         lowered = semantic_gamma(gamma, (a * b).sum(1))
         return torch.as_tensor(lowered)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from anchorshot.benchmarks import print_table, run
 from anchorshot.benchmarks.flops import PAIRS, flops_rows, layouts
 from anchorshot.benchmarks.keyframes import KeyframeBench
-from anchorshot.benchmarks.measure import peak_bytes, seconds
+from anchorshot.evaluation.measure import peak_bytes, seconds
 from anchorshot.models.cost import FLUX_DEV, flux_cost
 from anchorshot.models.flux.layout import pack_latent
 from anchorshot.story.errors import InputError

@@ -33,8 +33,8 @@ LEVELS = {
     "nodes": 5,
     "training": 5,
     "evaluation": 5,
-    "benchmarks": 5,
-    "cli": 6,
+    "benchmarks": 6,
+    "cli": 7,
 }
 #: ComfyUI's own modules that do not begin with `comfy`
 COMFYUI = {"folder_paths", "latent_preview", "node_helpers"}
