@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from comfyui.server import ComfyServer
 
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", Path.home() / "comfy" / "ComfyUI"))
 FOUND = (COMFYUI / "comfy_extras" / "nodes_wan.py").is_file()
@@ -22,3 +29,17 @@ if FOUND:
 else:
     collect_ignore_glob = ["test_*.py"]
     warnings.warn(f"ComfyUI tests SKIPPED: no checkout at {COMFYUI}; set COMFYUI_PATH to one", stacklevel=1)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """One server for all tests, as a person has one: what a test leaves behind must not disturb the next.
+
+    Empty files by the names of the public models lie in its folders, so that only their content is missing.
+    """
+    from comfyui.server import PACK, ROOT, running
+    from comfyui.shipped.parts import place_files
+
+    with running(tmp_path_factory.mktemp("comfyui"), {PACK: ROOT}, timeout=900) as comfy:
+        place_files(comfy.base)
+        yield comfy

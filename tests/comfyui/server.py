@@ -25,6 +25,9 @@ COMFYUI = Path(os.environ.get("COMFYUI_PATH", Path.home() / "comfy" / "ComfyUI")
 ROOT = Path(__file__).resolve().parents[2]
 """The pack: link it into custom_nodes under any name."""
 
+PACK = "anchorshot-1.0-beta"
+"""A name that is no Python identifier, as folders of downloaded archives have."""
+
 _SETTINGS = {
     # A first-run template browser and tour would lie over the graph that a browser test looks at.
     "Comfy.TutorialCompleted": True,

@@ -6,17 +6,14 @@ import re
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import av
 import pytest
-from comfyui.server import ROOT, ComfyServer, running
+from comfyui.server import PACK, ROOT, ComfyServer
 
 from anchorshot.nodes import NODES
-
-PACK = "anchorshot-1.0-beta"
 
 STORY = """
 fps: 8
@@ -27,12 +24,6 @@ shots:
   - {id: s01, place: dunes, action: <Mira> waves on the left., frames: 5}
   - {id: s02, place: dunes, action: <Mira> jumps on the right., frames: 5, camera: {scale: close-up}}
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    with running(tmp_path_factory.mktemp("comfyui"), {PACK: ROOT}, timeout=900) as comfy:
-        yield comfy
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from comfyui.browser import Frontend, missing, opened
-from comfyui.server import ROOT, ComfyServer, running
+from comfyui.server import ComfyServer
 from PIL import Image
 
 from anchorshot.nodes.timeline_input import plan, read_edit
@@ -26,12 +26,6 @@ pytestmark = pytest.mark.skipif(LACKING is not None, reason=LACKING or "")
 
 NODE = "AnchorshotKeyframeTimeline"
 THREE = '{"keyframes": [{"requested": 0}, {"requested": 2}, {"requested": 3}]}'  # frames 0, 33, 50 of 79 at 16 fps
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    with running(tmp_path_factory.mktemp("comfyui"), {"anchorshot": ROOT}) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import copy
 import re
 import sys
 import urllib.request
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from typing import Any
 import av
 import pytest
 from comfyui.graphs import blueprint, overlaps, queueable, shipped, to_prompt, unknown_widgets
-from comfyui.server import ROOT, ComfyServer, running
+from comfyui.server import PACK, ROOT, ComfyServer
 from comfyui.shipped import BLUEPRINTS, FILMED, WORKFLOWS
-from comfyui.shipped.parts import FILES, place_files
+from comfyui.shipped.parts import FILES
 from PIL import Image
 
 if sys.version_info >= (3, 11):
@@ -24,16 +23,7 @@ if sys.version_info >= (3, 11):
 else:  # pytest brings it along
     import tomli as tomllib
 
-PACK = "anchorshot-1.0-beta"
 LOADERS = {"UNETLoader", "CLIPLoader", "DualCLIPLoader", "VAELoader"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    """With empty files by the names of the public models, so that only their content is missing."""
-    with running(tmp_path_factory.mktemp("comfyui"), {PACK: ROOT}, timeout=900) as comfy:
-        place_files(comfy.base)
-        yield comfy
 
 
 @pytest.fixture(scope="module")
