@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import comfy.sample
 import comfy.samplers
@@ -15,7 +16,10 @@ from comfyui.tiny_wan import VAE, noise, relative, vae_file
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from anchorshot.memory.golden_mem import resize_context
 from anchorshot.models.flux.layout import pack_latent, pair_ids, unpack_latent
+from anchorshot.models.flux.native import ContextPair, PairSettings
+from anchorshot.models.flux.native import sample_native as sample_pairs
 from anchorshot.models.loading import load_transformer, load_vae
 from anchorshot.models.pocket import native
 from anchorshot.models.pocket.bank import picture_bank, to_tensor
@@ -26,6 +30,7 @@ from anchorshot.models.wan.latents import decode_frames, multi_chunk_video
 from anchorshot.models.wan.layout import pad_text, plan_video
 from anchorshot.models.wan.native import chunk_vae, patch_video, sample_native
 from anchorshot.sampling.flow import flow_sigmas
+from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from anchorshot.sampling.video import decode_video, sample_video
 from anchorshot.story.errors import InputError
 from anchorshot.story.timeline import Timeline
@@ -203,13 +208,53 @@ def test_schedules_are_the_studio_s(studios) -> None:
         assert torch.allclose(sigmas, flow_sigmas(20, shift), atol=1e-5)
 
 
+def test_a_keyframe_equals_headless(studios, images) -> None:
+    """A whole run with the studio's steps, from captions and remembered pictures to the latent."""
+    made, expected = studios
+    defaults, codec = expected.defaults.keyframe, expected.image_vae
+    clip = made.keyframe_clip
+    new, *earlier = (clip.encode_from_tokens_scheduled(clip.tokenize(caption)) for caption in CAPTIONS[:3])
+    small = [
+        resize_context(images[k : k + 1].movedim(-1, 1), (8 * h, 8 * w)) for k, (h, w) in enumerate([(10, 20), (6, 12)])
+    ]
+    found = sample_pairs(
+        made.keyframe,
+        [new],
+        [torch.zeros(1, 16, 10, 20)],
+        [ContextPair(made.image_vae.encode(p.movedim(1, -1)), text) for p, text in zip(small, earlier, strict=True)],
+        None,
+        PairSettings(context_noise=0.1),
+        sigmas=scheduled(made.keyframe, defaults.steps),
+        seed=5,
+        disable_pbar=True,
+    )
+    texts = expected.keyframe_text.encode(CAPTIONS[:3]).rows()
+    wanted = sample_keyframes(
+        expected.keyframe,
+        texts[:1],
+        (16, 10, 20),
+        [ContextFrame(codec.encode_image(p), text) for p, text in zip(small, texts[1:], strict=True)],
+        KeyframeSettings(defaults.steps, 1.0 if defaults.shift is None else defaults.shift, context_noise=0.1),
+        torch.Generator().manual_seed(5),
+    )
+    error = relative(made.keyframe.model.process_latent_in(found[0]), wanted[0])
+    print(f"keyframe latent after {defaults.steps} steps: relative error {error:.1e}")
+    assert error < 1e-3
+
+
+def scheduled(model: Any, steps: int) -> Tensor:
+    """The sigmas that core's samplers and our nodes take from the model."""
+    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", steps)
+
+
 def test_a_shot_equals_headless(studios, images) -> None:
     """Captions in, frames out, through VAE, CLIP and MODEL: a whole run with keyframes."""
     made, expected = studios
     timeline = Timeline.plan(8, 1.125, [0.0, 0.5])
     video = multi_chunk_video(chunk_vae(made.video_vae), timeline, images[:2])
-    clip, sigmas = made.video_clip, flow_sigmas(4, 3.0)
+    clip, defaults = made.video_clip, expected.defaults.video
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(CAPTIONS[0]))
+    sigmas = scheduled(made.video, defaults.steps)
     latent = sample_native(
         patch_video(made.video, video), positive, positive, video.latent, sigmas, seed=5, disable_pbar=True
     )
@@ -219,12 +264,14 @@ def test_a_shot_equals_headless(studios, images) -> None:
         expected.video_text.encode(CAPTIONS[:1]),
         timeline,
         images[:2].movedim(-1, -3),
-        steps=4,
-        shift=3.0,
+        steps=defaults.steps,
+        shift=defaults.shift,
         generator=torch.Generator().manual_seed(5),
-        text_length=expected.defaults.video.text_length,
+        text_length=defaults.text_length,
     )
-    assert relative(latent["samples"], wanted) < 1e-3
+    error = relative(latent["samples"], wanted)
+    print(f"video latent after {defaults.steps} steps: relative error {error:.1e}")
+    assert error < 1e-3
     frames = decode_frames(chunk_vae(made.video_vae), latent)
     headless = torch.cat(list(decode_video(expected.video_vae, wanted, plan_video(timeline))), dim=1)
     assert torch.allclose(frames, headless[0].movedim(-3, -1), atol=1e-2)
