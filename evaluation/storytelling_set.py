@@ -27,7 +27,17 @@ from ..story.errors import InputError, closest
 from ..story.load import read_story
 from ..story.validation import Lines, to_input_error
 
-__all__ = ["Cast", "Member", "Place", "Plot", "ScenePrompts", "StorytellingSet", "prompt_pair", "storytelling_set"]
+__all__ = [
+    "Cast",
+    "Member",
+    "Place",
+    "Plot",
+    "Scene",
+    "ScenePrompts",
+    "StorytellingSet",
+    "prompt_pair",
+    "storytelling_set",
+]
 
 DATA = Path(__file__).resolve().parent / "data" / "storytelling.yaml"
 
@@ -69,7 +79,7 @@ class Member(_Strict):
         later: the pronoun of a second mention: her, him or it.
     """
 
-    name: Annotated[str, Field(pattern=r"^[^<>:{}\s]{1,40}$", examples=["Pirra"])]
+    name: Id
     look: Annotated[str, Field(min_length=1, max_length=80, examples=["a grey cat in a blue collar"])]
     later: Literal["her", "him", "it"]
 
@@ -240,8 +250,9 @@ def prompt_pair(plots: Sequence[Plot], index: int) -> PromptPair:
     Raises:
         InputError: a plot has no such scene.
     """
-    shortest = min((len(plot.pairs) for plot in plots), default=0)
-    _check_number("index", index, 0, shortest - 1)
+    if not plots:
+        raise InputError("plots", "must hold at least one", None, "choose some with storytelling_set")
+    _check_number("index", index, 0, min(len(plot.pairs) for plot in plots) - 1)
     pairs = [plot.pairs[index] for plot in plots]
     return PromptPair(
         scene=[pair.scene for pair in pairs],
