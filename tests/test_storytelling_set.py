@@ -92,6 +92,11 @@ def test_looks_and_names_are_told_apart() -> None:
 
 def test_a_later_mention_agrees_with_whom_it_means() -> None:
     """The pronoun is the member's own; it is put in after the look and nowhere else."""
+    for a, b in MEMBERS.values():
+        assert a.later != b.later  # or "after her" could mean either
+        for member in (a, b):
+            for word, pronoun in (("woman", "her"), ("man", "him")):
+                assert word not in member.look.split() or member.later == pronoun
     seen = Counter()
     for place in SET.places:
         for index, scene in enumerate(place.scenes):
