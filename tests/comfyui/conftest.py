@@ -7,12 +7,15 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from comfyui.server import ComfyServer
+    from torch import Tensor
+
+    from anchorshot.story.storyboard import Storyboard
 
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", Path.home() / "comfy" / "ComfyUI"))
 FOUND = (COMFYUI / "comfy_extras" / "nodes_wan.py").is_file()
@@ -43,3 +46,41 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     with running(tmp_path_factory.mktemp("comfyui"), {PACK: ROOT}, timeout=900) as comfy:
         place_files(comfy.base)
         yield comfy
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """ComfyUI's folders for nodes that run in the test itself: nothing is written to the checkout."""
+    import folder_paths
+
+    for name in ("input", "output", "temp"):
+        (tmp_path / name).mkdir()
+        getattr(folder_paths, f"set_{name}_directory")(str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def board() -> Storyboard:
+    """Two shots, three keyframes."""
+    from comfyui.node_inputs import STORY
+
+    from anchorshot.story.storyboard import parse_storyboard
+
+    return parse_storyboard(STORY)
+
+
+@pytest.fixture(scope="session")
+def studio() -> dict[str, Any]:
+    """The Pocket Studio's outputs by their ids: real weights."""
+    from anchorshot.nodes.pocket import PocketStudio
+
+    ids = [output.id for output in PocketStudio.define_schema().outputs]
+    return dict(zip(ids, PocketStudio.execute().args, strict=True))
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Tensor:
+    """IMAGE [6, 80, 160, 3] of the pocket world."""
+    from anchorshot.models.pocket.bank import picture_bank, to_tensor
+
+    return to_tensor(picture_bank(6, "test")).movedim(1, -1)

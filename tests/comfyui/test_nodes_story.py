@@ -1,0 +1,191 @@
+"""Nodes around the samplers: story, timeline, film. What each gives for good and for bad inputs."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from comfyui.node_inputs import STORY
+from comfyui.server import ROOT
+from torch import Tensor
+
+from anchorshot.media.contact_sheet import SHOTS_PER_PAGE
+from anchorshot.models import text as headless_text
+from anchorshot.nodes import film, film_run, story, timeline
+from anchorshot.nodes.story_input import guess_kind
+from anchorshot.pipelines import job as headless_job
+from anchorshot.sampling import video as headless_video
+from anchorshot.story import stages
+from anchorshot.story.errors import InputError
+from anchorshot.story.storyboard import Storyboard, load_storyboard, parse_storyboard
+from anchorshot.story.timeline import Timeline
+
+pytestmark = pytest.mark.usefixtures("folders")
+
+
+# --- story -----------------------------------------------------------------------------------------------------------
+
+
+def test_storyboard_gives_one_entry_for_each_shot(board: Storyboard) -> None:
+    out = story.Storyboard.execute(STORY).args
+    assert out[0].to_dict() == board.to_dict()
+    prompts, queries, timelines, seeds, tiled, width, height, fps, count = out[1:]
+    assert prompts == [caption.prompt for caption in board.captions()]
+    assert queries[1] == board.captions()[1].query and "<" not in queries[1]
+    assert [t.frames for t in timelines] == [5, 10] and timelines[1].keyframe_frames == [0, 5]
+    assert seeds == [headless_job.stage_seed(shot, 1, "clip") for shot in board.shots]
+    assert tiled == f"{prompts[0]} {prompts[1]}" and (width, height, fps, count) == (160, 80, 8.0, 2)
+
+
+def test_storyboard_from_a_file_of_the_input_folder(folders: Path) -> None:
+    (folders / "input" / "film").mkdir()
+    (folders / "input" / "film" / "story.yaml").write_text(STORY)
+    assert story.Storyboard.execute("film/story.yaml\n").args[9] == 2
+    assert story.Storyboard.validate_inputs("film/story.yaml") is True
+    before = story.Storyboard.fingerprint_inputs("film/story.yaml")
+    (folders / "input" / "film" / "story.yaml").write_text(STORY.replace("waves", "jumps"))
+    assert story.Storyboard.fingerprint_inputs("film/story.yaml") != before
+    (folders / "secret.yaml").write_text(STORY)
+    for outside in ("../secret.yaml", str(folders / "secret.yaml")):
+        assert "must lie in ComfyUI's input folder" in str(story.Storyboard.validate_inputs(outside))
+    assert "does not exist" in str(story.Storyboard.validate_inputs("film/other.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("shots: []", "shots: must hold at least 1"),
+        (STORY.replace("<Pip> jumps", "<Pipp> jumps"), "did you mean <Pip>?"),
+        ("shots: [", "is not valid YAML"),
+        ("", "is empty"),
+    ],
+)
+def test_bad_storyboards_are_refused_before_the_queue(text: str, said: str) -> None:
+    answer = story.Storyboard.validate_inputs(text)
+    assert isinstance(answer, str) and said in answer and "\n" not in answer
+    assert story.Storyboard.validate_inputs(None) is True  # linked: known when the graph runs
+
+
+def test_formats_are_told_apart() -> None:
+    examples = ROOT / "stories"
+    for path in sorted(examples.iterdir()):
+        text = path.read_text("utf-8")
+        assert guess_kind(text) == path.suffix[1:]
+        assert story.Storyboard.execute(text).args[9] == 6, path.name
+    assert {path.suffix for path in examples.iterdir()} == {".yaml", ".csv", ".txt"}
+    plain = json.dumps(load_storyboard(examples / "two_friends.yaml").to_dict())
+    assert guess_kind(plain) == "json" and guess_kind("{title: x, shots: []}") == "yaml"
+    assert guess_kind("A cat sits, and waits.") == "txt"
+
+
+def test_small_text_encoders_get_names_that_they_know(board: Storyboard, studio: dict[str, Any]) -> None:
+    strange = STORY.replace("Mira", "Grzegorz")
+    prompts = story.Storyboard.execute(strange, clip=studio["clip"]).args[1]
+    assert "Grzegorz" not in " ".join(prompts) and "<Pip>" in prompts[1]
+    names = studio["clip"].tokenizer.names
+    captions = [caption.prompt for caption in parse_storyboard(strange).captions()]
+    assert prompts == headless_text.alias_names(captions, names)
+    assert story.Shot.execute(parse_storyboard(strange), "1", clip=studio["clip"]).args[0] == prompts[0]
+
+
+def test_shot_by_number_and_by_id(board: Storyboard) -> None:
+    by_id, by_number, by_int = (story.Shot.execute(board, name).args for name in ("s02", "2", 2))
+    assert by_id == by_number == by_int
+    prompt, query, planned, seconds, seed, count, name, number = by_id
+    assert prompt == board.captions()[1].prompt and query == board.captions()[1].query
+    assert (planned.frames, seconds, count, name, number) == (10, 1.25, 2, "s02", 2)
+    assert seed == stages.stage_seed(board.shots[1], 1, "clip")
+    with pytest.raises(InputError, match="did you mean s01"):
+        story.Shot.execute(board, "s1")
+
+
+def test_what_both_hosts_take_from_a_storyboard_is_the_same(board: Storyboard) -> None:
+    for shot in board.shots:
+        assert stages.stage_seed(shot, 3, "keyframe-1") == headless_job.stage_seed(shot, 3, "keyframe-1")
+    texts = ["<Zoe> waves.", "<Mira> and <Zoe> stand"]
+    assert stages.tile_captions(texts) == headless_video.tile_captions(texts)
+    assert stages.alias_names(texts, ["Pip", "Mira"]) == headless_text.alias_names(texts, ["Pip", "Mira"])
+
+
+# --- timeline --------------------------------------------------------------------------------------------------------
+
+
+def test_timeline_from_widgets_json_and_storyboard(board: Storyboard, pictures: Tensor) -> None:
+    node = timeline.KeyframeTimeline
+    assert node.execute(8, 2.0, "").args[0] == Timeline.plan(8, 2.0, [0.0])
+    assert node.execute(8, 2.0, "[0, 1.0]").args[0] == Timeline.plan(8, 2.0, [0.0, 1.0])
+    planned = Timeline.plan(8, 2.0, [0.0, 0.7, 1.5])
+    again = node.execute(8, 2.0, planned.to_json())
+    assert again.args[0] == planned and json.loads(again.args[4]) == planned.to_dict()
+    assert again.args[2:4] == (planned.frames, 8.0) and again.ui["timeline"] == [planned.to_json()]
+    two = node.execute(8, 9.0, '{"durations": [1.0, 2.0]}').args[0]
+    assert two == Timeline.plan(8, 3.0, [0.0, 1.0])
+    assert node.execute(24, 9.0, "", board, "s02").args[0] == board.shots[1].timeline(8)
+    assert node.execute(24, 9.0, "[0]", board, "2").args[0].keyframe_frames == [0]
+    film_long = node.execute(24, 9.0, "", board).args[0]
+    assert film_long.fps == 8 and [k.requested.seconds for k in film_long.keyframes] == [0.0, 0.625, 1.125]
+    shown = node.execute(8, 2.0, "[0, 1.0]", keyframes=pictures[:2])
+    assert torch.equal(shown.args[1], pictures[:2]) and len(shown.ui["thumbnails"]) == 2
+
+
+def test_timeline_errors_say_what_to_do(pictures: Tensor, board: Storyboard) -> None:
+    node = timeline.KeyframeTimeline
+    for inputs, said in [
+        ((8, 2.0, "[0, 5.0]"), r"keyframes\[1\].at: must not lie beyond the shot's last frame at 1.875 s"),
+        ((8, 2.0, "[1.0, 0.0]"), "must be in order of time"),
+        ((8, 2.0, '{"keyframes": ["x"]}'), r"keyframes\[0\]: must be a number of seconds"),
+        ((8, 2.0, '{"durations": [1, 0]}'), r"durations\[1\]: must be greater than 0"),
+        ((8, 2.0, "[0, 1.0]", None, "", pictures[:1]), "keyframes: must be 2 pictures"),
+        ((8, 2.0, "", board, "s9"), "shot: must be a number from 1 to 2, or the id of a shot"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            node.execute(*inputs)
+    assert "is not valid JSON" in str(node.validate_inputs("[0, "))
+    assert node.validate_inputs("[0]") is True and node.validate_inputs(None) is True
+
+
+# --- film ------------------------------------------------------------------------------------------------------------
+
+
+def join(clips: Any, **inputs: Any) -> tuple[Any, Tensor, int]:
+    given = {"fps": 8.0, "transition": "cut"} | inputs
+    return film.Film.execute(clips=clips, **{name: [value] for name, value in given.items()}).args
+
+
+def test_film_cuts_and_dissolves(board: Storyboard, folders: Path) -> None:
+    first, second = torch.zeros(5, 16, 32, 3), torch.ones(10, 16, 32, 3)
+    made, images, frames = join({"clip_0": [first, second]})
+    assert frames == 15 and torch.equal(images, torch.cat([first, second]))
+    _, images, frames = join({"clip_0": [first], "clip_1": [second]}, storyboard=board)
+    assert frames == 13  # two frames of five dissolve
+    assert torch.allclose(images[2:6, 0, 0, 0], torch.tensor([0.0, 1 / 3, 2 / 3, 1.0]))
+    made.save_to(str(folders / "film.mp4"))
+    assert made.get_components().frame_rate == Fraction(8) and (folders / "film.mp4").stat().st_size > 500
+
+
+def test_film_errors_say_what_to_do(board: Storyboard) -> None:
+    one, other = torch.zeros(5, 16, 32, 3), torch.zeros(5, 32, 32, 3)
+    with pytest.raises(InputError, match=r"clips: all pictures must have one size \(got \"32x16, 32x32\"\)"):
+        join({"clip_0": [one], "clip_1": [other]})
+    with pytest.raises(InputError, match="clips: must be 2, one for each shot"):
+        join({"clip_0": [one]}, storyboard=board)
+    with pytest.raises(InputError, match="clips: must hold at least one frame"):
+        join({})
+
+
+def test_contact_sheet_has_a_card_for_every_shot(board: Storyboard, pictures: Tensor) -> None:
+    sheet = film.ContactSheet.execute([board], {"shot_0": [pictures[:1], pictures[1:3]]}).args[0]
+    assert sheet.ndim == 4 and sheet.shape[0] == 1 and sheet.shape[2] > 1000
+    with pytest.raises(InputError, match="keyframes: must be 3, the storyboard's keyframes"):
+        film.ContactSheet.execute([board], {"shot_0": [pictures[:2]]})
+
+
+def test_long_contact_sheets_are_a_batch_of_equal_pages(pictures: Tensor) -> None:
+    shots = [{"id": f"s{i:02d}", "action": "It rains."} for i in range(SHOTS_PER_PAGE + 1)]
+    long = Storyboard.parse({"title": "Long", "shots": shots})
+    sheet = film_run.contact_sheet(long, [pictures[:1]] * len(shots))
+    assert sheet.shape[0] == 2 and torch.isfinite(sheet).all()
