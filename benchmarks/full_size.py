@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ..evaluation.measure import clock, peak_bytes
 from ..models.cost import FLUX_DEV, WAN
 from ..models.flux.headless import CaptainFlux
 from ..models.wan.headless import DirectorWan
@@ -24,7 +25,6 @@ from ..story.errors import InputError
 from ..story.timeline import Timeline
 from .flops import FRAME, PAIRS
 from .keyframes import KeyframeBench
-from ..evaluation.measure import clock, peak_bytes
 from .stock import wan_pipeline
 
 __all__ = ["keyframe_rows", "random_model", "video_rows"]

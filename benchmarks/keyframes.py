@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..evaluation.measure import Call, peak_bytes, seconds, unit
 from ..memory.golden_mem import GoldenMem, Size
 from ..models.flux.headless import CaptainFlux
 from ..models.flux.layout import pack_latent
@@ -16,7 +17,6 @@ from ..models.pocket import configs
 from ..models.text import TextCond
 from ..sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from .flops import flops_rows
-from ..evaluation.measure import Call, peak_bytes, seconds, unit
 from .stock import flux_pipeline
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from ..evaluation.measure import Call, peak_bytes, seconds, unit
 from ..models.cost import WAN, wan_cost
 from ..models.pocket import configs
 from ..models.vae import VideoVAE
@@ -16,7 +17,6 @@ from ..models.wan.headless import DirectorWan
 from ..sampling.flow import flow_sigmas
 from ..sampling.video import denoise, plan_video, sample_video
 from ..story.timeline import Timeline
-from ..evaluation.measure import Call, peak_bytes, seconds, unit
 from .stock import wan_pipeline
 
 if TYPE_CHECKING:

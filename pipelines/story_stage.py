@@ -64,7 +64,7 @@ def story_pictures(model: WanStory, preview: Preview = "latent_rgb", frames: int
 def story_sampler(
     studio: Studio,
     model: WanStory,
-    settings: StorySettings = StorySettings(),
+    settings: StorySettings,
     pictures: Pictures | None = None,
     sar: Literal["text", "clip"] = "text",
 ) -> StorySampler:

@@ -122,8 +122,8 @@ class PromptMixer:
         return self._text
 
     def observe(self, x0: Tensor) -> None:
-        """Show the latents that the model foresees now, [B, C, F, h, w]."""
-        if self.scorer is not None:
+        """Show the latents that the model foresees now, [B, C, F, h, w]; kept only if the next step scores them."""
+        if self.scorer is not None and self._stale(self._step + 1):
             self._x0 = x0.detach()
 
     def _advance(self, step: int, t: float) -> TextCond:
@@ -131,6 +131,7 @@ class PromptMixer:
         scored = self._due(step, t)
         if scored and self.scorer is not None and self._x0 is not None:
             self._similarity, self._scored = self.scorer(self._x0).to(self._similarity), step
+            self._x0 = None
         previous = torch.zeros_like(self._similarity)
         if self._text is not None:
             used = self._text.tokens
@@ -148,6 +149,9 @@ class PromptMixer:
         """Whether the picture is scored now: there is one, and the last score is old enough or missing."""
         if self._x0 is None or not self.settings.end <= t <= self.settings.start:
             return False
+        return self._stale(step)
+
+    def _stale(self, step: int) -> bool:
         return not self._scored or step - self._scored >= self.settings.every
 
 

@@ -1,0 +1,252 @@
+"""Suite `storytelling`: what Text2Story's three parts do for a story told in prompt pairs.
+
+Text2Story's ablation (§4.5, Table 1) on the pocket world: the full method, each part left out, and the plain model, with
+the same weights, seeds and stories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from kornia.metrics import ssim
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..models.pocket.bank import to_tensor
+from ..models.pocket.recogniser import IDENTITY, IGNORE, labels
+from ..models.pocket.render import render_clip
+from ..models.pocket.world import HEIGHT, WIDTH
+from ..pipelines.job import Progress
+from ..pipelines.story_stage import story_model, story_pictures, story_sampler
+from ..sampling.prompt_mixing import MixStep
+from ..sampling.story import Made, PromptPair, StorySampler, StorySettings
+from ..story.errors import InputError
+from .measure import peak_bytes, seconds
+from .pocket_tellings import Telling, prompt_pair, tellings
+from .rollout import noise_source
+
+if TYPE_CHECKING:
+    from ..models.pocket.recogniser import Recogniser
+    from ..models.studio import Studio
+    from ..sampling.story_wan import WanStory
+
+__all__ = ["SETTINGS", "VARIANTS", "jump", "run_storytelling", "settings_of"]
+
+FRAMES = 17
+"""Length of a segment: the longest single chunk that the pocket model was trained on."""
+
+BATCH = 16
+EVERY = 4
+"""Every so many frames are read and shown to CLIP; the first frame of a segment is among them."""
+
+SETTINGS = StorySettings()
+VARIANTS = ("ground_truth", "full", "without_dipw", "without_twb", "without_sar", "plain")
+
+Row = dict[str, Any]
+
+
+def settings_of(variant: str, full: StorySettings = SETTINGS) -> StorySettings:
+    """What a variant leaves out of `full`.
+
+    Raises:
+        InputError: no such variant.
+    """
+    parts: dict[str, dict[str, Any]] = {
+        "full": {},
+        "without_dipw": {"dipw": None},
+        "without_twb": {"gamma": 0.0},
+        "without_sar": {"semantic": False},
+        "plain": {"dipw": None, "gamma": 0.0},
+    }
+    if variant not in parts:
+        raise InputError("variants", f"must be among {', '.join(VARIANTS)}", variant, "choose some of them")
+    return replace(full, **parts[variant])
+
+
+def run_storytelling(
+    studio: Studio,
+    recogniser: Recogniser,
+    seed: int = 0,
+    stories: int = 16,
+    shots: int = 4,
+    variants: Sequence[str] = VARIANTS,
+    progress: Progress | None = None,
+    full: StorySettings = SETTINGS,
+) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
+    """Run the suite.
+
+    Args:
+        studio: models and sampler defaults.
+        recogniser: reads what a frame shows.
+        seed: which held-out stories, and the noise.
+        stories: how many stories.
+        shots: segments in each.
+        variants: some of `VARIANTS`; `ground_truth` is what the VAE makes of the true films.
+        progress: told how many segments of all variants are done.
+        full: the full method's settings.
+
+    Returns:
+        ({"rows": one per variant, "weights": per variant with DIPW the mean weight of the scene at each step},
+        the films `[T, 3, H, W]` per variant).
+
+    Raises:
+        InputError: no such variant.
+    """
+    chosen = {name: None if name == "ground_truth" else settings_of(name, full) for name in variants}
+    told = tellings(seed, stories, shots)
+    model = story_model(studio, FRAMES, (HEIGHT, WIDTH))
+    pictures = story_pictures(model)
+    samplers = {k: None if s is None else story_sampler(studio, model, s, pictures) for k, s in chosen.items()}
+    cost = _cost(told, model, {name: sampler for name, sampler in samplers.items() if sampler is not None})
+    true = torch.stack([torch.stack([_true_frames(story, i) for i in range(shots)]) for story in told])
+    judge = _Judge(studio, recogniser, told, shots)
+    rows: list[Row] = []
+    weights: dict[str, list[float]] = {}
+    films = {"truth": list(true.flatten(1, 2))}
+    total, done = len(samplers) * shots, 0
+    for name, sampler in samplers.items():
+
+        def tick(note: str = name) -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress("evaluate", min(done, total), total, note)
+
+        if sampler is None:
+            frames = _decode(model, model.vae.encode_chunks(true.flatten(0, 1), [FRAMES])).unflatten(0, true.shape[:2])
+            record: list[MixStep] = []
+            done += shots
+        else:
+            frames, record = _tell(sampler, told, shots, seed, tick)
+        rows.append({"variant": name, **judge(frames), **cost.get(name, dict.fromkeys(_COSTS))})
+        if record:
+            weights[name] = _by_step(record)
+        films[name] = list(frames.flatten(1, 2))
+    return {"rows": rows, "weights": weights}, films
+
+
+def jump(before: Tensor, after: Tensor) -> Tensor:
+    """1 − SSIM of the frames on both sides of a joint, `[N, 3, H, W]` each → `[N]`; 0 is the same picture."""
+    return 1 - ssim(before, after, window_size=7).mean((1, 2, 3))
+
+
+def _tell(
+    sampler: StorySampler, told: Sequence[Telling], shots: int, seed: int, tick: Any
+) -> tuple[Tensor, list[MixStep]]:
+    """Films of all stories, `[N, M, T, 3, H, W]` on the CPU, and every step's weights."""
+    films, record = [], []
+    for start in range(0, len(told), BATCH):
+        part = list(told[start : start + BATCH])
+        pairs = [prompt_pair(part, i) for i in range(shots)]
+        noise = [[noise_source(seed, start + n, i) for n in range(len(part))] for i in range(shots)]
+
+        def on_segment(index: int, made: Made) -> None:
+            record.extend(made.record)
+            tick()
+
+        made = sampler.story(pairs, noise, on_segment=on_segment)
+        films.append(torch.stack([_decode(sampler.model, segment.latents) for segment in made], 1))
+    return torch.cat(films), record
+
+
+def _decode(model: Any, latents: Tensor) -> Tensor:
+    return torch.cat(list(model.decode(latents)), 1).cpu()
+
+
+def _true_frames(story: Telling, index: int) -> Tensor:
+    return to_tensor(render_clip(story.shots[index], FRAMES)[0])
+
+
+@dataclass
+class _Judge:
+    """Figures of films `[N, M, T, 3, H, W]` of known stories."""
+
+    studio: Studio
+    recogniser: Recogniser
+    told: Sequence[Telling]
+    shots: int
+
+    def __post_init__(self) -> None:
+        truth = [[labels(shot) for shot in story.shots] for story in self.told]
+        self._truth = {head: torch.tensor([[row[head] for row in story] for story in truth]) for head in truth[0][0]}
+        pairs = [prompt_pair(list(self.told), i) for i in range(self.shots)]
+        self._texts = {
+            "scene": self._embed([_query(pair.scene_query) for pair in pairs]),
+            "action": self._embed([_query(pair.action_query) for pair in pairs]),
+            "both": self._embed(
+                [
+                    [" ".join(texts) for texts in zip(_query(pair.scene_query), _query(pair.action_query), strict=True)]
+                    for pair in pairs
+                ]
+            ),
+        }
+
+    def __call__(self, films: Tensor) -> Row:
+        seen = films[:, :, ::EVERY]
+        shape = seen.shape[:3]
+        flat = seen.flatten(0, 2)
+        pictures = self.studio.clip.embed_images(flat).cpu().unflatten(0, shape)
+        clip = {k: float(torch.einsum("nmtd,nmd->nmt", pictures, text).mean()) for k, text in self._texts.items()}
+        with torch.no_grad():
+            features = self.recogniser.features(flat * 2 - 1).flatten(1).unflatten(0, (shape[0], -1))
+        read = {head: v.unflatten(0, shape) for head, v in self.recogniser.read(flat).values.items()}
+        joints = [jump(films[:, i, -1], films[:, i + 1, 0]) for i in range(self.shots - 1)]
+        return {
+            "clip_add": (clip["scene"] + clip["action"]) / 2,
+            "clip_combined": clip["both"],
+            "consistency": float(F.cosine_similarity(features[:, 1:], features[:, :-1], dim=-1).mean()),
+            "jump": float(torch.stack(joints).mean()) if joints else None,
+            "action": self._right(read, "action"),
+            "place": self._right(read, "place"),
+            "identity": sum(self._right(read, head) for head in IDENTITY) / len(IDENTITY),
+        }
+
+    def _right(self, read: Mapping[str, Tensor], head: str) -> float:
+        truth = self._truth[head][:, :, None].expand_as(read[head]) if head != "place" else None
+        if truth is None:
+            truth = self._truth[head].expand_as(read[head])
+        there = truth != IGNORE
+        return float((read[head] == truth)[there].float().mean())
+
+    def _embed(self, texts: Sequence[Sequence[str]]) -> Tensor:
+        """[N, M, D] of M lists of N texts."""
+        return torch.stack([self.studio.clip.embed_texts(list(row)).cpu() for row in texts], 1)
+
+
+def _query(texts: Sequence[str] | None) -> Sequence[str]:
+    assert texts is not None, "pocket tellings have queries"
+    return texts
+
+
+_COSTS = ("seconds", "time_ratio", "memory_ratio")
+
+
+def _cost(told: Sequence[Telling], model: WanStory, samplers: Mapping[str, StorySampler]) -> dict[str, Row]:
+    """Time and peak memory of a second segment, which knows all parts, beside the plain model's, in one run."""
+    first, second = (prompt_pair(list(told[:1]), i % len(told[0].shots)) for i in range(2))
+    plain = StorySampler(model, settings_of("plain"))
+    before: tuple[PromptPair, Tensor] = (first, plain.segment(first, generator=noise_source(0)).latents)
+    timed = {name: lambda s=s: s.segment(second, before, noise_source(1)) for name, s in samplers.items()}
+    timed["reference"] = lambda: plain.segment(second, before, noise_source(1))
+    device = model.vae.device
+    taken = seconds(timed, repeats=3, device=device)
+    peak = {name: peak_bytes(call, device) for name, call in timed.items()}
+    return {
+        name: {
+            "seconds": taken[name],
+            "time_ratio": taken[name] / taken["reference"],
+            "memory_ratio": peak[name] / peak["reference"],
+        }
+        for name in samplers
+    }
+
+
+def _by_step(record: Sequence[MixStep]) -> list[float]:
+    """Mean weight of the scene at each step, over segments and stories."""
+    steps: dict[int, list[Tensor]] = {}
+    for entry in record:
+        steps.setdefault(entry.step, []).append(entry.weights[:, 0])
+    return [float(torch.cat(steps[step]).mean()) for step in sorted(steps)]
