@@ -1,6 +1,7 @@
 """Benchmarks: what our samplers take, beside the stock pipelines and the papers' figures.
 
-Suites: `keyframes` (Captain Cinema on the Flux class) and `video` (SmartDirector on the Wan class).
+Suites: `keyframes` (Captain Cinema on the Flux class), `video` (SmartDirector on the Wan class) and `storytelling`
+(Text2Story on the studio's video model).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SUITES", "print_table", "run"]
 
-SUITES = ("keyframes", "video")
+SUITES = ("keyframes", "video", "storytelling")
 
 Row = dict[str, Any]
 
@@ -26,7 +27,7 @@ def run(suite: str, studio: Studio | None = None, full_size: str | None = None) 
     """Run a suite.
 
     Args:
-        suite: `keyframes` or `video`.
+        suite: `keyframes`, `video` or `storytelling`.
         full_size: a CUDA device to time the public models' architectures on, with random weights, in place of the
             studio's models.
         studio: whose models to time; None makes random ones of the pocket studio's architecture. FLOPs are always those
@@ -43,6 +44,8 @@ def run(suite: str, studio: Studio | None = None, full_size: str | None = None) 
         raise InputError("suite", f"must be one of {', '.join(SUITES)}", suite, "choose one of them")
     # Imported here, so that the command can list the suites without loading torch.
     if full_size is not None:
+        if suite == "storytelling":
+            raise InputError("suite", "has no full size", suite, "use keyframes or video, or leave --full-size out")
         import torch
 
         from .full_size import keyframe_rows, video_rows
@@ -52,6 +55,10 @@ def run(suite: str, studio: Studio | None = None, full_size: str | None = None) 
         from .keyframes import run_keyframes
 
         return run_keyframes(studio)
+    if suite == "storytelling":
+        from .storytelling import run_storytelling
+
+        return run_storytelling(studio)
     from .video import run_video
 
     return run_video(studio)

@@ -93,14 +93,14 @@ def _film(commands: argparse._SubParsersAction) -> None:
 
 def _evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = _command(commands, "evaluate", "suites:run_evaluate", "Measure a studio on stories it has never seen.")
-    evaluate.add_argument("suite", metavar="SUITE", help="keyframes or video")
+    evaluate.add_argument("suite", metavar="SUITE", help="keyframes, video or storytelling")
     _studio(evaluate)
     for name, low, default, text in (
         ("--seed", 0, 0, "which held-out stories"),
         ("--stories", 1, 16, "how many stories"),
-        ("--shots", 1, 8, "shots in each story, that is image-text pairs"),
+        ("--shots", 1, None, "shots in each story, that is image-text pairs"),
     ):
-        text = f"{text} (default: {default})"
+        text = f"{text} (default: {'8; storytelling 4' if default is None else default})"
         evaluate.add_argument(name, metavar="N", type=_whole(low, 2**31 - 1), default=default, help=text)
     evaluate.add_argument("--pairs", metavar="LIST", help="several numbers of shots in one run, e.g. 8,16,32,48")
     evaluate.add_argument("--variants", metavar="LIST", help="only these rows, e.g. goldenmem,none")
@@ -111,7 +111,7 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
 
 def _bench(commands: argparse._SubParsersAction) -> None:
     bench = _command(commands, "bench", "suites:run_bench", "Compare speed, memory and FLOPs with stock code.")
-    bench.add_argument("suite", metavar="SUITE", help="keyframes or video")
+    bench.add_argument("suite", metavar="SUITE", help="keyframes, video or storytelling")
     bench.add_argument(
         "--full-size", action="store_true", help="random FLUX.1-dev or Wan 2.2 A14B on a GPU, not the studio's models"
     )

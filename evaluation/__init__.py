@@ -1,6 +1,6 @@
 """Evaluation: a studio on held-out stories of the pocket world, whose ground truth is known for every frame.
 
-Suites: `keyframes` (Captain Cinema's ablations) and `video` (SmartDirector's). See docs/evaluation.md for every column.
+Suites: `keyframes` (Captain Cinema's ablations), `video` (SmartDirector's) and `storytelling` (Text2Story's). See docs/evaluation.md for every column.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SUITES", "print_table", "run"]
 
-SUITES = ("keyframes", "video")
+SUITES = ("keyframes", "video", "storytelling")
 
 
 def run(
@@ -29,7 +29,7 @@ def run(
     studio: Studio | str | os.PathLike[str] = "pocket",
     seed: int = 0,
     stories: int = 16,
-    shots: int = 8,
+    shots: int | None = None,
     *,
     variants: Sequence[str] | None = None,
     pairs: Sequence[int] | None = None,
@@ -40,23 +40,23 @@ def run(
     """Run a suite on held-out stories.
 
     Args:
-        suite: `keyframes` or `video`.
+        suite: `keyframes`, `video` or `storytelling`.
         studio: a studio, or its name or file (then on the CPU).
         seed: which held-out stories, and the noise; two seeds share no story.
-        stories: how many stories (`keyframes`) or clips (`video`).
-        shots: shots in each story.
+        stories: how many stories (`keyframes`, `storytelling`) or clips (`video`).
+        shots: shots or segments in each story; None takes 8, and 4 for `storytelling`.
         variants: names; None runs all. keyframes: `ground_truth`, `full`, `goldenmem`, `none`, `joint`,
             `retrieval:clip|text|recency`, `noise:T`. video: `ground_truth`, `multi_chunk`, `latent_replacement`,
-            `replication`.
+            `replication`. storytelling: `ground_truth`, `full`, `without_dipw`, `without_twb`, `without_sar`, `plain`.
         pairs: for `keyframes`, several numbers of shots to measure in one run, e.g. 8, 16, 32, 48; None takes `shots`.
         out: folder for ``SUITE.json``, ``SUITE.png`` (plots) and ``SUITE_frames.png`` (pictures); None writes nothing.
-        recogniser: reads the frames of `keyframes`; None takes the pocket studio's.
+        recogniser: reads the frames of `keyframes` and `storytelling`; None takes the pocket studio's.
         progress: told what is done.
 
     Returns:
         ``{"suite", "studio", "seed", "stories", "shots", "rows": [{"variant", …}], …}``, plain JSON; `shots` is the
         largest of `pairs`. `keyframes` adds `by_shot` (identity along the story) and `reader` (scores of the true
-        frames), `video` adds `clips` and `change` (frame by frame).
+        frames), `video` adds `clips` and `change` (frame by frame), `storytelling` adds `weights` (of the scene, by step).
 
     Raises:
         InputError: an unknown suite or variant, a number out of range, or a model file that is missing.
@@ -71,6 +71,7 @@ def run(
     if variants is not None and not variants:
         raise InputError("variants", "must name at least one", variants, "leave it out to run all")
     pictures: Mapping[str, Any]
+    shots = (4 if suite == "storytelling" else 8) if shots is None else shots
     if suite == "keyframes":
         from .keyframes import run_keyframes
 
@@ -78,9 +79,14 @@ def run(
         shots = counts[-1]
         reader = _recogniser() if recogniser is None else recogniser
         found, pictures = run_keyframes(models, reader, seed, stories, counts, **given)
+    elif pairs is not None:
+        raise InputError("pairs", "is for the suite keyframes", list(pairs), "leave it out")
+    elif suite == "storytelling":
+        from .storytelling import run_storytelling
+
+        reader = _recogniser() if recogniser is None else recogniser
+        found, pictures = run_storytelling(models, reader, seed, stories, shots, **given)
     else:
-        if pairs is not None:
-            raise InputError("pairs", "is for the suite keyframes", list(pairs), "leave it out")
         from .video import run_video
 
         found, pictures = run_video(models, seed, stories, shots, **given)

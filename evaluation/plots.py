@@ -31,7 +31,8 @@ def draw_plots(result: Result) -> Figure:
         fix = "install matplotlib, or run without an output folder"
         raise InputError("out", "plots need matplotlib", "not installed", fix) from error
 
-    panels = _keyframe_panels(result) if result["suite"] == "keyframes" else _video_panels(result)
+    draw = {"keyframes": _keyframe_panels, "video": _video_panels, "storytelling": _storytelling_panels}
+    panels = draw[result["suite"]](result)
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(7.5 * columns, 4.4 * rows), layout="constrained")
@@ -154,4 +155,32 @@ def _change(axes: Axes, change: Mapping[str, Mapping[str, Sequence[float]]], lay
         axes.axvline(frame, color="grey", linestyle=":", linewidth=1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="frame", ylabel="change into the frame", title=f"keyframes at frames {layout.replace(',', ', ')}")
+    axes.legend()
+
+
+def _storytelling_panels(result: Result) -> list[Panel]:
+    rows = result["rows"]
+    panels: list[Panel] = [
+        lambda axes: _grouped(axes, rows, ("action", "place", "identity"), "read right"),
+        lambda axes: _grouped(axes, rows, ("clip_add", "clip_combined", "consistency"), "cosines"),
+        lambda axes: _bars(axes, rows, "jump", "1 − SSIM", "jump from segment to segment", None),
+    ]
+    if result["weights"]:
+        panels.append(lambda axes: _weights(axes, result["weights"]))
+    return panels
+
+
+def _grouped(axes: Axes, rows: Sequence[Result], columns: Sequence[str], title: str) -> None:
+    for k, column in enumerate(columns):
+        at = [i + 0.26 * k for i in range(len(rows))]
+        axes.bar(at, [row[column] or 0 for row in rows], 0.24, color=_COLOURS[k], label=column)
+    axes.set_xticks([i + 0.26 for i in range(len(rows))], [row["variant"] for row in rows], rotation=20, ha="right")
+    axes.set(ylim=(0, 1.02), ylabel="share", title=title)
+    axes.legend()
+
+
+def _weights(axes: Axes, weights: Mapping[str, Sequence[float]]) -> None:
+    for colour, (name, values) in zip(_COLOURS, weights.items(), strict=False):
+        axes.plot(range(1, len(values) + 1), values, ".-", color=colour, label=name)
+    axes.set(ylim=(0, 1), xlabel="step", ylabel="weight of the scene", title="DIPW; the action has the rest")
     axes.legend()

@@ -40,7 +40,8 @@ def write_report(result: Mapping[str, Any], pictures: Mapping[str, Any], folder:
     plot = folder / f"{suite}.png"
     with atomic_path(plot) as temporary:
         draw_plots(result).savefig(temporary, format="png", dpi=110)
-    groups = _stories(pictures) if suite == "keyframes" else _clips(result, pictures)
+    draw = {"keyframes": lambda: _stories(pictures), "storytelling": lambda: _films(result, pictures)}
+    groups = draw.get(suite, lambda: _clips(result, pictures))()
     return [data, plot, write_sheet(folder / f"{suite}_frames.png", groups)]
 
 
@@ -90,6 +91,18 @@ def _clips(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Tensor]]) 
         shown = [t for t in range(len(pictures["truth"][n])) if t % 2 == 0 or t in keys[n]]
         marked = [i for i, t in enumerate(shown) if t in keys[n]]
         groups.append([(_name(name), clips[n][shown], marked) for name, clips in pictures.items()])
+    return groups
+
+
+def _films(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Tensor]]) -> list[list[Strip]]:
+    """A few stories: three frames of every segment; a segment's first is marked."""
+    groups: list[list[Strip]] = []
+    for n in range(min(_CLIPS_SHOWN, len(pictures["truth"]))):
+        length = len(pictures["truth"][n]) // result["shots"]
+        starts = [length * i for i in range(min(result["shots"], _FRAMES_SHOWN // 3))]
+        shown = [t for start in starts for t in (start, start + length // 2, start + length - 1)]
+        marked = range(0, len(shown), 3)
+        groups.append([(_name(name), films[n][shown], marked) for name, films in pictures.items()])
     return groups
 
 

@@ -1,13 +1,14 @@
 """Suite `storytelling`: what Text2Story's three parts do for a story told in prompt pairs.
 
-Text2Story's ablation (§4.5, Table 1) on the pocket world: the full method, each part left out, and the plain model, with
-the same weights, seeds and stories.
+Text2Story's ablation (§4.5, Table 1) on the pocket world: the full method, each part left out, and the plain model,
+with the same weights, seeds and stories.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from ..models.studio import Studio
     from ..sampling.story_wan import WanStory
 
-__all__ = ["SETTINGS", "VARIANTS", "jump", "run_storytelling", "settings_of"]
+__all__ = ["SETTINGS", "VARIANTS", "jump", "run_storytelling", "segment_cost", "settings_of"]
 
 FRAMES = 17
 """Length of a segment: the longest single chunk that the pocket model was trained on."""
@@ -100,7 +101,7 @@ def run_storytelling(
     model = story_model(studio, FRAMES, (HEIGHT, WIDTH))
     pictures = story_pictures(model)
     samplers = {k: None if s is None else story_sampler(studio, model, s, pictures) for k, s in chosen.items()}
-    cost = _cost(told, model, {name: sampler for name, sampler in samplers.items() if sampler is not None})
+    cost = segment_cost(told, model, {name: sampler for name, sampler in samplers.items() if sampler is not None})
     true = torch.stack([torch.stack([_true_frames(story, i) for i in range(shots)]) for story in told])
     judge = _Judge(studio, recogniser, told, shots)
     rows: list[Row] = []
@@ -224,13 +225,16 @@ def _query(texts: Sequence[str] | None) -> Sequence[str]:
 _COSTS = ("seconds", "time_ratio", "memory_ratio")
 
 
-def _cost(told: Sequence[Telling], model: WanStory, samplers: Mapping[str, StorySampler]) -> dict[str, Row]:
+def segment_cost(told: Sequence[Telling], model: WanStory, samplers: Mapping[str, StorySampler]) -> dict[str, Row]:
     """Time and peak memory of a second segment, which knows all parts, beside the plain model's, in one run."""
     first, second = (prompt_pair(list(told[:1]), i % len(told[0].shots)) for i in range(2))
     plain = StorySampler(model, settings_of("plain"))
     before: tuple[PromptPair, Tensor] = (first, plain.segment(first, generator=noise_source(0)).latents)
-    timed = {name: lambda s=s: s.segment(second, before, noise_source(1)) for name, s in samplers.items()}
-    timed["reference"] = lambda: plain.segment(second, before, noise_source(1))
+
+    def segment(sampler: StorySampler) -> Made:
+        return sampler.segment(second, before, noise_source(1))
+
+    timed = {name: partial(segment, sampler) for name, sampler in {**samplers, "reference": plain}.items()}
     device = model.vae.device
     taken = seconds(timed, repeats=3, device=device)
     peak = {name: peak_bytes(call, device) for name, call in timed.items()}

@@ -17,10 +17,9 @@ Row = Mapping[str, Any]
 
 def result_table(result: Mapping[str, Any]) -> Group:
     """One line per row: the columns that matter, each in its unit, in 80 characters. The JSON has all of them."""
-    keyframes = result["suite"] == "keyframes"
-    what = "stories" if keyframes else "clips"
+    what = "clips" if result["suite"] == "video" else "stories"
     title = f"{result['suite']} · {result['studio']} · {result['stories']} held-out {what}, seed {result['seed']}"
-    parts = [_table(columns, result["rows"]) for columns in (_KEYFRAMES if keyframes else _VIDEO)]
+    parts = [_table(columns, result["rows"]) for columns in _COLUMNS[result["suite"]]]
     return Group(Text(title, style="bold"), *parts)
 
 
@@ -92,3 +91,23 @@ _VIDEO = (
         "seconds": _figure("seconds", 2),
     },
 )
+
+_STORYTELLING = (
+    _NAME
+    | {
+        "CLIP-add": _figure("clip_add"),
+        "CLIP-combined": _figure("clip_combined"),
+        "consistency": _figure("consistency"),
+        "jump": _figure("jump"),
+    },
+    _NAME
+    | {
+        "action": _figure("action"),
+        "place": _figure("place"),
+        "identity": _figure("identity"),
+        "time": _figure("time_ratio", 2),
+        "memory": _figure("memory_ratio", 2),
+    },
+)
+
+_COLUMNS = {"keyframes": _KEYFRAMES, "video": _VIDEO, "storytelling": _STORYTELLING}
