@@ -1,6 +1,7 @@
 """Evaluation: a studio on held-out stories of the pocket world, whose ground truth is known for every frame.
 
-Suites: `keyframes` (Captain Cinema's ablations), `video` (SmartDirector's) and `storytelling` (Text2Story's). See docs/evaluation.md for every column.
+Suites: `keyframes` (Captain Cinema's ablations), `video` (SmartDirector's) and `storytelling` (Text2Story's).
+See docs/evaluation.md for every column.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def run(
     Returns:
         ``{"suite", "studio", "seed", "stories", "shots", "rows": [{"variant", …}], …}``, plain JSON; `shots` is the
         largest of `pairs`. `keyframes` adds `by_shot` (identity along the story) and `reader` (scores of the true
-        frames), `video` adds `clips` and `change` (frame by frame), `storytelling` adds `weights` (of the scene, by step).
+        frames), `video` adds `clips` and `change` (frame by frame), `storytelling` adds `weights` (of
+        the scene, by step).
 
     Raises:
         InputError: an unknown suite or variant, a number out of range, or a model file that is missing.

@@ -245,15 +245,16 @@ class StorySampler:
     def _scorer(self, pair: PromptPair) -> Scorer | None:
         if self.pictures is None or self.embed_texts is None or self.embed_images is None:
             return None
-        prompts = [self.embed_texts(list(texts)) for texts in (_scene_query(pair), _action_query(pair))]
-        return picture_scorer(self.pictures, self.embed_images, torch.stack(prompts, 1))
+        prompts = self.embed_texts([*_scene_query(pair), *_action_query(pair)]).unflatten(0, (2, -1))
+        return picture_scorer(self.pictures, self.embed_images, prompts.movedim(0, 1))
 
     def _gamma(self, before: PromptPair, pair: PromptPair) -> Tensor:
         """γ' of each row: consecutive actions that are alike blend less (SAR)."""
         gamma = torch.full((len(pair.scene),), self.settings.gamma)
         if not self.settings.semantic or self.embed_actions is None:
             return gamma
-        a, b = (self.embed_actions(list(_action_query(p))).float().cpu() for p in (before, pair))
+        actions = self.embed_actions([*_action_query(before), *_action_query(pair)])
+        a, b = actions.float().cpu().chunk(2)
         lowered = semantic_gamma(gamma, (a * b).sum(1))
         return torch.as_tensor(lowered)
 
