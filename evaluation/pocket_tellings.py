@@ -21,6 +21,7 @@ from ..models.pocket.world import (
     random_layout,
 )
 from ..sampling.story import PromptPair
+from .stories import MAX_STORIES, check_counts
 
 __all__ = ["Telling", "prompt_pair", "tellings"]
 
@@ -55,7 +56,8 @@ class Telling:
 
 def tellings(seed: int, stories: int, scenes: int) -> list[Telling]:
     """Held-out stories of `scenes` scenes; the same seed gives the same stories, and a longer one begins alike."""
-    return [_telling(_STREAM + seed * 10_000 + n, scenes) for n in range(stories)]
+    check_counts(seed, stories, scenes)
+    return [_telling(_STREAM + seed * MAX_STORIES + n, scenes) for n in range(stories)]
 
 
 def prompt_pair(stories: list[Telling], index: int) -> PromptPair:

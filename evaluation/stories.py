@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..models.pocket.world import Story, make_story
 from ..story.errors import InputError
 
-__all__ = ["MAX_STORIES", "held_out_stories"]
+__all__ = ["MAX_STORIES", "check_counts", "held_out_stories"]
 
 MAX_STORIES = 10_000
 """Stories of one seed; the next seed's begin after them."""
@@ -21,6 +21,12 @@ def held_out_stories(seed: int, stories: int, shots: int) -> list[Story]:
     Raises:
         InputError: a number is out of range.
     """
+    check_counts(seed, stories, shots)
+    return [make_story(seed * MAX_STORIES + n, shots, "test") for n in range(stories)]
+
+
+def check_counts(seed: int, stories: int, shots: int) -> None:
+    """Refuse numbers out of range with an `InputError` that names them."""
     for name, value, low, high in (
         ("seed", seed, 0, 2**31 - 1),
         ("stories", stories, 1, MAX_STORIES),
@@ -28,4 +34,3 @@ def held_out_stories(seed: int, stories: int, shots: int) -> list[Story]:
     ):
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InputError(name, f"must be a whole number from {low} to {high}", value, "choose one in that range")
-    return [make_story(seed * MAX_STORIES + n, shots, "test") for n in range(stories)]

@@ -96,6 +96,9 @@ def run_storytelling(
     Raises:
         InputError: no such variant.
     """
+    for name in variants:
+        if name not in VARIANTS:
+            raise InputError("variants", f"must be among {', '.join(VARIANTS)}", name, "choose some of them")
     chosen = {name: None if name == "ground_truth" else settings_of(name, full) for name in variants}
     told = tellings(seed, stories, shots)
     model = story_model(studio, FRAMES, (HEIGHT, WIDTH))
