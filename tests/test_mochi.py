@@ -1,0 +1,180 @@
+"""Mochi: our loop equals the stock pipeline, masks never make padding live, and a story runs on it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler, MochiPipeline, MochiTransformer3DModel
+
+from anchorshot.models.mochi import MochiVAE, mochi_latents
+from anchorshot.models.text import TextCond
+from anchorshot.sampling.prompt_mixing import mix
+from anchorshot.sampling.story import PromptPair, StorySampler, StorySettings
+from anchorshot.sampling.story_mochi import MochiStory
+from anchorshot.story.errors import InputError
+
+T, D = 16, 32
+NEGATIVE = ""
+
+
+class Words:
+    """A text encoder of seeded random states: as many tokens as words."""
+
+    def encode(self, texts):
+        rows = [torch.randn(len(t.split()) + 1, D, generator=torch.Generator().manual_seed(len(t))) for t in texts]
+        tokens = torch.zeros(len(rows), max(map(len, rows)), D)
+        mask = torch.zeros(tokens.shape[:2], dtype=torch.bool)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row)], mask[i, : len(row)] = row, True
+        return TextCond(tokens, mask)
+
+
+@pytest.fixture(scope="module")
+def transformer() -> MochiTransformer3DModel:
+    torch.manual_seed(0)
+    model = MochiTransformer3DModel(
+        num_attention_heads=4,
+        attention_head_dim=8,
+        num_layers=3,
+        pooled_projection_dim=16,
+        in_channels=12,
+        text_embed_dim=D,
+        time_embed_dim=16,
+        max_sequence_length=T,
+    ).eval()
+    with torch.no_grad():  # as initialised it hardly reads its text
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(2.0 if "attn" in name else 1.5)
+    return model
+
+
+@pytest.fixture(scope="module")
+def vae() -> MochiVAE:
+    torch.manual_seed(1)
+    widths = (32, 32, 32, 32)
+    model = AutoencoderKLMochi(
+        latent_channels=12,
+        encoder_block_out_channels=widths,
+        decoder_block_out_channels=widths,
+        layers_per_block=(1, 1, 1, 1, 1),
+    )
+    return MochiVAE(model.eval())
+
+
+def story(transformer: MochiTransformer3DModel, vae: MochiVAE, **settings) -> MochiStory:
+    return MochiStory(transformer, vae, Words(), 13, (64, 64), steps=6, **settings)  # type: ignore[arg-type]
+
+
+def padded(cond: TextCond) -> tuple[torch.Tensor, torch.Tensor]:
+    missing = T - cond.tokens.shape[1]
+    pad = torch.nn.functional.pad
+    return pad(cond.tokens, (0, 0, 0, missing)), pad(cond.mask, (0, missing))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.5])
+def test_our_loop_is_the_stock_pipeline(transformer, vae, guidance: float) -> None:
+    model = story(transformer, vae, guidance=guidance)
+    text, empty = model.encode(["a fox runs home"]), model.encode([NEGATIVE])
+    ours = model.denoise(lambda t: text, 1, torch.Generator().manual_seed(5))
+    noise = torch.randn(1, 12, 3, 8, 8, generator=torch.Generator().manual_seed(5))
+    scheduler = FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
+    pipe = MochiPipeline(scheduler, vae.model, None, None, transformer)
+    pipe.set_progress_bar_config(disable=True)
+    states, mask = padded(text)
+    nothing, nothing_mask = padded(empty)
+    stock = pipe(
+        height=64,
+        width=64,
+        num_frames=13,
+        num_inference_steps=6,
+        guidance_scale=guidance,
+        latents=noise.clone(),
+        prompt_embeds=states,
+        prompt_attention_mask=mask,
+        negative_prompt_embeds=nothing,
+        negative_prompt_attention_mask=nothing_mask,
+        output_type="latent",
+    ).frames
+    assert (ours - noise).abs().mean() > 0.1
+    torch.testing.assert_close(ours, stock, atol=2e-4, rtol=1e-4)
+
+
+def test_padding_stays_dead(transformer, vae) -> None:
+    """Whatever stands at masked positions, a mixed prompt gives the same video; what the mask shows does count."""
+    model = story(transformer, vae, guidance=1.0)
+    scene, action = (
+        model.encode(["a fox in a wide green wood", "a bear"]),
+        model.encode(["runs", "it sleeps in a cave"]),
+    )
+    cut = max(scene.tokens.shape[1], action.tokens.shape[1])
+    weights = torch.tensor([[0.8, 0.2], [0.3, 0.7]])
+
+    def filled(cond: TextCond, value: float) -> TextCond:
+        missing = cut - cond.tokens.shape[1]
+        mask = torch.nn.functional.pad(cond.mask, (0, missing))
+        tokens = torch.nn.functional.pad(cond.tokens, (0, 0, 0, missing))
+        return TextCond(torch.where(mask[..., None], tokens, torch.full_like(tokens, value)), mask)
+
+    def run(text: TextCond) -> torch.Tensor:
+        return model.denoise(lambda t: text, 2, torch.Generator().manual_seed(0))
+
+    mixed = mix(filled(scene, 0.0), filled(action, 0.0), weights)
+    assert mixed.mask.sum(1).tolist() == [8, 6]  # the dominant prompt's tokens
+    noisy = mixed.tokens.clone()
+    noisy[~mixed.mask] = 7.0
+    dead = run(TextCond(noisy, mixed.mask))
+    torch.testing.assert_close(run(mixed), dead, atol=1e-5, rtol=0)
+    live = mixed.tokens.clone()
+    live[0, 1] = 7.0
+    assert (run(TextCond(live, mixed.mask)) - dead)[0].abs().max() > 1e-3
+
+
+def test_a_story_of_two_segments(transformer, vae) -> None:
+    model = story(transformer, vae)
+    sampler = StorySampler(model, StorySettings(gamma=0.5, semantic=False))
+    pairs = [PromptPair(["a fox in a wood"], ["it runs"]), PromptPair(["a fox in a cave"], ["it sleeps"])]
+    made = sampler.story(pairs, [torch.Generator().manual_seed(i) for i in range(2)])
+    plain = StorySampler(model, StorySettings(dipw=None, gamma=0.0)).story(
+        pairs, [torch.Generator().manual_seed(i) for i in range(2)]
+    )
+
+    def gap(films) -> float:
+        return float((films[0].latents[:, :, -1] - films[1].latents[:, :, 0]).abs().mean())
+
+    assert gap(made) < gap(plain)
+    assert [len(segment.record) for segment in made] == [6, 6]
+    (frames,) = model.decode(made[1].latents)
+    assert frames.shape == (1, 13, 3, 64, 64) and 0 <= frames.min() and frames.max() <= 1
+
+
+def test_equal_prompts_are_the_plain_sampler(transformer, vae) -> None:
+    model = story(transformer, vae)
+    pair = PromptPair(["a fox runs home"], ["a fox runs home"])
+    mixed = StorySampler(model, StorySettings(gamma=0.0, semantic=False))
+    plain = StorySampler(model, StorySettings(dipw=None, gamma=0.0, semantic=False))
+    first, second = (s.segment(pair, generator=torch.Generator().manual_seed(0)).latents for s in (mixed, plain))
+    assert torch.equal(first, second)
+
+
+def test_latents_are_the_transformer_s(vae) -> None:
+    """Encode and decode are each other's scaling, and a picture is a video of one frame."""
+    picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    z = vae.encode_image(picture)
+    raw = vae.model.encode(picture[:, :, None] * 2 - 1).latent_dist.mode()
+    config = vae.model.config
+    mean, std = (torch.tensor(v).view(1, 12, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
+    torch.testing.assert_close(z[:, :, None], (raw - mean) * config.scaling_factor / std, atol=1e-5, rtol=1e-4)
+    shown = vae.model.decode(raw).sample[:, :, 0] / 2 + 0.5
+    torch.testing.assert_close(vae.decode_image(z), shown.clamp(0, 1), atol=1e-4, rtol=0)
+
+
+def test_lengths_and_given_frames_are_refused(transformer, vae) -> None:
+    assert [mochi_latents(n) for n in (1, 7, 163)] == [1, 2, 28]
+    for frames, near in ((0, "use 1"), (8, "use 7"), (17, "use 19")):
+        with pytest.raises(InputError, match=near):
+            mochi_latents(frames)
+    model = story(transformer, vae)
+    text = model.encode(["a fox"])
+    with pytest.raises(InputError, match="given"):
+        model.denoise(lambda t: text, 1, None, given=torch.zeros(1, 12, 1, 8, 8))
