@@ -1,0 +1,159 @@
+"""The shipped film as a newcomer meets it: from the list of templates to the finished video, by mouse.
+
+In headless Chromium, with the real frontend on the real server.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from comfyui.browser import Frontend, missing, opened
+from comfyui.graphs import shipped
+from comfyui.server import PACK, ComfyServer
+from comfyui.shipped import WORKFLOWS
+from comfyui.timeline_page import NODE
+
+from anchorshot.nodes.timeline_input import plan, read_edit
+
+LACKING = missing()
+if LACKING:
+    warnings.warn(f"template browser tests SKIPPED: {LACKING}", stacklevel=1)
+pytestmark = pytest.mark.skipif(LACKING is not None, reason=LACKING or "")
+
+
+@pytest.fixture(scope="module")
+def frontend(server: ComfyServer) -> Iterator[Frontend]:
+    with opened(server, width=2400, height=1500) as page:
+        yield page
+
+
+def open_template(frontend: Frontend, name: str) -> None:
+    """Click through the frontend's list of templates."""
+    page = frontend.page
+    frontend.errors.clear()
+    frontend.clear()
+    page.get_by_role("button", name="Templates").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text(PACK, exact=True).click()
+    page.wait_for_function(_PICTURES, arg=len(WORKFLOWS))
+    frontend.shot("templates")
+    dialog.get_by_text(name, exact=True).click()
+    page.wait_for_function("(count) => window.comfyAPI.app.app.graph.nodes.length === count", arg=len(nodes(name)))
+    dialog.wait_for(state="hidden")
+    frontend.settle()
+
+
+_PICTURES = """(count) => [...document.querySelectorAll('[role=dialog] img')]
+  .filter((each) => each.naturalWidth > 0).length === count"""
+
+
+def nodes(name: str) -> list[dict[str, Any]]:
+    return list(shipped(name)["nodes"])
+
+
+def lost(frontend: Frontend) -> list[str]:
+    """Types of the graph that the frontend does not know, whether or not it says so."""
+    frontend.settle()
+    unknown: list[str] = frontend.js(
+        "return app.graph.nodes.map((node) => node.type).filter((type) => !LiteGraph.registered_node_types[type])"
+    )
+    said = frontend.page.get_by_text(re.compile("missing node|node types were not found", re.IGNORECASE))
+    return unknown + [text for text in said.all_inner_texts() if text]
+
+
+def press_run(frontend: Frontend) -> None:
+    """Press the Run button and wait until the saved video can be watched in its node."""
+    frontend.page.get_by_role("button", name="Run", exact=True).first.click()
+    frontend.page.wait_for_function("document.querySelector('video')?.readyState >= 2")
+    frontend.settle()
+
+
+def video(frontend: Frontend) -> tuple[int, int, float]:
+    """Width, height and seconds of the video that the page shows."""
+    player = frontend.page.locator("video")
+    assert player.count() == 1 and player.is_visible()
+    width, height, seconds = player.evaluate("(each) => [each.videoWidth, each.videoHeight, each.duration]")
+    return width, height, round(seconds, 2)
+
+
+def read(timeline: str) -> dict[str, Any]:
+    """What Python plans from the widget's text."""
+    return plan(read_edit(timeline), 8, 2.375).to_dict()
+
+
+def test_a_newcomer_makes_the_pocket_film(frontend: Frontend) -> None:
+    """Templates, one click, Run: the film plays in the page, keyframes and contact sheet are seen."""
+    open_template(frontend, "pocket_film")
+    assert lost(frontend) == [] and frontend.page.get_by_role("dialog").count() == 0
+    frontend.shot("template")
+    press_run(frontend)
+    assert video(frontend) == (160, 80, 13.0)
+    pictures = "return app.graph.nodes.find((node) => node.type === given).imgs?.length ?? 0"
+    assert frontend.js(pictures, "AnchorshotInterleavedKeyframeSampler") == 8
+    assert frontend.js(pictures, "AnchorshotContactSheet") == 1
+    assert frontend.errors == []
+    frontend.shot("result")
+
+
+def test_a_dragged_timeline_is_saved_and_filmed(frontend: Frontend) -> None:
+    """Drag a keyframe, Ctrl+S, open the workflow in a new browser, Run: the film has the keyframe where it was put."""
+    open_template(frontend, "pocket_timeline")
+    assert lost(frontend) == []
+    page = frontend.page
+    before = frontend.js(_TIMELINE)
+    key = page.locator(".anchorshot-timeline:visible .ast-key").nth(1)
+    box = key.bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y)
+    page.mouse.move(x + 45, y)
+    page.mouse.up()
+    frontend.settle()
+    dragged = frontend.js(_TIMELINE)
+    was, frames = ([key["frame"] for key in read(text)["keyframes"]] for text in (before, dragged))
+    assert frames[0] == was[0] == 0 and frames[1] > was[1] and frames[2] == was[2]
+    page.keyboard.press("Control+s")
+    page.get_by_role("dialog").get_by_role("textbox").fill("dragged")
+    page.keyboard.press("Enter")
+    saved = "app.extensionManager.workflow.activeWorkflow"
+    page.wait_for_function(f"(({{app}}) => {saved}.path.endsWith('dragged.json') && !{saved}.isModified)(comfyAPI.app)")
+    assert (frontend.server.base / "user" / "default" / "workflows" / "dragged.json").is_file()
+    browser = page.context.browser
+    assert browser is not None
+    later = Frontend(browser.new_page(viewport={"width": 2400, "height": 1500}), frontend.server)
+    later.page.get_by_role("button", name="Workflows").first.click()
+    later.page.get_by_text("dragged", exact=True).click()
+    later.page.wait_for_function("(count) => window.comfyAPI.app.app.graph.nodes.length === count", arg=15)
+    later.page.keyboard.press("w")  # the list of workflows away
+    assert later.js(_TIMELINE) == dragged
+    press_run(later)
+    assert video(later) == (160, 80, 2.38)
+    shown = later.page.locator(".anchorshot-timeline:visible .ast-key")
+    assert [int(each.get_attribute("data-frame") or -1) for each in shown.all()] == frames
+    later.page.wait_for_function("document.querySelectorAll('.ast-pictured').length === 3")
+    told = later.js("return app.nodeOutputs[app.graph.nodes.find((n) => n.type === given).id].timeline[0]", NODE)
+    assert [each["frame"] for each in json.loads(told)["keyframes"]] == frames
+    assert later.errors == []
+    later.shot("timeline")
+    later.page.context.close()
+
+
+_TIMELINE = f"""return app.graph.nodes.find((node) => node.type === '{NODE}').widgets
+  .find((widget) => widget.name === 'timeline').value"""
+
+
+def test_a_missing_node_is_noticed(frontend: Frontend) -> None:
+    """Last, for the frontend complains: what the tests above look for is found where a node is missing."""
+    node = {"id": 1, "type": "AnchorshotNoSuchNode", "pos": [300, 300], "size": [200, 100], "flags": {}, "order": 0,
+            "mode": 0, "inputs": [], "outputs": [], "properties": {}}  # fmt: skip
+    frontend.js("await app.loadGraphData(given)", {"nodes": [node], "links": [], "groups": [], "version": 0.4})
+    frontend.page.get_by_text("Missing node").first.wait_for()
+    assert {"AnchorshotNoSuchNode", "Missing node: AnchorshotNoSuchNode"} <= set(lost(frontend))
+    frontend.shot("missing")
