@@ -29,21 +29,20 @@ from transformers import (
 )
 
 from ..story.errors import InputError
-from ..story.names import find_names
+from ..story.stages import alias_names
 from . import keymaps
 from .checkpoint import FP8, PathLike, dequantise, fill, read_checkpoint, read_config
 from .keymaps.shapes import count_blocks, need
 from .loading import Offload, check_kind
 from .tokenizer import TextTokenizer, listed_names, load_tokenizer
 
-__all__ = ["ClipTextPooler", "Pooler", "TextCond", "TextEncoder", "alias_names", "load_text"]
+__all__ = ["ClipTextPooler", "Pooler", "TextCond", "TextEncoder", "load_text"]
 
 logger = logging.getLogger(__name__)
 
 Pooler = Callable[[Sequence[str]], Tensor]
 """Texts → [B, P]: `ClipScorer.pooled` or a `ClipTextPooler`."""
 
-_TAG = re.compile(r"<([^<>]*)>")
 _CLASSES: dict[str, tuple[Any, Any]] = {"t5": (T5Config, T5EncoderModel), "umt5": (UMT5Config, UMT5EncoderModel)}
 # T5 turns its input to the type of `wo` before calling it, which would round activations to fp8.
 _KEEP = ("norm", "shared", "embed_tokens", "relative_attention_bias", r"\.wo$")
@@ -308,37 +307,6 @@ def load_text(
         )
     names = listed_names(checkpoint.metadata, words)
     return TextEncoder(model, words, pooler, max_length=max_length, pad_to=pad_to, names=names, device=device)
-
-
-def alias_names(prompts: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Replace every `<Name>` that is not in `names` by one that is, the same one throughout.
-
-    A small encoder reads only the names in its vocabulary. Names that it knows stay; the others get the first names
-    that no prompt uses, in order of first mention. Give all captions of a film at once.
-
-    Args:
-        prompts: captions in film order.
-        names: the names in the encoder's vocabulary, in order.
-
-    Raises:
-        InputError: more characters than names.
-    """
-    mentioned = list(dict.fromkeys(name for prompt in prompts for name in find_names(prompt)))
-    free = (name for name in names if name not in mentioned)
-    alias: dict[str, str] = {}
-    for name in mentioned:
-        if name in names:
-            continue
-        substitute = next(free, None)
-        if substitute is None:
-            raise InputError(
-                "characters",
-                f"this text encoder can tell {len(names)} characters apart",
-                len(mentioned),
-                "use fewer characters, or a studio with a public text encoder",
-            )
-        alias[name] = substitute
-    return [_TAG.sub(lambda m: f"<{alias.get(m[1].strip(), m[1].strip())}>", prompt) for prompt in prompts]
 
 
 def _build(config_class: Any, model_class: Any, arguments: Mapping[str, Any]) -> Any:

@@ -6,18 +6,18 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..media.contact_sheet import SheetKeyframe, SheetShot, write_contact_sheet
+from ..media.contact_sheet import SheetKeyframe
 from ..media.picture import read_picture
-from ..sampling.memory_context import PATCH
 from ..story.errors import InputError
 from ..story.files import write_atomic
 from ..story.shot import Shot
 from ..story.storyboard import Storyboard
-from .job import FilmJob, FilmSettings, Progress, clip_file, keyframe_file
-from .join import JoinedClip, Transition, join_clips, joined_clips
+from .finish import check_size, draw_sheet, join_film, no_progress
+from .job import FilmJob, FilmSettings, Progress, keyframe_file
 from .keyframe_stage import make_keyframes, remembering
 from .run_folder import open_run
 from .summary import summarise
@@ -68,11 +68,11 @@ def make_film(
     chosen = story.subset(shots)
     redone = _redone(story, redo)
     studio.check()
-    _check_size(story, studio)
+    check_size(story, studio)
     _check_pictures(story, chosen[-1] + 1)
     settings = FilmSettings.of(studio, story.frame_size)
     with open_run(out, resume=resume or redo is not None) as run:
-        job = FilmJob(story, chosen, studio, settings, run, progress or _no_progress, say or (lambda line: None))
+        job = FilmJob(story, chosen, studio, settings, run, progress or no_progress, say or (lambda line: None))
         run.describe(
             title=story.title,
             storyboard=hashlib.sha256(story.model_dump_json().encode()).hexdigest(),
@@ -91,8 +91,8 @@ def make_film(
         studio.release("keyframe", "keyframe_text", "clip", "image_vae")
         make_clips(job)
         studio.release()
-        placed = _join(job)
-        _draw_sheet(job, placed)
+        placed = join_film(job)
+        draw_sheet(job, placed, partial(_keyframe_cards, job))
         summary = summarise(job, placed, run.made, time.perf_counter() - begin)
         write_atomic(run.path / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     return summary
@@ -116,56 +116,8 @@ def _check_pictures(story: Storyboard, count: int) -> None:
                 read_picture(path, f"shots[{i}].keyframes[{k}].image")
 
 
-def _check_size(story: Storyboard, studio: Studio) -> None:
-    side = max(studio.image_vae.image_size_multiple, studio.video_vae.image_size_multiple) * PATCH
-    width, height = story.size
-    if width % side or height % side:
-        near = [max(side, round(value / side) * side) for value in (width, height)]
-        rule = f"must be multiples of {side} for the studio {studio.name}"
-        raise InputError("size", rule, list(story.size), f"use {near}")
-
-
-def _join(job: FilmJob) -> list[JoinedClip]:
-    """Join the clips to film.mp4, unless the one that is there is made of them."""
-    story, run = job.story, job.run
-    shots = [story.shots[i] for i in job.chosen]
-    # A dissolve belongs to two neighbours; where one of them is not rendered, there is nothing to dissolve.
-    transitions: list[Transition] = [story.shots[i].transition if i - 1 in job.chosen else "cut" for i in job.chosen]
-    placed = joined_clips([shot.timeline(story.fps).frames for shot in shots], transitions, story.rate)
-    inputs = {
-        "clips": [run.stages_of(shot.id)["clip"].outputs[clip_file(shot)] for shot in shots],
-        "transitions": transitions,
-        "fps": str(story.rate),
-    }
-    if run.why("film", inputs) is not None:
-        begin = time.perf_counter()
-        job.say("joining the film")
-        join_clips(run.file("film.mp4"), [run.path / clip_file(shot) for shot in shots], placed, story.rate)
-        run.finish("film", inputs, ["film.mp4"], time.perf_counter() - begin)
-    return placed
-
-
-def _draw_sheet(job: FilmJob, placed: Sequence[JoinedClip]) -> None:
-    story, run = job.story, job.run
-    cards = []
-    for i, clip in zip(job.chosen, placed, strict=True):
-        shot = story.shots[i]
-        timeline = shot.timeline(story.fps)
-        keyframes = [
-            SheetKeyframe(run.path / keyframe_file(shot, k), key.requested.seconds, key.snapped.seconds)
-            for k, key in enumerate(timeline.keyframes)
-        ]
-        start = float(clip.start / story.rate)
-        caption = job.captions[i].prompt
-        cards.append(SheetShot(shot.id, shot.place or "", caption, start, timeline.length.seconds, keyframes))
-    frames = placed[-1].start + placed[-1].frames
-    width, height = story.size
-    length = f"{len(cards)} shots · {float(frames / story.rate):.2f} s"
-    subtitle = f"{length} · {width}×{height} at {story.fps:g} fps · studio {job.studio.name}"
-    pages = write_contact_sheet(run.file("contact_sheet.png"), story.title, subtitle, cards)
-    for page in set(run.path.glob("contact_sheet_*.png")) - set(pages):  # of a longer film
-        page.unlink()
-
-
-def _no_progress(stage: str, done: float, total: float, note: str = "") -> None:
-    pass
+def _keyframe_cards(job: FilmJob, shot: Shot) -> list[SheetKeyframe]:
+    return [
+        SheetKeyframe(job.run.path / keyframe_file(shot, k), key.requested.seconds, key.snapped.seconds)
+        for k, key in enumerate(shot.timeline(job.story.fps).keyframes)
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from ..memory.golden_mem import GoldenMem
 from ..sampling.flow import dynamic_shift
 from ..sampling.keyframes import KeyframeSettings
 from ..sampling.memory_context import PATCH
-from ..story.shot import MAX_SEED, Shot
+from ..story.shot import Shot
 from ..story.storyboard import Caption, Storyboard
 from .run_folder import RunFolder
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from ..models.studio import Studio
     from ..models.studio_config import VideoDefaults
 
-__all__ = ["FilmJob", "FilmSettings", "Progress", "clip_file", "keyframe_file", "stage_generator", "stage_seed"]
+__all__ = ["FilmJob", "FilmSettings", "Progress", "clip_file", "keyframe_file", "stage_generator"]
 
 
 class Progress(Protocol):
@@ -126,15 +125,6 @@ def keyframe_file(shot: Shot, index: int) -> str:
 def clip_file(shot: Shot) -> str:
     """Name of the clip of `shot` in the run folder."""
     return f"clips/{shot.id}.mkv"
-
-
-def stage_seed(shot: Shot, take: int, stage: str) -> int:
-    """The seed of one stage of a shot: from the shot's own seed (or id), the take and the stage, and from nothing else.
-
-    So it does not matter which shots are rendered, in what order, or how often a run was broken off.
-    """
-    text = f"{shot.noise_seed()}:{take}:{stage}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") & MAX_SEED
 
 
 def stage_generator(seed: int) -> torch.Generator:

@@ -17,7 +17,8 @@ from ..sampling.keyframes import ContextFrame, sample_keyframes
 from ..sampling.memory_context import encode_at, rank_memory
 from ..story.files import sha256_file
 from ..story.shot import Shot
-from .job import FilmJob, keyframe_file, size_tokens, stage_generator, stage_seed
+from ..story.stages import stage_seed
+from .job import FilmJob, keyframe_file, size_tokens, stage_generator
 
 __all__ = ["FilmMemory", "make_keyframes", "remembering"]
 

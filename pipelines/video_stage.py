@@ -19,8 +19,9 @@ from ..models.text import TextCond
 from ..sampling.flow import Callback
 from ..sampling.video import Experts, Method, decode_video, plan_video, sample_video
 from ..story.shot import Shot
+from ..story.stages import stage_seed
 from ..story.timeline import Timeline
-from .job import FilmJob, clip_file, keyframe_file, stage_generator, stage_seed
+from .job import FilmJob, clip_file, keyframe_file, stage_generator
 
 __all__ = ["make_clips", "sample_with_defaults"]
 

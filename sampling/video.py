@@ -43,7 +43,6 @@ __all__ = [
     "plan_extension",
     "plan_video",
     "sample_video",
-    "tile_captions",
 ]
 
 
@@ -233,18 +232,6 @@ def extend_video(
         generator=generator,
         callback=callback,
     )
-
-
-def tile_captions(captions: Sequence[str]) -> str:
-    """The tiled caption c_tiled of a video of several shots: every shot's caption, in order (Captain Cinema §3.3).
-
-    Raises:
-        InputError: no captions, or an empty one.
-    """
-    stripped = [" ".join(c.split()) for c in captions]
-    if not stripped or not all(stripped):
-        raise InputError("captions", "every shot needs a caption", list(captions), "write one per shot")
-    return " ".join(c if c[-1] in ".!?…" else f"{c}." for c in stripped)
 
 
 def _images(keyframes: Tensor | Sequence[Tensor], count: int, size: tuple[int, int] | None) -> Tensor:

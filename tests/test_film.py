@@ -25,9 +25,9 @@ from anchorshot.media.picture import read_picture, write_picture
 from anchorshot.media.video import VideoReader, open_writer
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.film import make_film
-from anchorshot.pipelines.job import stage_seed
 from anchorshot.pipelines.join import join_clips, joined_clips
 from anchorshot.story.errors import InputError
+from anchorshot.story.stages import stage_seed
 from anchorshot.story.storyboard import Storyboard, load_storyboard
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,9 +22,10 @@ from anchorshot.models.checkpoint import read_checkpoint
 from anchorshot.models.keymaps import to_public
 from anchorshot.models.loading import Offload
 from anchorshot.models.pocket.tokenizer import build_tokenizer
-from anchorshot.models.text import ClipTextPooler, TextCond, TextEncoder, alias_names, load_text
+from anchorshot.models.text import ClipTextPooler, TextCond, TextEncoder, load_text
 from anchorshot.models.tokenizer import JsonTokenizer, SentencePieceTokenizer, load_tokenizer
 from anchorshot.story.errors import InputError
+from anchorshot.story.stages import alias_names
 
 SIZES = dict(d_model=32, d_kv=8, num_heads=4, num_layers=2, d_ff=48, feed_forward_proj="gated-gelu")
 CLASSES = {"t5": (T5Config, T5EncoderModel), "umt5": (UMT5Config, UMT5EncoderModel)}

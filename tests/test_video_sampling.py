@@ -22,9 +22,9 @@ from anchorshot.sampling.video import (
     plan_extension,
     plan_video,
     sample_video,
-    tile_captions,
 )
 from anchorshot.story.errors import InputError
+from anchorshot.story.stages import tile_captions
 from anchorshot.story.timeline import Timeline
 
 HEIGHT, WIDTH, CHANNELS, FPS = 16, 32, 6, 8

@@ -26,8 +26,8 @@ from ..models.pocket.world import ShotSpec, make_story
 from ..models.vae import VideoVAE
 from ..models.wan.headless import DirectorWan
 from ..models.wan.layout import frame_timesteps, mc_index
-from ..sampling.video import tile_captions
 from ..story.files import atomic_path
+from ..story.stages import tile_captions
 from .recipe import Recipe
 
 

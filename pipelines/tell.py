@@ -1,0 +1,300 @@
+"""Text2Story's film (§3): a storyboard told from its texts alone, segment by segment, without keyframes.
+
+Every shot is a segment with a scene prompt and an action prompt. Its latents are kept, because the next segment is
+drawn towards them: a run that was broken off goes on with the segment it was in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..media.contact_sheet import SheetKeyframe
+from ..media.curve import draw_curves
+from ..media.picture import write_picture
+from ..media.video import VideoReader, open_writer
+from ..models.studio import Studio
+from ..sampling.flow import Step
+from ..sampling.story import PromptPair, StorySampler, StorySettings
+from ..story.files import atomic_path, write_atomic
+from ..story.names import expand_names, find_names, introduce_names
+from ..story.shot import Keyframe, Shot
+from ..story.stages import stage_seed
+from ..story.storyboard import Storyboard
+from .finish import check_size, draw_sheet, join_film, no_progress
+from .job import FilmJob, FilmSettings, Progress, clip_file, stage_generator
+from .join import JoinedClip
+from .run_folder import open_run
+from .story_stage import Preview, story_model, story_pictures, story_sampler
+from .summary import peak_memory
+
+__all__ = ["prompt_pairs", "tell_story"]
+
+STILLS = 3
+"""Pictures of a segment on the contact sheet."""
+
+
+def prompt_pairs(story: Storyboard) -> list[PromptPair]:
+    """Scene and action prompt of every shot, each able to stand alone: nothing is remembered, so looks are always told.
+
+    The scene prompt has camera, place and scene text (or, without one, who is there), the action prompt the action.
+    """
+    pairs = []
+    for shot in story.shots:
+        body = shot.scene or " ".join(f"<{name}>." for name in find_names(shot.action))
+        bare = shot.model_copy(update={"scene": body, "action": ""})
+        (scene,) = story.model_copy(update={"shots": [bare]}).captions()
+        (whole,) = story.model_copy(update={"shots": [shot]}).captions()
+        action, query = whole.prompt, whole.query
+        if shot.action:
+            action = introduce_names(shot.action, story.characters, set())
+            query = expand_names(shot.action, story.characters)
+        pairs.append(PromptPair([scene.prompt], [action], [scene.query], [query], [whole.prompt]))
+    return pairs
+
+
+def _in_one_piece(story: Storyboard) -> Storyboard:
+    """The same shots as one chunk each: lengths snap to 4n+1 frames, and no keyframe cuts them."""
+    whole = [shot.model_copy(update={"keyframes": [Keyframe(at=0)]}) for shot in story.shots]
+    return story.model_copy(update={"shots": whole})
+
+
+def tell_story(
+    story: Storyboard,
+    studio: Studio,
+    out: str | os.PathLike[str],
+    settings: StorySettings | None = None,
+    *,
+    preview: Preview = "latent_rgb",
+    resume: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Make a film of a storyboard's texts.
+
+    Args:
+        story: its shots are the segments; keyframes and pictures in it are not used.
+        studio: video model, VAE, text encoder and CLIP.
+        out: run folder; gets ``film.mp4``, ``contact_sheet.png``, ``weights.png``, ``summary.json``, clips and latents.
+        settings: what of Text2Story is used; None takes all of it.
+        preview: how CLIP is shown what the model foresees.
+        resume: keep the segments that are there and still fit.
+        progress, say: where progress and lines for people go.
+
+    Returns:
+        The summary, which is also in ``summary.json``.
+
+    Raises:
+        InputError: a size that the studio cannot make, or a folder that cannot be used.
+    """
+    begin = time.perf_counter()
+    studio.check("video", "video_vae", "video_text", "clip")
+    check_size(story, studio)
+    story = _in_one_piece(story)
+    with open_run(out, resume=resume) as run:
+        everything = list(range(len(story.shots)))
+        film = FilmSettings.of(studio, story.frame_size)
+        job = FilmJob(story, everything, studio, film, run, progress or no_progress, say or (lambda line: None))
+        teller = _Teller(job, settings or StorySettings(), preview)
+        run.describe(title=story.title, studio=studio.name, studio_hash=job.studio_hash, settings=teller.inputs)
+        for i in everything:
+            teller.segment(i)
+        if teller.settings.backward:
+            for i in reversed(everything[:-1]):
+                teller.backward(i)
+        for i in everything:
+            teller.clip(i)
+        placed = join_film(job)
+        draw_sheet(job, placed, teller.stills)
+        weights = teller.draw_weights()
+        summary = _summary(job, placed, teller.inputs, weights, time.perf_counter() - begin)
+        write_atomic(run.path / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    return summary
+
+
+class _Teller:
+    """Makes the stages of every shot: ``segment`` and ``backward`` (latents), then ``clip``."""
+
+    def __init__(self, job: FilmJob, settings: StorySettings, preview: Preview) -> None:
+        self.job, self.settings = job, settings
+        story = job.story
+        texts = [text for pair in prompt_pairs(story) for text in (*pair.scene, *pair.action, *(pair.whole or ()))]
+        read = job.studio.video_text.alias(texts)  # all at once, so that a name is the same throughout
+        self.pairs = [
+            replace(pair, scene=[read[3 * i]], action=[read[3 * i + 1]], whole=[read[3 * i + 2]])
+            for i, pair in enumerate(prompt_pairs(story))
+        ]
+        self.frames = [shot.timeline(story.fps).frames for shot in story.shots]
+        self.inputs = asdict(settings) | {"preview": preview, "video": job.settings.video_inputs()}
+        if settings.dipw is not None:  # infinity is no JSON
+            self.inputs["dipw"]["start"] = str(settings.dipw.start)
+        model = story_model(job.studio, self.frames[0], story.frame_size)
+        pictures = None if settings.dipw is None else story_pictures(model, preview)
+        self._samplers = {
+            n: story_sampler(job.studio, replace(model, frames=n), settings, pictures) for n in set(self.frames)
+        }
+
+    def segment(self, i: int) -> None:
+        """Sample a shot's latents, unless those that are there fit."""
+        shot, before = self.job.story.shots[i], i - 1 if i and self.settings.gamma else None
+        inputs = self._inputs(i) | {"before": None if before is None else self._digest(before, "segment")}
+        if not self.job.pending(f"{shot.id}/segment", inputs):
+            return
+        begin = time.perf_counter()
+        known = None if before is None else (self.pairs[before], self._latents(before, "segment"))
+        sampler = self._sampler(i)
+        made = sampler.segment(self.pairs[i], known, self._generator(i), callback=self._report(i, "segment"))
+        weights = [round(float(step.weights[0, 0]), 4) for step in made.record]
+        info = {"gamma": round(float(made.gamma[0]), 4), "scene_weights": weights}
+        self._keep(i, "segment", made.latents, inputs, begin, info)
+
+    def backward(self, i: int) -> None:
+        """Draw a finished segment's last frame towards the next segment's first."""
+        shot = self.job.story.shots[i]
+        after = "segment" if i + 2 == len(self.frames) else "backward"
+        inputs = self._inputs(i) | {"own": self._digest(i, "segment"), "after": self._digest(i + 1, after)}
+        if not self.job.pending(f"{shot.id}/backward", inputs):
+            return
+        begin = time.perf_counter()
+        parts = self._latents(i, "segment"), self._latents(i + 1, after)
+        again = self._sampler(i).backward(self.pairs[i], *parts, self._generator(i))
+        self._keep(i, "backward", again, inputs, begin, {})
+
+    def clip(self, i: int) -> None:
+        """Decode a shot's latents to its clip, and keep some frames as pictures."""
+        job, shot, stage = self.job, self.job.story.shots[i], self._last(i)
+        inputs = {"latents": self._digest(i, stage), "fps": str(job.story.rate), "studio": job.studio_hash}
+        if not job.pending(f"{shot.id}/clip", inputs):
+            return
+        begin = time.perf_counter()
+        name, pictures = clip_file(shot), {t: _still_file(shot, k) for k, t in enumerate(_still_times(self.frames[i]))}
+        count = 0
+        with open_writer(job.run.file(name), job.story.rate, lossless=True) as writer:
+            for part in self._sampler(i).model.decode(self._latents(i, stage)):
+                for frame in part[0].cpu():
+                    writer.write(frame)
+                    if count in pictures:
+                        write_picture(job.run.file(pictures[count]), frame)
+                    count += 1
+        job.run.finish(f"{shot.id}/clip", inputs, [name, *pictures.values()], time.perf_counter() - begin, frames=count)
+
+    def stills(self, shot: Shot) -> list[SheetKeyframe]:
+        """A shot's pictures for the contact sheet."""
+        times = _still_times(shot.timeline(self.job.story.fps).frames)
+        seconds = [float(t / self.job.story.rate) for t in times]
+        return [SheetKeyframe(self.job.run.path / _still_file(shot, k), at, at) for k, at in enumerate(seconds)]
+
+    def draw_weights(self) -> list[str]:
+        """Draw ``weights.png``: the scene's weight in every segment; returns the files made."""
+        curves = {}
+        for shot in self.job.story.shots:
+            record = self.job.run.record(f"{shot.id}/segment")
+            if record is not None and record.info["scene_weights"]:
+                curves[shot.id] = record.info["scene_weights"]
+        if not curves:
+            return []
+        with atomic_path(self.job.run.file("weights.png")) as temporary:
+            draw_curves("weight of the scene, by step", curves).save(temporary, format="PNG")
+        return ["weights.png"]
+
+    def _inputs(self, i: int) -> dict[str, Any]:
+        pair = self.pairs[i]
+        prompts = [*pair.scene, *pair.action, *(pair.whole or ())]
+        facts = {"prompts": prompts, "frames": self.frames[i], "seed": self._seed(i), "settings": self.inputs}
+        return facts | {"size": list(self.job.story.size), "studio": self.job.studio_hash}
+
+    def _sampler(self, i: int) -> StorySampler:
+        return self._samplers[self.frames[i]]
+
+    def _seed(self, i: int) -> int:
+        shot = self.job.story.shots[i]
+        return stage_seed(shot, self.job.run.take(shot.id), "segment")
+
+    def _generator(self, i: int) -> torch.Generator:
+        return stage_generator(self._seed(i))
+
+    def _last(self, i: int) -> str:
+        return "backward" if self.settings.backward and i + 1 < len(self.frames) else "segment"
+
+    def _digest(self, i: int, stage: str) -> str:
+        shot = self.job.story.shots[i]
+        record = self.job.run.record(f"{shot.id}/{stage}")
+        assert record is not None, f"{shot.id}/{stage} is made before"
+        return record.outputs[_latents_file(shot, stage)]
+
+    def _latents(self, i: int, stage: str) -> Tensor:
+        return load_file(self.job.run.path / _latents_file(self.job.story.shots[i], stage))["latents"]
+
+    def _keep(
+        self, i: int, stage: str, latents: Tensor, inputs: dict[str, Any], begin: float, info: dict[str, Any]
+    ) -> None:
+        shot = self.job.story.shots[i]
+        name = _latents_file(shot, stage)
+        with atomic_path(self.job.run.file(name)) as temporary:
+            save_file({"latents": latents.cpu().contiguous()}, temporary)
+        self.job.run.finish(f"{shot.id}/{stage}", inputs, [name], time.perf_counter() - begin, **info)
+
+    def _report(self, i: int, stage: str) -> Callable[[Step], None]:
+        shots, note = len(self.frames), f"{self.job.story.shots[i].id}, {self.frames[i]} frames"
+
+        def report(step: Step) -> None:
+            self.job.progress(stage, i * step.steps + step.index + 1, shots * step.steps, note)
+
+        return report
+
+
+def _latents_file(shot: Shot, stage: str) -> str:
+    return f"latents/{shot.id}_{stage}.safetensors"
+
+
+def _still_file(shot: Shot, index: int) -> str:
+    return f"stills/{shot.id}_{index:02d}.png"
+
+
+def _still_times(frames: int) -> list[int]:
+    return sorted({round(k * (frames - 1) / (STILLS - 1)) for k in range(STILLS)})
+
+
+def _summary(
+    job: FilmJob, placed: Sequence[JoinedClip], settings: dict[str, Any], weights: list[str], seconds: float
+) -> dict[str, Any]:
+    story, run = job.story, job.run
+    frames = VideoReader(Path(run.path, "film.mp4")).frames
+    shots = []
+    for shot, clip in zip(story.shots, placed, strict=True):
+        stages = run.stages_of(shot.id)
+        fresh = [stage for stage in stages if f"{shot.id}/{stage}" in run.made]
+        shots.append(
+            {
+                "id": shot.id,
+                "start": round(float(clip.start / story.rate), 6),
+                "frames": clip.frames,
+                **stages["segment"].info,
+                "kept": not fresh,
+                "render_seconds": round(sum(stages[stage].seconds for stage in fresh), 3),
+            }
+        )
+    return {
+        "title": story.title,
+        "studio": job.studio.name,
+        "device": str(job.studio.device),
+        "fps": story.fps,
+        "size": list(story.size),
+        "frames": frames,
+        "seconds": round(float(frames / story.rate), 6),
+        "shots": shots,
+        "timings": {"run": round(seconds, 3), "made": sorted(run.made)},
+        "peak_memory_mb": peak_memory(job.studio.device),
+        "settings": settings,
+        "studio_hash": job.studio_hash,
+        "files": ["film.mp4", "contact_sheet.png", *weights, "summary.json"],
+    }
