@@ -1,4 +1,4 @@
-"""The `anchorshot` command: `film`, `evaluate`, `bench` and `train`.
+"""The `anchorshot` command: `film`, `tell`, `evaluate`, `bench` and `train`.
 
 Exit codes: 0 done, 2 bad input (exactly one line on stderr), 130 interrupted, 1 anything else. Nothing heavy is
 imported before a command has its arguments, so `--help` and a typo answer at once.
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"anchorshot {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _film(commands)
+    _tell(commands)
     _evaluate(commands)
     _bench(commands)
     _train(commands)
@@ -89,6 +90,30 @@ def _film(commands: argparse._SubParsersAction) -> None:
     )
     _device(film)
     _json(film, "write the summary here, too")
+
+
+def _tell(commands: argparse._SubParsersAction) -> None:
+    tell = _command(commands, "tell", "tell:run", "Tell a storyboard from its texts alone, without keyframes.")
+    tell.add_argument("story", metavar="STORY", type=Path, help="storyboard (YAML, JSON, CSV or text)")
+    _studio(tell)
+    tell.add_argument(
+        "--out", metavar="DIR", type=Path, help="folder of the film (default: output/<name of STORY>_told)"
+    )
+    tell.add_argument("--resume", action="store_true", help="go on with what DIR holds; make only what is missing")
+    tell.add_argument("--gamma", metavar="G", type=float, default=0.25, help="how much segments blend, 0…0.5 (0.25)")
+    tell.add_argument(
+        "--backward", metavar="G", type=float, default=0.0, help="also blend ends towards the next segment, 0…0.5 (0)"
+    )
+    tell.add_argument(
+        "--preview",
+        choices=("latent_rgb", "decoded_frame", "decoded_video"),
+        default="latent_rgb",
+        help="what CLIP is shown at a step, from cheap to dear (latent_rgb)",
+    )
+    tell.add_argument("--every", metavar="N", type=_whole(1, 1000), default=4, help="score every N steps (4)")
+    tell.add_argument("--without", metavar="LIST", help="leave out parts: dipw, twb, sar")
+    _device(tell)
+    _json(tell, "write the summary here, too")
 
 
 def _evaluate(commands: argparse._SubParsersAction) -> None:

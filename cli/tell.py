@@ -1,0 +1,78 @@
+"""`anchorshot tell`: a storyboard's texts in, a film without keyframes out (Text2Story)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ..story.errors import InputError
+from ..story.storyboard import load_storyboard
+from .console import StageProgress, check_json_path, console, pick_device, write_json
+
+__all__ = ["run"]
+
+PARTS = ("dipw", "twb", "sar")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make the film and show what was made."""
+    check_json_path(options.json)
+    without = _without(options.without)
+    for name in ("gamma", "backward"):
+        value = getattr(options, name)
+        if not 0 <= value <= 0.5:
+            raise InputError(f"--{name}", "must lie in 0…0.5", value, "0.25 is a start")
+    story = load_storyboard(options.story)
+    out = options.out if options.out is not None else Path("output") / f"{options.story.stem}_told"
+    # Only a sound storyboard is worth the seconds that the model libraries take to import.
+    from ..models.studio import load_studio
+    from ..pipelines.tell import tell_story
+    from ..sampling.prompt_mixing import DIPW
+    from ..sampling.story import StorySettings
+
+    settings = StorySettings(
+        dipw=None if "dipw" in without else DIPW(every=options.every),
+        gamma=0.0 if "twb" in without else options.gamma,
+        semantic="sar" not in without,
+        backward=options.backward,
+    )
+    studio = load_studio(options.studio, device=pick_device(options.device))
+    try:
+        with StageProgress() as progress:
+            summary = tell_story(
+                story,
+                studio,
+                out,
+                settings,
+                preview=options.preview,
+                resume=options.resume,
+                progress=progress.update,
+                say=progress.say,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what is finished stays; add --resume to go on in {out}") from None
+    write_json(options.json, summary)
+    _show(summary, out)
+
+
+def _without(text: str | None) -> set[str]:
+    names = {name.strip() for name in text.split(",")} if text else set()
+    if not names <= set(PARTS):
+        raise InputError("--without", f"must be among {', '.join(PARTS)}", text, "separate them by commas")
+    return names
+
+
+def _show(summary: dict[str, Any], out: Path) -> None:
+    """The film's segments as a table, then where its files are."""
+    table = Table(title=f"{summary['title']} · {summary['seconds']:.2f} s", title_justify="left")
+    for name, side in (("shot", "left"), ("frames", "right"), ("blend γ'", "right"), ("made in", "right")):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    for shot in summary["shots"]:
+        made = "kept" if shot["kept"] else f"{shot['render_seconds']:.1f} s"
+        table.add_row(shot["id"], str(shot["frames"]), f"{shot['gamma']:.2f}", made)
+    console.print(table)
+    for name in summary["files"]:
+        console.print(str(out / name), soft_wrap=True)

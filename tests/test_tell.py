@@ -1,0 +1,139 @@
+"""Stories told from texts alone: whole runs, resumed runs, the backward pass, and the command."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from anchorshot.cli import main
+from anchorshot.media.curve import draw_curves
+from anchorshot.media.video import VideoReader
+from anchorshot.models.studio import Studio, load_studio
+from anchorshot.pipelines.tell import prompt_pairs, tell_story
+from anchorshot.sampling.story import StorySettings
+from anchorshot.story.errors import InputError
+from anchorshot.story.storyboard import Storyboard
+
+STORY = {
+    "title": "Tiny",
+    "size": [64, 32],
+    "characters": {"Mira": "a yellow square with a crown", "Pip": "a pink circle with a bow"},
+    "places": {"dunes": "the desert"},
+    "shots": [
+        {"id": "s01", "place": "dunes", "action": "<Mira> waves on the left.", "seconds": 0.625},
+        {"id": "s02", "place": "dunes", "action": "<Pip> jumps on the right.", "seconds": 1.125},
+        {"id": "s03", "place": "dunes", "scene": "<Pip> stands on the right.", "seconds": 0.625},
+    ],
+}
+
+
+def story(**shots: dict) -> Storyboard:
+    return Storyboard.parse(STORY | {"shots": [shot | shots.get(shot["id"], {}) for shot in STORY["shots"]]})
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_studio: Path) -> Studio:
+    return load_studio(tiny_studio)
+
+
+@pytest.fixture(scope="module")
+def whole(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tell") / "whole"
+    tell_story(story(), studio, folder)
+    return folder
+
+
+def latents(folder: Path, shot: str, stage: str = "segment") -> torch.Tensor:
+    return load_file(folder / "latents" / f"{shot}_{stage}.safetensors")["latents"]
+
+
+def test_every_prompt_stands_alone() -> None:
+    """Looks are told in each prompt of each shot, because nothing else tells them."""
+    first, second, third = prompt_pairs(story())
+    assert first.scene == ["wide shot, static, in the desert. <Mira>, a yellow square with a crown."]
+    assert second.action == ["<Pip>, a pink circle with a bow, jumps on the right."]
+    assert second.action_query == ["a pink circle with a bow jumps on the right."]
+    stands = "wide shot, static, in the desert. <Pip>, a pink circle with a bow, stands on the right."
+    assert third.scene == third.action == third.whole == [stands]  # no action: nothing to mix
+
+
+def test_a_told_film_is_whole(whole: Path) -> None:
+    summary = json.loads((whole / "summary.json").read_text())
+    film = VideoReader(whole / "film.mp4")
+    assert film.frames == summary["frames"] == 5 + 9 + 5
+    assert [shot["frames"] for shot in summary["shots"]] == [5, 9, 5]
+    assert summary["shots"][0]["gamma"] == 0 and all(0 < shot["gamma"] <= 0.25 for shot in summary["shots"][1:])
+    assert all(len(shot["scene_weights"]) == len(summary["shots"][0]["scene_weights"]) > 1 for shot in summary["shots"])
+    assert all(Image.open(whole / name).size[0] > 300 for name in ("contact_sheet.png", "weights.png"))
+    assert len(list((whole / "stills").glob("*.png"))) == 9
+    assert not list(whole.rglob(".tmp-*"))
+
+
+def test_a_broken_off_run_goes_on(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    """Only the segment that is gone, and the film of the same frames; a changed one takes those after it along."""
+    folder = Path(shutil.copytree(whole, tmp_path / "film"))
+    shutil.rmtree(folder / "clips")
+    (folder / "latents" / "s03_segment.safetensors").unlink()
+    before = (whole / "film.mp4").read_bytes()
+    summary = tell_story(story(), studio, folder, resume=True)
+    assert summary["timings"]["made"] == ["s01/clip", "s02/clip", "s03/clip", "s03/segment"]
+    assert (folder / "film.mp4").read_bytes() == before
+    assert torch.equal(latents(folder, "s03"), latents(whole, "s03"))
+    lines: list[str] = []
+    edit = story(s02={"action": "<Pip> waves on the right."})
+    made = tell_story(edit, studio, folder, resume=True, say=lines.append)["timings"]["made"]
+    assert {"s02/segment", "s03/segment", "film"} < set(made) and "s01/segment" not in made
+    assert any("s02/segment again: prompts changed" in line for line in lines)
+
+
+def test_without_blending_segments_are_independent(studio: Studio, tmp_path: Path) -> None:
+    settings = StorySettings(gamma=0.0)
+    first = tell_story(story(), studio, tmp_path / "a", settings)
+    tell_story(story(s01={"action": "<Mira> dances on the left."}), studio, tmp_path / "b", settings)
+    assert torch.equal(latents(tmp_path / "a", "s02"), latents(tmp_path / "b", "s02"))
+    assert not torch.equal(latents(tmp_path / "a", "s01"), latents(tmp_path / "b", "s01"))
+    assert [shot["gamma"] for shot in first["shots"]] == [0, 0, 0]
+
+
+def test_the_backward_pass_draws_ends_to_what_follows(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    tell_story(story(), studio, tmp_path / "film", StorySettings(backward=0.4))
+    last, after = latents(tmp_path / "film", "s02"), latents(tmp_path / "film", "s03")
+    drawn = latents(tmp_path / "film", "s02", "backward")
+
+    def gap(z: torch.Tensor) -> float:
+        return float((z[:, :, -1] - after[:, :, 0]).abs().mean())
+
+    assert torch.equal(last, latents(whole, "s02"))
+    assert gap(drawn) < 0.8 * gap(last)
+    assert not (tmp_path / "film" / "latents" / "s03_backward.safetensors").exists()
+
+
+def test_the_command(tiny_studio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "tiny.json"
+    file.write_text(json.dumps(STORY))
+    arguments = ["tell", str(file), "--studio", str(tiny_studio), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*arguments, "--without", "dipw,sar", "--gamma", "0.1", "--json", str(tmp_path / "s.json")]) == 0
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert summary["settings"]["dipw"] is None and not (tmp_path / "out" / "weights.png").exists()
+    assert [shot["gamma"] for shot in summary["shots"]] == [0, 0.1, 0.1]
+    assert str(tmp_path / "out" / "film.mp4") in capsys.readouterr().out
+    for wrong in (["--gamma", "0.7"], ["--without", "colour"], ["--every", "0"], ["--preview", "sketch"]):
+        assert main([*arguments, *wrong]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert wrong[0] in line
+
+
+def test_curves_show_where_values_are() -> None:
+    """Brightness along a rising curve rises: ink is low at the left and high at the right."""
+    page = draw_curves("w", {"a": [0.0, 0.5, 1.0]})
+    assert page.size == (640, 320)
+    ink = [[y for y in range(320) if page.getpixel((x, y)) == (86, 180, 233)] for x in (53, 622)]
+    assert ink[0] and ink[1] and min(ink[0]) > 200 and max(ink[1]) < 100
+    with pytest.raises(InputError, match="curves"):
+        draw_curves("w", {})
