@@ -210,7 +210,7 @@ class RepinKeyframes(io.ComfyNode):
             display_name="Re-pin Keyframes",
             category="Anchorshot/video",
             description="Puts the clean keyframes back between two samplers (Wan 2.2's two experts, a split "
-            "schedule), where they would otherwise drift.",
+            "schedule). They drift there if the first model is without Multi-Chunk Model's patch.",
             search_aliases=["high noise low noise", "two experts", "wan 2.2 14b", "keyframe drift"],
             inputs=[
                 io.Latent.Input("latent", tooltip="What the first sampler gave. No default."),
