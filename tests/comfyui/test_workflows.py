@@ -123,6 +123,18 @@ def test_a_workflow_is_neat_and_says_what_it_needs(name: str) -> None:
     assert all(model["directory"] == FILES[file][0] and file in model["url"] for file, model in listed.items())
 
 
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_the_docs_list_it_with_its_files(name: str) -> None:
+    """LoRAs are an extra that only the workflow's note speaks of."""
+    page = (ROOT / "docs" / "comfyui.md").read_text("utf-8")
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+    models = [model for node in shipped(name)["nodes"] for model in node["properties"].get("models", [])]
+    needed = {Path(model["name"]).stem: model["directory"] for model in models if model["directory"] != "loras"}
+    listed = {file: part.split("`")[1] for part in row.split("|")[3].split(" · ") if ":" in part
+              for file in part.split(":")[1].replace(" ", "").split(",")}  # fmt: skip
+    assert listed == needed
+
+
 def test_overlaps_are_noticed() -> None:
     graph = shipped("pocket_film")
     moved, outside = copy.deepcopy(graph), copy.deepcopy(graph)
