@@ -170,8 +170,8 @@ def wan22_14b_keyframes() -> Sketch:
             "3. **Models**: both experts. LoRAs go into the bypassed loaders (Ctrl+B enables them), one for each "
             "expert. The two that are named speed up: with them set `steps` 4 and `cfg` 1 in both samplers, and change "
             "over at step 2.\n"
-            "4. **Two samplers**: the high-noise expert makes steps 0 to 10, the low-noise expert the rest. Both need a "
-            "model that *Multi-Chunk Model* prepared for the same timeline; it keeps the keyframes clean. *Re-pin "
+            "4. **Two samplers**: the high-noise expert makes steps 0 to 10, the low-noise expert the rest. Both need "
+            "a model that *Multi-Chunk Model* prepared for the same timeline; it keeps the keyframes clean. *Re-pin "
             "Keyframes* puts them back in between, should a stage run without that patch, where they drift.\n\n"
             "*Multi-Chunk Video Sampler* does all of this in one node (`model_low`, `boundary` 0.9).\n\n"
             "The speed-up LoRAs, if you want them:\n\n" + files(*loras),
