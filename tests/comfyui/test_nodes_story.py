@@ -14,11 +14,8 @@ from comfyui.server import ROOT
 from torch import Tensor
 
 from anchorshot.media.contact_sheet import SHOTS_PER_PAGE
-from anchorshot.models import text as headless_text
 from anchorshot.nodes import film, film_run, story, timeline
 from anchorshot.nodes.story_input import guess_kind
-from anchorshot.pipelines import job as headless_job
-from anchorshot.sampling import video as headless_video
 from anchorshot.story import stages
 from anchorshot.story.errors import InputError
 from anchorshot.story.storyboard import Storyboard, load_storyboard, parse_storyboard
@@ -37,7 +34,7 @@ def test_storyboard_gives_one_entry_for_each_shot(board: Storyboard) -> None:
     assert prompts == [caption.prompt for caption in board.captions()]
     assert queries[1] == board.captions()[1].query and "<" not in queries[1]
     assert [t.frames for t in timelines] == [5, 10] and timelines[1].keyframe_frames == [0, 5]
-    assert seeds == [headless_job.stage_seed(shot, 1, "clip") for shot in board.shots]
+    assert seeds == [stages.stage_seed(shot, 1, "clip") for shot in board.shots]
     assert tiled == f"{prompts[0]} {prompts[1]}" and (width, height, fps, count) == (160, 80, 8.0, 2)
 
 
@@ -88,7 +85,7 @@ def test_small_text_encoders_get_names_that_they_know(board: Storyboard, studio:
     assert "Grzegorz" not in " ".join(prompts) and "<Pip>" in prompts[1]
     names = studio["clip"].tokenizer.names
     captions = [caption.prompt for caption in parse_storyboard(strange).captions()]
-    assert prompts == headless_text.alias_names(captions, names)
+    assert prompts == stages.alias_names(captions, names)
     assert story.Shot.execute(parse_storyboard(strange), "1", clip=studio["clip"]).args[0] == prompts[0]
 
 
@@ -101,14 +98,6 @@ def test_shot_by_number_and_by_id(board: Storyboard) -> None:
     assert seed == stages.stage_seed(board.shots[1], 1, "clip")
     with pytest.raises(InputError, match="did you mean s01"):
         story.Shot.execute(board, "s1")
-
-
-def test_what_both_hosts_take_from_a_storyboard_is_the_same(board: Storyboard) -> None:
-    for shot in board.shots:
-        assert stages.stage_seed(shot, 3, "keyframe-1") == headless_job.stage_seed(shot, 3, "keyframe-1")
-    texts = ["<Zoe> waves.", "<Mira> and <Zoe> stand"]
-    assert stages.tile_captions(texts) == headless_video.tile_captions(texts)
-    assert stages.alias_names(texts, ["Pip", "Mira"]) == headless_text.alias_names(texts, ["Pip", "Mira"])
 
 
 # --- timeline --------------------------------------------------------------------------------------------------------
