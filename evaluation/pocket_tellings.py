@@ -6,7 +6,7 @@ scenes usually share their place. The scene prompt says where and who, the actio
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..models.pocket.world import (
     ACTIONS,
@@ -41,12 +41,14 @@ class Telling:
     def scene(self, index: int, query: bool = False) -> str:
         """Where and who; `query` says the looks in the place of names, as CLIP needs it."""
         shot = self.shots[index]
-        still = replace(shot, actors=tuple(replace(actor, action=0) for actor in shot.actors))
-        return " ".join(still.clauses((), tag=False)) if query else still.caption([a.name for a in shot.actors])
+        names = [actor.name for actor in shot.actors]
+        return " ".join(shot.clauses(() if query else names, tag=not query, acting=False))
 
     def action(self, index: int, query: bool = False) -> str:
-        """Who does what."""
-        return " ".join(self.shots[index].clauses((), tag=not query)[1:])
+        """Who does what; looks are told here, too, because each prompt is read alone."""
+        shot = self.shots[index]
+        names = [actor.name for actor in shot.actors]
+        return " ".join(shot.clauses(() if query else names, tag=not query)[1:])
 
     def whole(self, index: int) -> str:
         """Both in one caption, as the pocket models read captions."""

@@ -13,7 +13,7 @@ from anchorshot.models.clip import ClipScorer, build_clip
 from anchorshot.models.pocket import configs
 from anchorshot.models.pocket.dataset import StoryLatents
 from anchorshot.models.pocket.tokenizer import build_tokenizer
-from anchorshot.models.pocket.world import make_story
+from anchorshot.models.pocket.world import ACTIONS, PLACES, make_story
 from anchorshot.models.wan.headless import DirectorWan
 from anchorshot.story.errors import InputError
 from anchorshot.training import run
@@ -26,7 +26,7 @@ from anchorshot.training.recogniser import RecogniserRecipe
 from anchorshot.training.story_frames import StoryFrames, side_bits
 from anchorshot.training.text import ReadingRecipe
 from anchorshot.training.vae import VaeRecipe
-from anchorshot.training.video import LAYOUTS, ClipLatents, VideoRecipe, draw_clip
+from anchorshot.training.video import LAYOUTS, ClipLatents, VideoRecipe, draw_clip, told
 
 
 @pytest.mark.parametrize("muon", [0.0, 0.01])
@@ -194,7 +194,8 @@ def clip_data() -> ClipLatents:
     g = torch.Generator().manual_seed(0)
     latents = [torch.randn(3, 16, sum(lay.latent_chunks), 10, 20, generator=g).half() for lay in LAYOUTS]
     weights = [torch.rand(3, sum(lay.latent_chunks), 10, 20, generator=g).half() for lay in LAYOUTS]
-    return ClipLatents(latents, weights, [["wide shot."] * 3 for _ in LAYOUTS])
+    captions = [["wide shot."] * 3 for _ in LAYOUTS]
+    return ClipLatents(latents, weights, captions, [[("all.", "scene.", "act.")] * 3 for _ in LAYOUTS])
 
 
 def test_video_noise_is_off_keyframes_only():
@@ -218,6 +219,27 @@ def test_video_noise_is_off_keyframes_only():
             given = f in batch["pinned"]
             assert torch.equal(latents[:, :, f], inputs["latents"][:, :, f]) == given
             assert bool((times[:, f] == 0).all()) == given
+
+
+def test_without_keyframes_the_caption_tells_everything():
+    """Text to video gets the looks of all; with keyframes, and with two shots, the story's own caption."""
+    words = ("wide shot.", "all.", "scene.", "act.")
+    encode = lambda texts: (torch.stack([torch.full((4, 128), float(words.index(t))) for t in texts]), None)  # noqa: E731
+    recipe = VideoRecipe(clip_data(), encode, size=2)
+    seen: dict[bool, set[float]] = {True: set(), False: set()}
+    for step in range(150):
+        batch = recipe.batch(step)
+        free = not batch["pinned"]
+        assert not free or LAYOUTS[batch["layout"]].shots == 1
+        seen[free] |= set(recipe.inputs(batch, step)["text"].unique().tolist())
+    assert seen == {True: {1.0, 2.0, 3.0}, False: {0.0}}
+    shot = next(shot for seed in range(9) for shot in make_story(seed, 2).shots[1:] if not shot.described)
+    everything, scene, actions = told(shot)
+    for actor in shot.actors:
+        assert f"<{actor.name}>, {actor.look.describe()}," in everything
+        assert ACTIONS[actor.action] in everything and ACTIONS[actor.action] in actions
+        assert ACTIONS[actor.action] not in scene
+    assert everything.endswith(actions) and PLACES[shot.layout.place] in scene
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

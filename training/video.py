@@ -56,17 +56,23 @@ LAYOUTS = (
 )
 
 
-TEXT_ONLY = 0.35
-"""Share of batches without keyframes: text to video, where a caption alone must say who is where and does what."""
+TEXT_ONLY = 0.5
+"""Share of one-shot batches without keyframes: text to video, where a caption alone must say everything."""
+
+TELLINGS = (0.6, 0.2, 0.2)
+"""Of those, how many are told everything, the scene without actions, or the actions without the scene."""
 
 
 @dataclass
 class ClipLatents:
-    """Encoded clips: per layout a tensor [N, 16, F, 10, 20] (fp16), character weights [N, F, 10, 20] and captions."""
+    """Encoded clips: per layout a tensor [N, 16, F, 10, 20] (fp16), character weights [N, F, 10, 20], captions, and
+    what else could be told of each clip (see `told`).
+    """
 
     latents: list[Tensor]
     weights: list[Tensor]
     captions: list[list[str]]
+    tellings: list[list[tuple[str, str, str]]]
 
 
 def clip_pieces(layout: ChunkLayout, seed: int, split: str) -> tuple[list[tuple[ShotSpec, int]], str]:
@@ -77,6 +83,13 @@ def clip_pieces(layout: ChunkLayout, seed: int, split: str) -> tuple[list[tuple[
     half = len(layout.chunks) // 2
     pieces = [(shots[0], sum(layout.chunks[:half])), (shots[1], sum(layout.chunks[half:]))]
     return pieces, tile_captions([s.prompt for s in shots])
+
+
+def told(shot: ShotSpec) -> tuple[str, str, str]:
+    """What can be told of a shot to somebody who remembers nothing: all of it, the scene, and the actions."""
+    names = [actor.name for actor in shot.actors]
+    everything = shot.clauses(names)
+    return " ".join(everything), " ".join(shot.clauses(names, acting=False)), " ".join(everything[1:])
 
 
 def draw_clip(layout: ChunkLayout, seed: int, split: str) -> tuple[np.ndarray, np.ndarray, str]:
@@ -92,12 +105,14 @@ def encode_clips(
 ) -> ClipLatents:
     """Render and encode clips of every layout; with `cache` the tensors are kept in that file."""
     seeds = [[90_000_000 + seed + n * len(LAYOUTS) + i for n in range(per_layout)] for i in range(len(LAYOUTS))]
-    captions = [[clip_pieces(lay, s, split)[1] for s in row] for lay, row in zip(LAYOUTS, seeds, strict=True)]
+    drawn_from = [[clip_pieces(lay, s, split) for s in row] for lay, row in zip(LAYOUTS, seeds, strict=True)]
+    captions = [[text for _, text in row] for row in drawn_from]
+    tellings = [[told(pieces[-1][0]) for pieces, _ in row] for row in drawn_from]
     if cache is not None and cache.exists():
         with safe_open(cache, framework="pt") as f:
             latents = [f.get_tensor(f"latents{i}") for i in range(len(LAYOUTS))]
             weights = [f.get_tensor(f"weights{i}") for i in range(len(LAYOUTS))]
-        return ClipLatents(latents, weights, captions)
+        return ClipLatents(latents, weights, captions, tellings)
     latents, weights = [], []
     for layout, row in zip(LAYOUTS, seeds, strict=True):
         drawn = draw_all(partial(_draw_weighted, layout, split), row)
@@ -111,7 +126,7 @@ def encode_clips(
         with atomic_path(cache) as temporary:
             tensors = {f"latents{i}": z for i, z in enumerate(latents)}
             save_file(tensors | {f"weights{i}": w for i, w in enumerate(weights)}, temporary)
-    return ClipLatents(latents, weights, captions)
+    return ClipLatents(latents, weights, captions, tellings)
 
 
 def _draw_weighted(layout: ChunkLayout, split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,6 +159,10 @@ class VideoRecipe(Recipe):
         self.data, self.seed, self.size = data, seed, size
         self.character_weight, self.start = character_weight, start
         self._text = [encode_text(captions)[0] for captions in data.captions]
+        # [3, N, T, D] per layout of one shot
+        self._told = [
+            torch.stack([encode_text(texts)[0].half() for texts in zip(*rows, strict=True)]) for rows in data.tellings
+        ]
 
     def prepare(self, device: torch.device) -> None:
         """Clips and captions live on the device."""
@@ -153,6 +172,7 @@ class VideoRecipe(Recipe):
             weights=[w.to(device) for w in self.data.weights],
         )
         self._text = [states.to(device) for states in self._text]
+        self._told = [states.to(device) for states in self._told]
 
     def build(self) -> DirectorWan:
         model = DirectorWan(**VIDEO)
@@ -165,12 +185,14 @@ class VideoRecipe(Recipe):
         layout = rng.randrange(len(LAYOUTS))
         clips = [rng.randrange(len(self.data.latents[layout])) for _ in range(self.size)]
         latent_chunks = LAYOUTS[layout].latent_chunks
-        pinned = [] if rng.random() < TEXT_ONLY else [sum(latent_chunks[:k]) for k in range(len(latent_chunks))]
+        free = rng.random() < TEXT_ONLY and LAYOUTS[layout].shots == 1
+        pinned = [] if free else [sum(latent_chunks[:k]) for k in range(len(latent_chunks))]
         return {
             "layout": layout,
             "clips": torch.tensor(clips),
             "latent_chunks": latent_chunks,
             "pinned": pinned,
+            "telling": rng.choices(range(len(TELLINGS)), TELLINGS)[0] if free else None,
             "noise_seed": rng.randrange(2**31),
         }
 
@@ -187,9 +209,13 @@ class VideoRecipe(Recipe):
             "times": times,
             "weight": free * (1 + self.character_weight * self.data.weights[layout][clips].float()[:, None]),
             "free": free,
-            "text": self._text[layout][clips],
+            "text": self._words(layout, batch["telling"])[clips].float(),
             "latent_chunks": latent_chunks,
         }
+
+    def _words(self, layout: int, telling: int | None) -> Tensor:
+        """Text states of all clips of a layout: their captions, or one of their tellings."""
+        return self._text[layout] if telling is None else self._told[layout][telling]
 
     def loss(self, model: DirectorWan, inputs: dict) -> tuple[Tensor, dict[str, Tensor]]:
         z0, noise, times, weight = (inputs[k] for k in ("latents", "noise", "times", "weight"))

@@ -95,9 +95,9 @@ class ShotSpec:
         """The caption with tags, in which the looks of the `told` characters are written out."""
         return " ".join(self.clauses(told))
 
-    def clauses(self, told: Collection[str], tag: bool = True) -> list[str]:
+    def clauses(self, told: Collection[str], tag: bool = True, acting: bool = True) -> list[str]:
         """The caption's sentences: the setting, then one for each actor from left to right; `tag` False writes the
-        looks in place of the names.
+        looks in place of the names, `acting` False leaves out what they do.
         """
         head = f"{SCALES[self.scale]}, {MOVEMENTS[self.movement]}, in the {PLACES[self.layout.place]}."
         parts = [head]
@@ -105,7 +105,8 @@ class ShotSpec:
             who = f"<{a.name}>" if tag else a.look.describe()
             if tag and a.name in told:
                 who = f"<{a.name}>, {a.look.describe()},"
-            parts.append(f"{who} {ACTIONS[a.action]} on the {SIDES[a.side]}.")
+            does = f" {ACTIONS[a.action]}" if acting else ""
+            parts.append(f"{who}{does} on the {SIDES[a.side]}.")
         return parts
 
 
