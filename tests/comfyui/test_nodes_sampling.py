@@ -197,11 +197,17 @@ def test_out_of_memory_is_one_sentence(studio: dict[str, Any]) -> None:
     def full(executor: Any, *args: Any, **kwargs: Any) -> Any:
         raise comfy.model_management.OOM_EXCEPTION("CUDA out of memory. Tried to allocate 90.00 GiB")
 
-    model = studio["keyframe_model"].clone()
-    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "test", full)
-    with pytest.raises(InputError, match="needs more memory than the device has") as caught:
-        sample(studio, [encode(studio["clip"], "wide shot")], model=model)
-    assert "1 new and 0 remembered frames of 160x80" in str(caught.value) and "\n" not in str(caught.value)
+    small = studio.copy()
+    for name in ("keyframe_model", "video_model"):
+        small[name] = studio[name].clone()
+        small[name].add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "test", full)
+    with pytest.raises(InputError, match="needs more memory than the device has") as keyframe:
+        sample(small, [encode(studio["clip"], "wide shot")])
+    assert "1 new and 0 remembered frames of 160x80" in str(keyframe.value)
+    with pytest.raises(InputError, match="needs more memory than the device has") as shot:
+        shoot(small, Timeline.plan(8, 0.6, []), width=160, height=80)
+    assert "5 frames of 160x80" in str(shot.value)
+    assert "\n" not in f"{keyframe.value}{shot.value}"
 
 
 def test_interrupt_leaves_nothing_behind(studio: dict[str, Any]) -> None:
