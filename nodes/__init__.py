@@ -11,6 +11,7 @@ from comfy_api.latest import ComfyExtension, io
 from .film import ContactSheet, Film
 from .keyframes import InterleavedKeyframeSampler
 from .memory import GoldenMemContext, GoldenMemReferences
+from .mixing import SAR, DIPWGuider, DIPWModelPatch, DIPWWeights, TWBBlend
 from .pocket import PocketStudio
 from .story import Shot, Storyboard
 from .timeline import KeyframeTimeline
@@ -33,6 +34,11 @@ NODES: list[type[io.ComfyNode]] = [
     Film,
     ContactSheet,
     PocketStudio,
+    DIPWGuider,
+    DIPWModelPatch,
+    TWBBlend,
+    SAR,
+    DIPWWeights,
 ]
 
 

@@ -1,0 +1,407 @@
+"""Text2Story on native MODELs: `sampling.prompt_mixing` and `sampling.blending` behind ComfyUI's wrappers.
+
+The guider is core's CFGGuider on the patched model, so both ways are one. Nothing of a run is kept on the patch: it
+travels in that run's own model options. The one thing that stays is the record of finished runs, for DIPW Weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import comfy.clip_model
+import comfy.patcher_extension
+import comfy.sampler_helpers
+import comfy.samplers
+import comfy.utils
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..media.curve import draw_curves
+from ..sampling.blending import Blend, blend_noise, semantic_gamma
+from ..sampling.preview import (
+    LatentRGB,
+    Pictures,
+    calibration_pictures,
+    decoded_frames,
+    fit_latent_rgb,
+    picture_scorer,
+)
+from ..sampling.prompt_mixing import DIPW, MixStep, PromptMixer, Scorer
+from ..story.errors import InputError
+from .images import encode_frame
+from .similarity import embed_picture, embed_query, embed_words
+
+if TYPE_CHECKING:
+    from ..models.text import TextCond
+
+__all__ = ["action_gamma", "blending_patch", "mixing_guider", "mixing_patch", "weight_curve"]
+
+_KEY = "anchorshot_dipw"
+_W = comfy.patcher_extension.WrappersMP
+_TEXT = ("cross_attn", "attention_mask", "pooled_output")
+_SCENE_ONLY = {"area", "mask", "control", "gligen", "hooks", "start_percent", "end_percent"}
+_CALIBRATION = (128, 256)
+
+
+# --- prompt mixing ---------------------------------------------------------------------------------------------------
+
+
+def mixing_guider(model: Any, scene: Any, action: Any, negative: Any, cfg: float, **weighting: Any) -> Any:
+    """GUIDER: core's, on the patched model."""
+    guider = comfy.samplers.CFGGuider(mixing_patch(model, action, **weighting))
+    guider.set_conds(scene, negative)
+    guider.set_cfg(cfg)
+    return guider
+
+
+def mixing_patch(
+    model: Any,
+    action: Any,
+    lambda_picture: float = 1.0,
+    lambda_previous: float = 1.0,
+    lambda_progress: float = 1.0,
+    temperature: float = 0.5,
+    score_every: int = 4,
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+    preview: str = "latent_rgb",
+    scene_text: str = "",
+    action_text: str = "",
+    clip: Any = None,
+    clip_vision: Any = None,
+    vae: Any = None,
+) -> Any:
+    """A clone of a MODEL that mixes `action` into the sampler's positive prompt.
+
+    Raises:
+        InputError: an input is missing or out of range, or the model has such a patch already.
+    """
+    if model.wrappers.get(_W.PREDICT_NOISE, {}).get(_KEY):
+        raise InputError("model", "must not have a DIPW patch yet", "a patched model", "connect the one before DIPW")
+    level = model.get_model_object("model_sampling").percent_to_sigma
+    settings = DIPW(
+        (lambda_picture, lambda_previous, lambda_progress),
+        temperature,
+        score_every,
+        float(level(start_percent)),
+        float(level(end_percent)),
+    )
+    scorer = None
+    lenders = []
+    if clip is not None and clip_vision is not None and lambda_picture:
+        scorer = _scorer(model, preview, (scene_text, action_text), clip, clip_vision, vae)
+        lenders = [clip_vision.patcher] + ([vae.patcher] if preview == "decoded_frame" else [])
+    mixing = _Mixing(action, settings, scorer)
+    model = model.clone()
+    model.add_wrapper_with_key(_W.SAMPLER_SAMPLE, _KEY, mixing.sample)
+    model.add_wrapper_with_key(_W.PREDICT_NOISE, _KEY, _predict)
+    model.set_attachments(_KEY, mixing.record)
+    if lenders:  # loaded together with the model: loading them between steps could evict it
+        model.set_additional_models(_KEY, lenders)
+    return model
+
+
+@dataclass
+class _Words:
+    """What `models.text.TextCond` holds, without what its module imports."""
+
+    tokens: Tensor
+    mask: Tensor
+    pooled: Tensor | None = None
+
+
+@dataclass
+class _Record:
+    """Weights of the last finished runs, by the latents that they made."""
+
+    runs: deque[tuple[str, tuple[MixStep, ...]]] = field(default_factory=lambda: deque(maxlen=16))
+
+    def add(self, latents: Tensor, steps: Sequence[MixStep]) -> None:
+        self.runs.append((_fingerprint(latents), tuple(steps)))
+
+    def of(self, latents: Tensor) -> tuple[MixStep, ...]:
+        """Steps of the run that made these latents; of the last run if they were changed since."""
+        wanted = _fingerprint(latents)
+        return next((steps for name, steps in reversed(self.runs) if name == wanted), self.runs[-1][1])
+
+
+@dataclass
+class _Run:
+    """One sampling run: the mixer, and the conditioning that it mixes."""
+
+    mixer: PromptMixer
+    scene: dict[str, Any]
+    masked: bool
+
+    def positive(self, t: float) -> list[dict[str, Any]]:
+        """The positive prompt for a call at noise level t."""
+        text, conds = self.mixer.text(t), dict(self.scene["model_conds"])
+        conds["c_crossattn"] = conds["c_crossattn"]._copy_with(text.tokens)
+        if self.masked:
+            kind = conds["attention_mask"].cond.dtype
+            whole = torch.int64 if kind.is_floating_point or kind == torch.bool else kind
+            conds["attention_mask"] = conds["attention_mask"]._copy_with(text.mask.to(whole))
+            if "num_tokens" in conds:  # Mochi reads so many, whatever the mask says
+                conds["num_tokens"] = conds["num_tokens"]._copy_with(max(1, int(text.mask.sum(1).max())))
+        if text.pooled is not None:
+            conds["y"] = conds["y"]._copy_with(text.pooled)
+        return [{**self.scene, "model_conds": conds}]
+
+
+@dataclass
+class _Mixing:
+    """What a patch knows before any run."""
+
+    action: Any
+    settings: DIPW
+    scorer: Scorer | None
+    record: _Record = field(default_factory=_Record)
+
+    def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], *rest: Any, **more: Any) -> Any:
+        """SAMPLER_SAMPLE: give the run its state, and keep its record once it is finished."""
+        run = self._start(guider, sigmas, extra, *rest, **more)
+        extra = {**extra, "model_options": {**extra["model_options"], _KEY: run}}
+        samples = executor(guider, sigmas, extra, *rest, **more)
+        self.record.add(guider.inner_model.process_latent_out(samples.to(torch.float32)), run.mixer.record)
+        return samples
+
+    def _start(
+        self,
+        guider: Any,
+        sigmas: Tensor,
+        extra: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> _Run:
+        scenes, actions = guider.conds.get("positive") or [], comfy.sampler_helpers.convert_cond(self.action)
+        for name, prompts in (("scene", scenes), ("action", actions)):
+            if len(prompts) != 1:
+                raise InputError(name, "must be one prompt, for the whole picture", len(prompts), "encode one text")
+        if own := sorted(_SCENE_ONLY & actions[0].keys()):
+            fix = "put it on the scene, which gives the action its place and its control"
+            raise InputError("action", "must be a text alone", ", ".join(own), fix)
+        if noise.ndim not in (4, 5):
+            fix = "use a model of pictures or videos"
+            raise InputError("latent", "must be one of pictures or videos", tuple(noise.shape), fix)
+        scene = scenes[0]
+        shared = {key: value for key, value in scene.items() if key not in _TEXT}
+        encoded = comfy.samplers.encode_model_conds(
+            guider.inner_model.extra_conds,
+            [{**shared, **actions[0], "model_conds": {}}],
+            noise,
+            noise.device,
+            "positive",
+            latent_image=latent_image,
+            denoise_mask=denoise_mask,
+            seed=extra.get("seed"),
+            latent_shapes=getattr(guider.inner_model, "latent_shapes", None),
+        )[0]["model_conds"]
+        pair = [_words(conds, noise) for conds in (scene["model_conds"], encoded)]
+        masked = all(_has_mask(conds) for conds in (scene["model_conds"], encoded))
+        a, b = (cast("TextCond", words) for words in pair)
+        return _Run(PromptMixer(a, b, sigmas.tolist(), self.scorer, self.settings), scene, masked)
+
+
+def _predict(executor: Any, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None) -> Tensor:
+    """PREDICT_NOISE: one call of the model with the mixed prompt."""
+    run: _Run | None = (model_options or {}).get(_KEY)
+    if run is None:
+        return executor(x, timestep, model_options or {}, seed)
+    guider, kept = executor.class_obj, executor.class_obj.conds
+    guider.conds = {**kept, "positive": run.positive(float(timestep.flatten()[0]))}
+    try:
+        x0 = executor(x, timestep, model_options, seed)
+    finally:
+        guider.conds = kept
+    run.mixer.observe(x0 if x0.ndim == 5 else x0[:, :, None])
+    return x0
+
+
+def _has_mask(conds: dict[str, Any]) -> bool:
+    """Whether there is a mask over the text's tokens."""
+    mask = conds.get("attention_mask")
+    return mask is not None and mask.cond.shape == conds["c_crossattn"].cond.shape[:2]
+
+
+def _words(conds: dict[str, Any], noise: Tensor) -> _Words:
+    """Text of processed conditioning, one row for each latent; padding is zero, as in `TextCond`."""
+    if "c_crossattn" not in conds:
+        fix = "use a model that reads its prompt by cross-attention or as tokens"
+        raise InputError("model", "must take text", ", ".join(conds), fix)
+    rows = noise.shape[0]
+    tokens = comfy.utils.repeat_to_batch_size(conds["c_crossattn"].cond, rows).to(noise.device)
+    if _has_mask(conds):
+        mask = comfy.utils.repeat_to_batch_size(conds["attention_mask"].cond, rows).to(noise.device) > 0
+        tokens = tokens.masked_fill(~mask[:, :, None], 0)
+    else:
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=noise.device)
+    y = conds.get("y")
+    pooled = comfy.utils.repeat_to_batch_size(y.cond, rows).to(noise.device) if y is not None else None
+    return _Words(tokens, mask, pooled if pooled is not None and pooled.ndim == 2 else None)
+
+
+# --- scoring ---------------------------------------------------------------------------------------------------------
+
+
+def _scorer(model: Any, preview: str, texts: tuple[str, str], clip: Any, clip_vision: Any, vae: Any) -> Scorer:
+    """CLIP's verdict on what is foreseen; what must be loaded for its set-up is loaded here, before sampling."""
+    for name, text in zip(("scene_text", "action_text"), texts, strict=True):
+        if not text.strip():
+            raise InputError(name, "is needed to score pictures", text, "write the prompt here too, or take CLIP out")
+    dim = embed_picture(clip_vision, torch.zeros(3, 32, 32)).shape[0]
+    prompts = torch.stack([torch.nn.functional.normalize(embed_query(clip, text, dim), dim=0) for text in texts])
+    return picture_scorer(_pictures(model, preview, vae), _seeing(clip_vision), prompts[None])
+
+
+def _pictures(model: Any, preview: str, vae: Any) -> Pictures:
+    """From latents as the model has them to pictures."""
+    form = model.model.latent_format
+    if preview == "decoded_frame":
+        if vae is None:
+            raise InputError("vae", "is needed for decoded_frame", None, "connect the model's VAE, or use latent_rgb")
+        return decoded_frames(_decoding(vae, model.model.process_latent_out))
+    if form.latent_rgb_factors is not None and form.latent_rgb_factors_reshape is None:
+        factors = torch.tensor(form.latent_rgb_factors)
+        bias = torch.tensor(form.latent_rgb_factors_bias or (0.0, 0.0, 0.0))
+        return LatentRGB(factors / 2, (bias + 1) / 2)  # published for colours in −1…1
+    if vae is None:
+        fix = "connect the model's VAE; the colours are measured with it once"
+        raise InputError("vae", "is needed for latent_rgb: this model's latents have no published colours", None, fix)
+    shown = calibration_pictures(*_CALIBRATION)
+    latents = torch.cat([encode_frame(vae, picture) for picture in shown])
+    return fit_latent_rgb(model.model.process_latent_in(latents[:, :, None])[:, :, 0], shown)
+
+
+def _seeing(clip_vision: Any) -> Callable[[Tensor], Tensor]:
+    """Pictures → unit vectors, as CLIP_VISION's own encode_image, but loading nothing: the model holds it loaded."""
+
+    def see(pictures: Tensor) -> Tensor:
+        shown = comfy.clip_model.clip_preprocess(
+            pictures.movedim(1, -1).float().to(clip_vision.load_device),
+            size=clip_vision.image_size,
+            mean=clip_vision.image_mean,
+            std=clip_vision.image_std,
+            crop=False,
+        )
+        embedded = clip_vision.model(pixel_values=shown.float(), intermediate_output=-2)[2]
+        return torch.nn.functional.normalize(embedded.float(), dim=-1)
+
+    return see
+
+
+def _decoding(vae: Any, process_out: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """One latent frame [B, C, h, w] → pictures [B, 3, H, W], as the VAE's own decode, but loading nothing."""
+
+    def decode(latents: Tensor) -> Tensor:
+        z = process_out(latents.float()[:, :, None])
+        z = z.to(vae.device, vae.vae_dtype)
+        out = vae.first_stage_model.decode(z if vae.latent_dim == 3 else z[:, :, 0]).float()
+        out = vae.process_output(out)
+        return (out[:, :, 0] if out.ndim == 5 else out).clamp(0, 1)
+
+    return decode
+
+
+# --- blending --------------------------------------------------------------------------------------------------------
+
+
+def blending_patch(
+    model: Any,
+    previous: Any,
+    gamma: float,
+    when: str = "every_step",
+    end_percent: float = 1.0,
+    end: str = "first",
+    decay: float = 0.9,
+) -> Any:
+    """A clone of a MODEL that draws one end of what it samples towards the neighbouring segment's latent.
+
+    Raises:
+        InputError: the neighbour is no latent of a video, or (when sampling starts) of another size.
+    """
+    model = model.clone()
+    if previous is None or gamma == 0:
+        return model
+    near = previous["samples"]
+    if getattr(near, "is_nested", False) or near.ndim != 5:
+        raise InputError("previous", "must be a video's latent", tuple(near.shape), "connect a video sampler's latent")
+    until = float(model.get_model_object("model_sampling").percent_to_sigma(end_percent))
+    key = f"anchorshot_twb_{end}"
+
+    def sample(executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], *rest: Any, **more: Any) -> Any:
+        callback, noise, *others = rest
+        sizes = [(*t.shape[1:2], *t.shape[3:]) for t in (near, noise)]
+        if noise.ndim != 5 or sizes[0] != sizes[1]:
+            seen = f"{tuple(near.shape)} for {tuple(noise.shape)}"
+            raise InputError("previous", "must have the channels and size of the new latent", seen, "sample both alike")
+        neighbour = comfy.utils.repeat_to_batch_size(near, noise.shape[0]).to(noise)
+        neighbour = guider.inner_model.process_latent_in(neighbour)
+        blend = Blend(neighbour, gamma, cast(Any, end), until if when == "every_step" else 0.0, decay)
+        if when == "initial_noise":
+            return executor(guider, sigmas, extra, callback, blend_noise(noise, blend), *others, **more)
+        extra = {**extra, "model_options": {**extra["model_options"], key: blend}}
+        return executor(guider, sigmas, extra, *rest, **more)
+
+    def after_cfg(args: dict[str, Any]) -> Tensor:
+        blend: Blend | None = args["model_options"].get(key)
+        x0: Tensor = args["denoised"]
+        return x0 if blend is None else blend(x0, float(args["sigma"].flatten()[0]))
+
+    model.add_wrapper_with_key(_W.SAMPLER_SAMPLE, key, sample)
+    # Not PREDICT_NOISE: so DIPW scores what was blended, whichever of the two patches came first.
+    model.set_model_sampler_post_cfg_function(after_cfg)
+    return model
+
+
+def action_gamma(clip: Any, previous: str, action: str, gamma: float, encoding: str) -> tuple[float, float]:
+    """(γ', S) of two action texts; without one of them γ stays.
+
+    Raises:
+        InputError: the encoder has no pooled state.
+    """
+    if not previous.strip() or not action.strip():
+        return float(gamma), 0.0
+    a, b = (_action_vector(clip, text, encoding) for text in (previous, action))
+    similarity = float(torch.nn.functional.cosine_similarity(a.float(), b.float(), dim=0))
+    return float(semantic_gamma(gamma, similarity)), similarity
+
+
+@torch.no_grad()
+def _action_vector(clip: Any, text: str, encoding: str) -> Tensor:
+    if encoding == "tokens":
+        return embed_words(clip, text)
+    pooled = clip.encode_from_tokens(clip.tokenize(text), return_dict=True).get("pooled_output")
+    if pooled is None:
+        raise InputError("encoding", "pooled needs a CLIP text model", "an encoder without one", "use tokens")
+    return pooled[0].cpu()
+
+
+# --- the curve -------------------------------------------------------------------------------------------------------
+
+
+def weight_curve(mixed: Any, latent: Any) -> Tensor:
+    """IMAGE `[1, H, W, 3]`: weights over the steps of the run that made `latent`; of a batch the mean.
+
+    Raises:
+        InputError: `mixed` is not from a DIPW node, or has not been sampled yet.
+    """
+    record = getattr(mixed, "model_patcher", mixed).attachments.get(_KEY)
+    if record is None or not record.runs:
+        seen = "no DIPW" if record is None else "no finished run"
+        raise InputError("mixed", "must be what the latent was sampled with", seen, "connect DIPW Guider or its model")
+    weights = torch.stack([step.weights.mean(0) for step in record.of(latent["samples"])])
+    page = draw_curves("DIPW weights", {"scene": weights[:, 0].tolist(), "action": weights[:, 1].tolist()})
+    return torch.from_numpy(np.asarray(page, dtype=np.float32) / 255)[None]
+
+
+def _fingerprint(latents: Tensor) -> str:
+    data = latents.detach().to("cpu", torch.float32).contiguous()
+    return f"{tuple(data.shape)} {hashlib.sha1(data.numpy().tobytes()).hexdigest()}"
