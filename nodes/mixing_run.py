@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import comfy.clip_model
@@ -83,20 +83,13 @@ def mixing_patch(
     """
     if model.wrappers.get(_W.PREDICT_NOISE, {}).get(_KEY):
         raise InputError("model", "must not have a DIPW patch yet", "a patched model", "connect the one before DIPW")
-    level = model.get_model_object("model_sampling").percent_to_sigma
-    settings = DIPW(
-        (lambda_picture, lambda_previous, lambda_progress),
-        temperature,
-        score_every,
-        float(level(start_percent)),
-        float(level(end_percent)),
-    )
+    settings = DIPW((lambda_picture, lambda_previous, lambda_progress), temperature, score_every)
     scorer = None
     lenders = []
     if clip is not None and clip_vision is not None and lambda_picture:
         scorer = _scorer(model, preview, (scene_text, action_text), clip, clip_vision, vae)
         lenders = [clip_vision.patcher] + ([vae.patcher] if preview == "decoded_frame" else [])
-    mixing = _Mixing(action, settings, scorer)
+    mixing = _Mixing(action, settings, (start_percent, end_percent), scorer)
     model = model.clone()
     model.add_wrapper_with_key(_W.SAMPLER_SAMPLE, _KEY, mixing.sample)
     model.add_wrapper_with_key(_W.PREDICT_NOISE, _KEY, _predict)
@@ -159,6 +152,7 @@ class _Mixing:
 
     action: Any
     settings: DIPW
+    scored: tuple[float, float]
     scorer: Scorer | None
     record: _Record = field(default_factory=_Record)
 
@@ -207,7 +201,14 @@ class _Mixing:
         pair = [_words(conds, noise) for conds in (scene["model_conds"], encoded)]
         masked = all(_has_mask(conds) for conds in (scene["model_conds"], encoded))
         a, b = (cast("TextCond", words) for words in pair)
-        return _Run(PromptMixer(a, b, sigmas.tolist(), self.scorer, self.settings), scene, masked)
+        start, end = (_level(guider, share) for share in self.scored)
+        settings = replace(self.settings, start=start, end=end)
+        return _Run(PromptMixer(a, b, sigmas.tolist(), self.scorer, settings), scene, masked)
+
+
+def _level(guider: Any, share: float) -> float:
+    """Noise level at a share of the schedule; asked for at a run's start, since later nodes may shift the schedule."""
+    return float(guider.model_patcher.get_model_object("model_sampling").percent_to_sigma(share))
 
 
 def _predict(executor: Any, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None) -> Tensor:
@@ -333,8 +334,10 @@ def blending_patch(
     near = previous["samples"]
     if getattr(near, "is_nested", False) or near.ndim != 5:
         raise InputError("previous", "must be a video's latent", tuple(near.shape), "connect a video sampler's latent")
-    until = float(model.get_model_object("model_sampling").percent_to_sigma(end_percent))
     key = f"anchorshot_twb_{end}"
+    if model.wrappers.get(_W.SAMPLER_SAMPLE, {}).get(key):
+        fix = "use one TWB Blend for each end of a segment"
+        raise InputError("model", "must not be blended at this end yet", f"end: {end}", fix)
 
     def sample(executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], *rest: Any, **more: Any) -> Any:
         callback, noise, *others = rest
@@ -344,7 +347,8 @@ def blending_patch(
             raise InputError("previous", "must have the channels and size of the new latent", seen, "sample both alike")
         neighbour = comfy.utils.repeat_to_batch_size(near, noise.shape[0]).to(noise)
         neighbour = guider.inner_model.process_latent_in(neighbour)
-        blend = Blend(neighbour, gamma, cast(Any, end), until if when == "every_step" else 0.0, decay)
+        until = _level(guider, end_percent) if when == "every_step" else 0.0
+        blend = Blend(neighbour, gamma, cast(Any, end), until, decay)
         if when == "initial_noise":
             return executor(guider, sigmas, extra, callback, blend_noise(noise, blend), *others, **more)
         extra = {**extra, "model_options": {**extra["model_options"], key: blend}}
