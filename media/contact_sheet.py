@@ -27,11 +27,14 @@ _FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "segoeui.ttf", "Arial.ttf", 
 
 @dataclass(frozen=True)
 class SheetKeyframe:
-    """One picture of a shot: its file, and the seconds from the shot's start that were asked for and that it got."""
+    """One picture of a shot: its file, the seconds from the shot's start that were asked for and that it got, and what
+    it is called.
+    """
 
     picture: Path
     requested: float
     snapped: float
+    name: str = "keyframe"
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,8 @@ def _card_height(shot: SheetShot) -> int:
 def _times(keyframe: SheetKeyframe) -> str:
     """`at 1.00 s` where the keyframe landed as asked, else `at 1.00 → 1.13 s`."""
     if abs(keyframe.requested - keyframe.snapped) < 0.005:
-        return f"keyframe at {keyframe.snapped:.2f} s"
-    return f"keyframe at {keyframe.requested:.2f} → {keyframe.snapped:.2f} s"
+        return f"{keyframe.name} at {keyframe.snapped:.2f} s"
+    return f"{keyframe.name} at {keyframe.requested:.2f} → {keyframe.snapped:.2f} s"
 
 
 @cache

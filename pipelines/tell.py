@@ -26,7 +26,7 @@ from ..models.studio import Studio
 from ..sampling.flow import Step
 from ..sampling.story import PromptPair, StorySampler, StorySettings
 from ..story.files import atomic_path, write_atomic
-from ..story.names import expand_names, find_names, introduce_names
+from ..story.names import expand_names, introduce_names
 from ..story.shot import Keyframe, Shot
 from ..story.stages import stage_seed
 from ..story.storyboard import Storyboard
@@ -46,12 +46,12 @@ STILLS = 3
 def prompt_pairs(story: Storyboard) -> list[PromptPair]:
     """Scene and action prompt of every shot, each able to stand alone: nothing is remembered, so looks are always told.
 
-    The scene prompt has camera, place and scene text (or, without one, who is there), the action prompt the action.
+    The scene prompt has camera, place and scene text, the action prompt the action. A shot without scene text shows
+    nobody but by its action, so its scene prompt is the whole caption; one without an action has its scene twice.
     """
     pairs = []
     for shot in story.shots:
-        body = shot.scene or " ".join(f"<{name}>." for name in find_names(shot.action))
-        bare = shot.model_copy(update={"scene": body, "action": ""})
+        bare = shot.model_copy(update={"action": ""}) if shot.scene else shot
         (scene,) = story.model_copy(update={"shots": [bare]}).captions()
         (whole,) = story.model_copy(update={"shots": [shot]}).captions()
         action, query = whole.prompt, whole.query
@@ -191,7 +191,9 @@ class _Teller:
         """A shot's pictures for the contact sheet."""
         times = _still_times(shot.timeline(self.job.story.fps).frames)
         seconds = [float(t / self.job.story.rate) for t in times]
-        return [SheetKeyframe(self.job.run.path / _still_file(shot, k), at, at) for k, at in enumerate(seconds)]
+        return [
+            SheetKeyframe(self.job.run.path / _still_file(shot, k), at, at, "frame") for k, at in enumerate(seconds)
+        ]
 
     def draw_weights(self) -> list[str]:
         """Draw ``weights.png``: the scene's weight in every segment; returns the files made."""

@@ -56,7 +56,9 @@ def latents(folder: Path, shot: str, stage: str = "segment") -> torch.Tensor:
 def test_every_prompt_stands_alone() -> None:
     """Looks are told in each prompt of each shot, because nothing else tells them."""
     first, second, third = prompt_pairs(story())
-    assert first.scene == ["wide shot, static, in the desert. <Mira>, a yellow square with a crown."]
+    told = ["wide shot, static, in the desert. <Mira>, a yellow square with a crown, waves on the left."]
+    assert first.scene == first.whole == told  # no scene text: who is there is told by the action
+    assert first.action == ["<Mira>, a yellow square with a crown, waves on the left."]
     assert second.action == ["<Pip>, a pink circle with a bow, jumps on the right."]
     assert second.action_query == ["a pink circle with a bow jumps on the right."]
     stands = "wide shot, static, in the desert. <Pip>, a pink circle with a bow, stands on the right."
