@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,16 @@ class StageProgress:
     def say(self, line: str) -> None:
         """Print a line above the bars."""
         console.print(Text(line), soft_wrap=True)
+
+
+@contextmanager
+def resumable(out: Path) -> Iterator[StageProgress]:
+    """Progress of work in a run folder; Ctrl-C says how to go on."""
+    try:
+        with StageProgress() as progress:
+            yield progress
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what is finished stays; add --resume to go on in {out}") from None
 
 
 def pick_device(name: str) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..story.errors import InputError
 from ..story.storyboard import load_storyboard
-from .console import StageProgress, check_json_path, console, pick_device, write_json
+from .console import check_json_path, console, pick_device, resumable, write_json
 
 __all__ = ["run"]
 
@@ -40,20 +40,17 @@ def run(options: argparse.Namespace) -> None:
         backward=options.backward,
     )
     studio = load_studio(options.studio, device=pick_device(options.device))
-    try:
-        with StageProgress() as progress:
-            summary = tell_story(
-                story,
-                studio,
-                out,
-                settings,
-                preview=options.preview,
-                resume=options.resume,
-                progress=progress.update,
-                say=progress.say,
-            )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"what is finished stays; add --resume to go on in {out}") from None
+    with resumable(out) as progress:
+        summary = tell_story(
+            story,
+            studio,
+            out,
+            settings,
+            preview=options.preview,
+            resume=options.resume,
+            progress=progress.update,
+            say=progress.say,
+        )
     write_json(options.json, summary)
     _show(summary, out)
 

@@ -209,9 +209,8 @@ class _Judge:
         }
 
     def _right(self, read: Mapping[str, Tensor], head: str) -> float:
-        truth = self._truth[head][:, :, None].expand_as(read[head]) if head != "place" else None
-        if truth is None:
-            truth = self._truth[head].expand_as(read[head])
+        truth = self._truth[head] if read[head].ndim == 3 else self._truth[head][:, :, None]  # of the frame, or by side
+        truth = truth.expand_as(read[head])
         there = truth != IGNORE
         return float((read[head] == truth)[there].float().mean())
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import open_clip
@@ -34,6 +33,7 @@ from . import keymaps
 from .checkpoint import FP8, PathLike, dequantise, fill, read_checkpoint, read_config
 from .keymaps.shapes import count_blocks, need
 from .loading import Offload, check_kind
+from .text_cond import TextCond
 from .tokenizer import TextTokenizer, listed_names, load_tokenizer
 
 __all__ = ["ClipTextPooler", "Pooler", "TextCond", "TextEncoder", "load_text"]
@@ -46,42 +46,6 @@ Pooler = Callable[[Sequence[str]], Tensor]
 _CLASSES: dict[str, tuple[Any, Any]] = {"t5": (T5Config, T5EncoderModel), "umt5": (UMT5Config, UMT5EncoderModel)}
 # T5 turns its input to the type of `wo` before calling it, which would round activations to fp8.
 _KEEP = ("norm", "shared", "embed_tokens", "relative_attention_bias", r"\.wo$")
-
-
-@dataclass
-class TextCond:
-    """Conditioning of B texts.
-
-    Attributes:
-        tokens: [B, T, D] fp32; rows past a text's length are zero.
-        mask: [B, T] bool, true where a model may look.
-        pooled: [B, P] fp32, or None without a pooling text model.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    pooled: Tensor | None = None
-
-    def __len__(self) -> int:
-        return self.tokens.shape[0]
-
-    @property
-    def lengths(self) -> list[int]:
-        """Number of tokens of each text."""
-        return self.mask.sum(1).tolist()
-
-    def rows(self) -> list[TextCond]:
-        """Each text on its own, [1, t, D] at its own length."""
-        pooled = [None] * len(self) if self.pooled is None else list(self.pooled.split(1))
-        return [
-            TextCond(self.tokens[i : i + 1, :n], self.mask[i : i + 1, :n], pooled[i])
-            for i, n in enumerate(self.lengths)
-        ]
-
-    def to(self, device: torch.device | str) -> TextCond:
-        """The same conditioning on another device."""
-        pooled = None if self.pooled is None else self.pooled.to(device)
-        return TextCond(self.tokens.to(device), self.mask.to(device), pooled)
 
 
 class TextEncoder:

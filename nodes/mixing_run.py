@@ -10,7 +10,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import comfy.clip_model
 import comfy.patcher_extension
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..media.curve import draw_curves
+from ..models.text_cond import TextCond
 from ..sampling.blending import Blend, blend_noise, semantic_gamma
 from ..sampling.preview import (
     LatentRGB,
@@ -35,9 +36,6 @@ from ..sampling.prompt_mixing import DIPW, MixStep, PromptMixer, Scorer
 from ..story.errors import InputError
 from .images import encode_frame
 from .similarity import embed_picture, embed_query, embed_words
-
-if TYPE_CHECKING:
-    from ..models.text import TextCond
 
 __all__ = ["action_gamma", "blending_patch", "mixing_guider", "mixing_patch", "weight_curve"]
 
@@ -97,15 +95,6 @@ def mixing_patch(
     if lenders:  # loaded together with the model: loading them between steps could evict it
         model.set_additional_models(_KEY, lenders)
     return model
-
-
-@dataclass
-class _Words:
-    """What `models.text.TextCond` holds, without what its module imports."""
-
-    tokens: Tensor
-    mask: Tensor
-    pooled: Tensor | None = None
 
 
 @dataclass
@@ -198,9 +187,8 @@ class _Mixing:
             seed=extra.get("seed"),
             latent_shapes=getattr(guider.inner_model, "latent_shapes", None),
         )[0]["model_conds"]
-        pair = [_words(conds, noise) for conds in (scene["model_conds"], encoded)]
+        a, b = [_words(conds, noise) for conds in (scene["model_conds"], encoded)]
         masked = all(_has_mask(conds) for conds in (scene["model_conds"], encoded))
-        a, b = (cast("TextCond", words) for words in pair)
         start, end = (_level(guider, share) for share in self.scored)
         settings = replace(self.settings, start=start, end=end)
         return _Run(PromptMixer(a, b, sigmas.tolist(), self.scorer, settings), scene, masked)
@@ -232,7 +220,7 @@ def _has_mask(conds: dict[str, Any]) -> bool:
     return mask is not None and mask.cond.shape == conds["c_crossattn"].cond.shape[:2]
 
 
-def _words(conds: dict[str, Any], noise: Tensor) -> _Words:
+def _words(conds: dict[str, Any], noise: Tensor) -> TextCond:
     """Text of processed conditioning, one row for each latent; padding is zero, as in `TextCond`."""
     if "c_crossattn" not in conds:
         fix = "use a model that reads its prompt by cross-attention or as tokens"
@@ -246,7 +234,7 @@ def _words(conds: dict[str, Any], noise: Tensor) -> _Words:
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=noise.device)
     y = conds.get("y")
     pooled = comfy.utils.repeat_to_batch_size(y.cond, rows).to(noise.device) if y is not None else None
-    return _Words(tokens, mask, pooled if pooled is not None and pooled.ndim == 2 else None)
+    return TextCond(tokens, mask, pooled if pooled is not None and pooled.ndim == 2 else None)
 
 
 # --- scoring ---------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ..story.shot import Shot
 from .job import FilmJob
 from .join import JoinedClip
 
-__all__ = ["peak_memory", "summarise"]
+__all__ = ["film_facts", "summarise"]
 
 
 def summarise(job: FilmJob, placed: Sequence[JoinedClip], made: set[str], seconds: float) -> dict[str, Any]:
@@ -26,7 +26,6 @@ def summarise(job: FilmJob, placed: Sequence[JoinedClip], made: set[str], second
     """
     story = job.story
     shots = [_shot(job, story.shots[i], clip, made) for i, clip in zip(job.chosen, placed, strict=True)]
-    frames = placed[-1].start + placed[-1].frames
     keyframes = [
         job.run.stages_of(story.shots[i].id)[f"keyframe-{k}"].info
         for i in job.remembered
@@ -35,13 +34,7 @@ def summarise(job: FilmJob, placed: Sequence[JoinedClip], made: set[str], second
     tokens = sum(info.get("tokens", 0) for info in keyframes)
     uncompressed = sum(info.get("tokens_uncompressed", 0) for info in keyframes)
     return {
-        "title": story.title,
-        "studio": job.studio.name,
-        "device": str(job.studio.device),
-        "fps": story.fps,
-        "size": list(story.size),
-        "frames": frames,
-        "seconds": round(float(frames / story.rate), 6),
+        **film_facts(job, placed),
         "shots": shots,
         "timings": {
             "run": round(seconds, 3),
@@ -54,10 +47,24 @@ def summarise(job: FilmJob, placed: Sequence[JoinedClip], made: set[str], second
             "uncompressed": uncompressed,
             "ratio": round(tokens / uncompressed, 4) if uncompressed else None,
         },
-        "peak_memory_mb": peak_memory(job.studio.device),
         "settings": {"keyframe": job.settings.keyframe_inputs(), "video": job.settings.video_inputs()},
-        "studio_hash": job.studio_hash,
         "files": ["film.mp4", "contact_sheet.png", "summary.json"],
+    }
+
+
+def film_facts(job: FilmJob, placed: Sequence[JoinedClip]) -> dict[str, Any]:
+    """What the summary of every film says of the whole: what it is, what made it, and what memory that took."""
+    story, frames = job.story, placed[-1].start + placed[-1].frames
+    return {
+        "title": story.title,
+        "studio": job.studio.name,
+        "studio_hash": job.studio_hash,
+        "device": str(job.studio.device),
+        "fps": story.fps,
+        "size": list(story.size),
+        "frames": frames,
+        "seconds": round(float(frames / story.rate), 6),
+        "peak_memory_mb": _peak_memory(job.studio.device),
     }
 
 
@@ -97,7 +104,7 @@ def _spent(job: FilmJob, made: set[str], stage: str) -> float:
     return round(sum(records[name].seconds for name in made if name.rpartition("/")[2].startswith(stage)), 3)
 
 
-def peak_memory(device: torch.device) -> dict[str, float]:
+def _peak_memory(device: torch.device) -> dict[str, float]:
     """Most memory used so far, in MB: of the process, and of a CUDA device if it is one."""
     peak: dict[str, float] = {}
     if sys.platform != "win32":

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 from ..media.contact_sheet import SheetKeyframe
 from ..media.curve import draw_curves
 from ..media.picture import write_picture
-from ..media.video import VideoReader, open_writer
+from ..media.video import open_writer
 from ..models.studio import Studio
 from ..sampling.flow import Step
 from ..sampling.story import PromptPair, StorySampler, StorySettings
@@ -35,7 +34,7 @@ from .job import FilmJob, FilmSettings, Progress, clip_file, stage_generator
 from .join import JoinedClip
 from .run_folder import open_run
 from .story_stage import Preview, story_model, story_pictures, story_sampler
-from .summary import peak_memory
+from .summary import film_facts
 
 __all__ = ["prompt_pairs", "tell_story"]
 
@@ -270,7 +269,6 @@ def _summary(
     job: FilmJob, placed: Sequence[JoinedClip], settings: dict[str, Any], weights: list[str], seconds: float
 ) -> dict[str, Any]:
     story, run = job.story, job.run
-    frames = VideoReader(Path(run.path, "film.mp4")).frames
     shots = []
     for shot, clip in zip(story.shots, placed, strict=True):
         stages = run.stages_of(shot.id)
@@ -286,17 +284,9 @@ def _summary(
             }
         )
     return {
-        "title": story.title,
-        "studio": job.studio.name,
-        "device": str(job.studio.device),
-        "fps": story.fps,
-        "size": list(story.size),
-        "frames": frames,
-        "seconds": round(float(frames / story.rate), 6),
+        **film_facts(job, placed),
         "shots": shots,
         "timings": {"run": round(seconds, 3), "made": sorted(run.made)},
-        "peak_memory_mb": peak_memory(job.studio.device),
         "settings": settings,
-        "studio_hash": job.studio_hash,
         "files": ["film.mp4", "contact_sheet.png", *weights, "summary.json"],
     }

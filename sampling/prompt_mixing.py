@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from ..story.errors import InputError
 
 if TYPE_CHECKING:
-    from ..models.text import TextCond
+    from ..models.text_cond import TextCond
 
 __all__ = ["DIPW", "MixStep", "PromptMixer", "Scorer", "align", "mix"]
 

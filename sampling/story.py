@@ -1,6 +1,6 @@
 """Text2Story's story (§3): prompt pairs in, segments out, each sampled with DIPW and drawn towards the one before.
 
-One loop for any text-to-video model; `wan_story` and the Mochi class say how a model takes prompts and noise.
+One loop for any text-to-video model; `WanStory` and `MochiStory` say how a model takes prompts and noise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .preview import Pictures, picture_scorer
 from .prompt_mixing import DIPW, MixStep, PromptMixer, Scorer
 
 if TYPE_CHECKING:
-    from ..models.text import TextCond
+    from ..models.text_cond import TextCond
 
 __all__ = ["Made", "PromptPair", "StorySampler", "StorySettings", "TextToVideo"]
 

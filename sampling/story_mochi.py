@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from ..models.mochi import MochiVAE, mochi_latents
-from ..models.text import TextCond
+from ..models.text_cond import TextCond
 from ..story.errors import InputError
 from .flow import Callback, Edit, edited, euler
 

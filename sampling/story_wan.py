@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..models.text import TextCond
+from ..models.text_cond import TextCond
 from ..models.vae import VideoVAE
 from ..models.wan.headless import DirectorWan
 from ..models.wan.layout import VideoPlan, latent_length, pad_text

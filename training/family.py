@@ -66,7 +66,7 @@ CONFIGS = {
     "text": LoopConfig(400, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "keyframes": LoopConfig(sum(s.steps for s in STAGES), lr=1e-3, muon_lr=0.01, final_lr=0.03),
-    "video": LoopConfig(5500, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
+    "video": LoopConfig(11_000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
 }
 
 
