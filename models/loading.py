@@ -17,7 +17,15 @@ from typing import Any, Literal
 
 import torch
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, AutoencoderKLWan, FluxTransformer2DModel, ModelMixin, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLMochi,
+    AutoencoderKLWan,
+    FluxTransformer2DModel,
+    MochiTransformer3DModel,
+    ModelMixin,
+    WanTransformer3DModel,
+)
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
 from ..story.errors import InputError
@@ -30,13 +38,17 @@ __all__ = ["LoraSpec", "Offload", "compile_blocks", "load_transformer", "load_va
 _STOCK: dict[str, type[ModelMixin]] = {
     "flux": FluxTransformer2DModel,
     "wan": WanTransformer3DModel,
+    "mochi": MochiTransformer3DModel,
     "wan_vae": AutoencoderKLWan,
+    "mochi_vae": AutoencoderKLMochi,
     "flux_vae": AutoencoderKL,
 }
 _WHAT = {
     "flux": "a Flux transformer",
     "wan": "a Wan transformer",
+    "mochi": "a Mochi transformer",
     "wan_vae": "a Wan VAE",
+    "mochi_vae": "a Mochi VAE",
     "flux_vae": "a Flux VAE",
     "t5": "a T5 encoder",
     "umt5": "a UMT5 encoder",
@@ -90,10 +102,10 @@ def load_transformer(
     loras: Sequence[LoraSpec] = (),
     compile: bool = False,
 ) -> Any:
-    """Load a Flux or Wan transformer as `CaptainFlux` or `DirectorWan`.
+    """Load a transformer: Flux as `CaptainFlux`, Wan as `DirectorWan`, Mochi as diffusers' own MochiTransformer3DModel.
 
     Args:
-        kind: `flux` or `wan`.
+        kind: `flux`, `wan` or `mochi`.
         path: a safetensors file in public names (ComfyUI's, with or without its prefix) or in diffusers names, or a
             diffusers folder (also a pipeline's, with a `transformer` folder).
         config: the model's arguments (mapping, JSON file or folder); None takes the folder's, the file metadata's, or
@@ -110,8 +122,8 @@ def load_transformer(
         InputError: a file of another kind, a pickle, broken or incomplete or not finite weights, an unreadable
             quantisation, or a config that does not belong to the file.
     """
-    if kind not in ("flux", "wan"):
-        raise InputError("kind", "must be flux or wan", kind, "choose one of them")
+    if kind not in ("flux", "wan", "mochi"):
+        raise InputError("kind", "must be flux, wan or mochi", kind, "choose one of them")
     path = _inside(path, "transformer")
     waiting = torch.device("cpu") if offload else torch.device(device)
     model = _adopt(kind, _load(kind, path, config, dtype, waiting, keep_fp8=fp8))
@@ -133,12 +145,13 @@ def load_vae(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Any:
-    """Load a VAE: kind `wan_vae` → AutoencoderKLWan (2.1 or 2.2), `flux_vae` → AutoencoderKL.
+    """Load a VAE: kind `wan_vae` → AutoencoderKLWan (2.1 or 2.2), `flux_vae` → AutoencoderKL, `mochi_vae` →
+    AutoencoderKLMochi, whose `encoder` is None where the file holds the decoder alone.
 
     Args and errors as `load_transformer`. A Flux VAE file holds no scaling: without a config it is taken for FLUX.1's.
     """
-    if kind not in ("wan_vae", "flux_vae"):
-        raise InputError("kind", "must be wan_vae or flux_vae", kind, "choose one of them")
+    if kind not in ("wan_vae", "flux_vae", "mochi_vae"):
+        raise InputError("kind", "must be wan_vae, flux_vae or mochi_vae", kind, "choose one of them")
     return _load(kind, _inside(path, "vae"), config, dtype, torch.device(device))
 
 
@@ -147,6 +160,8 @@ def compile_blocks(model: Any, **options: Any) -> None:
 
     `options` go to `torch.compile`.
     """
+    if not model._repeated_blocks:  # diffusers names none for Mochi
+        model._repeated_blocks = model._no_split_modules
     model.compile_repeated_blocks(**{"dynamic": True, **options})
 
 
@@ -179,6 +194,8 @@ def _load(
     state = _to_diffusers(kind, checkpoint, arguments)
     ignored = getattr(skeleton, "_keys_to_ignore_on_load_unexpected", None) or ()
     state = {k: v for k, v in state.items() if not any(part in k for part in ignored)}
+    if kind == "mochi_vae" and not any(k.startswith("encoder.") for k in state):
+        skeleton.encoder = None
     checkpoint.state = {}  # `fill` frees what it has copied
     kept: set[str] = set()
     if keep_fp8 and any(t.dtype == torch.float8_e4m3fn for t in state.values()):
@@ -260,6 +277,8 @@ def _adopt(kind: str, model: Any) -> Any:
         from .flux.headless import CaptainFlux
 
         return CaptainFlux.adopt(model)
+    if kind == "mochi":
+        return model
     from .wan.headless import DirectorWan
 
     return DirectorWan.adopt(model)

@@ -1,4 +1,4 @@
-"""LoRA files of Flux and Wan: read what diffusers, ComfyUI and kohya's trainers write; write what both hosts read.
+"""LoRA files: read what diffusers, ComfyUI and kohya's trainers write (Flux, Wan, Mochi); write what both hosts read.
 
 Every reader takes the names of the public format or of diffusers. The scale alpha/r is baked into B on both ways,
 because diffusers keeps alpha in the metadata, where ComfyUI does not look.
@@ -71,8 +71,8 @@ def load_lora(model: Any, kind: str, spec: LoraSpec, dtype: torch.dtype | None =
     some files carry as differences are added to the parameters themselves.
 
     Args:
-        model: CaptainFlux, DirectorWan, or their stock class, before fp8 casting and offloading.
-        kind: `flux` or `wan`.
+        model: CaptainFlux, DirectorWan, their stock class, or Mochi's, before fp8 casting and offloading.
+        kind: `flux`, `wan` or `mochi`.
         spec: file, strength, name.
         dtype: precision of the adapter; None takes the model's.
 
@@ -113,8 +113,8 @@ def parse_lora(model: nn.Module, kind: str, checkpoint: Checkpoint) -> LoraFile:
         InputError: as `load_lora`.
     """
     source = checkpoint.name
-    table = keymaps.lora_table(kind)
     modules = _modules(model)
+    table = keymaps.lora_table(kind, modules.keys())
     spellings = _spellings(table, modules)
     found: dict[str, dict[str, torch.Tensor]] = {}
     out = LoraFile()
@@ -160,8 +160,10 @@ def export_lora(
         metadata: the file's metadata (recipe, seed, figures …).
 
     Raises:
-        InputError: no such adapter.
+        InputError: no such adapter, or another kind.
     """
+    if kind not in ("flux", "wan"):
+        raise InputError("kind", "LoRA files are written for flux and wan", kind, "choose one of them")
     table = keymaps.lora_table(kind)
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer) and adapter in m.lora_A}
     if not layers:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from diffusers import AutoencoderKLMochi
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from ..story.errors import InputError
 from .vae import ImageCodec
@@ -20,6 +23,13 @@ class MochiVAE(ImageCodec):
     """Mochi's causal video VAE; also an image VAE of single frames.
 
     Latents are those that the transformer sees: (mode − latents_mean) · scaling_factor / latents_std of the config.
+    Decoding follows genmo (and ComfyUI): every stage that multiplies frames drops those it makes before the first one,
+    so that nothing later looks at them. diffusers' own `decode` drops them at the end, which changes a video's first
+    frames. Decoding goes through time in parts, whose past each layer keeps: memory does not grow with the length.
+
+    Args:
+        model: the VAE; without an encoder (genmo publishes the decoder alone, too) it only decodes.
+        pixels_per_call: see `ImageCodec`.
 
     Raises:
         InputError: the model does not compress time six times.
@@ -42,6 +52,11 @@ class MochiVAE(ImageCodec):
         self._mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1, 1)
         self._std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1, 1) / scale
 
+    @property
+    def can_encode(self) -> bool:
+        """Whether the model has an encoder."""
+        return self.model.encoder is not None
+
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         return self.encode_video(images[:, None])[:, :, 0]
@@ -53,7 +68,14 @@ class MochiVAE(ImageCodec):
 
     @torch.no_grad()
     def encode_video(self, video: Tensor) -> Tensor:
-        """`[B, 6n+1, 3, H, W]` in 0…1 → `[B, C, n+1, h, w]`."""
+        """`[B, 6n+1, 3, H, W]` in 0…1 → `[B, C, n+1, h, w]`.
+
+        Raises:
+            InputError: not 6n+1 frames, what `encode_image` refuses, or a model without an encoder.
+        """
+        if not self.can_encode:
+            fix = "give a file that holds the encoder, too, such as ComfyUI's mochi_vae.safetensors"
+            raise InputError("video_vae", "needs an encoder here", "a decoder alone", fix)
         mochi_latents(video.shape[1], "video")
         x = rearrange(self._network_pixels(video, "video", 5), "b t c h w -> b c t h w")
 
@@ -66,15 +88,61 @@ class MochiVAE(ImageCodec):
     @torch.no_grad()
     def decode_video(self, latents: Tensor) -> Tensor:
         """`[B, C, n+1, h, w]` → `[B, 6n+1, 3, H, W]` in 0…1."""
+        return torch.cat(list(self.decode_stream(latents)), 1)
+
+    def decode_stream(self, latents: Tensor) -> Iterator[Tensor]:
+        """Decode in order of time: `[B, C, n+1, h, w]` → parts `[B, t, 3, H, W]` in 0…1, together 6n+1 frames."""
         self._check_latents(latents, 5)
-        z = latents.to(self.device, torch.float32)
-        z = (z * self._std.to(z.device) + self._mean.to(z.device)).to(self.dtype)
+        return self._stream(latents)
 
-        def run(part: Tensor) -> Tensor:
-            return self.model.decode(part).sample.float()
+    @torch.no_grad()
+    def _stream(self, latents: Tensor) -> Iterator[Tensor]:
+        rows, _, _, h, w = latents.shape
+        at_once = max(1, self.pixels_per_call // (rows * h * w * self.image_size_multiple**2 * MOCHI_GRID))
+        mean, std = self._mean.to(self.device), self._std.to(self.device)
+        decoder = _Decoder(self.model.decoder)
+        for part in latents.split(at_once, 2):
+            z = part.to(self.device, torch.float32) * std + mean
+            x = decoder(z.to(self.dtype)).float()
+            yield rearrange((x / 2 + 0.5).clamp(0, 1), "b c t h w -> b t c h w")
 
-        x = self._by_rows(run, z, z.shape[-1] * z.shape[-2] * self.image_size_multiple**2)
-        return rearrange((x / 2 + 0.5).clamp(0, 1), "b c t h w -> b t c h w")
+
+class _Decoder:
+    """diffusers' MochiDecoder3D, run on one part of a video after the other as if on all of it at once."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        self._decoder = decoder
+        self._past: dict[nn.Module, Tensor] = {}
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The next latent frames `[B, C, f, h, w]` → pixels of −1…1 `[B, 3, t, H, W]`."""
+        net, first = self._decoder, not self._past
+        x = self._resnets(net.block_in.resnets, net.conv_in(z))
+        for stage in net.up_blocks:
+            x = self._resnets(stage.resnets, x).movedim(1, -1)
+            frames, side = stage.temporal_expansion, stage.spatial_expansion
+            x = rearrange(
+                stage.proj(x), "b f h w (c t p q) -> b c (f t) (h p) (w q)", t=frames, p=side, q=side
+            ).contiguous()
+            x = x[:, :, frames - 1 :] if first else x
+        x = net.nonlinearity(self._resnets(net.block_out.resnets, x))
+        return net.proj_out(x.movedim(1, -1)).movedim(-1, 1)
+
+    def _resnets(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        for block in blocks:
+            inner = self._convolve(block.conv1, block.nonlinearity(block.norm1(x)))
+            x = x + self._convolve(block.conv2, block.nonlinearity(block.norm2(inner)))
+        return x
+
+    def _convolve(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """A causal convolution; before the first frame stands that frame again."""
+        past = self._past.get(layer)
+        if past is None:
+            past = x[:, :, :1].expand(-1, -1, layer.time_pad, -1, -1)
+        x = torch.cat([past, x], 2)
+        self._past[layer] = x[:, :, -layer.time_pad :].clone()
+        edges = (layer.width_pad, layer.width_pad, layer.height_pad, layer.height_pad, 0, 0)
+        return layer.conv(functional.pad(x, edges, mode="replicate"))
 
 
 def mochi_latents(frames: int, field: str = "frames") -> int:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from diffusers import MochiTransformer3DModel
 from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
-from diffusers.utils.torch_utils import randn_tensor
+from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
 from torch import Tensor
 
-from ..models.mochi import MochiVAE, mochi_latents
+from ..models.mochi import MOCHI_GRID, MochiVAE, mochi_latents
 from ..models.text_cond import TextCond
 from ..story.errors import InputError
 from .flow import Callback, Edit, edited, euler
@@ -33,12 +33,14 @@ class MochiStory:
     The model's v is data − noise and its time runs up from noise; here both are turned round, as everywhere else.
 
     Attributes:
+        grid: a segment has grid · n + 1 frames.
         model, vae, text: Mochi's parts; T5's padding is masked.
         frames: length of a segment, 6n+1.
         size: (height, width) in pixels.
         steps, guidance, negative: as in the paper.
     """
 
+    grid: ClassVar[int] = MOCHI_GRID
     model: MochiTransformer3DModel
     vae: MochiVAE
     text: TextEncoder
@@ -83,7 +85,7 @@ class MochiStory:
         if given is not None and given.shape[2]:
             raise InputError("given", "must be empty: Mochi takes text alone", list(given.shape), "use a Wan model")
         h, w = (side // self.vae.image_size_multiple for side in self.size)
-        device = self.model.device
+        device = get_module_execution_device(self.model)  # also when weights are offloaded
         shape = (rows, self.vae.latent_channels, self._latents, h, w)
         z = randn_tensor(shape, generator, device, torch.float32)
         z = z if start is None else start(z)
@@ -99,8 +101,8 @@ class MochiStory:
         return euler(edited(velocity, edit), z, self.sigmas if sigmas is None else sigmas, callback)
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
-        """Frames [B, t, 3, H, W] in 0…1, all at once: Mochi's decoder looks back over the whole video."""
-        yield self.vae.decode_video(latents)
+        """Frames [B, t, 3, H, W] in 0…1, part by part."""
+        return self.vae.decode_stream(latents)
 
     def _v(self, z: Tensor, t: float, text: TextCond) -> Tensor:
         rows, dtype = len(z), self.model.dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..models.text_cond import TextCond
 from ..models.vae import VideoVAE
 from ..models.wan.headless import DirectorWan
 from ..models.wan.layout import VideoPlan, latent_length, pad_text
+from ..story.timeline import GRID
 from .flow import Callback, Edit, flow_sigmas
 from .video import Experts, denoise
 
@@ -27,6 +28,7 @@ class WanStory:
     """Text to video with a Wan-class model, see `story.TextToVideo`.
 
     Attributes:
+        grid: a segment has grid · n + 1 frames.
         model: `DirectorWan`, or Wan 2.2's two experts.
         vae, text: its VAE and text encoder.
         frames: length of a segment, 4n+1.
@@ -36,6 +38,7 @@ class WanStory:
         guidance, negative: classifier-free guidance; 1 leaves it out.
     """
 
+    grid: ClassVar[int] = GRID
     model: DirectorWan | Experts
     vae: VideoVAE
     text: TextEncoder

@@ -5,7 +5,13 @@ import json
 import diffusers.loaders.single_file_utils as stock
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, FluxTransformer2DModel, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKLMochi,
+    AutoencoderKLWan,
+    FluxTransformer2DModel,
+    MochiTransformer3DModel,
+    WanTransformer3DModel,
+)
 from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from anchorshot.models import keymaps
@@ -50,6 +56,20 @@ VAE22 = dict(
     latents_std=[1.0] * 16,
     scale_factor_spatial=8,
 )
+MOCHI = dict(
+    num_attention_heads=2,
+    attention_head_dim=12,
+    num_layers=3,
+    pooled_projection_dim=20,
+    in_channels=12,
+    text_embed_dim=16,
+    time_embed_dim=8,
+)
+MOCHI_VAE = dict(
+    encoder_block_out_channels=(32, 64, 96, 128),
+    decoder_block_out_channels=(32, 64, 64, 96),
+    layers_per_block=(1, 2, 1, 3, 2),
+)
 T5_SIZES = dict(vocab_size=64, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu")
 
 MODELS = {
@@ -63,6 +83,8 @@ MODELS = {
     ),
     "wan vae 2.1": (AutoencoderKLWan, VAE21, "wan_vae"),
     "wan vae 2.2": (AutoencoderKLWan, VAE22, "wan_vae"),
+    "mochi": (MochiTransformer3DModel, MOCHI, "mochi"),
+    "mochi vae": (AutoencoderKLMochi, MOCHI_VAE, "mochi_vae"),
 }
 
 
@@ -150,6 +172,40 @@ def test_wan_equals_diffusers_converter(name):
     assert_same(theirs, state)
 
 
+def test_mochi_equals_diffusers_converter():
+    """diffusers' converter is written for 48 blocks."""
+    state = random_state(MochiTransformer3DModel, {**MOCHI, "num_layers": 48})
+    assert_same(stock.convert_mochi_transformer_checkpoint_to_diffusers(dict(to_public("mochi", state))), state)
+
+
+@pytest.mark.parametrize("name", ["mochi", "mochi vae"])
+def test_mochi_sizes_are_in_the_shapes(name):
+    """Also unusual ones: nothing is left to a config but the latent statistics of another number of channels."""
+    cls, config, kind = MODELS[name]
+    inferred = infer_config(kind, to_public(kind, on_meta(cls, config)))
+    with torch.device("meta"):
+        ours, given = (
+            {k: list(v) if isinstance(v, tuple) else v for k, v in cls(**arguments).config.items() if k[0] != "_"}
+            for arguments in (inferred, config)
+        )
+    assert ours == given
+
+
+def test_mochi_vae_in_two_files():
+    """genmo's decoder.safetensors and encoder.safetensors say nowhere which side they are."""
+    state = random_state(AutoencoderKLMochi, MOCHI_VAE)
+    public = to_public("mochi_vae", state)
+    sides = {side: {k[8:]: v for k, v in public.items() if k.startswith(side)} for side in ("encoder.", "decoder.")}
+    for part in sides.values():
+        assert detect_kind(part) == "mochi_vae" and is_public("mochi_vae", part)
+    decoder = from_public("mochi_vae", sides["decoder."])
+    assert_same(decoder, {k: v for k, v in state.items() if k.startswith("decoder.")})
+    assert infer_config("mochi_vae", sides["decoder."])["temporal_expansions"] == [1, 2, 3]
+    for call in (from_public, infer_config):
+        with pytest.raises(InputError, match="must hold a decoder.*an encoder alone"):
+            call("mochi_vae", sides["encoder."])
+
+
 def test_wan_vae_21_equals_diffusers_converter():
     state = random_state(AutoencoderKLWan, VAE21)
     assert_same(stock.convert_wan_vae_to_diffusers(dict(to_public("wan_vae", state))), state)
@@ -225,6 +281,8 @@ PUBLISHED = {
         "wan_vae",
         196,
     ),
+    "Mochi 1": (MochiTransformer3DModel, dict(), "mochi", 879),
+    "Mochi 1 VAE": (AutoencoderKLMochi, dict(), "mochi_vae", 405),
 }
 
 
@@ -276,10 +334,18 @@ def test_config_from_metadata_wins():
 
 
 @pytest.mark.parametrize(
-    "name, argument", [("flux", "axes_dims_rope"), ("wan", "num_attention_heads"), ("wan vae 2.2", "latents_mean")]
+    "name, argument",
+    [
+        ("flux", "axes_dims_rope"),
+        ("wan", "num_attention_heads"),
+        ("wan vae 2.2", "latents_mean"),
+        ("mochi vae", "latents_mean"),
+    ],
 )
 def test_unusual_sizes_ask_for_a_config(name, argument):
     cls, config, kind = MODELS[name]
+    if kind == "mochi_vae":
+        config = {**config, "latent_channels": 16}
     with pytest.raises(InputError, match=argument):
         infer_config(kind, to_public(kind, random_state(cls, config)))
 

@@ -283,7 +283,7 @@ def test_wrong_kind_of_model_is_named(tmp_path, kind):
     save_file({"conditioner.embedders.0.weight": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="conditioner.embedders.0.weight"):
         load_transformer(kind, path)
-    with pytest.raises(InputError, match="must be flux or wan"):
+    with pytest.raises(InputError, match="must be flux, wan or mochi"):
         load_transformer("sdxl", path)
 
 

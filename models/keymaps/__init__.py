@@ -1,9 +1,10 @@
 """Public checkpoint names ↔ diffusers / transformers names, and model arguments from shapes.
 
 One map serves loading, saving and LoRA export. Public names are those of the published files and of ComfyUI:
-Black Forest Labs' for Flux, the original ones for Wan and its VAEs, transformers' own for T5 and UMT5.
+Black Forest Labs' for Flux, the original ones for Wan and its VAEs, genmo's for Mochi and its VAE, transformers' own
+for T5 and UMT5.
 
-Kinds: `flux`, `wan`, `wan_vae`, `t5`, `umt5`.
+Kinds: `flux`, `wan`, `mochi`, `wan_vae`, `mochi_vae`, `t5`, `umt5`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...story.errors import InputError
-from . import flux, t5, wan, wan_vae
+from . import flux, mochi, mochi_vae, t5, wan, wan_vae
 from .shapes import count_blocks
 from .table import Entry, StateDict, Table, split_rows, swap_halves
 
@@ -44,6 +45,11 @@ class _Kind(NamedTuple):
     public_marks: tuple[str, ...]  # a public file of this kind holds these tensors …
     ours_marks: tuple[str, ...]  # … and a diffusers / transformers state dict these
     prefixes: tuple[str, ...]  # where an all-in-one checkpoint keeps this part
+    other_marks: tuple[tuple[str, ...], ...] = ()  # … or one of these sets, where a model is published in parts
+
+    def is_public(self, names: Collection[str]) -> bool:
+        marks = [[prefix + mark for mark in self.public_marks] for prefix in ("", *self.prefixes)]
+        return any(all(mark in names for mark in some) for some in (*marks, *self.other_marks))
 
 
 _UNET = ("model.diffusion_model.", "diffusion_model.")
@@ -71,6 +77,27 @@ _MAPS = {
         ("encoder.conv1.weight", "decoder.middle.0.residual.0.gamma"),
         ("encoder.conv_in.weight", "decoder.mid_block.resnets.0.norm1.gamma"),
         ("vae.", "first_stage_model."),
+    ),
+    "mochi": _Kind(
+        mochi.to_public,
+        mochi.from_public,
+        mochi.infer_config,
+        ("x_embedder.proj.weight", "t5_yproj.weight", "pos_frequencies"),
+        ("patch_embed.proj.weight", "time_embed.caption_proj.weight", "pos_frequencies"),
+        _UNET,
+    ),
+    "mochi_vae": _Kind(
+        mochi_vae.to_public,
+        mochi_vae.from_public,
+        mochi_vae.infer_config,
+        ("decoder.blocks.0.0.weight", "decoder.output_proj.weight"),
+        ("decoder.conv_in.weight", "decoder.up_blocks.0.proj.weight", "decoder.proj_out.weight"),
+        ("vae.", "first_stage_model."),
+        (
+            ("blocks.0.0.weight", "output_proj.weight"),
+            ("layers.0.weight", "output_proj.weight", "output_norm.weight"),
+            ("encoder.layers.0.weight", "encoder.output_proj.weight", "encoder.output_norm.weight"),
+        ),
     ),
     "umt5": _Kind(
         t5.to_public,
@@ -124,7 +151,8 @@ def from_public(
     with _shapes_of(kind):
         out = _kind(kind).from_public(strip_prefix(kind, state_dict))
     layers = (config or {}).get("num_layers")
-    stacks = {"flux": "transformer_blocks.", "wan": "blocks.", "t5": "encoder.block.", "umt5": "encoder.block."}
+    stacks = {"flux": "transformer_blocks.", "wan": "blocks.", "mochi": "transformer_blocks."}
+    stacks |= dict.fromkeys(("t5", "umt5"), "encoder.block.")
     if layers is not None and kind in stacks:
         seen = count_blocks(out, stacks[kind])
         if seen != layers:
@@ -172,9 +200,8 @@ def detect_kind(keys: Collection[str]) -> str | None:
     """Which kind of model a set of tensor names belongs to (public or diffusers names, prefix or not), or None."""
     names = set(keys)
     for kind, entry in _MAPS.items():
-        for prefix in ("", *entry.prefixes):
-            if all(prefix + mark in names for mark in entry.public_marks):
-                return kind
+        if entry.is_public(names):
+            return kind
         if entry.ours_marks and all(mark in names for mark in entry.ours_marks):
             return kind
     return None
@@ -182,8 +209,7 @@ def detect_kind(keys: Collection[str]) -> str | None:
 
 def is_public(kind: str, keys: Collection[str]) -> bool:
     """Whether these are the public names of `kind` rather than diffusers' (T5's are both)."""
-    entry, names = _kind(kind), set(keys)
-    return any(all(prefix + mark in names for mark in entry.public_marks) for prefix in ("", *entry.prefixes))
+    return _kind(kind).is_public(set(keys))
 
 
 def strip_prefix(kind: str, state_dict: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
@@ -191,14 +217,21 @@ def strip_prefix(kind: str, state_dict: Mapping[str, torch.Tensor]) -> Mapping[s
     for prefix in _kind(kind).prefixes:
         if any(k.startswith(prefix) for k in state_dict):
             return {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
-    return state_dict
+    return mochi_vae.with_side(state_dict) if kind == "mochi_vae" else state_dict
 
 
-def lora_table(kind: str) -> Table:
-    """The module table of a kind that LoRA files exist for (`flux`, `wan`)."""
+def lora_table(kind: str, modules: Collection[str] = ()) -> Table:
+    """The module table of a kind that LoRA files exist for (`flux`, `wan`, `mochi`).
+
+    Args:
+        kind: which.
+        modules: names of the model's modules; Mochi's table depends on its depth.
+    """
+    if kind == "mochi":
+        return mochi.table_of(modules)
     tables = {"flux": flux.TABLE, "wan": wan.TABLE}
     if kind not in tables:
-        raise InputError("kind", f"LoRA files are read for {' and '.join(sorted(tables))}", kind, "choose one of them")
+        raise InputError("kind", "LoRA files are read for flux, wan and mochi", kind, "choose one of them")
     return tables[kind]
 
 
