@@ -1,0 +1,85 @@
+"""Judges from files: the networks that a paper's metrics are named after, in the place of what comes along."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.checkpoint import read_config
+from ..models.clip import ClipScorer
+from ..story.errors import InputError
+from .dino import load_dino
+from .lpips import load_lpips
+
+__all__ = ["Judges"]
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who judges told films; None leaves it to what the suite has at hand.
+
+    Attributes:
+        clip: scores text alignment; else the studio's CLIP does. The studio's still steers the sampling.
+        dino: pictures `[B, 3, H, W]` in 0…1 → features `[B, D]` for consistency.
+        lpips: pictures on both sides of a joint, `[N, 3, H, W]` each → distances `[N]`; else 1 − SSIM is taken.
+        names: of their files, for the report.
+    """
+
+    clip: ClipScorer | None = None
+    dino: Callable[[Tensor], Tensor] | None = None
+    lpips: Callable[[Tensor, Tensor], Tensor] | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        clip: PathLike | None = None,
+        clip_config: PathLike | None = None,
+        dino: PathLike | None = None,
+        lpips: PathLike | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Judges:
+        """Read the judges whose files are given.
+
+        Args:
+            clip: open_clip safetensors.
+            clip_config: a model name that open_clip knows, or a JSON file; None reads the weights' own metadata.
+            dino: a transformers folder, see `load_dino`.
+            lpips: safetensors in the `lpips` package's key names, see `load_lpips`.
+            device: where they compute.
+
+        Raises:
+            InputError: what is wrong with which of them.
+        """
+        if clip is None and clip_config is not None:
+            raise InputError("clip_config", "is for a CLIP file", str(clip_config), "give the file as clip, too")
+        given = {"clip": clip, "dino": dino, "lpips": lpips}
+        return cls(
+            None if clip is None else _clip(clip, clip_config, device),
+            None if dino is None else load_dino(dino, device),
+            None if lpips is None else load_lpips(lpips, device),
+            {name: Path(path).name or str(path) for name, path in given.items() if path is not None},
+        )
+
+
+def _clip(path: PathLike, config: PathLike | None, device: torch.device | str) -> ClipScorer:
+    try:
+        found: Any = config
+        if config is not None and str(config).endswith(".json"):
+            found = read_config(config)
+        scorer = ClipScorer.load(path, None if found is None else found, device=device)
+    except InputError as error:  # it names the file; say what the file was given for
+        raise InputError(error.field, error.rule, error.value, error.fix, where="clip") from error
+    for key, value in scorer.model.state_dict().items():
+        if key != "attn_mask" and not torch.isfinite(value).all():
+            fix = "copy or download the file again"
+            raise InputError(str(path), "weights must be finite numbers", f"{key}: NaN or infinity", fix, where="clip")
+    return scorer
