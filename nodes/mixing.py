@@ -62,10 +62,11 @@ def _weighting() -> list[io.Input]:
         ),
         io.Combo.Input(
             "preview",
-            options=["latent_rgb", "decoded_frame"],
+            options=["latent_rgb", "decoded_frame", "decoded_video"],
             default="latent_rgb",
             tooltip="Picture that is scored. latent_rgb (default): latent channels mapped to colours, nearly free. "
-            "decoded_frame: the middle latent frame through the VAE; sharper and slower.",
+            "decoded_frame: the middle latent frame through the VAE; sharper and slower. decoded_video: its middle "
+            "frame once all are decoded, as in the paper; much slower.",
         ),
         io.String.Input(
             "scene_text", default="", multiline=True, dynamic_prompts=False, tooltip=f"The scene prompt {_WORDS}"
@@ -87,8 +88,8 @@ def _weighting() -> list[io.Input]:
         io.Vae.Input(
             "vae",
             optional=True,
-            tooltip="The model's VAE: for decoded_frame, and for latent_rgb where a model has no published colours. "
-            "Default: none.",
+            tooltip="The model's VAE: for decoded_frame and decoded_video, and for latent_rgb where a model has no "
+            "published colours. Default: none.",
         ),
     ]
 

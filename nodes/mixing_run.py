@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-import comfy.clip_model
 import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.samplers
@@ -24,18 +23,10 @@ from torch import Tensor
 from ..media.curve import draw_curves
 from ..models.text_cond import TextCond
 from ..sampling.blending import Blend, blend_noise, semantic_gamma
-from ..sampling.preview import (
-    LatentRGB,
-    Pictures,
-    calibration_pictures,
-    decoded_frames,
-    fit_latent_rgb,
-    picture_scorer,
-)
 from ..sampling.prompt_mixing import DIPW, MixStep, PromptMixer, Scorer
 from ..story.errors import InputError
-from .images import encode_frame
-from .similarity import embed_picture, embed_query, embed_words
+from .mixing_preview import DECODED, preview_scorer
+from .similarity import embed_words
 
 __all__ = ["action_gamma", "blending_patch", "mixing_guider", "mixing_patch", "weight_curve"]
 
@@ -43,7 +34,6 @@ _KEY = "anchorshot_dipw"
 _W = comfy.patcher_extension.WrappersMP
 _TEXT = ("cross_attn", "attention_mask", "pooled_output")
 _SCENE_ONLY = {"area", "mask", "control", "gligen", "hooks", "start_percent", "end_percent"}
-_CALIBRATION = (128, 256)
 
 
 # --- prompt mixing ---------------------------------------------------------------------------------------------------
@@ -85,8 +75,8 @@ def mixing_patch(
     scorer = None
     lenders = []
     if clip is not None and clip_vision is not None and lambda_picture:
-        scorer = _scorer(model, preview, (scene_text, action_text), clip, clip_vision, vae)
-        lenders = [clip_vision.patcher] + ([vae.patcher] if preview == "decoded_frame" else [])
+        scorer = preview_scorer(model, preview, (scene_text, action_text), clip, clip_vision, vae)
+        lenders = [clip_vision.patcher] + ([vae.patcher] if preview in DECODED else [])
     mixing = _Mixing(action, settings, (start_percent, end_percent), scorer)
     model = model.clone()
     model.add_wrapper_with_key(_W.SAMPLER_SAMPLE, _KEY, mixing.sample)
@@ -235,68 +225,6 @@ def _words(conds: dict[str, Any], noise: Tensor) -> TextCond:
     y = conds.get("y")
     pooled = comfy.utils.repeat_to_batch_size(y.cond, rows).to(noise.device) if y is not None else None
     return TextCond(tokens, mask, pooled if pooled is not None and pooled.ndim == 2 else None)
-
-
-# --- scoring ---------------------------------------------------------------------------------------------------------
-
-
-def _scorer(model: Any, preview: str, texts: tuple[str, str], clip: Any, clip_vision: Any, vae: Any) -> Scorer:
-    """CLIP's verdict on what is foreseen; what must be loaded for its set-up is loaded here, before sampling."""
-    for name, text in zip(("scene_text", "action_text"), texts, strict=True):
-        if not text.strip():
-            raise InputError(name, "is needed to score pictures", text, "write the prompt here too, or take CLIP out")
-    dim = embed_picture(clip_vision, torch.zeros(3, 32, 32)).shape[0]
-    prompts = torch.stack([torch.nn.functional.normalize(embed_query(clip, text, dim), dim=0) for text in texts])
-    return picture_scorer(_pictures(model, preview, vae), _seeing(clip_vision), prompts[None])
-
-
-def _pictures(model: Any, preview: str, vae: Any) -> Pictures:
-    """From latents as the model has them to pictures."""
-    form = model.model.latent_format
-    if preview == "decoded_frame":
-        if vae is None:
-            raise InputError("vae", "is needed for decoded_frame", None, "connect the model's VAE, or use latent_rgb")
-        return decoded_frames(_decoding(vae, model.model.process_latent_out))
-    if form.latent_rgb_factors is not None and form.latent_rgb_factors_reshape is None:
-        factors = torch.tensor(form.latent_rgb_factors)
-        bias = torch.tensor(form.latent_rgb_factors_bias or (0.0, 0.0, 0.0))
-        return LatentRGB(factors / 2, (bias + 1) / 2)  # published for colours in −1…1
-    if vae is None:
-        fix = "connect the model's VAE; the colours are measured with it once"
-        raise InputError("vae", "is needed for latent_rgb: this model's latents have no published colours", None, fix)
-    shown = calibration_pictures(*_CALIBRATION)
-    latents = torch.cat([encode_frame(vae, picture) for picture in shown])
-    return fit_latent_rgb(model.model.process_latent_in(latents[:, :, None])[:, :, 0], shown)
-
-
-def _seeing(clip_vision: Any) -> Callable[[Tensor], Tensor]:
-    """Pictures → unit vectors, as CLIP_VISION's own encode_image, but loading nothing: the model holds it loaded."""
-
-    def see(pictures: Tensor) -> Tensor:
-        shown = comfy.clip_model.clip_preprocess(
-            pictures.movedim(1, -1).float().to(clip_vision.load_device),
-            size=clip_vision.image_size,
-            mean=clip_vision.image_mean,
-            std=clip_vision.image_std,
-            crop=False,
-        )
-        embedded = clip_vision.model(pixel_values=shown.float(), intermediate_output=-2)[2]
-        return torch.nn.functional.normalize(embedded.float(), dim=-1)
-
-    return see
-
-
-def _decoding(vae: Any, process_out: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """One latent frame [B, C, h, w] → pictures [B, 3, H, W], as the VAE's own decode, but loading nothing."""
-
-    def decode(latents: Tensor) -> Tensor:
-        z = process_out(latents.float()[:, :, None])
-        z = z.to(vae.device, vae.vae_dtype)
-        out = vae.first_stage_model.decode(z if vae.latent_dim == 3 else z[:, :, 0]).float()
-        out = vae.process_output(out)
-        return (out[:, :, 0] if out.ndim == 5 else out).clamp(0, 1)
-
-    return decode
 
 
 # --- blending --------------------------------------------------------------------------------------------------------

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..memory.retrieval import mean_pool
-from ..sampling.preview import Pictures, calibration_pictures, decoded_frames, decoded_video, fit_latent_rgb
+from ..models.latent_rgb import calibration_pictures, fit_latent_rgb
+from ..models.mochi import MochiVAE
+from ..models.studio_config import WAN_ONLY
+from ..sampling.preview import Pictures, decoded_frames, decoded_video
 from ..sampling.story import StorySampler, StorySettings
+from ..sampling.story_mochi import MochiStory
 from ..sampling.story_wan import WanStory
 from ..sampling.video import Experts
 from ..story.errors import InputError
@@ -20,14 +24,47 @@ if TYPE_CHECKING:
 
     from ..models.studio import Studio
 
-__all__ = ["Preview", "story_model", "story_pictures", "story_sampler"]
+__all__ = ["Preview", "story_grid", "story_model", "story_pictures", "story_sampler", "video_settings"]
 
 Preview = Literal["latent_rgb", "decoded_frame", "decoded_video"]
 
+CALIBRATION_PIXELS = 1 << 17
+"""Larger pictures to fit latent → RGB on tell it next to nothing more, at several times the price."""
 
-def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> WanStory:
-    """The studio's video model with its defaults; segments of `frames` (4n+1) at (height, width) `size`."""
+
+def story_grid(studio: Studio) -> int:
+    """The grid of the studio's video model: segments have grid · n + 1 frames."""
+    return {"wan": WanStory, "mochi": MochiStory}[studio.config.video.kind].grid
+
+
+def video_settings(studio: Studio) -> dict[str, Any]:
+    """What a segment depends on of the studio's video defaults, as plain JSON."""
+    unused = WAN_ONLY if studio.config.video.kind == "mochi" else frozenset()
+    return studio.defaults.video.model_dump(mode="json", exclude=set(unused))
+
+
+def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> Any:
+    """The studio's video model with its defaults, `WanStory` or `MochiStory`.
+
+    Args:
+        frames: length of a segment, see `story_grid`.
+        size: (height, width) in pixels.
+
+    Raises:
+        InputError: a length off the grid, or model files that cannot be used.
+    """
     settings = studio.defaults.video
+    if studio.config.video.kind == "mochi":
+        return MochiStory(
+            studio.video,
+            studio.video_vae,
+            studio.video_text,
+            frames,
+            size,
+            settings.steps,
+            settings.guidance,
+            settings.negative,
+        )
     low = studio.video_low
     guidance = settings.guidance
     return WanStory(
@@ -44,15 +81,18 @@ def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> WanStory:
     )
 
 
-def story_pictures(model: WanStory, preview: Preview = "latent_rgb", frames: int = 1) -> Pictures:
+def story_pictures(model: WanStory | MochiStory, preview: Preview = "latent_rgb", frames: int = 1) -> Pictures:
     """How CLIP is shown what the model foresees, from cheap to dear; see `sampling.preview`.
 
     Raises:
-        InputError: no such preview.
+        InputError: no such preview, or a VAE without an encoder for `latent_rgb`.
     """
     vae = model.vae
     if preview == "latent_rgb":
-        pictures = calibration_pictures(*model.size).to(vae.device)
+        if isinstance(vae, MochiVAE) and not vae.can_encode:
+            fix = "use decoded_frame, or a VAE file with its encoder, such as ComfyUI's mochi_vae.safetensors"
+            raise InputError("preview", "needs the VAE's encoder", preview, fix)
+        pictures = calibration_pictures(*_calibration_size(model.size, vae.image_size_multiple)).to(vae.device)
         return replace(fit_latent_rgb(vae.encode_image(pictures), pictures), frames=frames)
     if preview == "decoded_frame":
         return decoded_frames(vae.decode_image, frames)
@@ -61,9 +101,16 @@ def story_pictures(model: WanStory, preview: Preview = "latent_rgb", frames: int
     raise InputError("preview", f"must be one of {', '.join(get_args(Preview))}", preview, "latent_rgb is the cheapest")
 
 
+def _calibration_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """`size`, made smaller where it is large, in steps of what the VAE takes."""
+    height, width = size
+    scale = min(1.0, (CALIBRATION_PIXELS / (height * width)) ** 0.5)
+    return max(1, int(height * scale / multiple)) * multiple, max(1, int(width * scale / multiple)) * multiple
+
+
 def story_sampler(
     studio: Studio,
-    model: WanStory,
+    model: WanStory | MochiStory,
     settings: StorySettings,
     pictures: Pictures | None = None,
     sar: Literal["text", "clip"] = "text",

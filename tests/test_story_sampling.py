@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchorshot.evaluation.pocket_tellings import prompt_pair, tellings
+from anchorshot.models.latent_rgb import LatentRGB, fit_latent_rgb, positions
 from anchorshot.models.pocket.world import ACTIONS, PLACES
 from anchorshot.models.studio import load_studio
 from anchorshot.models.text import TextCond
 from anchorshot.sampling.blending import Blend, semantic_gamma, time_weighted
 from anchorshot.sampling.flow import flow_sigmas
-from anchorshot.sampling.preview import LatentRGB, decoded_frames, decoded_video, fit_latent_rgb, positions
+from anchorshot.sampling.preview import decoded_frames, decoded_video
 from anchorshot.sampling.prompt_mixing import DIPW, PromptMixer, mix
 from anchorshot.sampling.story import PromptPair, StorySampler, StorySettings
 from anchorshot.sampling.story_wan import WanStory

@@ -32,13 +32,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ...story.errors import InputError
 from ...story.timeline import GRID
 from ..checkpoint import Checkpoint
+from ..latent_rgb import calibration_pictures, fit_latent_rgb
 from ..tokenizer import TextTokenizer
-from .bank import picture_bank, to_tensor
 from .native_files import (
     Config,
     File,
@@ -49,6 +48,7 @@ from .native_files import (
     wan_unet,
     wan_vae_arguments,
 )
+from .world import HEIGHT, WIDTH
 
 __all__ = [
     "PocketVAE",
@@ -119,14 +119,11 @@ def _model(model_config: Any, latents: _Latents, checkpoint: Checkpoint, state: 
 def preview_factors(vae: PocketVAE) -> tuple[Tensor, Tensor]:
     """The linear map from latents to RGB in −1…1 that ComfyUI's previews draw with: factors `[C, 3]` and bias `[3]`.
 
-    Fitted to pictures of the pocket world, by least squares.
+    Fitted as headless, so that prompts are weighted alike in both.
     """
-    pixels = to_tensor(picture_bank(8, "train"))
-    latents = vae.encode(pixels.movedim(1, -1)).float().cpu()
-    colours = functional.interpolate(pixels * 2 - 1, size=latents.shape[-2:], mode="area")
-    rows = latents.movedim(1, -1).flatten(0, 2)
-    solution = torch.linalg.lstsq(functional.pad(rows, (0, 1), value=1.0), colours.movedim(1, -1).flatten(0, 2))
-    return solution.solution[:-1], solution.solution[-1]
+    shown = calibration_pictures(HEIGHT, WIDTH)
+    fitted = fit_latent_rgb(vae.encode(shown.movedim(1, -1)).float().cpu(), shown)
+    return fitted.factors * 2, fitted.bias * 2 - 1
 
 
 # --- VAE

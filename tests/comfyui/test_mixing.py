@@ -24,7 +24,8 @@ from torch import Tensor
 import nodes as comfy_nodes
 from anchorshot.nodes import mixing
 from anchorshot.nodes.images import encode_frame
-from anchorshot.nodes.mixing_run import _KEY, _pictures
+from anchorshot.nodes.mixing_preview import DECODED, preview_pictures
+from anchorshot.nodes.mixing_run import _KEY
 from anchorshot.sampling.blending import Blend, blend_noise, semantic_gamma
 from anchorshot.sampling.prompt_mixing import MixStep
 from anchorshot.story.errors import InputError
@@ -257,7 +258,7 @@ def test_patches_leave_the_original_clean(model: Any, kind: str, pair: dict[str,
     assert torch.equal(run(plain(again), latent(kind)), run(plain(patch), latent(kind)))
 
 
-@pytest.mark.parametrize("preview", ["latent_rgb", "decoded_frame"])
+@pytest.mark.parametrize("preview", ["latent_rgb", *DECODED])
 def test_scoring_loads_nothing_between_steps(
     studio: dict[str, Any], pair: dict[str, Any], preview: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +272,7 @@ def test_scoring_loads_nothing_between_steps(
     )
     run(guider, torch.zeros(1, vae.latent_channels, 2, 10, 20))
     assert [step.scored for step in steps_of(guider)] == [False, True, True, True] and len(loads) == 1
-    for lent in [pair["clip_vision"].patcher] + ([vae.patcher] if preview == "decoded_frame" else []):
+    for lent in [pair["clip_vision"].patcher] + ([vae.patcher] if preview in DECODED else []):
         assert any(m.is_clone(lent) for m in loads[0])
 
 
@@ -292,10 +293,16 @@ def test_colours_of_a_model_without_published_ones(
         run(guider, empty, steps=3)
         found.append(torch.stack([step.similarity[0] for step in steps_of(guider)[1:]]))
     assert all(f.abs().min() > 0 and torch.isfinite(f).all() for f in found)
+    # Decoded pictures are the VAE's own: the middle frame, and the middle latent frame alone.
+    z = torch.randn(1, vae.latent_channels, 3, 10, 20, generator=torch.Generator().manual_seed(0))
+    frames = vae.decode(model.model.process_latent_out(z))[0].movedim(-1, 1)
+    alone = vae.decode(model.model.process_latent_out(z[:, :, 1:2]))[0].movedim(-1, 1)
+    for preview, shown in (("decoded_video", frames[4:5]), ("decoded_frame", alone)):
+        assert torch.allclose(preview_pictures(model, preview, vae)(z)[0], shown, atol=1e-4)
     # Measured colours are those of the pictures that were encoded.
     latents = torch.cat([encode_frame(vae, picture.movedim(-1, 0)) for picture in pictures])
     small = torch.nn.functional.interpolate(pictures.movedim(-1, 1), latents.shape[-2:], mode="area")
-    shown = _pictures(fitted, "latent_rgb", vae)(model.model.process_latent_in(latents[:, :, None]))[:, 0]
+    shown = preview_pictures(fitted, "latent_rgb", vae)(model.model.process_latent_in(latents[:, :, None]))[:, 0]
     assert (shown - small).abs().mean() < 0.5 * (small - small.mean((0, 2, 3), keepdim=True)).abs().mean()
 
 
