@@ -52,7 +52,9 @@ def run_bench(options: argparse.Namespace) -> None:
     if options.full_size:
         rows = benchmarks.run(options.suite, full_size=device)
     else:
-        rows = benchmarks.run(options.suite, load_studio(options.studio, device=device))
+        studio = load_studio(options.studio, device=device)
+        studio.check_task(options.suite)
+        rows = benchmarks.run(options.suite, studio)
     benchmarks.print_table(rows, title=f"bench {options.suite}", console=console)
     write_json(options.json, rows)
 

@@ -69,6 +69,7 @@ def run(
     from ..models.studio import Studio, load_studio
 
     models = studio if isinstance(studio, Studio) else load_studio(studio)
+    models.check_task(suite)
     given: dict[str, Any] = {"progress": progress} if variants is None else {"progress": progress, "variants": variants}
     if variants is not None and not variants:
         raise InputError("variants", "must name at least one", variants, "leave it out to run all")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLMochi
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ..story.errors import InputError
@@ -110,9 +111,9 @@ class MochiVAE(ImageCodec):
 class _Decoder:
     """diffusers' MochiDecoder3D, run on one part of a video after the other as if on all of it at once."""
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
-        self._past: dict[nn.Module, Tensor] = {}
+        self._past: dict[Any, Tensor] = {}
 
     def __call__(self, z: Tensor) -> Tensor:
         """The next latent frames `[B, C, f, h, w]` → pixels of −1…1 `[B, 3, t, H, W]`."""
@@ -128,13 +129,13 @@ class _Decoder:
         x = net.nonlinearity(self._resnets(net.block_out.resnets, x))
         return net.proj_out(x.movedim(1, -1)).movedim(-1, 1)
 
-    def _resnets(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+    def _resnets(self, blocks: Iterable[Any], x: Tensor) -> Tensor:
         for block in blocks:
             inner = self._convolve(block.conv1, block.nonlinearity(block.norm1(x)))
             x = x + self._convolve(block.conv2, block.nonlinearity(block.norm2(inner)))
         return x
 
-    def _convolve(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def _convolve(self, layer: Any, x: Tensor) -> Tensor:
         """A causal convolution; before the first frame stands that frame again."""
         past = self._past.get(layer)
         if past is None:

@@ -1,7 +1,7 @@
 """A studio: the models of one family, loaded when first used.
 
-`load_studio("pocket")` is built in; `flux-wan` and `flux-wan-a14b` name the public checkpoints in ComfyUI's folders; a
-path gives one's own. See docs/studios.md.
+`load_studio("pocket")` is built in; `flux-wan`, `flux-wan-a14b` and `mochi` name the public checkpoints in ComfyUI's
+folders; a path gives one's own. See docs/studios.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -36,12 +36,14 @@ from .text import ClipTextPooler, Pooler, TextEncoder, load_text
 if TYPE_CHECKING:
     from .clip import ClipScorer
     from .flux.headless import CaptainFlux
-    from .vae import ImageVAE, VideoVAE
+    from .vae import ImageCodec
     from .wan.headless import DirectorWan
 
 __all__ = ["Studio", "StudioConfig", "built_in", "load_studio", "model_roots"]
 
 logger = logging.getLogger(__name__)
+
+Present = TypeVar("Present", bound=Part)
 
 PARTS = ("clip", "keyframe_text", "image_vae", "keyframe", "video_text", "video_vae", "video", "video_low")
 _HASHED_WHOLE = 64 << 20
@@ -116,13 +118,13 @@ class Studio:
 
     @cached_property
     def keyframe(self) -> CaptainFlux:
-        """The keyframe model (Flux class)."""
-        return self._transformer("flux", "keyframe", self.config.keyframe)
+        """The keyframe model (Flux class). Raises InputError if the studio has none."""
+        return self._transformer("flux", "keyframe", self._present("keyframe", self.config.keyframe))
 
     @cached_property
-    def video(self) -> DirectorWan:
-        """The video model (Wan class); of two experts the high-noise one."""
-        return self._transformer("wan", "video", self.config.video)
+    def video(self) -> Any:
+        """The video model: `DirectorWan`, of two experts the high-noise one, or diffusers' MochiTransformer3DModel."""
+        return self._transformer(self.config.video.kind, "video", self.config.video)
 
     @cached_property
     def video_low(self) -> DirectorWan | None:
@@ -131,20 +133,20 @@ class Studio:
         return None if low is None else self._transformer("wan", "video.low", low)
 
     @cached_property
-    def image_vae(self) -> ImageVAE | VideoVAE:
+    def image_vae(self) -> ImageCodec:
         """The keyframes' VAE; the video VAE where the studio names none."""
         part = self.config.image_vae
         return self.video_vae if part is None else self._vae("image_vae", part)
 
     @cached_property
-    def video_vae(self) -> VideoVAE:
-        """The video's VAE."""
+    def video_vae(self) -> Any:
+        """The video's VAE: `VideoVAE` for Wan, `MochiVAE` for Mochi."""
         return self._vae("video_vae", self.config.video_vae)
 
     @cached_property
     def keyframe_text(self) -> TextEncoder:
-        """The keyframe model's text encoder, with pooled text."""
-        part = self.config.keyframe_text
+        """The keyframe model's text encoder, with pooled text. Raises InputError if the studio has none."""
+        part = self._present("keyframe_text", self.config.keyframe_text)
         pooler: Pooler
         if part.clip_text is None:
             pooler = self.clip.pooled
@@ -176,6 +178,21 @@ class Studio:
             config = read_config(self._config("clip", part))
         return ClipScorer.load(path, config, device=self.device, dtype=self._precision(part))
 
+    def check_task(self, task: str) -> None:
+        """Refuse what this studio's models cannot do, before anything is loaded.
+
+        Args:
+            task: `film`, or a suite: `keyframes`, `video` (through keyframes), or `storytelling`, which any can do.
+
+        Raises:
+            InputError: no keyframe model for what needs one, or a video model that takes text alone.
+        """
+        if task in ("film", "keyframes"):
+            self._present("keyframe", self.config.keyframe)
+        if task == "video" and self.config.video.kind != "wan":
+            fix = "choose a studio with a Wan video model; `anchorshot tell` is for this one"
+            raise InputError("video.kind", f"must be wan for {task}", self.config.video.kind, fix, self.file.name)
+
     def check(self, *parts: str) -> None:
         """Look for the files of these parts (of all by default) without loading them.
 
@@ -204,7 +221,7 @@ class Studio:
         Files up to 64 MiB count with their content; larger ones with size, time of change and first megabyte, because
         reading tens of gigabytes at every start is too slow.
         """
-        digest = hashlib.sha256(self.config.model_dump_json(exclude={"models_dir", "description"}).encode())
+        digest = hashlib.sha256(self._settings().encode())
         digest.update(str(self._dtype).encode())
         for field, part in self._named_parts():
             for path in self._paths(field, part):
@@ -213,12 +230,18 @@ class Studio:
                     digest.update(f"|{field}|{file.name}|{_identity(file)}".encode())
         return digest.hexdigest()
 
+    def _settings(self) -> str:
+        without: dict[str, Any] = {"models_dir": True, "description": True}
+        if self.config.video.kind == "wan":  # a younger field: films made before it was there stay resumable
+            without["video"] = {"kind"}
+        return self.config.model_dump_json(exclude=without)
+
     def _named_parts(self) -> list[tuple[str, Part]]:
         c = self.config
         named: list[tuple[str, Part | None]] = [
             ("clip", c.clip),
             ("keyframe_text", c.keyframe_text),
-            ("keyframe_text.clip_text", c.keyframe_text.clip_text),
+            ("keyframe_text.clip_text", c.keyframe_text and c.keyframe_text.clip_text),
             ("image_vae", c.image_vae),
             ("keyframe", c.keyframe),
             ("video_text", c.video_text),
@@ -261,6 +284,7 @@ class Studio:
         )
 
     def _vae(self, field: str, part: VaePart) -> Any:
+        from .mochi import MochiVAE
         from .vae import ImageVAE, VideoVAE
 
         model = load_vae(
@@ -270,7 +294,8 @@ class Studio:
             dtype=self._precision(part),
             device=self.device,
         )
-        return ImageVAE(model) if part.kind == "flux_vae" else VideoVAE(model)
+        wrap: dict[str, Any] = {"flux_vae": ImageVAE, "wan_vae": VideoVAE, "mochi_vae": MochiVAE}
+        return wrap[part.kind](model)
 
     def _text(self, field: str, part: TextPart, pooler: Pooler | None) -> TextEncoder:
         tokenizer = None if part.tokenizer is None else self._find(f"{field}.tokenizer", part.tokenizer)
@@ -288,6 +313,13 @@ class Studio:
             max_length=part.max_length,
             pad_to=part.pad_to,
         )
+
+    def _present(self, field: str, part: Present | None) -> Present:
+        """A part that not every studio has."""
+        if part is None:
+            fix = "choose a studio with a keyframe model; `anchorshot tell` needs none"
+            raise InputError(field, "must be set for keyframes", None, fix, self.file.name)
+        return part
 
     def _precision(self, part: Part) -> torch.dtype:
         return self._dtype or DTYPES[part.dtype or self.config.dtype]

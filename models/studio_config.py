@@ -26,6 +26,7 @@ __all__ = [
     "VaePart",
     "VideoDefaults",
     "VideoPart",
+    "WAN_ONLY",
     "built_in",
     "find_studio",
     "read_studio",
@@ -69,9 +70,9 @@ class Part(_Strict):
 
 
 class VaePart(Part):
-    """A VAE: Wan's video VAE (`wan_vae`, 2.1 or 2.2) or Flux's image VAE (`flux_vae`)."""
+    """A VAE: Wan's video VAE (`wan_vae`, 2.1 or 2.2), Mochi's (`mochi_vae`), or Flux's image VAE (`flux_vae`)."""
 
-    kind: Literal["wan_vae", "flux_vae"]
+    kind: Literal["wan_vae", "mochi_vae", "flux_vae"]
 
 
 class LoraPart(_Strict):
@@ -100,20 +101,26 @@ class TransformerPart(Part):
 
 
 class VideoPart(TransformerPart):
-    """A video transformer; with `low`, the high-noise expert of Wan 2.2 A14B and its low-noise partner."""
+    """A video transformer.
+
+    Attributes:
+        low: the low-noise expert of Wan 2.2 A14B; then this is its high-noise partner.
+        kind: wan (makes video through keyframes, and from text) or mochi (from text alone).
+    """
 
     low: TransformerPart | None = None
+    kind: Literal["wan", "mochi"] = "wan"
 
 
 class TextPart(Part):
     """A text encoder.
 
     Attributes:
-        kind: t5 (Flux) or umt5 (Wan).
+        kind: t5 (Flux, Mochi) or umt5 (Wan).
         tokenizer: tokenizer.json, spiece.model or their folder; without it the weight file carries it.
         clip_text: CLIP text model whose pooled state Flux takes; without it the studio's `clip` pools.
         fp8, offload: as for transformers.
-        max_length: longest prompt in tokens.
+        max_length: longest prompt in tokens; without it 512, and 256 for Mochi.
         pad_to: pad as the published pipeline does; without it captions keep their real lengths.
     """
 
@@ -155,11 +162,11 @@ class KeyframeDefaults(_Strict):
 
 
 class VideoDefaults(_Strict):
-    """How video is sampled where nothing else is asked for (SmartDirector §3.2).
+    """How video is sampled where nothing else is asked for (SmartDirector §3.2; Mochi: Text2Story §4.1).
 
     Attributes:
-        steps, shift: Euler steps and schedule shift.
-        guidance: classifier-free guidance; 1 is off.
+        steps, shift: Euler steps and schedule shift; without them Mochi takes 64 steps of its own schedule.
+        guidance: classifier-free guidance; 1 is off; without it Mochi takes 4.5.
         guidance_low: the low-noise expert's, where it differs.
         negative: the negative prompt.
         method: multi_chunk, or a variant for comparison.
@@ -175,6 +182,12 @@ class VideoDefaults(_Strict):
     method: Literal["multi_chunk", "latent_replacement", "replication"] = "multi_chunk"
     boundary: Unit = 0.875
     text_length: Annotated[int | None, Field(ge=8, le=4096)] = None
+
+
+WAN_ONLY = frozenset({"shift", "guidance_low", "method", "boundary", "text_length"})
+"""What of `VideoDefaults` Mochi has no use for."""
+_MOCHI_VIDEO = {"steps": 64, "guidance": 4.5}
+_MOCHI_TEXT = {"max_length": 256}
 
 
 class Defaults(_Strict):
@@ -193,10 +206,11 @@ class StudioConfig(_Strict):
         models_dir: where files are looked for, relative to the studio file; without it the environment tells
             (ANCHORSHOT_MODELS, COMFYUI_PATH).
         dtype: precision of all models that set none of their own.
-        keyframe, video: the transformers (Flux class, Wan class).
+        keyframe: the keyframe transformer (Flux class); a studio without one tells stories from text alone.
+        video: the video transformer (Wan class, or Mochi).
         image_vae: the keyframes' VAE; without it the video VAE takes single frames.
         video_vae: the video's VAE.
-        keyframe_text: the keyframe model's text encoder.
+        keyframe_text: the keyframe model's text encoder; goes with it.
         video_text: the video model's; without it the keyframe model's serves both.
         clip: for retrieval.
         defaults: sampler defaults.
@@ -206,22 +220,73 @@ class StudioConfig(_Strict):
     description: Annotated[str, Field(max_length=400)] = ""
     models_dir: Annotated[str | None, Field(min_length=1, examples=["../models"])] = None
     dtype: Precision = "float32"
-    keyframe: TransformerPart
+    keyframe: TransformerPart | None = None
     video: VideoPart
     image_vae: VaePart | None = None
     video_vae: VaePart
-    keyframe_text: TextPart
+    keyframe_text: TextPart | None = None
     video_text: TextPart | None = None
     clip: ClipPart
     defaults: Defaults = Defaults()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _mochi_defaults(cls, data: Any) -> Any:
+        """Mochi's own settings where the file sets none; what is no mapping is left for the checks to name."""
+        video = data.get("video") if isinstance(data, dict) else None
+        if not isinstance(video, dict) or video.get("kind") != "mochi":
+            return data
+        defaults = data.get("defaults", {})
+        if isinstance(defaults, dict):
+            defaults = {**defaults, "video": _below(defaults.get("video", {}), _MOCHI_VIDEO)}
+        text = {"video_text": _below(data["video_text"], _MOCHI_TEXT)} if "video_text" in data else {}
+        return {**data, **text, "defaults": defaults}
+
     @model_validator(mode="after")
-    def _kinds_fit(self) -> StudioConfig:
-        if self.video_vae.kind != "wan_vae":
-            raise InputError("video_vae.kind", "the video VAE is Wan's", self.video_vae.kind, "use wan_vae")
+    def _parts_fit(self) -> StudioConfig:
+        mochi = self.video.kind == "mochi"
+        if self.video_vae.kind != f"{self.video.kind}_vae":
+            use = f"use {self.video.kind}_vae"
+            raise InputError(
+                "video_vae.kind", f"the video VAE is {'Mochi' if mochi else 'Wan'}'s", self.video_vae.kind, use
+            )
+        if mochi:
+            self._check_mochi()
+        if self.keyframe is not None and self.keyframe_text is None:
+            raise InputError("keyframe_text", "goes with keyframe", None, "name the keyframe model's text encoder")
+        if self.keyframe is None and self.keyframe_text is not None:
+            fix = "add the keyframe model, or call the encoder video_text"
+            raise InputError("keyframe_text", "goes with keyframe", "no keyframe", fix)
+        if self.keyframe_text is None and self.video_text is None:
+            raise InputError("video_text", "is required without keyframe_text", None, "name the text encoder")
         if self.video_text is not None and self.video_text.clip_text is not None:
             raise InputError("video_text.clip_text", "Wan takes no pooled text", "a model", "remove it")
         return self
+
+    def _check_mochi(self) -> None:
+        """Refuse what Mochi, which makes video from text alone, cannot use."""
+        text = self.video_text
+        for field, part in (
+            ("keyframe", self.keyframe), ("keyframe_text", self.keyframe_text), ("image_vae", self.image_vae),
+            ("video.low", self.video.low), ("video_text.clip_text", text and text.clip_text),
+            ("video_text.pad_to", text and text.pad_to),
+        ):  # fmt: skip
+            if part is not None:
+                rules = {
+                    "video.low": "Mochi is one model",
+                    "video_text.clip_text": "Mochi takes no pooled text",
+                    "video_text.pad_to": "Mochi never reads padding",
+                }
+                seen = part if isinstance(part, int) else "a model"
+                raise InputError(field, rules.get(field, "Mochi makes video from text alone"), seen, "remove it")
+        if text is not None and text.kind != "t5":
+            raise InputError("video_text.kind", "Mochi reads T5", text.kind, "use t5")
+        video = self.defaults.video
+        for name in sorted(WAN_ONLY & video.model_fields_set):
+            fix = "remove it; Mochi has a schedule of its own"
+            raise InputError(f"defaults.video.{name}", "is for Wan", getattr(video, name), fix)
+        if video.steps < 2:
+            raise InputError("defaults.video.steps", "must be at least 2 for Mochi", video.steps, "64 are the paper's")
 
     @classmethod
     def parse(cls, data: Any, lines: Lines | None = None, source: str = "") -> StudioConfig:
@@ -237,6 +302,10 @@ class StudioConfig(_Strict):
             return cls.model_validate(dict(data))
         except ValidationError as error:
             raise to_input_error(error, _model_at, lines or {}, source) from None
+
+
+def _below(given: Any, own: Mapping[str, Any]) -> Any:
+    return {**own, **given} if isinstance(given, dict) else given
 
 
 def _model_at(location: tuple[Any, ...]) -> type[BaseModel] | None:

@@ -61,12 +61,13 @@ def make_film(
         The summary, which is also in ``summary.json``.
 
     Raises:
-        InputError: an unknown shot, a picture that cannot be read, a size that the studio cannot make, or a folder that
-            cannot be used; all before anything is rendered.
+        InputError: an unknown shot, a picture that cannot be read, a studio without keyframes, a size that the studio
+            cannot make, or a folder that cannot be used; all before anything is rendered.
     """
     begin = time.perf_counter()
     chosen = story.subset(shots)
     redone = _redone(story, redo)
+    studio.check_task("film")
     studio.check()
     check_size(story, studio)
     _check_pictures(story, chosen[-1] + 1)

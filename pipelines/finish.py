@@ -36,7 +36,7 @@ def join_film(job: FilmJob) -> list[JoinedClip]:
     shots = [story.shots[i] for i in job.chosen]
     # A dissolve belongs to two neighbours; where one of them is not rendered, there is nothing to dissolve.
     transitions: list[Transition] = [story.shots[i].transition if i - 1 in job.chosen else "cut" for i in job.chosen]
-    placed = joined_clips([shot.timeline(story.fps).frames for shot in shots], transitions, story.rate)
+    placed = joined_clips([job.frames(i) for i in job.chosen], transitions, story.rate)
     inputs = {
         "clips": [run.stages_of(shot.id)["clip"].outputs[clip_file(shot)] for shot in shots],
         "transitions": transitions,
@@ -56,10 +56,10 @@ def draw_sheet(job: FilmJob, placed: Sequence[JoinedClip], pictures: Callable[[S
     cards = []
     for i, clip in zip(job.chosen, placed, strict=True):
         shot = story.shots[i]
-        timeline = shot.timeline(story.fps)
+        seconds = float(job.frames(i) / story.rate)
         start = float(clip.start / story.rate)
         caption = job.captions[i].prompt
-        cards.append(SheetShot(shot.id, shot.place or "", caption, start, timeline.length.seconds, pictures(shot)))
+        cards.append(SheetShot(shot.id, shot.place or "", caption, start, seconds, pictures(shot)))
     frames = placed[-1].start + placed[-1].frames
     width, height = story.size
     length = f"{len(cards)} shots · {float(frames / story.rate):.2f} s"

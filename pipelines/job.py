@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -75,6 +75,7 @@ class FilmJob:
         settings: how to sample.
         run: the open run folder.
         progress, say: where progress and lines for people go.
+        lengths: frames of every shot of the story, for a video model of another grid; None takes the timelines'.
     """
 
     story: Storyboard
@@ -84,6 +85,7 @@ class FilmJob:
     run: RunFolder
     progress: Progress
     say: Callable[[str], None]
+    lengths: Sequence[int] | None = None
 
     @cached_property
     def captions(self) -> list[Caption]:
@@ -102,6 +104,12 @@ class FilmJob:
         A shot rendered alone therefore looks as it does in the whole film.
         """
         return range(self.chosen[-1] + 1)
+
+    def frames(self, position: int) -> int:
+        """Frames of the shot at a position."""
+        if self.lengths is not None:
+            return self.lengths[position]
+        return self.story.shots[position].timeline(self.story.fps).frames
 
     def pending(self, stage: str, inputs: Mapping[str, Any]) -> bool:
         """Whether `stage` has to be made; says why if it was made before."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..memory.retrieval import mean_pool
 from ..models.latent_rgb import calibration_pictures, fit_latent_rgb
-from ..models.mochi import MochiVAE
+from ..models.mochi import MochiVAE, mochi_latents
 from ..models.studio_config import WAN_ONLY
 from ..sampling.preview import Pictures, decoded_frames, decoded_video
 from ..sampling.story import StorySampler, StorySettings
@@ -34,7 +34,7 @@ CALIBRATION_PIXELS = 1 << 17
 
 def story_grid(studio: Studio) -> int:
     """The grid of the studio's video model: segments have grid · n + 1 frames."""
-    return {"wan": WanStory, "mochi": MochiStory}[studio.config.video.kind].grid
+    return MochiStory.grid if studio.config.video.kind == "mochi" else WanStory.grid
 
 
 def video_settings(studio: Studio) -> dict[str, Any]:
@@ -55,6 +55,7 @@ def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> Any:
     """
     settings = studio.defaults.video
     if studio.config.video.kind == "mochi":
+        mochi_latents(frames)  # before gigabytes are loaded
         return MochiStory(
             studio.video,
             studio.video_vae,

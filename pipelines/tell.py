@@ -29,11 +29,12 @@ from ..story.names import expand_names, introduce_names
 from ..story.shot import Keyframe, Shot
 from ..story.stages import stage_seed
 from ..story.storyboard import Storyboard
+from ..story.timeline import snap_length
 from .finish import check_size, draw_sheet, join_film, no_progress
 from .job import FilmJob, FilmSettings, Progress, clip_file, stage_generator
 from .join import JoinedClip
 from .run_folder import open_run
-from .story_stage import Preview, story_model, story_pictures, story_sampler
+from .story_stage import Preview, story_grid, story_model, story_pictures, story_sampler, video_settings
 from .summary import film_facts
 
 __all__ = ["prompt_pairs", "tell_story"]
@@ -62,9 +63,15 @@ def prompt_pairs(story: Storyboard) -> list[PromptPair]:
 
 
 def _in_one_piece(story: Storyboard) -> Storyboard:
-    """The same shots as one chunk each: lengths snap to 4n+1 frames, and no keyframe cuts them."""
+    """The same shots without keyframes that cut them."""
     whole = [shot.model_copy(update={"keyframes": [Keyframe(at=0)]}) for shot in story.shots]
     return story.model_copy(update={"shots": whole})
+
+
+def _lengths(story: Storyboard, grid: int) -> list[int]:
+    """Frames of every shot of a story in one piece, on the video model's grid."""
+    planned = [shot.timeline(story.fps, f"shots[{i}]") for i, shot in enumerate(story.shots)]
+    return [snap_length(timeline.requested or timeline.length, grid) for timeline in planned]
 
 
 def tell_story(
@@ -103,6 +110,7 @@ def tell_story(
         everything = list(range(len(story.shots)))
         film = FilmSettings.of(studio, story.frame_size)
         job = FilmJob(story, everything, studio, film, run, progress or no_progress, say or (lambda line: None))
+        job.lengths = _lengths(story, story_grid(studio))
         teller = _Teller(job, settings or StorySettings(), preview)
         run.describe(title=story.title, studio=studio.name, studio_hash=job.studio_hash, settings=teller.inputs)
         for i in everything:
@@ -132,8 +140,8 @@ class _Teller:
             replace(pair, scene=[read[3 * i]], action=[read[3 * i + 1]], whole=[read[3 * i + 2]])
             for i, pair in enumerate(prompt_pairs(story))
         ]
-        self.frames = [shot.timeline(story.fps).frames for shot in story.shots]
-        self.inputs = asdict(settings) | {"preview": preview, "video": job.settings.video_inputs()}
+        self.frames = [job.frames(i) for i in range(len(story.shots))]
+        self.inputs = asdict(settings) | {"preview": preview, "video": video_settings(job.studio)}
         if settings.dipw is not None:  # infinity is no JSON
             self.inputs["dipw"]["start"] = str(settings.dipw.start)
         model = story_model(job.studio, self.frames[0], story.frame_size)
@@ -188,7 +196,7 @@ class _Teller:
 
     def stills(self, shot: Shot) -> list[SheetKeyframe]:
         """A shot's pictures for the contact sheet."""
-        times = _still_times(shot.timeline(self.job.story.fps).frames)
+        times = _still_times(self.frames[self.job.story.shots.index(shot)])
         seconds = [float(t / self.job.story.rate) for t in times]
         return [
             SheetKeyframe(self.job.run.path / _still_file(shot, k), at, at, "frame") for k, at in enumerate(seconds)

@@ -16,7 +16,18 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["GRID", "MAX_FPS", "MAX_FRAMES", "MIN_FPS", "Keyed", "Time", "Timeline", "frame_rate", "plain_fps"]
+__all__ = [
+    "GRID",
+    "MAX_FPS",
+    "MAX_FRAMES",
+    "MIN_FPS",
+    "Keyed",
+    "Time",
+    "Timeline",
+    "frame_rate",
+    "plain_fps",
+    "snap_length",
+]
 
 GRID = 4
 """Frames per latent after a chunk's first (the temporal stride of the Wan VAEs)."""
@@ -156,12 +167,17 @@ class Keyed:
         return abs(self.snapped.position - self.requested.position)
 
 
-def _snap(position: Fraction, chunk: int) -> int:
-    """The frame ≡ chunk (mod 4) nearest to `position`; halves go up.
+def _snap(position: Fraction, chunk: int, grid: int = GRID) -> int:
+    """The frame ≡ chunk (mod `grid`) nearest to `position`; halves go up.
 
     Always up, because then two positions at least one frame apart can never land on one frame or change their order.
     """
-    return GRID * math.floor((position - chunk) / GRID + Fraction(1, 2)) + chunk
+    return grid * math.floor((position - chunk) / grid + Fraction(1, 2)) + chunk
+
+
+def snap_length(length: Time, grid: int = GRID) -> int:
+    """Frames of an uncut clip of about this length: the nearest grid · n + 1; halves go up."""
+    return _snap(max(length.position, Fraction(1)), 1, grid)
 
 
 @dataclass(frozen=True)

@@ -88,3 +88,33 @@ def tiny_studio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(TINY_STUDIO)
     return path
+
+
+MOCHI_STUDIO = """
+name: tiny-mochi
+models_dir: .
+video: {kind: mochi, file: diffusion_models/mochi.safetensors}
+video_text: {kind: t5, file: t5.safetensors}
+video_vae: {kind: mochi_vae, file: vae/mochi_vae.safetensors}
+clip: {file: clip.safetensors}
+defaults:
+  video: {steps: 3}
+"""
+
+
+@pytest.fixture(scope="session")
+def mochi_studio(tiny_studio: Path) -> Path:
+    """The YAML of a studio whose video model is a tiny Mochi, its files in public key names without any config."""
+    import tiny_mochi
+
+    from anchorshot.models.pocket.configs import T5
+
+    folder = tiny_studio.parent
+    for name in ("diffusion_models", "vae"):
+        (folder / name).mkdir()
+    model = tiny_mochi.transformer(text_embed_dim=T5["d_model"])
+    tiny_mochi.write(folder / "diffusion_models" / "mochi.safetensors", "mochi", model)
+    tiny_mochi.write(folder / "vae" / "mochi_vae.safetensors", "mochi_vae", tiny_mochi.vae())
+    path = folder / "mochi.yaml"
+    path.write_text(MOCHI_STUDIO)
+    return path

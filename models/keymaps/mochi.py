@@ -54,7 +54,7 @@ _SWAPPED = frozenset({"final_layer.mod", "blocks.{i}.mlp_x.w1", "blocks.{i}.mlp_
 
 def table(layers: int) -> Table:
     """The module table of a model of so many blocks."""
-    modules = {public: (ours,) for public, ours in _WHOLE.items()}
+    modules: dict[str, tuple[str, ...]] = {public: (ours,) for public, ours in _WHOLE.items()}
     for names in _STREAMS:
         for public, parts in _BLOCK.items():
             modules[f"blocks.{{i}}.{public.format(**names)}"] = tuple(

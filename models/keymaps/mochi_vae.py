@@ -8,7 +8,6 @@ alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -157,13 +156,14 @@ def infer_config(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     folded = [rows // width for (rows, _), width in zip(projections, widths, strict=False)]
     kernels = [state.get(f"{layout.down(s)}.layers.0.weight") for s in range(layout.stages)]
     spatial = [2 if k is None else k.shape[3] for k in kernels]
-    config = {
+    temporal = [n // s**2 for n, s in zip(folded, spatial, strict=True)]
+    config: dict[str, Any] = {
         "out_channels": out_channels,
         "encoder_block_out_channels": widths,
         "decoder_block_out_channels": widths,
         "latent_channels": latent_channels,
         "layers_per_block": list(layout.resnets),
-        "temporal_expansions": [n // s**2 for n, s in zip(folded, spatial, strict=True)],
+        "temporal_expansions": temporal,
         "spatial_expansions": spatial,
     }
     if any(k is None for k in kernels):
@@ -172,6 +172,6 @@ def infer_config(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     config["in_channels"] = in_channels
     config["encoder_block_out_channels"] = [inner, *(k.shape[0] for k in kernels if k is not None)]
     config["add_attention_block"] = [f"{name}.attn_block.attn.qkv.weight" in state for name in layout.groups()]
-    if math.prod(config["temporal_expansions"]) != math.prod(k.shape[2] for k in kernels if k is not None):
+    if temporal != [k.shape[2] for k in kernels if k is not None]:
         raise ValueError("the decoder makes more or fewer frames than the encoder takes")
     return config

@@ -85,7 +85,9 @@ class NativeStudio:
     def _previews(self) -> tuple[Tensor, Tensor]:
         return native.preview_factors(self.image_vae)
 
-    def _file(self, field: str, part: Part) -> Path:
+    def _file(self, field: str, part: Part | None) -> Path:
+        if part is None:
+            raise InputError(field, "must be set for native objects", None, "use the pocket studio")
         if self.config.models_dir is None:
             rule = "a studio for native objects must say where its models lie"
             raise InputError("models_dir", rule, self.config.name, "load public checkpoints with ComfyUI's own loaders")
