@@ -116,18 +116,33 @@ def _tell(commands: argparse._SubParsersAction) -> None:
     _json(tell, "write the summary here, too")
 
 
+_DEFAULTS = {"--stories": "16", "--shots": "8; storytelling 4"}
+
+
 def _evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = _command(commands, "evaluate", "suites:run_evaluate", "Measure a studio on stories it has never seen.")
     evaluate.add_argument("suite", metavar="SUITE", help="keyframes, video or storytelling")
     _studio(evaluate)
     for name, low, default, text in (
         ("--seed", 0, 0, "which held-out stories"),
-        ("--stories", 1, 16, "how many stories"),
+        ("--stories", 1, None, "how many stories"),
         ("--shots", 1, None, "shots in each story, that is image-text pairs"),
     ):
-        text = f"{text} (default: {'8; storytelling 4' if default is None else default})"
+        text = f"{text} (default: {_DEFAULTS.get(name, default)})"
         evaluate.add_argument(name, metavar="N", type=_whole(low, 2**31 - 1), default=default, help=text)
     evaluate.add_argument("--pairs", metavar="LIST", help="several numbers of shots in one run, e.g. 8,16,32,48")
+    told = evaluate.add_argument_group("storytelling only")
+    told.add_argument(
+        "--set", metavar="NAME", help="pocket (default), benchmark (404 prompt pairs for any studio), or such a file"
+    )
+    told.add_argument("--size", metavar="WxH", help="films of a set (default: the video model's own)")
+    frames = "length of a segment of a set (default: the video model's own)"
+    told.add_argument("--frames", metavar="N", type=_whole(1, 100_000), help=frames)
+    told.add_argument(
+        "--clip", metavar="FILE[,CONFIG]", help="CLIP that judges: open_clip safetensors, and its model name or JSON"
+    )
+    told.add_argument("--dino", metavar="FOLDER", help="DINO for consistency: a transformers folder")
+    told.add_argument("--lpips", metavar="FILE", help="LPIPS for the jump: safetensors of the lpips package's weights")
     evaluate.add_argument("--variants", metavar="LIST", help="only these rows, e.g. goldenmem,none")
     evaluate.add_argument("--out", metavar="DIR", type=Path, help="plots and pictures (default: output/evaluation)")
     _device(evaluate)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..story.errors import InputError
 from .console import StageProgress, check_json_path, console, pick_device, write_json
+
+if TYPE_CHECKING:
+    from ..evaluation.judges import Judges
 
 __all__ = ["run_bench", "run_evaluate"]
 
@@ -19,10 +23,16 @@ def run_evaluate(options: argparse.Namespace) -> None:
     check_json_path(options.json)
     pairs = None if options.pairs is None else _numbers(options.pairs, "--pairs")
     variants = None if options.variants is None else [name.strip() for name in options.variants.split(",")]
+    size = None if options.size is None else _size(options.size)
+    for name in ("set", "size", "frames", "clip", "dino", "lpips"):
+        value = getattr(options, name)
+        if value is not None and options.suite != "storytelling":
+            raise InputError(f"--{name}", "is for the suite storytelling", value, "leave it out")
     out = options.out if options.out is not None else Path("output") / "evaluation"
     from ..models.studio import load_studio
 
-    studio = load_studio(options.studio, device=pick_device(options.device))
+    device = pick_device(options.device)
+    studio = load_studio(options.studio, device=device)
     with StageProgress() as progress:
         result = evaluation.run(
             options.suite,
@@ -32,6 +42,10 @@ def run_evaluate(options: argparse.Namespace) -> None:
             options.shots,
             variants=variants,
             pairs=pairs,
+            prompt_set="pocket" if options.set is None else options.set,
+            size=size,
+            frames=options.frames,
+            judges=_judges(options, device),
             out=out,
             progress=progress.update,
         )
@@ -57,6 +71,26 @@ def run_bench(options: argparse.Namespace) -> None:
         rows = benchmarks.run(options.suite, studio)
     benchmarks.print_table(rows, title=f"bench {options.suite}", console=console)
     write_json(options.json, rows)
+
+
+def _judges(options: argparse.Namespace, device: str) -> Judges | None:
+    """The networks whose files are given."""
+    if options.clip is None and options.dino is None and options.lpips is None:
+        return None
+    from ..evaluation.judges import Judges
+
+    clip, config = options.clip, None
+    if clip is not None and "," in clip and not Path(clip).is_file():
+        clip, _, config = clip.rpartition(",")
+    return Judges.load(clip, config, options.dino, options.lpips, device)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """`WxH` → (height, width)."""
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isascii() and side.isdigit() and 0 < int(side) < 100_000 for side in sides):
+        raise InputError("--size", "must be width x height in pixels", text, "write e.g. 832x480")
+    return int(sides[1]), int(sides[0])
 
 
 def _check_suite(suite: str, known: tuple[str, ...]) -> None:

@@ -1,5 +1,7 @@
 """Evaluation: a studio on held-out stories of the pocket world, whose ground truth is known for every frame.
 
+Text2Story's suite runs on sets of prompt pairs, too, with a studio of any size.
+
 Suites: `keyframes` (Captain Cinema's ablations), `video` (SmartDirector's) and `storytelling` (Text2Story's).
 See docs/evaluation.md for every column.
 """
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from ..models.pocket.recogniser import Recogniser
     from ..models.studio import Studio
     from ..pipelines.job import Progress
+    from .judges import Judges
 
 __all__ = ["SUITES", "print_table", "run"]
 
@@ -29,11 +32,15 @@ def run(
     suite: str,
     studio: Studio | str | os.PathLike[str] = "pocket",
     seed: int = 0,
-    stories: int = 16,
+    stories: int | None = None,
     shots: int | None = None,
     *,
     variants: Sequence[str] | None = None,
     pairs: Sequence[int] | None = None,
+    prompt_set: str | os.PathLike[str] = "pocket",
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    judges: Judges | None = None,
     out: str | os.PathLike[str] | None = None,
     recogniser: Recogniser | None = None,
     progress: Progress | None = None,
@@ -43,13 +50,18 @@ def run(
     Args:
         suite: `keyframes`, `video` or `storytelling`.
         studio: a studio, or its name or file (then on the CPU).
-        seed: which held-out stories, and the noise; two seeds share no story.
-        stories: how many stories (`keyframes`, `storytelling`) or clips (`video`).
+        seed: which held-out stories, and the noise; two seeds share no story of the pocket world.
+        stories: how many stories (`keyframes`, `storytelling`) or clips (`video`); None takes 16, or all of a set.
         shots: shots or segments in each story; None takes 8, and 4 for `storytelling`.
         variants: names; None runs all. keyframes: `ground_truth`, `full`, `goldenmem`, `none`, `joint`,
             `retrieval:clip|text|recency`, `noise:T`. video: `ground_truth`, `multi_chunk`, `latent_replacement`,
             `replication`. storytelling: `ground_truth`, `full`, `without_dipw`, `without_twb`, `without_sar`, `plain`.
         pairs: for `keyframes`, several numbers of shots to measure in one run, e.g. 8, 16, 32, 48; None takes `shots`.
+        prompt_set: for `storytelling`: `pocket`, or `benchmark` (404 prompt pairs) or the file of another set, which
+            any studio can tell; nothing knows how they should look, so there is no `ground_truth` and nothing is read.
+        size: (height, width) of films of a set; None takes the size that the studio's video model was made for.
+        frames: of a segment of a set; None takes the studio's, too.
+        judges: for `storytelling`, networks from files, see `judges.Judges.load`.
         out: folder for ``SUITE.json``, ``SUITE.png`` (plots) and ``SUITE_frames.png`` (pictures); None writes nothing.
         recogniser: reads the frames of `keyframes` and `storytelling`; None takes the pocket studio's.
         progress: told what is done.
@@ -58,7 +70,7 @@ def run(
         ``{"suite", "studio", "seed", "stories", "shots", "rows": [{"variant", …}], …}``, plain JSON; `shots` is the
         largest of `pairs`. `keyframes` adds `by_shot` (identity along the story) and `reader` (scores of the true
         frames), `video` adds `clips` and `change` (frame by frame), `storytelling` adds `weights` (of
-        the scene, by step).
+        the scene, by step) and who judged (`clip`, `features`, `jump_metric`, `judges`).
 
     Raises:
         InputError: an unknown suite or variant, a number out of range, or a model file that is missing.
@@ -73,27 +85,39 @@ def run(
     given: dict[str, Any] = {"progress": progress} if variants is None else {"progress": progress, "variants": variants}
     if variants is not None and not variants:
         raise InputError("variants", "must name at least one", variants, "leave it out to run all")
+    _check_options(suite, pairs, prompt_set, size, frames, judges)
     pictures: Mapping[str, Any]
-    shots = (4 if suite == "storytelling" else 8) if shots is None else shots
-    if suite == "keyframes":
-        from .keyframes import run_keyframes
+    if suite == "storytelling" and prompt_set != "pocket":
+        from .storytelling_plots import read_set, run_plots
 
-        counts = _pairs(pairs, shots)
-        shots = counts[-1]
-        reader = _recogniser() if recogniser is None else recogniser
-        found, pictures = run_keyframes(models, reader, seed, stories, counts, **given)
-    elif pairs is not None:
-        raise InputError("pairs", "is for the suite keyframes", list(pairs), "leave it out")
-    elif suite == "storytelling":
-        from .storytelling import run_storytelling
-
-        reader = _recogniser() if recogniser is None else recogniser
-        found, pictures = run_storytelling(models, reader, seed, stories, shots, **given)
+        prompts = read_set(os.fspath(prompt_set))
+        found, pictures = run_plots(
+            models, prompts, seed, stories, shots, size=size, frames=frames, judges=judges, **given
+        )
+        stories, shots = found["stories"], found["shots"]
     else:
-        from .video import run_video
+        stories = 16 if stories is None else stories
+        shots = (4 if suite == "storytelling" else 8) if shots is None else shots
+        if suite == "keyframes":
+            from .keyframes import run_keyframes
 
-        found, pictures = run_video(models, seed, stories, shots, **given)
-    result = {"suite": suite, "studio": models.name, "seed": seed, "stories": stories, "shots": shots, **found}
+            counts = _pairs(pairs, shots)
+            shots = counts[-1]
+            reader = _recogniser() if recogniser is None else recogniser
+            found, pictures = run_keyframes(models, reader, seed, stories, counts, **given)
+        elif suite == "storytelling":
+            from .storytelling import run_storytelling
+
+            reader = _recogniser() if recogniser is None else recogniser
+            found, pictures = run_storytelling(models, reader, seed, stories, shots, judges=judges, **given)
+        else:
+            from .video import run_video
+
+            found, pictures = run_video(models, seed, stories, shots, **given)
+    result = {"suite": suite, "studio": models.name, "seed": seed, "stories": stories, "shots": shots}
+    if suite == "storytelling":
+        result["set"] = prompt_set if prompt_set in ("pocket", "benchmark") else Path(prompt_set).name
+    result |= found
     if out is not None:
         from .report import write_report
 
@@ -110,6 +134,28 @@ def print_table(result: Mapping[str, Any], console: Console | None = None) -> No
 
         console = Console()
     console.print(result_table(result))
+
+
+def _check_options(
+    suite: str,
+    pairs: object,
+    prompt_set: str | os.PathLike[str],
+    size: object,
+    frames: object,
+    judges: object,
+) -> None:
+    """Refuse what another suite is asked with, or the pocket world, whose films have a size of their own."""
+    asked: dict[str, tuple[object, str]] = {"pairs": (pairs, "keyframes")}
+    asked["set"] = (None if prompt_set == "pocket" else str(prompt_set), "storytelling")
+    asked |= {"size": (size, "storytelling"), "frames": (frames, "storytelling")}
+    asked["judges"] = (judges, "storytelling")
+    for name, (value, owner) in asked.items():
+        if value is not None and suite != owner:
+            shown = list(value) if name == "pairs" and isinstance(value, Sequence) else value
+            raise InputError(name, f"is for the suite {owner}", shown, "leave it out")
+    for name, value in (("size", size), ("frames", frames)):
+        if value is not None and prompt_set == "pocket":
+            raise InputError(name, "is for a set of prompt pairs", value, "leave it out, or tell the set benchmark")
 
 
 def _pairs(pairs: Sequence[int] | None, shots: int) -> list[int]:

@@ -160,11 +160,13 @@ def _change(axes: Axes, change: Mapping[str, Mapping[str, Sequence[float]]], lay
 
 def _storytelling_panels(result: Result) -> list[Panel]:
     rows = result["rows"]
+    unit = {"ssim": "1 − SSIM", "lpips": "LPIPS"}[result["jump_metric"]]
     panels: list[Panel] = [
-        lambda axes: _grouped(axes, rows, ("action", "place", "identity"), "read right"),
         lambda axes: _grouped(axes, rows, ("clip_add", "clip_combined", "consistency"), "cosines"),
-        lambda axes: _bars(axes, rows, "jump", "1 − SSIM", "jump from segment to segment", None),
+        lambda axes: _bars(axes, rows, "jump", unit, "jump from segment to segment", None),
     ]
+    if result["set"] == "pocket":
+        panels.insert(0, lambda axes: _grouped(axes, rows, ("action", "place", "identity"), "read right"))
     if result["weights"]:
         panels.append(lambda axes: _weights(axes, result["weights"]))
     return panels

@@ -30,7 +30,8 @@ def write_report(result: Mapping[str, Any], pictures: Mapping[str, Any], folder:
 
     Args:
         result: what `run` returns.
-        pictures: per variant, and under `truth`: frames `[n, P, 3, H, W]` of a few stories, or a list of clips.
+        pictures: per variant, and under `truth` where it is known: frames `[n, P, 3, H, W]` of a few stories, or a list
+            of clips.
         folder: made if it is missing.
     """
     from .plots import draw_plots
@@ -97,8 +98,9 @@ def _clips(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Tensor]]) 
 def _films(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Tensor]]) -> list[list[Strip]]:
     """A few stories: three frames of every segment; a segment's first is marked."""
     groups: list[list[Strip]] = []
-    for n in range(min(_CLIPS_SHOWN, len(pictures["truth"]))):
-        length = len(pictures["truth"][n]) // result["shots"]
+    first = next(iter(pictures.values()))
+    for n in range(min(_CLIPS_SHOWN, len(first))):
+        length = len(first[n]) // result["shots"]
         starts = [length * i for i in range(min(result["shots"], _FRAMES_SHOWN // 3))]
         shown = [t for start in starts for t in (start, start + length // 2, start + length - 1)]
         marked = range(0, len(shown), 3)

@@ -7,14 +7,12 @@ with the same weights, seeds and stories.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from kornia.metrics import ssim
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..models.pocket.bank import to_tensor
 from ..models.pocket.recogniser import IDENTITY, IGNORE, labels
@@ -28,24 +26,35 @@ from ..story.errors import InputError
 from .measure import peak_bytes, seconds
 from .pocket_tellings import Telling, prompt_pair, tellings
 from .rollout import noise_source
+from .storytelling_judge import EVERY, StoryJudge
 
 if TYPE_CHECKING:
     from ..models.pocket.recogniser import Recogniser
     from ..models.studio import Studio
     from ..sampling.story_wan import WanStory
+    from .judges import Judges
 
-__all__ = ["SETTINGS", "VARIANTS", "jump", "run_storytelling", "segment_cost", "settings_of"]
+__all__ = [
+    "COSTS",
+    "FRAMES",
+    "SETTINGS",
+    "VARIANTS",
+    "run_storytelling",
+    "scene_weights",
+    "segment_cost",
+    "settings_of",
+]
 
 FRAMES = 17
 """Length of a segment: the longest single chunk that the pocket model was trained on."""
 
 BATCH = 16
-EVERY = 4
-"""Every so many frames are read and shown to CLIP; the first frame of a segment is among them."""
+"""Stories made together: the pocket models are small."""
 
 SETTINGS = StorySettings()
 VARIANTS = ("ground_truth", "full", "without_dipw", "without_twb", "without_sar", "plain")
 
+COSTS = ("seconds", "time_ratio", "memory_ratio")
 Row = dict[str, Any]
 
 
@@ -76,8 +85,9 @@ def run_storytelling(
     variants: Sequence[str] = VARIANTS,
     progress: Progress | None = None,
     full: StorySettings = SETTINGS,
+    judges: Judges | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
-    """Run the suite.
+    """Run the suite on the pocket world.
 
     Args:
         studio: models and sampler defaults.
@@ -88,10 +98,11 @@ def run_storytelling(
         variants: some of `VARIANTS`; `ground_truth` is what the VAE makes of the true films.
         progress: told how many segments of all variants are done.
         full: the full method's settings.
+        judges: networks from files, in the place of the studio's CLIP, the recogniser's features and SSIM.
 
     Returns:
-        ({"rows": one per variant, "weights": per variant with DIPW the mean weight of the scene at each step},
-        the films `[T, 3, H, W]` per variant).
+        ({"rows": one per variant, "weights": per variant with DIPW the mean weight of the scene at each step,
+        and who judged: "clip", "features", "jump_metric"}, the films `[T, 3, H, W]` per variant).
 
     Raises:
         InputError: no such variant.
@@ -106,7 +117,9 @@ def run_storytelling(
     samplers = {k: None if s is None else story_sampler(studio, model, s, pictures) for k, s in chosen.items()}
     cost = segment_cost(told, model, {name: sampler for name, sampler in samplers.items() if sampler is not None})
     true = torch.stack([torch.stack([_true_frames(story, i) for i in range(shots)]) for story in told])
-    judge = _Judge(studio, recogniser, told, shots)
+    reader = _Reader(recogniser, told)
+    pairs = [prompt_pair(told, i) for i in range(shots)]
+    judge = StoryJudge(pairs, studio.clip, judges, reader.features, "recogniser")
     rows: list[Row] = []
     weights: dict[str, list[float]] = {}
     films = {"truth": list(true.flatten(1, 2))}
@@ -125,16 +138,13 @@ def run_storytelling(
             done += shots
         else:
             frames, record = _tell(sampler, told, shots, seed, tick)
-        rows.append({"variant": name, **judge(frames), **cost.get(name, dict.fromkeys(_COSTS))})
+        scores, shown = judge.film(), frames[:, :, ::EVERY]
+        scores.add(shown, frames[:, :, [0, -1]])
+        rows.append({"variant": name, **scores.row(), **reader(shown), **cost.get(name, dict.fromkeys(COSTS))})
         if record:
-            weights[name] = _by_step(record)
+            weights[name] = scene_weights(record)
         films[name] = list(frames.flatten(1, 2))
-    return {"rows": rows, "weights": weights}, films
-
-
-def jump(before: Tensor, after: Tensor) -> Tensor:
-    """1 − SSIM of the frames on both sides of a joint, `[N, 3, H, W]` each → `[N]`; 0 is the same picture."""
-    return 1 - ssim(before, after, window_size=7).mean((1, 2, 3))
+    return {"rows": rows, "weights": weights, **judge.facts}, films
 
 
 def _tell(
@@ -164,45 +174,23 @@ def _true_frames(story: Telling, index: int) -> Tensor:
     return to_tensor(render_clip(story.shots[index], FRAMES)[0])
 
 
-@dataclass
-class _Judge:
-    """Figures of films `[N, M, T, 3, H, W]` of known stories."""
+class _Reader:
+    """Shares of what the prompts tell that the recogniser reads right in films `[N, M, T, 3, H, W]`."""
 
-    studio: Studio
-    recogniser: Recogniser
-    told: Sequence[Telling]
-    shots: int
-
-    def __post_init__(self) -> None:
-        truth = [[labels(shot) for shot in story.shots] for story in self.told]
+    def __init__(self, recogniser: Recogniser, told: Sequence[Telling]) -> None:
+        self.recogniser = recogniser
+        truth = [[labels(shot) for shot in story.shots] for story in told]
         self._truth = {head: torch.tensor([[row[head] for row in story] for story in truth]) for head in truth[0][0]}
-        pairs = [prompt_pair(list(self.told), i) for i in range(self.shots)]
-        self._texts = {
-            "scene": self._embed([_query(pair.scene_query) for pair in pairs]),
-            "action": self._embed([_query(pair.action_query) for pair in pairs]),
-            "both": self._embed(
-                [
-                    [" ".join(texts) for texts in zip(_query(pair.scene_query), _query(pair.action_query), strict=True)]
-                    for pair in pairs
-                ]
-            ),
-        }
 
-    def __call__(self, films: Tensor) -> Row:
-        seen = films[:, :, ::EVERY]
-        shape = seen.shape[:3]
-        flat = seen.flatten(0, 2)
-        pictures = self.studio.clip.embed_images(flat).cpu().unflatten(0, shape)
-        clip = {k: float(torch.einsum("nmtd,nmd->nmt", pictures, text).mean()) for k, text in self._texts.items()}
-        with torch.no_grad():
-            features = self.recogniser.features(flat * 2 - 1).flatten(1).unflatten(0, (shape[0], -1))
-        read = {head: v.unflatten(0, shape) for head, v in self.recogniser.read(flat).values.items()}
-        joints = [jump(films[:, i, -1], films[:, i + 1, 0]) for i in range(self.shots - 1)]
+    @torch.no_grad()
+    def features(self, pictures: Tensor) -> Tensor:
+        """`[B, 3, H, W]` in 0…1 → `[B, D]`."""
+        return self.recogniser.features(pictures * 2 - 1).flatten(1)
+
+    def __call__(self, shown: Tensor) -> Row:
+        read = self.recogniser.read(shown.flatten(0, 2)).values
+        read = {head: values.unflatten(0, shown.shape[:3]) for head, values in read.items()}
         return {
-            "clip_add": (clip["scene"] + clip["action"]) / 2,
-            "clip_combined": clip["both"],
-            "consistency": float(F.cosine_similarity(features[:, 1:], features[:, :-1], dim=-1).mean()),
-            "jump": float(torch.stack(joints).mean()) if joints else None,
             "action": self._right(read, "action"),
             "place": self._right(read, "place"),
             "identity": sum(self._right(read, head) for head in IDENTITY) / len(IDENTITY),
@@ -213,18 +201,6 @@ class _Judge:
         truth = truth.expand_as(read[head])
         there = truth != IGNORE
         return float((read[head] == truth)[there].float().mean())
-
-    def _embed(self, texts: Sequence[Sequence[str]]) -> Tensor:
-        """[N, M, D] of M lists of N texts."""
-        return torch.stack([self.studio.clip.embed_texts(list(row)).cpu() for row in texts], 1)
-
-
-def _query(texts: Sequence[str] | None) -> Sequence[str]:
-    assert texts is not None, "pocket tellings have queries"
-    return texts
-
-
-_COSTS = ("seconds", "time_ratio", "memory_ratio")
 
 
 def segment_cost(told: Sequence[Telling], model: WanStory, samplers: Mapping[str, StorySampler]) -> dict[str, Row]:
@@ -250,7 +226,7 @@ def segment_cost(told: Sequence[Telling], model: WanStory, samplers: Mapping[str
     }
 
 
-def _by_step(record: Sequence[MixStep]) -> list[float]:
+def scene_weights(record: Sequence[MixStep]) -> list[float]:
     """Mean weight of the scene at each step, over segments and stories."""
     steps: dict[int, list[Tensor]] = {}
     for entry in record:

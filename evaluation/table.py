@@ -17,10 +17,21 @@ Row = Mapping[str, Any]
 
 def result_table(result: Mapping[str, Any]) -> Group:
     """One line per row: the columns that matter, each in its unit, in 80 characters. The JSON has all of them."""
-    what = "clips" if result["suite"] == "video" else "stories"
-    title = f"{result['suite']} · {result['studio']} · {result['stories']} held-out {what}, seed {result['seed']}"
+    what = "held-out clips" if result["suite"] == "video" else "held-out stories"
+    if result.get("set", "pocket") != "pocket":
+        what = f"stories of {result['set']}"
+    title = f"{result['suite']} · {result['studio']} · {result['stories']} {what}, seed {result['seed']}"
     parts = [_table(columns, result["rows"]) for columns in _COLUMNS[result["suite"]]]
-    return Group(Text(title, style="bold"), *parts)
+    notes = [Text(_judges(result), style="dim")] if result["suite"] == "storytelling" else []
+    return Group(Text(title, style="bold"), *parts, *notes)
+
+
+def _judges(result: Mapping[str, Any]) -> str:
+    """Whose features and distances the columns are."""
+    clip = {"studio": "the studio's"}.get(result["clip"], "from a file")
+    features = {"recogniser": "the recogniser's features", "clip": "CLIP's image features", "dino": "DINO"}
+    jump = {"ssim": "1 − SSIM", "lpips": "LPIPS"}[result["jump_metric"]]
+    return f"CLIP: {clip}; consistency: {features[result['features']]}; jump: {jump}"
 
 
 def _table(columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> Table:

@@ -11,19 +11,17 @@ import lpips
 import pytest
 import torch
 from safetensors.torch import load_file, save_file, save_model
-from transformers import BertConfig, BertModel, BitImageProcessor, Dinov2Config, Dinov2Model, ViTConfig, ViTModel
+from tiny_judges import TINY_VIT, write_judges
+from transformers import BertConfig, BertModel, BitImageProcessor, Dinov2Model, ViTConfig, ViTModel
 
 from anchorshot.evaluation.dino import Preprocess, load_dino
 from anchorshot.evaluation.judges import Judges
 from anchorshot.evaluation.lpips import load_lpips
-from anchorshot.models.clip import ClipScorer, build_clip
 from anchorshot.models.pocket.configs import CLIP
 from anchorshot.story.errors import InputError
 
 # The package asks torchvision for its networks in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchvision.models.*")
-
-TINY_VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 def pictures(count: int, height: int = 80, width: int = 160) -> torch.Tensor:
@@ -32,14 +30,7 @@ def pictures(count: int, height: int = 80, width: int = 160) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """LPIPS on AlexNet, CLIP and DINOv2 with random weights, each in its public format."""
-    folder = tmp_path_factory.mktemp("judges")
-    torch.manual_seed(0)
-    package = lpips.LPIPS(net="alex", pretrained=False, pnet_rand=True, verbose=False)
-    save_model(package, str(folder / "alex.safetensors"))
-    Dinov2Model(Dinov2Config(image_size=28, patch_size=14, **TINY_VIT)).save_pretrained(folder / "dinov2")
-    ClipScorer(build_clip(CLIP), CLIP).save(folder / "clip.safetensors")
-    return folder
+    return write_judges(tmp_path_factory.mktemp("judges"))
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])

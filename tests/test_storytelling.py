@@ -14,7 +14,8 @@ from rich.console import Console
 from anchorshot import evaluation
 from anchorshot.benchmarks.storytelling import disagreement
 from anchorshot.evaluation.pocket_tellings import prompt_pair, tellings
-from anchorshot.evaluation.storytelling import VARIANTS, jump, run_storytelling, settings_of
+from anchorshot.evaluation.storytelling import VARIANTS, run_storytelling, settings_of
+from anchorshot.evaluation.storytelling_judge import jump
 from anchorshot.models.pocket.recogniser import Recogniser
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import story_model, story_pictures, story_sampler

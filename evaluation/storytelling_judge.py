@@ -1,0 +1,134 @@
+"""Figures of told films: Text2Story's metrics (§4.4), by the networks they are named after or what is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from kornia.metrics import ssim
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..models.clip import ClipScorer
+from ..sampling.story import PromptPair
+from .judges import Judges
+
+__all__ = ["EVERY", "FilmScores", "StoryJudge", "jump", "shown_frames"]
+
+EVERY = 4
+"""Every so many frames are scored; the first frame of a segment is among them."""
+
+Embed = Callable[[Tensor], Tensor]
+
+
+def jump(before: Tensor, after: Tensor) -> Tensor:
+    """1 − SSIM of the frames on both sides of a joint, `[N, 3, H, W]` each → `[N]`; 0 is the same picture."""
+    return 1 - ssim(before, after, window_size=7).mean((1, 2, 3))
+
+
+def shown_frames(length: int) -> list[int]:
+    """Positions of the frames of a segment that are scored."""
+    return list(range(0, length, EVERY))
+
+
+class StoryJudge:
+    """Scores films of known prompts.
+
+    Args:
+        pairs: the prompts of all stories, one batch of N for each of M segments; they need queries.
+        clip: the studio's CLIP, which judges where no other is given.
+        judges: networks from files.
+        features: pictures `[B, 3, H, W]` → features `[B, D]` for consistency where no DINO is given; None takes CLIP's.
+        features_name: what they are called in the result.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[PromptPair],
+        clip: ClipScorer,
+        judges: Judges | None = None,
+        features: Embed | None = None,
+        features_name: str = "clip",
+    ) -> None:
+        judges = Judges() if judges is None else judges
+        self.clip = clip if judges.clip is None else judges.clip
+        self.features = judges.dino if judges.dino is not None else features
+        self.jump = jump if judges.lpips is None else judges.lpips
+        self.facts = {
+            "clip": "studio" if judges.clip is None else "file",
+            "features": "dino" if judges.dino is not None else features_name,
+            "jump_metric": "ssim" if judges.lpips is None else "lpips",
+            "judges": dict(judges.names),
+        }
+        scenes = [_query(pair.scene_query) for pair in pairs]
+        actions = [_query(pair.action_query) for pair in pairs]
+        both = [[" ".join(texts) for texts in zip(*rows, strict=True)] for rows in zip(scenes, actions, strict=True)]
+        self.texts = {"scene": self._embed(scenes), "action": self._embed(actions), "both": self._embed(both)}
+
+    def film(self) -> FilmScores:
+        """Scores to which films are added."""
+        return FilmScores(self)
+
+    def _embed(self, texts: Sequence[Sequence[str]]) -> Tensor:
+        """[N, M, D] of M lists of N texts."""
+        return torch.stack([self.clip.embed_texts(list(row)).cpu() for row in texts], 1)
+
+
+@dataclass
+class FilmScores:
+    """Sums up films block by block, so that no film has to be held whole."""
+
+    judge: StoryJudge
+    _similar: dict[str, list[Tensor]] = field(default_factory=lambda: {"scene": [], "action": [], "both": []})
+    _cosines: list[Tensor] = field(default_factory=list)
+    _jumps: list[Tensor] = field(default_factory=list)
+    _before: tuple[Tensor, Tensor] | None = None
+    """Features and picture of the last frame of each story in the block before."""
+
+    def add(self, shown: Tensor, ends: Tensor, story: int = 0, shot: int = 0) -> None:
+        """Add m segments of n stories: number `story`, `story` + 1, … and in them `shot`, `shot` + 1, …
+
+        Blocks of a story come in its order, with those of no other between them.
+
+        Args:
+            shown: `[n, m, t, 3, H, W]` in 0…1, the frames that are scored.
+            ends: `[n, m, 2, 3, H, W]`, every segment's first and last frame.
+        """
+        judge, (n, m, t) = self.judge, shown.shape[:3]
+        flat = shown.flatten(0, 2)
+        pictures = judge.clip.embed_images(flat).cpu()
+        for kind, text in judge.texts.items():
+            texts = text[story : story + n, shot : shot + m]
+            similar = torch.einsum("nmtd,nmd->nmt", pictures.unflatten(0, (n, m, t)), texts)
+            self._similar[kind].append(similar.flatten())
+        features = (pictures if judge.features is None else judge.features(flat)).unflatten(0, (n, m * t))
+        before = None
+        if shot and self._before is not None:
+            features, before = torch.cat([self._before[0], features], 1), self._before[1]
+        self._cosines.append(F.cosine_similarity(features[:, 1:], features[:, :-1], dim=-1).flatten())
+        for i in range(m):
+            if before is not None:
+                self._jumps.append(judge.jump(before, ends[:, i, 0]))
+            before = ends[:, i, 1]
+        self._before = (features[:, -1:], ends[:, -1, 1])
+
+    def row(self) -> dict[str, float | None]:
+        """CLIP-add, CLIP-combined, consistency and jump of all that was added; None where there is nothing of it."""
+        clip = {kind: float(torch.cat(parts).mean()) for kind, parts in self._similar.items()}
+        return {
+            "clip_add": (clip["scene"] + clip["action"]) / 2,
+            "clip_combined": clip["both"],
+            "consistency": _mean(self._cosines),
+            "jump": _mean(self._jumps),
+        }
+
+
+def _mean(parts: Sequence[Tensor]) -> float | None:
+    values = torch.cat(list(parts)) if parts else torch.zeros(0)
+    return float(values.mean()) if len(values) else None
+
+
+def _query(texts: Sequence[str] | None) -> Sequence[str]:
+    assert texts is not None, "told stories have queries"
+    return texts

@@ -1,0 +1,243 @@
+"""Suite `storytelling` on a set of prompt pairs, with any studio: Text2Story's evaluation as the paper has it (§4.4).
+
+Nothing knows what the films should look like, so only Text2Story's own metrics are taken. One story is made at a time,
+and of its decoded segments no more is kept than is scored: at 1280×704 a story of four segments is gigabytes.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..models.pocket.world import HEIGHT, WIDTH
+from ..pipelines.job import Progress
+from ..pipelines.story_stage import story_model, story_pictures, story_sampler
+from ..sampling.memory_context import PATCH
+from ..sampling.prompt_mixing import MixStep
+from ..sampling.story import Made, StorySampler, StorySettings
+from ..story.errors import InputError, closest
+from .judges import Judges
+from .measure import clock, peak_bytes
+from .rollout import noise_source
+from .storytelling import FRAMES, SETTINGS, VARIANTS, scene_weights, settings_of
+from .storytelling_judge import StoryJudge, shown_frames
+from .storytelling_set import Plot, StorytellingSet, prompt_pair
+
+if TYPE_CHECKING:
+    from ..models.studio import Studio
+
+__all__ = ["PLOT_VARIANTS", "natural_length", "read_set", "run_plots"]
+
+PLOT_VARIANTS = VARIANTS[1:]
+"""Without `ground_truth`: there is none."""
+
+STORIES, SHOTS = 16, 4
+"""As many are told where nothing else is asked for and the set has them."""
+
+_NATURAL = {12: ((480, 848), 163), 16: ((480, 832), 81), 48: ((704, 1280), 121)}
+"""(height, width) and frames by the VAE's channels: Mochi (the paper's size), Wan 2.1 and 2.2 A14B, Wan 2.2 5B."""
+
+_LEAST = 64
+"""Shortest side: below, LPIPS' AlexNet has nothing left to compare."""
+
+_SHEET_STORIES, _SHEET_HEIGHT = 4, 96
+
+
+def read_set(name: str) -> StorytellingSet:
+    """The set `benchmark`, or that of a file in its format.
+
+    Raises:
+        InputError: no such set, or a fault in its file.
+    """
+    if name == "benchmark":
+        return StorytellingSet.read()
+    if not Path(name).is_file():
+        near = closest(name, ("pocket", "benchmark"))
+        fix = f"did you mean {near}?" if near else "correct the path"
+        raise InputError("set", "must be pocket, benchmark or a file of prompt pairs", name, fix)
+    return StorytellingSet.read(name)
+
+
+def natural_length(studio: Studio) -> tuple[tuple[int, int], int]:
+    """(height, width) and frames of a segment that a studio's video model was made for."""
+    if studio.name == "pocket":
+        return (HEIGHT, WIDTH), FRAMES
+    return _NATURAL.get(studio.video_vae.latent_channels, _NATURAL[16])
+
+
+def run_plots(
+    studio: Studio,
+    prompts: StorytellingSet,
+    seed: int = 0,
+    stories: int | None = None,
+    shots: int | None = None,
+    variants: Sequence[str] = PLOT_VARIANTS,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+    judges: Judges | None = None,
+    progress: Progress | None = None,
+    full: StorySettings = SETTINGS,
+) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
+    """Tell plots of a set and score the films.
+
+    Args:
+        studio: models and sampler defaults.
+        prompts: the set.
+        seed: which plots, and the noise.
+        stories: how many plots, spread evenly over places and casts; None takes 16, or all of a smaller set.
+        shots: scenes of each plot, from its beginning; None takes 4, or all of a shorter plot.
+        variants: some of `PLOT_VARIANTS`.
+        size: (height, width) of the films; None takes `natural_length`'s.
+        frames: of a segment, 4n+1 (Wan) or 6n+1 (Mochi); None takes `natural_length`'s.
+        judges: networks from files, in the place of the studio's CLIP, its image features and SSIM.
+        progress: told how many segments of all variants are done.
+        full: the full method's settings.
+
+    Returns:
+        As `storytelling.run_storytelling`, with "stories", "shots", "size" [width, height] and "frames"; the pictures
+        are three small ones of each segment of a few stories.
+
+    Raises:
+        InputError: a variant, number or size that does not fit.
+    """
+    for name in variants:
+        if name not in PLOT_VARIANTS:
+            fix = "only the pocket world knows the truth" if name == "ground_truth" else "choose some of them"
+            raise InputError("variants", f"must be among {', '.join(PLOT_VARIANTS)} on a set", name, fix)
+    plots = _plots(prompts, seed, stories, shots)
+    natural = natural_length(studio)
+    size = natural[0] if size is None else size
+    _check_size(size, studio.video_vae.image_size_multiple * PATCH)
+    model = story_model(studio, natural[1] if frames is None else frames, size)
+    chosen = {name: settings_of(name, full) for name in variants}
+    pictures = story_pictures(model) if any(settings.dipw is not None for settings in chosen.values()) else None
+    shots = len(plots[0].pairs)
+    judge = StoryJudge([prompt_pair(plots, i) for i in range(shots)], studio.clip, judges)
+    total, done = len(chosen) * len(plots) * shots, 0
+    rows: list[dict[str, Any]] = []
+    weights: dict[str, list[float]] = {}
+    films: dict[str, list[Tensor]] = {}
+    for name, settings in chosen.items():
+
+        def tick(note: str = name) -> None:
+            nonlocal done
+            done += 1
+            if progress is not None:
+                progress("evaluate", done, total, note)
+
+        told = _Told(story_sampler(studio, model, settings, pictures), model.frames, judge, studio.device)
+        for number, plot in enumerate(plots):
+            told.tell(plot, number, seed, tick)
+        rows.append({"variant": name, **told.row()})
+        films[name] = told.films
+        if told.record:
+            weights[name] = scene_weights(told.record)
+    _compare_costs(rows)
+    facts = {"stories": len(plots), "shots": shots, "size": [size[1], size[0]], "frames": model.frames}
+    return {"rows": rows, "weights": weights, **judge.facts, **facts}, films
+
+
+class _Told:
+    """One variant's films, told one after the other, and all that is kept of them."""
+
+    def __init__(self, sampler: StorySampler, frames: int, judge: StoryJudge, device: torch.device) -> None:
+        self.sampler, self.frames, self.scores, self.device = sampler, frames, judge.film(), device
+        self.record: list[MixStep] = []
+        self.films: list[Tensor] = []
+        self._seconds: list[float] = []
+        self._peaks: list[int] = []
+
+    def tell(self, plot: Plot, number: int, seed: int, tick: Any) -> None:
+        """Make, score and forget the film of a plot."""
+        pairs = [prompt_pair([plot], i) for i in range(len(plot.pairs))]
+        noise = [[noise_source(seed, number, i)] for i in range(len(pairs))]
+        made: list[Made] = []
+        start = clock(self.device)
+
+        def on_segment(index: int, segment: Made) -> None:
+            nonlocal start
+            now = clock(self.device)
+            # The first segment blends with nothing, so its time is another's.
+            if index or len(pairs) == 1:
+                self._seconds.append(now - start)
+            start = now
+            self.record.extend(segment.record)
+            tick()
+
+        def sample() -> None:
+            made.extend(self.sampler.story(pairs, noise, on_segment=on_segment))
+
+        # On the CPU the peak would have to be counted allocation by allocation, at a price.
+        if self.device.type == "cuda":
+            self._peaks.append(peak_bytes(sample, self.device))
+        else:
+            sample()
+        small = []
+        for shot, segment in enumerate(made):
+            shown, three = self._decoded(segment.latents)
+            self.scores.add(shown, three[:, :, [0, 2]], number, shot)
+            if number < _SHEET_STORIES:
+                small.append(_small(three[0, 0]))
+        if small:
+            self.films.append(torch.cat(small))
+
+    def _decoded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a segment's frames those that are scored, `[1, 1, t, 3, H, W]`, and its first, middle and last."""
+        shown, three = shown_frames(self.frames), [0, self.frames // 2, self.frames - 1]
+        kept: dict[int, Tensor] = {}
+        at = 0
+        for part in self.sampler.model.decode(latents):
+            kept |= {i: part[0, i - at].cpu() for i in {*shown, *three} if at <= i < at + part.shape[1]}
+            at += part.shape[1]
+        return torch.stack([kept[i] for i in shown])[None, None], torch.stack([kept[i] for i in three])[None, None]
+
+    def row(self) -> dict[str, Any]:
+        unread = dict.fromkeys(("action", "place", "identity"))
+        peak = max(self._peaks) if self._peaks else None
+        return {**self.scores.row(), **unread, "seconds": statistics.median(self._seconds), "peak": peak}
+
+
+def _compare_costs(rows: list[dict[str, Any]]) -> None:
+    """Time and memory over the plain model's, where that is among the variants and memory was measured."""
+    plain = next((row for row in rows if row["variant"] == "plain"), None)
+    reference = (None, None) if plain is None else (plain["seconds"], plain["peak"])
+    for row in rows:
+        for name, value, other in zip(("time", "memory"), (row["seconds"], row["peak"]), reference, strict=True):
+            row[f"{name}_ratio"] = value / other if value is not None and other else None
+    for row in rows:
+        del row["peak"]
+
+
+def _plots(prompts: StorytellingSet, seed: int, stories: int | None, shots: int | None) -> tuple[Plot, ...]:
+    """The plots that are told."""
+    longest = min(len(place.scenes) for place in prompts.places)
+    shots = min(SHOTS, longest) if shots is None else shots
+    if isinstance(shots, bool) or not isinstance(shots, int) or not 1 <= shots <= longest:
+        fix = "choose one in that range"
+        raise InputError("shots", f"must be a whole number from 1 to {longest}, the shortest plot", shots, fix)
+    most = len(prompts.places) * len(prompts.casts)
+    return prompts.plots(stories=min(STORIES, most) if stories is None else stories, scenes=shots, seed=seed)
+
+
+def _check_size(size: tuple[int, int], side: int) -> None:
+    if len(size) != 2 or not all(isinstance(value, int) and value > 0 for value in size):
+        raise InputError("size", "must be height and width in pixels", size, "give for example (480, 832)")
+    if min(size) < _LEAST or any(value % side for value in size):
+        near = "x".join(str(max(-(-_LEAST // side), round(value / side)) * side) for value in reversed(size))
+        seen = "x".join(str(value) for value in reversed(size))
+        raise InputError("size", f"must be multiples of {side}, at least {_LEAST}", seen, f"use {near}")
+
+
+def _small(frames: Tensor) -> Tensor:
+    """`[n, 3, H, W]`, brought down to the height that a sheet shows."""
+    height, width = frames.shape[-2:]
+    if height <= _SHEET_HEIGHT:
+        return frames
+    target = (_SHEET_HEIGHT, round(width * _SHEET_HEIGHT / height))
+    return F.interpolate(frames, target, mode="bilinear", antialias=True).clamp(0, 1)
