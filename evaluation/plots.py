@@ -162,22 +162,24 @@ def _storytelling_panels(result: Result) -> list[Panel]:
     rows = result["rows"]
     unit = {"ssim": "1 − SSIM", "lpips": "LPIPS"}[result["jump_metric"]]
     panels: list[Panel] = [
-        lambda axes: _grouped(axes, rows, ("clip_add", "clip_combined", "consistency"), "cosines"),
+        lambda axes: _grouped(
+            axes, rows, ("clip_add", "clip_combined", "consistency"), "alignment and consistency", "cosine"
+        ),
         lambda axes: _bars(axes, rows, "jump", unit, "jump from segment to segment", None),
     ]
     if result["set"] == "pocket":
-        panels.insert(0, lambda axes: _grouped(axes, rows, ("action", "place", "identity"), "read right"))
+        panels.insert(0, lambda axes: _grouped(axes, rows, ("action", "place", "identity"), "read right", "share"))
     if result["weights"]:
         panels.append(lambda axes: _weights(axes, result["weights"]))
     return panels
 
 
-def _grouped(axes: Axes, rows: Sequence[Result], columns: Sequence[str], title: str) -> None:
+def _grouped(axes: Axes, rows: Sequence[Result], columns: Sequence[str], title: str, unit: str) -> None:
     for k, column in enumerate(columns):
         at = [i + 0.26 * k for i in range(len(rows))]
         axes.bar(at, [row[column] or 0 for row in rows], 0.24, color=_COLOURS[k], label=column)
     axes.set_xticks([i + 0.26 for i in range(len(rows))], [row["variant"] for row in rows], rotation=20, ha="right")
-    axes.set(ylim=(0, 1.02), ylabel="share", title=title)
+    axes.set(ylim=(0, 1.02), ylabel=unit, title=title)
     axes.legend()
 
 

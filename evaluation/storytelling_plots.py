@@ -119,28 +119,27 @@ def run_plots(
     pictures = story_pictures(model) if any(settings.dipw is not None for settings in chosen.values()) else None
     shots = len(plots[0].pairs)
     judge = StoryJudge([prompt_pair(plots, i) for i in range(shots)], studio.clip, judges)
+    told = {
+        name: _Told(story_sampler(studio, model, settings, pictures), model.frames, judge, studio.device)
+        for name, settings in chosen.items()
+    }
     total, done = len(chosen) * len(plots) * shots, 0
-    rows: list[dict[str, Any]] = []
-    weights: dict[str, list[float]] = {}
-    films: dict[str, list[Tensor]] = {}
-    for name, settings in chosen.items():
+    for number, plot in enumerate(plots):
+        # The variants take turns, every second time backwards, so that a slow phase of the machine meets all alike.
+        for name in list(told)[:: 1 if number % 2 == 0 else -1]:
 
-        def tick(note: str = name) -> None:
-            nonlocal done
-            done += 1
-            if progress is not None:
-                progress("evaluate", done, total, note)
+            def tick(note: str = name) -> None:
+                nonlocal done
+                done += 1
+                if progress is not None:
+                    progress("evaluate", done, total, note)
 
-        told = _Told(story_sampler(studio, model, settings, pictures), model.frames, judge, studio.device)
-        for number, plot in enumerate(plots):
-            told.tell(plot, number, seed, tick)
-        rows.append({"variant": name, **told.row()})
-        films[name] = told.films
-        if told.record:
-            weights[name] = scene_weights(told.record)
+            told[name].tell(plot, number, seed, tick)
+    rows = [{"variant": name, **film.row()} for name, film in told.items()]
+    weights = {name: scene_weights(film.record) for name, film in told.items() if film.record}
     _compare_costs(rows)
     facts = {"stories": len(plots), "shots": shots, "size": [size[1], size[0]], "frames": model.frames}
-    return {"rows": rows, "weights": weights, **judge.facts, **facts}, films
+    return {"rows": rows, "weights": weights, **judge.facts, **facts}, {name: film.films for name, film in told.items()}
 
 
 class _Told:
