@@ -179,6 +179,24 @@ def test_mochi_tells_the_benchmark(mochi_studio: Path) -> None:
     assert result["rows"][0]["jump"] == pytest.approx(float(expected), abs=1e-6)
 
 
+@pytest.mark.cuda
+def test_on_a_gpu_memory_is_measured(tiny_studio: Path, files: Path) -> None:
+    judges = Judges.load(files / "clip.safetensors", None, files / "dinov2", files / "alex.safetensors", device="cuda")
+    result, _ = run_plots(
+        load_studio(tiny_studio, device="cuda"),
+        StorytellingSet.read(),
+        0,
+        1,
+        2,
+        ["full", "plain"],
+        judges=judges,
+        **SMALL,
+    )
+    full, plain = result["rows"]
+    assert full["memory_ratio"] > 0 and plain["memory_ratio"] == 1
+    assert all(-1 <= full[name] <= 1 for name in ("clip_add", "clip_combined", "consistency"))
+
+
 def test_a_set_of_ones_own_from_the_command_line(tiny_studio: Path, files: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "set.yaml").write_text(SET)
     arguments = [
