@@ -9,7 +9,7 @@ from typing import Any
 
 from comfyui.server import ROOT
 
-__all__ = ["blueprint", "overlaps", "queueable", "shipped", "to_prompt", "unknown_widgets"]
+__all__ = ["blueprint", "inner_nodes", "overlaps", "queueable", "shipped", "to_prompt", "unknown_widgets"]
 
 Graph = dict[str, Any]
 
@@ -18,6 +18,9 @@ TITLE = 30
 """Height of a node's title, which stands above its position."""
 
 BYPASSED, MUTED = 4, 2
+OUTSIDE = -10
+"""What a subgraph's links from its own inputs name as their origin."""
+
 _WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 
 
@@ -38,25 +41,54 @@ def queueable(graph: Graph) -> Iterator[dict[str, Any]]:
             yield node
 
 
-def to_prompt(graph: Graph) -> dict[str, Any]:
-    """The API format of a flat graph, as the frontend's own `graphToPrompt` makes it."""
-    links = {link[0]: link for link in graph["links"]}
-    nodes = {node["id"]: node for node in graph["nodes"]}
+def inner_nodes(graph: Graph) -> list[dict[str, Any]]:
+    """Nodes of the subgraphs that a graph defines, each once."""
+    return [node for part in _subgraphs(graph).values() for node in part["nodes"]]
 
-    def source(number: int) -> list[Any]:
-        _, origin, slot, *_ = links[number]
+
+def to_prompt(graph: Graph) -> dict[str, Any]:
+    """The API format of a graph, as the frontend's own `graphToPrompt` makes it."""
+    prompt: dict[str, Any] = {}
+    _queue(graph, "", {}, _subgraphs(graph), prompt)
+    return prompt
+
+
+def _queue(scope: Graph, prefix: str, given: Graph, subgraphs: Mapping[str, Graph], prompt: dict[str, Any]) -> None:
+    """Add the nodes of a graph, or of a subgraph's node whose inputs are `given`."""
+    nodes = {node["id"]: node for node in scope["nodes"]}
+    links = _origins(scope)
+
+    def source(number: int) -> Any:
+        origin, slot = links[number]
+        if origin == OUTSIDE:
+            return given.get(scope["inputs"][slot]["name"])
         node = nodes[origin]
         if node["mode"] == BYPASSED:  # what comes in of that type goes out
             kind = node["outputs"][slot]["type"]
             return source(next(i["link"] for i in node["inputs"] if i["type"] == kind and i["link"]))
-        return [str(origin), slot]
+        if node["type"] in subgraphs:
+            part = subgraphs[node["type"]]
+            inner, slot = _origins(part)[part["outputs"][slot]["linkIds"][0]]
+            return [f"{prefix}{origin}:{inner}", slot]
+        return [f"{prefix}{origin}", slot]
 
-    prompt = {}
-    for node in queueable(graph):
-        inputs = dict(node.get("widgets_values_named") or {})
-        inputs |= {i["name"]: source(i["link"]) for i in node["inputs"] if i.get("link") is not None}
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
-    return prompt
+    for node in queueable(scope):
+        linked = {i["name"]: source(i["link"]) for i in node["inputs"] if i.get("link") is not None}
+        inputs = {**(node.get("widgets_values_named") or {}), **{k: v for k, v in linked.items() if v is not None}}
+        if node["type"] in subgraphs:
+            _queue(subgraphs[node["type"]], f"{prefix}{node['id']}:", inputs, subgraphs, prompt)
+        else:
+            prompt[f"{prefix}{node['id']}"] = {"class_type": node["type"], "inputs": inputs}
+
+
+def _origins(scope: Graph) -> dict[int, tuple[int, int]]:
+    """Node and output that every link comes from; subgraphs name a link's parts, in the same order."""
+    links = (link.values() if isinstance(link, dict) else link for link in scope["links"])
+    return {number: (origin, slot) for number, origin, slot, *_ in links}
+
+
+def _subgraphs(graph: Graph) -> dict[str, Graph]:
+    return {part["id"]: part for part in (graph.get("definitions") or {}).get("subgraphs", [])}
 
 
 def unknown_widgets(graph: Graph, info: Mapping[str, Any]) -> list[str]:
@@ -65,7 +97,10 @@ def unknown_widgets(graph: Graph, info: Mapping[str, Any]) -> list[str]:
     Old frontends read `widgets_values` by position, so a changed order gives values to the wrong widgets.
     """
     faults = []
-    for node in queueable(graph):
+    subgraphs = _subgraphs(graph)
+    for node in [*queueable(graph), *inner_nodes(graph)]:
+        if node["type"] in subgraphs:
+            continue
         if node["type"] not in info:
             faults.append(f"{node['type']}: no such node")
             continue
@@ -94,12 +129,14 @@ def _frontends(name: str, node: Mapping[str, Any]) -> bool:
     )
 
 
-def overlaps(graph: Graph) -> list[str]:
-    """Nodes and groups that stand on each other, and nodes that stand in no group."""
+def overlaps(graph: Graph, framed: bool = True) -> list[str]:
+    """Nodes and groups that stand on each other, and where groups frame them all, nodes that stand in none."""
     boxes = {f"{n['type']} {n['id']}": (n["pos"][0], n["pos"][1] - TITLE, *n["size"]) for n in graph["nodes"]}
     boxes = {name: (x, y, w, h + TITLE) for name, (x, y, w, h) in boxes.items()}
     groups = {f"group {g['title']}": tuple(g["bounding"]) for g in graph["groups"]}
     faults = [f"{a} / {b}" for part in (boxes, groups) for a, b in combinations(part, 2) if _meet(part[a], part[b])]
+    if not framed:
+        return faults
     faults += [name for name, box in boxes.items() if sum(_inside(box, frame) for frame in groups.values()) != 1]
     return faults
 

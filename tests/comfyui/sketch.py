@@ -51,11 +51,13 @@ class Placed:
 class Sketch:
     """Nodes in columns in groups; for a blueprint also its own inputs and outputs.
 
-    What it holds is plain data, as the page gets it.
+    What it holds is plain data, as the page gets it. `subgraphs` are sketches with one group and inputs and outputs, by
+    name; `add` takes that name as a node's type, as often as wanted.
     """
 
     nodes: list[dict[str, Any]] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
+    subgraphs: dict[str, Sketch] = field(default_factory=dict)
     inputs: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     outputs: dict[str, tuple[int, str | int]] = field(default_factory=dict)
     description: str = ""
@@ -149,32 +151,38 @@ const outputOf = (node, name) => {
   if (!node.outputs[slot]) throw new Error(`${node.type} has no output ${name}`);
   return slot;
 };
-const made = given.nodes.map((wanted) => make(app.graph, wanted));
-for (const [number, wanted] of given.nodes.entries())
-  for (const [name, [source, output]] of Object.entries(wanted.links)) {
-    const from = made[source];
-    if (!from.connect(outputOf(from, output), made[number], inputOf(made[number], name)))
-      throw new Error(`${from.type} → ${wanted.kind}.${name} is refused`);
-    await new Promise(requestAnimationFrame);  // growing inputs settle after a link
+const build = async (nodes, types = {}) => {
+  const made = nodes.map((wanted) => make(app.graph, { ...wanted, kind: types[wanted.kind] ?? wanted.kind }));
+  for (const [number, wanted] of nodes.entries())
+    for (const [name, [source, output]] of Object.entries(wanted.links)) {
+      const from = made[source];
+      if (!from.connect(outputOf(from, output), made[number], inputOf(made[number], name)))
+        throw new Error(`${from.type} → ${wanted.kind}.${name} is refused`);
+      await new Promise(requestAnimationFrame);  // growing inputs settle after a link
+    }
+  for (const [number, node] of made.entries()) {
+    const least = node.computeSize(), size = nodes[number].size ?? [0, 0];
+    node.setSize([Math.max(least[0], size[0]), Math.max(least[1], size[1])]);
   }
-for (const [number, node] of made.entries()) {
-  const least = node.computeSize(), size = given.nodes[number].size ?? [0, 0];
-  node.setSize([Math.max(least[0], size[0]), Math.max(least[1], size[1])]);
-}
-for (let i = 0; i < 30; i++) {
-  app.canvas.setDirty(true, true);
-  await new Promise(requestAnimationFrame);
-}
-for (const node of made) {  // a note is as high as its text
-  const last = node.widgets?.[0]?.element?.querySelector?.('.tiptap > :last-child');
-  if (last) node.setSize([node.size[0], last.offsetTop + last.offsetHeight + 60]);
-}
+  await frames(30);
+  for (const node of made) {  // a note is as high as its text
+    const last = node.widgets?.[0]?.element?.querySelector?.('.tiptap > :last-child');
+    if (last) node.setSize([node.size[0], last.offsetTop + last.offsetHeight + 60]);
+  }
+  return made;
+};
+const frames = async (count) => {
+  for (let i = 0; i < count; i++) {
+    app.canvas.setDirty(true, true);
+    await new Promise(requestAnimationFrame);
+  }
+};
 """
-"""Makes, links and sizes the nodes: `made`."""
+"""Makes, links and sizes nodes: `build`."""
 
 _PLACE = """
 const [gap, between, padding, head, title] = [50, 60, 30, 60, 30];
-const place = (columns, left, top) => {
+const place = (made, columns, left, top) => {
   let x = left, bottom = top;
   for (const column of columns) {
     let y = top, width = 0;
@@ -192,11 +200,46 @@ const place = (columns, left, top) => {
 """
 """Gives nodes their places, column by column; returns how much room they take."""
 
+_FOLD = """
+const fold = async (inner, title) => {
+  const made = await build(inner.nodes);
+  place(made, inner.groups[0].columns, 0, 0);
+  const { subgraph, node } = app.graph.convertToSubgraph(new Set(made));
+  while (subgraph.inputs.length) subgraph.removeInput(subgraph.inputs[0]);  // the frontend's own choice
+  const at = (number) => subgraph.getNodeById(made[number].id);
+  for (const [name, targets] of Object.entries(inner.inputs)) {
+    const slots = targets.map(([number, input]) => [at(number).inputs[inputOf(at(number), input)], at(number)]);
+    const outer = subgraph.addInput(name, String(slots[0][0].type));
+    for (const [slot, target] of slots)
+      if (!outer.connect(slot, target)) throw new Error(`${name} → ${target.type}.${slot.name} is refused`);
+  }
+  for (const [name, [number, output]] of Object.entries(inner.outputs)) {
+    const source = at(number), slot = source.outputs[outputOf(source, output)];
+    subgraph.addOutput(name, String(slot.type)).connect(slot, source);
+  }
+  await frames(5);
+  subgraph.name = title;
+  node.pos = [0, 0];
+  node.title = title;
+  node.setSize([Math.max(380, node.computeSize()[0]), node.computeSize()[1]]);
+  return { subgraph, node };
+};
+"""
+"""Folds nodes into one whose inputs and outputs are those that the sketch exposes: `fold`."""
+
 _GROUPS = """
+const types = {}, patterns = [];
+for (const [name, inner] of Object.entries(given.subgraphs)) {
+  const { subgraph, node } = await fold(inner, name);
+  types[name] = subgraph.id;
+  patterns.push(node);
+}
+const made = await build(given.nodes, types);
+for (const node of patterns) app.graph.remove(node);  // a subgraph without a node would be forgotten
 let left = 0, top = 0, lowest = 0;
 for (const group of given.groups) {
   if (group.below) [left, top] = [0, lowest + between];
-  const [width, height] = place(group.columns, left + padding, top + head);
+  const [width, height] = place(made, group.columns, left + padding, top + head);
   const frame = new LiteGraph.LGraphGroup(group.title);
   frame.color = group.color;
   frame.pos = [left, top];
@@ -205,8 +248,18 @@ for (const group of given.groups) {
   left += frame.size[0] + between;
   lowest = Math.max(lowest, top + frame.size[1]);
 }
-app.canvas.setDirty(true, true);
-for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+await frames(3);
+if (!patterns.length) return app.graph.serialize();
+// Nodes of one subgraph get widgets of their own once they have ids, that is, when they are loaded.
+const drawn = app.graph.serialize();
+const folded = drawn.nodes.filter((node) => Object.values(types).includes(node.type));
+for (const [number, { values }] of given.nodes.filter((wanted) => wanted.kind in types).entries()) {
+  const node = folded[number], names = Object.keys(node.widgets_values_named);
+  node.widgets_values_named = { ...node.widgets_values_named, ...values };
+  node.widgets_values = names.map((name) => node.widgets_values_named[name]);
+}
+await app.loadGraphData(drawn);
+await frames(5);
 return app.graph.serialize();
 """
 
@@ -218,42 +271,31 @@ def draw(frontend: Frontend, sketch: Sketch) -> dict[str, Any]:
         playwright's Error: a type, widget, input or output that does not exist, or a link that is refused.
     """
     frontend.clear()
-    drawn: dict[str, Any] = frontend.js(_MAKE + _PLACE + _GROUPS, {"nodes": sketch.nodes, "groups": sketch.groups})
-    return _of_any_sitting(drawn)
+    given = {"nodes": sketch.nodes, "groups": sketch.groups}
+    inner = {name: _page(part) for name, part in sketch.subgraphs.items()}
+    drawn: dict[str, Any] = frontend.js(_MAKE + _PLACE + _FOLD + _GROUPS, {**given, "subgraphs": inner})
+    return _of_any_sitting(drawn, "/".join(sketch.subgraphs))
 
 
-def _of_any_sitting(drawn: dict[str, Any]) -> dict[str, Any]:
-    """Without what tells of one sitting only: where the canvas stood, which frontend drew it, random ids."""
-    drawn["extra"] = {}
-    drawn.pop("id", None)
-    drawn.pop("revision", None)
-    return drawn
+def _page(part: Sketch) -> dict[str, Any]:
+    return {"nodes": part.nodes, "groups": part.groups, "inputs": part.inputs, "outputs": part.outputs}
 
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-_FOLD = """
-place(given.groups[0].columns, 0, 0);
-const { subgraph, node } = app.graph.convertToSubgraph(new Set(made));
-while (subgraph.inputs.length) subgraph.removeInput(subgraph.inputs[0]);  // the frontend's own choice
-const inner = (number) => subgraph.getNodeById(made[number].id);
-for (const [name, targets] of Object.entries(given.inputs)) {
-  const slots = targets.map(([number, input]) => [inner(number).inputs[inputOf(inner(number), input)], inner(number)]);
-  const outer = subgraph.addInput(name, String(slots[0][0].type));
-  for (const [slot, target] of slots)
-    if (!outer.connect(slot, target)) throw new Error(`${name} → ${target.type}.${slot.name} is refused`);
-}
-for (const [name, [number, output]] of Object.entries(given.outputs)) {
-  const source = inner(number), slot = source.outputs[outputOf(source, output)];
-  subgraph.addOutput(name, String(slot.type)).connect(slot, source);
-}
-for (let i = 0; i < 5; i++) await new Promise(requestAnimationFrame);
-node.pos = [0, 0];
-node.title = given.title;
-node.setSize([Math.max(380, node.computeSize()[0]), node.computeSize()[1]]);
-return app.graph.serialize();
-"""
-"""Folds the nodes into one whose inputs and outputs are those that the sketch exposes."""
+
+def _of_any_sitting(drawn: dict[str, Any], title: str = "") -> dict[str, Any]:
+    """Without what tells of one sitting only: where the canvas stood, which frontend drew it, random ids.
+
+    Ids that subgraphs need become others that stay, so that what is drawn anew is the same file.
+    """
+    drawn["extra"] = {}
+    drawn.pop("id", None)
+    drawn.pop("revision", None)
+    text = json.dumps(drawn)
+    for number, drawn_id in enumerate(dict.fromkeys(_UUID.findall(text))):
+        text = text.replace(drawn_id, str(uuid5(NAMESPACE_URL, f"anchorshot/{title}/{number}")))
+    return dict(json.loads(text))
 
 
 def draw_blueprint(frontend: Frontend, sketch: Sketch, title: str) -> dict[str, Any]:
@@ -264,15 +306,8 @@ def draw_blueprint(frontend: Frontend, sketch: Sketch, title: str) -> dict[str, 
     """
     frontend.clear()
     (group,) = sketch.groups
-    given = {"nodes": sketch.nodes, "groups": [group], "title": title}
-    drawn: dict[str, Any] = frontend.js(
-        _MAKE + _PLACE + _FOLD, {**given, "inputs": sketch.inputs, "outputs": sketch.outputs}
-    )
-    drawn = _of_any_sitting(drawn)
+    script = _MAKE + _PLACE + _FOLD + "await fold(given, given.title); return app.graph.serialize();"
+    drawn: dict[str, Any] = frontend.js(script, {**_page(sketch), "title": title})
     (folded,) = drawn["definitions"]["subgraphs"]
     folded |= {"name": title, "category": group["title"], "description": sketch.description}
-    # The frontend draws random ids; these stay, so that a blueprint drawn anew is the same file.
-    text = json.dumps(drawn)
-    for number, drawn_id in enumerate(dict.fromkeys(_UUID.findall(text))):
-        text = text.replace(drawn_id, str(uuid5(NAMESPACE_URL, f"anchorshot/{title}/{number}")))
-    return dict(json.loads(text))
+    return _of_any_sitting(drawn, title)

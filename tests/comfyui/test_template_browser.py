@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from comfyui.browser import Frontend, missing, opened
-from comfyui.graphs import shipped
+from comfyui.graphs import shipped, to_prompt
 from comfyui.server import PACK, ComfyServer
 from comfyui.shipped import WORKFLOWS
 from comfyui.timeline_page import NODE
@@ -147,6 +147,56 @@ def test_a_dragged_timeline_is_saved_and_filmed(frontend: Frontend) -> None:
 
 _TIMELINE = f"""return app.graph.nodes.find((node) => node.type === '{NODE}').widgets
   .find((widget) => widget.name === 'timeline').value"""
+
+
+def test_a_story_grows_by_a_segment(frontend: Frontend) -> None:
+    """Run; copy the last segment as the note says, write another action, Run: a segment more, and the others stay."""
+    open_template(frontend, "pocket_story")
+    assert lost(frontend) == []
+    assert _runs(frontend.js("return (await app.graphToPrompt()).output")) == _runs(to_prompt(shipped("pocket_story")))
+    press_run(frontend)
+    assert video(frontend) == (160, 80, 6.38)
+    frontend.shot("story")
+    before = frontend.js(_ACTIONS)
+    frontend.js("app.canvas.selectNode(app.graph.nodes.find((node) => node.title === 'Segment 3'))")
+    frontend.page.keyboard.press("Control+c")
+    frontend.page.keyboard.press("Control+Shift+v")
+    frontend.page.wait_for_function("comfyAPI.app.app.graph.nodes.filter((n) => n.title === 'Segment 3').length === 2")
+    frontend.js(_CONNECT, "a yellow star with a crown waves on the left.")
+    assert frontend.js(_ACTIONS) == [*before, "a yellow star with a crown waves on the left."]
+    shown = frontend.page.locator("video").evaluate("(each) => each.src")
+    frontend.page.get_by_role("button", name="Run", exact=True).first.click()
+    changed = "(was) => { const v = document.querySelector('video'); return v && v.src !== was && v.readyState >= 2; }"
+    frontend.page.wait_for_function(changed, arg=shown)
+    assert video(frontend) == (160, 80, 8.5)
+    curves = "return app.graph.nodes.filter((node) => node.type === 'PreviewImage' && node.imgs?.length).length"
+    assert frontend.js(curves) == 3 and frontend.errors == []
+    frontend.shot("story_grown")
+
+
+def _runs(prompt: dict[str, Any]) -> dict[str, Any]:
+    """Types and inputs, without what the frontend alone looks at."""
+    ours = {"control_after_generate"}
+    return {
+        key: (node["class_type"], {name: value for name, value in node["inputs"].items() if name not in ours})
+        for key, node in prompt.items()
+    }
+
+
+_ACTIONS = """return app.graph.nodes.filter((node) => node.title.startsWith('Segment'))
+  .map((node) => node.widgets.find((widget) => widget.name === 'action').value)"""
+
+_CONNECT = """
+const [before, added] = app.graph.nodes.filter((node) => node.title === 'Segment 3');
+const film = app.graph.nodes.find((node) => node.type === 'AnchorshotFilm');
+const input = (node, name) => node.inputs.findIndex((each) => each.name === name);
+const output = (node, name) => node.outputs.findIndex((each) => each.name === name);
+before.connect(output(before, 'latent'), added, input(added, 'previous'));
+before.connect(output(before, 'action'), added, input(added, 'previous_action'));
+added.connect(output(added, 'images'), film, input(film, 'clips.clip_3'));
+added.widgets.find((widget) => widget.name === 'action').value = given;
+await new Promise(requestAnimationFrame);
+"""
 
 
 def test_a_missing_node_is_noticed(frontend: Frontend) -> None:

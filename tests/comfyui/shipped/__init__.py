@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from comfyui.shipped.blueprints import interleaved_keyframes, multi_chunk_video
+from comfyui.shipped.blueprints import interleaved_keyframes, multi_chunk_video, story_segment
 from comfyui.shipped.films import flux_wan_film, pocket_film
 from comfyui.shipped.keyframes import pocket_timeline, wan22_5b_keyframes, wan22_14b_keyframes
 from comfyui.shipped.references import flux2_references, qwen_image_edit_references
+from comfyui.shipped.stories import mochi_story, pocket_story, wan22_5b_story
 from comfyui.sketch import Sketch
 
 __all__ = ["BLUEPRINTS", "FILMED", "WORKFLOWS"]
@@ -20,14 +21,18 @@ WORKFLOWS: dict[str, Callable[[], Sketch]] = {
     "flux2_references": flux2_references,
     "wan22_14b_keyframes": wan22_14b_keyframes,
     "wan22_5b_keyframes": wan22_5b_keyframes,
+    "pocket_story": pocket_story,
+    "mochi_story": mochi_story,
+    "wan22_5b_story": wan22_5b_story,
 }
 """The shipped workflows by file name."""
 
-FILMED = ("pocket_film", "pocket_timeline")
+FILMED = ("pocket_film", "pocket_timeline", "pocket_story")
 """Those whose models come along: they run anywhere, and their thumbnails show what they make."""
 
 BLUEPRINTS: dict[str, Callable[[], Sketch]] = {
     "Interleaved Keyframes (GoldenMem)": interleaved_keyframes,
     "Multi-Chunk Video (Wan)": multi_chunk_video,
+    "Story Segment (Text2Story)": story_segment,
 }
 """The blueprints by file name, which is the name in the node library."""

@@ -3,49 +3,72 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from comfyui.server import ROOT
 from comfyui.sketch import Placed, Sketch
 from PIL import Image
 
+
+class ModelFile(NamedTuple):
+    """A public model file.
+
+    Attributes:
+        folder: ComfyUI's folder for it.
+        base: where it is taken from; as ComfyUI's own templates, where they have it.
+        remote: its name there, where that says too little.
+        also: another folder that needs it, too.
+    """
+
+    folder: str
+    base: str
+    remote: str | None = None
+    also: str | None = None
+
+    @property
+    def folders(self) -> list[str]:
+        return [self.folder, *([] if self.also is None else [self.also])]
+
+
 HUB = "https://huggingface.co"
 WAN = f"{HUB}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
+MOCHI = f"{HUB}/Comfy-Org/mochi_preview_repackaged/resolve/main/split_files"
 FILES = {
-    "flux1-dev.safetensors": ("diffusion_models", f"{HUB}/Comfy-Org/flux1-dev/resolve/main"),
-    "clip_l.safetensors": ("text_encoders", f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"),
-    "t5xxl_fp16.safetensors": ("text_encoders", f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"),
-    "ae.safetensors": ("vae", f"{HUB}/Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae"),
-    "wan2.2_ti2v_5B_fp16.safetensors": ("diffusion_models", f"{WAN}/diffusion_models"),
-    "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors": ("diffusion_models", f"{WAN}/diffusion_models"),
-    "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors": ("diffusion_models", f"{WAN}/diffusion_models"),
-    "umt5_xxl_fp8_e4m3fn_scaled.safetensors": (
-        "text_encoders",
-        f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/text_encoders",
+    "flux1-dev.safetensors": ModelFile("diffusion_models", f"{HUB}/Comfy-Org/flux1-dev/resolve/main"),
+    "clip_l.safetensors": ModelFile("text_encoders", f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"),
+    "t5xxl_fp16.safetensors": ModelFile("text_encoders", f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main"),
+    "ae.safetensors": ModelFile("vae", f"{HUB}/Comfy-Org/Lumina_Image_2.0_Repackaged/resolve/main/split_files/vae"),
+    "wan2.2_ti2v_5B_fp16.safetensors": ModelFile("diffusion_models", f"{WAN}/diffusion_models"),
+    "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors": ModelFile("diffusion_models", f"{WAN}/diffusion_models"),
+    "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors": ModelFile("diffusion_models", f"{WAN}/diffusion_models"),
+    "umt5_xxl_fp8_e4m3fn_scaled.safetensors": ModelFile(
+        "text_encoders", f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/text_encoders"
     ),
-    "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors": ("loras", f"{WAN}/loras"),
-    "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors": ("loras", f"{WAN}/loras"),
-    "wan2.2_vae.safetensors": ("vae", f"{WAN}/vae"),
-    "wan_2.1_vae.safetensors": ("vae", f"{WAN}/vae"),
-    "qwen_image_edit_2511_fp8mixed.safetensors": (
-        "diffusion_models",
-        f"{HUB}/Comfy-Org/Qwen-Image-Edit_ComfyUI/resolve/main/split_files/diffusion_models",
+    "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors": ModelFile("loras", f"{WAN}/loras"),
+    "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors": ModelFile("loras", f"{WAN}/loras"),
+    "wan2.2_vae.safetensors": ModelFile("vae", f"{WAN}/vae"),
+    "wan_2.1_vae.safetensors": ModelFile("vae", f"{WAN}/vae"),
+    "qwen_image_edit_2511_fp8mixed.safetensors": ModelFile(
+        "diffusion_models", f"{HUB}/Comfy-Org/Qwen-Image-Edit_ComfyUI/resolve/main/split_files/diffusion_models"
     ),
-    "qwen_2.5_vl_7b_fp8_scaled.safetensors": (
-        "text_encoders",
-        f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/text_encoders",
+    "qwen_2.5_vl_7b_fp8_scaled.safetensors": ModelFile(
+        "text_encoders", f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/text_encoders"
     ),
-    "qwen_image_vae.safetensors": ("vae", f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/vae"),
-    "flux2_dev_fp8mixed.safetensors": (
-        "diffusion_models",
-        f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/diffusion_models",
+    "qwen_image_vae.safetensors": ModelFile("vae", f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI/resolve/main/split_files/vae"),
+    "flux2_dev_fp8mixed.safetensors": ModelFile(
+        "diffusion_models", f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/diffusion_models"
     ),
-    "mistral_3_small_flux2_bf16.safetensors": (
-        "text_encoders",
-        f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/text_encoders",
+    "mistral_3_small_flux2_bf16.safetensors": ModelFile(
+        "text_encoders", f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/text_encoders"
     ),
-    "flux2-vae.safetensors": ("vae", f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/vae"),
+    "flux2-vae.safetensors": ModelFile("vae", f"{HUB}/Comfy-Org/flux2-dev/resolve/main/split_files/vae"),
+    "mochi_preview_bf16.safetensors": ModelFile("diffusion_models", f"{MOCHI}/diffusion_models"),
+    "mochi_vae.safetensors": ModelFile("vae", f"{MOCHI}/vae"),
+    "clip-vit-large-patch14.safetensors": ModelFile(
+        "clip_vision", f"{HUB}/openai/clip-vit-large-patch14/resolve/main", "model.safetensors", "text_encoders"
+    ),
 }
-"""Public model files: ComfyUI's folder for each, and where ComfyUI's own templates take it from."""
+"""Public model files by name."""
 
 EXAMPLE = "example.png"
 """A picture that every ComfyUI has in its input folder."""
@@ -116,14 +139,15 @@ ENDS = '{"keyframes": [{"requested": 0}, {"requested": 2.5}, {"requested": 5}]}'
 ENDS_24 = '{"keyframes": [{"requested": 0}, {"requested": 2.5}, {"requested": 4.9167}]}'
 
 
-def models(*names: str) -> list[dict[str, str]]:
-    """The files of a loader, for the frontend's list of missing models."""
-    return [{"name": name, "url": f"{FILES[name][1]}/{name}", "directory": FILES[name][0]} for name in names]
+def models(*names: str, folder: str | None = None) -> list[dict[str, str]]:
+    """The files of a loader, for the frontend's list of missing models; `folder` where it is not the first."""
+    found = [(name, FILES[name]) for name in names]
+    return [{"name": n, "url": f"{f.base}/{f.remote or n}", "directory": folder or f.folder} for n, f in found]
 
 
 def files(*names: str) -> str:
     """The table of a note: which file goes into which folder of ComfyUI."""
-    rows = [f"| `{name}` | `models/{FILES[name][0]}` |" for name in names]
+    rows = [f"| `{name}` | `models/{folder}` |" for name in names for folder in FILES[name].folders]
     return "\n".join(["| file | folder |", "| --- | --- |", *rows])
 
 
@@ -144,8 +168,9 @@ def place_files(base: Path) -> None:
 
     They stand in lists, so graphs show without red frames and pass validation; nothing can be loaded from them.
     """
-    for name, (folder, _) in FILES.items():
-        path = base / "models" / folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    for name, file in FILES.items():
+        for folder in file.folders:
+            path = base / "models" / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
     Image.new("RGB", (1280, 720), "#7a94a8").save(base / "input" / EXAMPLE)
