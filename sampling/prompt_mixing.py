@@ -79,7 +79,8 @@ class PromptMixer:
     """The weighting of one run: ask `text(t)` before every call of the model, show it the result with `observe`.
 
     A step is found by its noise level, not by counting calls: samplers that call the model several times in a step
-    (Heun, multi-step) see the same text at the same level. The state is this run's alone; make a mixer for each run.
+    (Heun, multi-step), or look ahead and come back (heunpp2), see the same text at the same level. The state is this
+    run's alone; make a mixer for each run.
 
     Args:
         scene, action: conditioning of B prompts each.
@@ -117,9 +118,12 @@ class PromptMixer:
     def text(self, t: float) -> TextCond:
         """The mixed conditioning for a call at noise level t."""
         step = self.step_at(t)
-        if self._text is None or step != self._step:
+        if self._text is None or step > self._step:
             self._text = self._advance(step, t)
-        return self._text
+        if step == self._step:
+            return self._text
+        known = [entry for entry in self.record if entry.step <= step] or self.record[:1]
+        return mix(self.scene, self.action, known[-1].weights.to(self._similarity.device))
 
     def observe(self, x0: Tensor) -> None:
         """Show the latents that the model foresees now, [B, C, F, h, w]; kept only if the next step scores them."""

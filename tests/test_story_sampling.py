@@ -87,6 +87,19 @@ def test_steps_are_found_by_noise_level_whatever_the_number_of_calls() -> None:
     assert len(once.record) == len(heun.record) == 8
 
 
+def test_a_sampler_that_looks_ahead_and_comes_back_sees_the_same_texts() -> None:
+    """As heunpp2 does; what is recorded and decided is what a sampler that only goes forward has."""
+    forward = PromptMixer(cond(1), cond(2), levels(), None)
+    texts = [forward.text(t) for t in levels()[:-1]]
+    ahead = PromptMixer(cond(1), cond(2), levels(), None)
+    for i in (0, 1, 2, 1, 2, 3, 2, 3, 4, 5, 4, 6, 7, 0):
+        text = ahead.text(levels()[i])
+        assert torch.equal(text.tokens, texts[i].tokens) and torch.equal(text.mask, texts[i].mask)
+    assert [entry.step for entry in ahead.record] == list(range(1, 9))
+    pairs = zip(ahead.record, forward.record, strict=True)
+    assert all(torch.equal(a.weights, b.weights) and torch.equal(a.previous, b.previous) for a, b in pairs)
+
+
 def test_pictures_are_scored_every_so_many_steps_between_the_bounds() -> None:
     calls: list[int] = []
 

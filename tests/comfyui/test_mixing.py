@@ -179,7 +179,7 @@ def test_rows_of_a_batch_have_their_own_weights(model: Any, kind: str, pair: dic
     assert rows.shape == (4, 2, 2) and not torch.equal(rows[-1, 0], rows[-1, 1])
 
 
-@pytest.mark.parametrize("sampler", ["heun", "dpm_2", "dpmpp_2m", "uni_pc", "euler_ancestral", "euler_cfg_pp"])
+@pytest.mark.parametrize("sampler", ["heun", "heunpp2", "dpm_2", "dpmpp_2m", "uni_pc", "euler_ancestral", "euler_cfg_pp"])
 def test_samplers_count_steps_right(models: dict[str, Any], sampler: str, pair: dict[str, Any]) -> None:
     """One decision for each step, however often the model is called in it; the text belongs to the level."""
     calls: list[tuple[float, bytes]] = []
