@@ -52,12 +52,7 @@ def _show(summary: dict[str, Any], out: Path) -> None:
     table.add_column("take", justify="right")
     table.add_column("made in", justify="right")
     for shot in summary["shots"]:
-        keys = [
-            f"{k['requested']:.2f} s"
-            if k["requested"] == k["snapped"]
-            else f"{k['requested']:.2f} → {k['snapped']:.2f} s"
-            for k in shot["keyframes"]
-        ]
+        keys = [_times(k["requested"], k["snapped"]) for k in shot["keyframes"]]
         span = f"{shot['start']:.2f} – {shot['start'] + shot['seconds']:.2f} s"
         made = "kept" if shot["kept"] else f"{shot['render_seconds']:.1f} s"
         table.add_row(shot["id"], shot["place"] or "–", span, ", ".join(keys), str(shot["take"]), made)
@@ -67,4 +62,6 @@ def _show(summary: dict[str, Any], out: Path) -> None:
 
 
 def _times(requested: float, snapped: float) -> str:
-    return f"{snapped:.2f} s" if abs(requested - snapped) < 0.005 else f"{requested:.2f} → {snapped:.2f} s"
+    """A keyframe's time, and the one that was asked for where it is shown as another."""
+    shown = [f"{time:.2f}" for time in (requested, snapped)]
+    return " → ".join(dict.fromkeys(shown)) + " s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,6 @@ def run(options: argparse.Namespace) -> None:
     """Make the film and show what was made."""
     check_json_path(options.json)
     without = _without(options.without)
-    for name in ("gamma", "backward"):
-        value = getattr(options, name)
-        if not 0 <= value <= 0.5:
-            raise InputError(f"--{name}", "must lie in 0…0.5", value, "0.25 is a start")
     story = load_storyboard(options.story)
     out = options.out if options.out is not None else Path("output") / f"{options.story.stem}_told"
     # Only a sound storyboard is worth the seconds that the model libraries take to import.
@@ -33,11 +30,15 @@ def run(options: argparse.Namespace) -> None:
     from ..sampling.prompt_mixing import DIPW
     from ..sampling.story import StorySettings
 
-    settings = StorySettings(
-        dipw=None if "dipw" in without else DIPW(every=options.every),
-        gamma=0.0 if "twb" in without else options.gamma,
+    try:
+        full = StorySettings(DIPW(every=options.every), gamma=options.gamma, backward=options.backward)
+    except InputError as error:
+        raise InputError(f"--{error.field}", error.rule, error.value, error.fix) from None
+    settings = replace(
+        full,
+        dipw=None if "dipw" in without else full.dipw,
+        gamma=0.0 if "twb" in without else full.gamma,
         semantic="sar" not in without,
-        backward=options.backward,
     )
     studio = load_studio(options.studio, device=pick_device(options.device))
     with resumable(out) as progress:

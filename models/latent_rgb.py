@@ -38,9 +38,9 @@ def fit_latent_rgb(latents: Tensor, pictures: Tensor) -> LatentRGB:
     published factors.
     """
     small = torch.nn.functional.interpolate(pictures.float(), latents.shape[-2:], mode="area").movedim(1, -1)
-    z = latents.double().movedim(1, -1).flatten(0, -2)
+    z = latents.cpu().double().movedim(1, -1).flatten(0, -2)  # not every device has float64
     ones = torch.cat([z, z.new_ones(len(z), 1)], 1)
-    solution = torch.linalg.lstsq(ones.cpu(), small.reshape(-1, 3).double().cpu()).solution
+    solution = torch.linalg.lstsq(ones, small.reshape(-1, 3).cpu().double()).solution
     # Solvers differ in the last bits from call to call; a seed must give the same film.
     solution = (solution * FACTOR_GRID).round().float() / FACTOR_GRID
     return LatentRGB(solution[:-1], solution[-1])

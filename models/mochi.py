@@ -114,10 +114,12 @@ class _Decoder:
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
         self._past: dict[Any, Tensor] = {}
+        self._first = True
 
     def __call__(self, z: Tensor) -> Tensor:
         """The next latent frames `[B, C, f, h, w]` → pixels of −1…1 `[B, 3, t, H, W]`."""
-        net, first = self._decoder, not self._past
+        net, first = self._decoder, self._first
+        self._first = False
         x = self._resnets(net.block_in.resnets, net.conv_in(z))
         for stage in net.up_blocks:
             x = self._resnets(stage.resnets, x).movedim(1, -1)
@@ -137,11 +139,12 @@ class _Decoder:
 
     def _convolve(self, layer: Any, x: Tensor) -> Tensor:
         """A causal convolution; before the first frame stands that frame again."""
-        past = self._past.get(layer)
-        if past is None:
-            past = x[:, :, :1].expand(-1, -1, layer.time_pad, -1, -1)
-        x = torch.cat([past, x], 2)
-        self._past[layer] = x[:, :, -layer.time_pad :].clone()
+        if layer.time_pad:  # −0 would be no end to slice from: everything, not nothing
+            past = self._past.get(layer)
+            if past is None:
+                past = x[:, :, :1].expand(-1, -1, layer.time_pad, -1, -1)
+            x = torch.cat([past, x], 2)
+            self._past[layer] = x[:, :, -layer.time_pad :].clone()
         edges = (layer.width_pad, layer.width_pad, layer.height_pad, layer.height_pad, 0, 0)
         return layer.conv(functional.pad(x, edges, mode="replicate"))
 

@@ -187,11 +187,13 @@ class Studio:
         Raises:
             InputError: no keyframe model for what needs one, or a video model that takes text alone.
         """
+        kind = self.config.video.kind
+        if task in ("film", "video") and kind != "wan":
+            rule = f"must be wan for {task}; {kind} makes video from text alone"
+            fix = "choose a studio with a Wan video model; `anchorshot tell` is for this one"
+            raise InputError("video.kind", rule, kind, fix, self.file.name)
         if task in ("film", "keyframes"):
             self._present("keyframe", self.config.keyframe)
-        if task == "video" and self.config.video.kind != "wan":
-            fix = "choose a studio with a Wan video model; `anchorshot tell` is for this one"
-            raise InputError("video.kind", f"must be wan for {task}", self.config.video.kind, fix, self.file.name)
 
     def check(self, *parts: str) -> None:
         """Look for the files of these parts (of all by default) without loading them.

@@ -12,6 +12,7 @@ from ..memory.retrieval import mean_pool
 from ..models.latent_rgb import calibration_pictures, fit_latent_rgb
 from ..models.mochi import MochiVAE, mochi_latents
 from ..models.studio_config import WAN_ONLY
+from ..models.wan.layout import latent_length
 from ..sampling.preview import Pictures, decoded_frames, decoded_video
 from ..sampling.story import StorySampler, StorySettings
 from ..sampling.story_mochi import MochiStory
@@ -54,8 +55,9 @@ def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> Any:
         InputError: a length off the grid, or model files that cannot be used.
     """
     settings = studio.defaults.video
+    # A length is refused before gigabytes are loaded.
     if studio.config.video.kind == "mochi":
-        mochi_latents(frames)  # before gigabytes are loaded
+        mochi_latents(frames)
         return MochiStory(
             studio.video,
             studio.video_vae,
@@ -66,6 +68,7 @@ def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> Any:
             settings.guidance,
             settings.negative,
         )
+    latent_length(frames, "frames")
     low = studio.video_low
     guidance = settings.guidance
     return WanStory(

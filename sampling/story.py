@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -67,6 +67,10 @@ class StorySettings:
         semantic: SAR, γ' = γ·(1 − S).
         backward: γ of the backward pass (not in the paper): every segment is sampled again from noise level
             `backward_from`, its last frame drawn towards the next segment's first; 0 leaves it out.
+        backward_from: between 0 and 1; the higher, the more is made anew.
+
+    Raises:
+        InputError: a value out of its range.
     """
 
     dipw: DIPW | None = DIPW()
@@ -76,6 +80,19 @@ class StorySettings:
     semantic: bool = True
     backward: float = 0.0
     backward_from: float = 0.6
+
+    def __post_init__(self) -> None:
+        # Compared so that NaN, which is in no range, is refused.
+        for name in ("gamma", "backward"):
+            if not 0 <= getattr(self, name) <= 0.5:
+                raise InputError(name, "must lie in 0…0.5", getattr(self, name), "0.25 is a start; 0 leaves it out")
+        if self.at not in get_args(At):
+            raise InputError("at", f"must be one of {', '.join(get_args(At))}", self.at, "steps is the usual one")
+        if not 0 <= self.until <= 1:
+            raise InputError("until", "must be a noise level, 0…1", self.until, "0 blends at every step")
+        if not 0 < self.backward_from < 1:
+            rule = "must be a noise level between 0 and 1"
+            raise InputError("backward_from", rule, self.backward_from, "0.6 keeps what is there")
 
 
 class TextToVideo(Protocol):

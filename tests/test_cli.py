@@ -17,6 +17,7 @@ from PIL import Image
 
 from anchorshot.cli import main
 from anchorshot.cli.console import StageProgress
+from anchorshot.cli.film import _show as show_film
 
 GOOD = """
 title: Two friends
@@ -33,6 +34,13 @@ shots:
 def changed(old: str, new: str) -> str:
     assert old in GOOD
     return GOOD.replace(old, new, 1)
+
+
+def test_a_moved_keyframe_shows_both_times_where_they_look_different(capsys: pytest.CaptureFixture[str]) -> None:
+    keys = [{"requested": a, "snapped": b} for a, b in ((0.376, 0.375), (0.4, 0.375))]
+    shot = {"id": "s01", "place": None, "start": 0.0, "seconds": 1.0, "take": 1, "kept": True, "keyframes": keys}
+    show_film({"title": "x", "seconds": 1.0, "shots": [shot], "files": []}, Path("out"))
+    assert " 0.38 s, 0.40 → 0.38 s " in capsys.readouterr().out
 
 
 STORY_FAULTS = {

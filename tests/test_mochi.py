@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler, MochiPipeline, MochiTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXCausalConv3d
 from transformers import T5Config, T5EncoderModel
 
 from anchorshot.models.mochi import MochiVAE, mochi_latents
@@ -185,6 +186,20 @@ def test_decoding_goes_through_time(vae) -> None:
         stock = vae.model.decode(z * vae._std + vae._mean).sample.movedim(1, 2) / 2 + 0.5
     apart = (whole - stock.clamp(0, 1)).abs().amax((0, 2, 3, 4))
     assert apart[19:].max() < 1e-4 < 0.05 < apart[0]  # it lets the first frame look at frames that it drops
+
+
+def test_a_convolution_without_a_past_keeps_none(vae) -> None:
+    """One that sees its own frame alone leaves the parts of a video what they are in the whole."""
+    model = AutoencoderKLMochi.from_config(vae.model.config)
+    model.load_state_dict(vae.model.state_dict())
+    for block in (*model.decoder.block_in.resnets, *model.decoder.block_out.resnets):
+        width = block.conv1.conv.in_channels
+        block.conv1 = CogVideoXCausalConv3d(width, block.conv1.conv.out_channels, (1, 3, 3), pad_mode="replicate")
+        assert block.conv1.time_pad == 0
+    z = torch.randn(1, 12, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    parts = list(MochiVAE(model, pixels_per_call=1).decode_stream(z))
+    assert [part.shape[1] for part in parts] == [1, 6, 6]
+    torch.testing.assert_close(torch.cat(parts, 1), MochiVAE(model).decode_video(z), atol=1e-5, rtol=0)
 
 
 def test_lengths_and_given_frames_are_refused(transformer, vae, encoder) -> None:

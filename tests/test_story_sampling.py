@@ -163,6 +163,26 @@ def test_positions_and_fitted_previews() -> None:
     assert torch.allclose(fitted(z[:, :, None]), truth(z[:, :, None]), atol=1e-4)
 
 
+class WithoutFloat64(torch.Tensor):
+    """A tensor on a device that has no float64, as Apple's: only what is moved to the CPU becomes one."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.cpu:
+            return args[0].as_subclass(torch.Tensor)
+        wanted = (*args, *(kwargs or {}).values())
+        if func is torch.Tensor.double or any(value is torch.float64 for value in wanted):
+            raise TypeError("this device has no float64")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_previews_are_fitted_where_there_is_no_float64() -> None:
+    z, pictures = torch.rand(4, 6, 5, 7), torch.rand(4, 3, 10, 14)
+    there = fit_latent_rgb(z.as_subclass(WithoutFloat64), pictures.as_subclass(WithoutFloat64))
+    here = fit_latent_rgb(z, pictures)
+    assert torch.equal(there.factors, here.factors) and torch.equal(there.bias, here.bias)
+
+
 def story_of(path: Path, **settings: object) -> tuple[WanStory, StorySampler]:
     studio = load_studio(path)
     model = WanStory(studio.video, studio.video_vae, studio.video_text, 5, (32, 48), steps=3, shift=3.0, text_length=32)
@@ -236,6 +256,27 @@ def test_bad_settings_are_refused() -> None:
         PromptMixer(cond(1), cond(2), [0.0, 1.0])
     with pytest.raises(InputError, match="as many scenes"):
         PromptPair(["a"], [])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"gamma": 0.51},
+        {"gamma": -0.1},
+        {"gamma": math.nan},
+        {"backward": 0.6},
+        {"at": "step"},
+        {"until": 1.5},
+        {"until": math.nan},
+        {"backward_from": 0.0},
+        {"backward_from": 1.0},
+    ],
+)
+def test_settings_out_of_their_range_are_refused(wrong: dict[str, float]) -> None:
+    (name,) = wrong
+    with pytest.raises(InputError, match=f"^{name}: must "):
+        StorySettings(**wrong)  # type: ignore[arg-type]
+    StorySettings(gamma=0.5, backward=0.5, at="start", until=1.0, backward_from=0.01)
 
 
 def test_tellings_tell_the_truth_in_pairs() -> None:

@@ -15,6 +15,7 @@ from anchorshot.cli import main
 from anchorshot.media.curve import draw_curves
 from anchorshot.media.video import VideoReader
 from anchorshot.models.studio import Studio, load_studio
+from anchorshot.pipelines.story_stage import story_model
 from anchorshot.pipelines.tell import prompt_pairs, tell_story
 from anchorshot.sampling.story import StorySettings
 from anchorshot.story.errors import InputError
@@ -114,6 +115,13 @@ def test_the_backward_pass_draws_ends_to_what_follows(whole: Path, studio: Studi
     assert torch.equal(last, latents(whole, "s02"))
     assert gap(drawn) < 0.8 * gap(last)
     assert not (tmp_path / "film" / "latents" / "s03_backward.safetensors").exists()
+
+
+def test_a_length_off_the_grid_is_refused_before_anything_loads(tiny_studio: Path) -> None:
+    studio = load_studio(tiny_studio)
+    with pytest.raises(InputError, match=r"frames: a chunk has 4n\+1 frames.*got 6"):
+        story_model(studio, 6, (32, 64))
+    assert not {"video", "video_vae", "video_text", "keyframe_text", "clip"} & vars(studio).keys()
 
 
 def test_the_command(tiny_studio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
