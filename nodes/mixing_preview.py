@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import comfy.clip_model
+import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -22,6 +23,8 @@ DECODED = ("decoded_frame", "decoded_video")
 """Previews that need the VAE during the run."""
 
 _CALIBRATION = (128, 256)
+_TILE = 256
+"""Pixels of a side, as core's own tiles."""
 
 
 def preview_scorer(model: Any, preview: str, texts: tuple[str, str], clip: Any, clip_vision: Any, vae: Any) -> Scorer:
@@ -74,13 +77,34 @@ def _seeing(clip_vision: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _decoding(vae: Any, process_out: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Latents [B, C, F, h, w] → frames [B, T, 3, H, W] in 0…1, as the VAE's own decode, but loading nothing."""
+    """Latents [B, C, F, h, w] → frames [B, T, 3, H, W] in 0…1, as the VAE's own decode, but loading nothing.
+
+    Loading, or making room, between steps could evict the model. So where memory is short, tiles are decoded.
+    """
+
+    def whole(z: Tensor) -> Tensor:
+        return vae.process_output(vae.first_stage_model.decode(z).float())
+
+    def tiles(z: Tensor) -> Tensor:
+        if vae.handles_tiling:
+            side = max(1, _TILE // vae.spacial_compression_decode())
+            return vae._decode_tiled_owned(z, tile_x=side, tile_y=side, overlap=side // 4)
+        return vae.decode_tiled_3d(z) if vae.latent_dim == 3 else vae.decode_tiled_(z)
 
     def decode(latents: Tensor) -> Tensor:
         z = process_out(latents.float()).to(vae.device, vae.vae_dtype)
         rows = len(z)
-        flat = z if vae.latent_dim == 3 else z.movedim(2, 1).flatten(0, 1)
-        out = vae.process_output(vae.first_stage_model.decode(flat).float()).clamp(0, 1)
+        z = z if vae.latent_dim == 3 else z.movedim(2, 1).flatten(0, 1)
+        out = None
+        if vae.memory_used_decode(z.shape, vae.vae_dtype) <= comfy.model_management.get_free_memory(vae.device):
+            try:
+                out = whole(z)
+            except Exception as error:
+                comfy.model_management.raise_non_oom(error)
+        if out is None:  # outside of `except`, which would keep what was allocated
+            comfy.model_management.soft_empty_cache()
+            out = tiles(z)
+        out = out.float().clamp(0, 1)
         return out.movedim(2, 1) if vae.latent_dim == 3 else out.unflatten(0, (rows, -1))
 
     return decode

@@ -179,6 +179,9 @@ class _Mixing:
         )[0]["model_conds"]
         a, b = [_words(conds, noise) for conds in (scene["model_conds"], encoded)]
         masked = all(_has_mask(conds) for conds in (scene["model_conds"], encoded))
+        if "num_tokens" in encoded and noise.shape[0] > 1 and not torch.equal(a.mask.sum(1), b.mask.sum(1)):
+            fix = "use batch_size 1, and queue several"  # it crops all rows alike, though each has its dominant prompt
+            raise InputError("latent", "must be one video: this model has no mask for each", noise.shape[0], fix)
         start, end = (_level(guider, share) for share in self.scored)
         settings = replace(self.settings, start=start, end=end)
         return _Run(PromptMixer(a, b, sigmas.tolist(), self.scorer, settings), scene, masked)

@@ -173,13 +173,15 @@ def test_pictures_are_scored_between_the_bounds(models: dict[str, Any], pair: di
 
 
 def test_rows_of_a_batch_have_their_own_weights(model: Any, kind: str, pair: dict[str, Any]) -> None:
-    guider = mixed(model, **pair)
+    guider = mixed(model, SCENE, prompt(2, 6), **pair)  # of one length, see the errors below
     run(guider, latent(kind, rows=2))
     rows = torch.stack([step.weights for step in steps_of(guider)])
     assert rows.shape == (4, 2, 2) and not torch.equal(rows[-1, 0], rows[-1, 1])
 
 
-@pytest.mark.parametrize("sampler", ["heun", "heunpp2", "dpm_2", "dpmpp_2m", "uni_pc", "euler_ancestral", "euler_cfg_pp"])
+@pytest.mark.parametrize(
+    "sampler", ["heun", "heunpp2", "dpm_2", "dpmpp_2m", "uni_pc", "euler_ancestral", "euler_cfg_pp"]
+)
 def test_samplers_count_steps_right(models: dict[str, Any], sampler: str, pair: dict[str, Any]) -> None:
     """One decision for each step, however often the model is called in it; the text belongs to the level."""
     calls: list[tuple[float, bytes]] = []
@@ -306,6 +308,31 @@ def test_colours_of_a_model_without_published_ones(
     assert (shown - small).abs().mean() < 0.5 * (small - small.mean((0, 2, 3), keepdim=True)).abs().mean()
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_short_of_memory_tiles_are_decoded(
+    studio: dict[str, Any], known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether ComfyUI's estimate says so, or the device does; and nothing is loaded to make room."""
+    model, vae = studio["video_model"], studio["video_vae"]
+    z = torch.randn(1, vae.latent_channels, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    real, refused = vae.first_stage_model.decode, list[int]()
+
+    def decode(part: Tensor, **more: Any) -> Tensor:
+        if part.shape == z.shape and not refused and not known:
+            refused.append(1)
+            raise torch.OutOfMemoryError
+        return real(part, **more)
+
+    wanted = preview_pictures(model, "decoded_video", vae)(z)
+    monkeypatch.setattr(vae.first_stage_model, "decode", decode)
+    monkeypatch.setattr(vae, "memory_used_decode", lambda shape, dtype: 1 << 60 if known else 0)
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", lambda *_, **__: pytest.fail("loads"))
+    with torch.inference_mode():  # as ComfyUI runs nodes
+        tiled = preview_pictures(model, "decoded_video", vae)(z)
+    assert tiled.shape == wanted.shape and 0 < (tiled - wanted).abs().mean() < 0.02
+    assert bool(refused) != known
+
+
 def _without_colours(model: Any) -> Any:
     import copy
 
@@ -337,6 +364,8 @@ def test_mixing_errors_say_what_to_do(models: dict[str, Any], pair: dict[str, An
     ]:
         with pytest.raises(InputError, match=said):
             mixed(wan, **weighting)
+    with pytest.raises(InputError, match="latent: must be one video"):
+        run(mixed(models["mochi"], SCENE, prompt(2, live=5), **pair), latent("mochi", rows=2))
     with pytest.raises(InputError, match="model: must not have a DIPW patch yet"):
         patched(patched(wan))
     with pytest.raises(InputError, match="scene: must be one prompt"):
