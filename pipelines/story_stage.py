@@ -101,7 +101,7 @@ def story_pictures(model: WanStory | MochiStory, preview: Preview = "latent_rgb"
     if preview == "decoded_frame":
         return decoded_frames(vae.decode_image, frames)
     if preview == "decoded_video":
-        return decoded_video(model.decode, frames)
+        return decoded_video(model.decode, frames, model.grid)
     raise InputError("preview", f"must be one of {', '.join(get_args(Preview))}", preview, "latent_rgb is the cheapest")
 
 

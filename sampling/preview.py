@@ -34,12 +34,34 @@ def decoded_frames(decode_image: Callable[[Tensor], Tensor], frames: int = 1) ->
     return pictures
 
 
-def decoded_video(decode: Callable[[Tensor], Iterator[Tensor]], frames: int = 1) -> Pictures:
-    """The whole video decoded (the paper's way); `decode` yields parts [B, t, 3, H, W]."""
+def decoded_video(
+    decode: Callable[[Tensor], Iterator[Tensor]], frames: int = 1, grid: int | None = None
+) -> Pictures:
+    """The whole video decoded (the paper's way), of which no more is kept than is shown.
+
+    Args:
+        decode: yields a video's parts [B, t, 3, H, W] in order of time.
+        frames: how many frames to show, evenly spaced; one is the middle one.
+        grid: F latent frames decode to grid · (F − 1) + 1 frames; decoding then stops at the last one shown. Without
+            it the length is known only when all parts are there.
+    """
 
     def pictures(latents: Tensor) -> Tensor:
-        video = torch.cat(list(decode(latents)), 1)
-        return video[:, positions(video.shape[1], frames)]
+        if grid is not None:
+            count, parts = grid * (latents.shape[2] - 1) + 1, decode(latents)
+        else:
+            whole = list(decode(latents))
+            count, parts = sum(part.shape[1] for part in whole), iter(whole)
+        wanted, start = positions(count, frames), 0
+        shown: list[Tensor] = []
+        for part in parts:
+            end = start + part.shape[1]
+            # An index list copies, so that the part itself can go.
+            shown.append(part[:, [i - start for i in wanted if start <= i < end]])
+            if end > wanted[-1]:
+                break
+            start = end
+        return torch.cat(shown, 1)
 
     return pictures
 

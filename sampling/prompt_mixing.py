@@ -84,7 +84,8 @@ class PromptMixer:
 
     Args:
         scene, action: conditioning of B prompts each.
-        sigmas: noise levels of the run, falling, T + 1 of them (the last is where the run ends).
+        sigmas: noise levels of the whole schedule, falling, T + 1 of them (the last is where the run ends); a run may
+            begin later in it.
         scorer: similarity of what is foreseen to both prompts; None leaves λ1's term out.
         settings: λ, τ and how often to score.
     """

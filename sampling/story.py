@@ -197,8 +197,18 @@ class StorySampler:
         after: Tensor,
         generator: Generators = None,
         given: Tensor | None = None,
+        callback: Callback | None = None,
     ) -> Tensor:
-        """Sample a finished segment again from `backward_from` on, its last frame drawn towards the next segment."""
+        """Sample a finished segment again from `backward_from` on, its last frame drawn towards the next segment.
+
+        Args:
+            pair: its prompts.
+            latents: what it is, [B, C, F, h, w].
+            after: latents of the segment after it.
+            generator: on the CPU, one, or one per row; as the segment's was before it was sampled.
+            given: its first latent frames, where they are known.
+            callback: sees every step.
+        """
         settings = self.settings
         t = settings.backward_from
         levels = self.model.sigmas
@@ -208,7 +218,8 @@ class StorySampler:
             return (1 - t) * latents.to(noise) + t * noise
 
         edit = Blend(after, settings.backward, "last", settings.until)
-        return self._sample(pair, generator, sigmas=sigmas, given=given, start=start, edit=edit)[0]
+        more: dict[str, Any] = {"given": given, "start": start, "edit": edit, "callback": callback}
+        return self._sample(pair, generator, sigmas=sigmas, **more)[0]
 
     def story(
         self,
@@ -217,9 +228,14 @@ class StorySampler:
         given: Tensor | None = None,
         on_segment: Callable[[int, Made], None] | None = None,
     ) -> list[Made]:
-        """All segments of a story, and the backward pass over them where it is on; `given` starts the first."""
+        """All segments of a story, and the backward pass over them where it is on; `given` starts the first.
+
+        A segment's backward pass draws the noise that the segment itself was made of.
+        """
         made: list[Made] = []
+        fresh: list[Generators] = []
         for i, (pair, generator) in enumerate(zip(pairs, generators, strict=True)):
+            fresh.append(_copy(generator))  # before sampling moves it on
             before = (pairs[i - 1], made[-1].latents) if made else None
             made.append(self.segment(pair, before, generator, given if i == 0 else None))
             if on_segment is not None:
@@ -227,7 +243,7 @@ class StorySampler:
         if self.settings.backward:
             for i in range(len(made) - 2, -1, -1):
                 first = given if i == 0 else None
-                again = self.backward(pairs[i], made[i].latents, made[i + 1].latents, generators[i], first)
+                again = self.backward(pairs[i], made[i].latents, made[i + 1].latents, fresh[i], first)
                 made[i] = replace(made[i], latents=again)
         return made
 
@@ -248,7 +264,8 @@ class StorySampler:
         if self.settings.dipw is None:
             text = model.encode(pair.plain)
             return model.denoise(lambda t: text, rows, generator, edit=edit, **more), []
-        levels = model.sigmas if sigmas is None else sigmas
+        # All levels, also where a run begins later: its clock stands where its first noise level does.
+        levels = model.sigmas
         scene, action = model.encode(pair.scene), model.encode(pair.action)
         mixer = PromptMixer(scene, action, levels.tolist(), self._scorer(pair), self.settings.dipw)
 
@@ -274,6 +291,17 @@ class StorySampler:
         a, b = actions.float().cpu().chunk(2)
         lowered = semantic_gamma(gamma, (a * b).sum(1))
         return torch.as_tensor(lowered)
+
+
+def _copy(generator: Generators) -> Generators:
+    """Generators that will draw what these would draw now."""
+    if generator is None:
+        return None
+    copies = []
+    for one in generator if isinstance(generator, list) else [generator]:
+        copies.append(torch.Generator(one.device))
+        copies[-1].set_state(one.get_state())
+    return copies if isinstance(generator, list) else copies[0]
 
 
 def _scene_query(pair: PromptPair) -> Sequence[str]:

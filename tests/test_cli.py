@@ -40,7 +40,7 @@ def test_a_moved_keyframe_shows_both_times_where_they_look_different(capsys: pyt
     keys = [{"requested": a, "snapped": b} for a, b in ((0.376, 0.375), (0.4, 0.375))]
     shot = {"id": "s01", "place": None, "start": 0.0, "seconds": 1.0, "take": 1, "kept": True, "keyframes": keys}
     show_film({"title": "x", "seconds": 1.0, "shots": [shot], "files": []}, Path("out"))
-    assert " 0.38 s, 0.40 → 0.38 s " in capsys.readouterr().out
+    assert "│ 0.38 s, 0.40 → 0.38 s │" in capsys.readouterr().out
 
 
 STORY_FAULTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from anchorshot.models.text import TextCond
 from anchorshot.sampling.blending import Blend, semantic_gamma, time_weighted
 from anchorshot.sampling.flow import flow_sigmas
 from anchorshot.sampling.preview import decoded_frames, decoded_video
-from anchorshot.sampling.prompt_mixing import DIPW, PromptMixer, mix
+from anchorshot.sampling.prompt_mixing import DIPW, PromptMixer, align, mix
 from anchorshot.sampling.story import PromptPair, StorySampler, StorySettings
 from anchorshot.sampling.story_wan import WanStory
 from anchorshot.story.errors import InputError
@@ -239,6 +240,56 @@ def test_given_latents_stay_and_the_backward_pass_draws_the_end_nearer(tiny_stud
     target = second.latents[:, :, 0]
     assert (again[:, :, -1] - target).norm() < (first.latents[:, :, -1] - target).norm()
     assert torch.equal(again[:, :, :1], given_latents)
+
+
+def test_a_story_s_backward_pass_is_that_of_its_segments(tiny_studio: Path) -> None:
+    """Its noise depends on the seeds, and not on what was drawn before it."""
+    _, sampler = story_of(tiny_studio, gamma=0.4, semantic=False, backward=0.4)
+    one = sampler.story(PAIRS, [seed(1), seed(2)])
+    rows = sampler.story(PAIRS, [[seed(1)], [seed(2)]])
+    first = sampler.segment(PAIRS[0], generator=seed(1))
+    second = sampler.segment(PAIRS[1], (PAIRS[0], first.latents), seed(2))
+    again = sampler.backward(PAIRS[0], first.latents, second.latents, seed(1))
+    for made in (one, rows):
+        assert torch.equal(made[0].latents, again) and torch.equal(made[1].latents, second.latents)
+    assert not torch.equal(again, first.latents)
+
+
+def test_the_prior_of_a_backward_pass_goes_on_where_its_noise_level_stands(tiny_studio: Path) -> None:
+    model, sampler = story_of(tiny_studio, gamma=0.0, backward_from=0.7, dipw=DIPW((0.0, 0.0, 1.0)))
+    latents = sampler.segment(PAIRS[0], generator=seed(1)).latents
+    scene, action = align(model.encode(PAIRS[0].scene), model.encode(PAIRS[0].action))
+
+    def text(t: float) -> TextCond:
+        prior = {0.7: torch.tensor([[1 / 3, 2 / 3]]), 0.6: torch.tensor([[0.0, 1.0]])}  # steps 2 and 3 of 3
+        return mix(scene, action, torch.softmax(prior[round(t, 3)] / 0.5, 1))
+
+    sigmas = torch.tensor([0.7, *model.sigmas[2:]])
+    by_hand = model.denoise(text, 1, seed(1), sigmas=sigmas, start=lambda noise: 0.3 * latents + 0.7 * noise)
+    seen: list[int] = []
+    again = sampler.backward(PAIRS[0], latents, latents, seed(1), callback=lambda step: seen.append(step.index))
+    torch.testing.assert_close(again, by_hand, atol=1e-5, rtol=0)
+    assert seen == [0, 1]
+
+
+def test_a_decoded_video_is_read_as_far_as_it_is_shown() -> None:
+    parts = torch.rand(2, 25, 3, 4, 6).split([1, 6, 6, 6, 6], 1)
+    whole = torch.cat(parts, 1)
+    read: list[int] = []
+
+    def decode(latents: torch.Tensor) -> Iterator[torch.Tensor]:
+        for number, part in enumerate(parts):
+            read.append(number)
+            yield part
+
+    z = torch.zeros(2, 12, 5, 4, 6)
+    for frames, last in ((1, 2), (2, 3), (5, 4), (40, 4)):
+        chosen = whole[:, positions(25, frames)]
+        read.clear()
+        assert torch.equal(decoded_video(decode, frames, grid=6)(z), chosen)
+        assert read == list(range(last + 1))
+        assert torch.equal(decoded_video(decode, frames)(z), chosen)
+        assert torch.equal(decoded_video(lambda z: iter([whole]), frames)(z), chosen)
 
 
 def test_full_decode_and_single_frame_show_pictures(tiny_studio: Path) -> None:
