@@ -42,6 +42,7 @@ class Preprocess:
         crop: height and width of the middle that is kept; None keeps all.
         mean, std: of ImageNet.
         resample: 2 bilinear, 3 bicubic.
+        scale: pixels of 0…1 are multiplied with it before mean and deviation are taken; 255 gives back 8-bit values.
     """
 
     size: tuple[int, ...] | None = (256,)
@@ -49,6 +50,7 @@ class Preprocess:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     resample: int = 3
+    scale: float = 1.0
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """`[B, 3, H, W]` in 0…1 → the model's input `[B, 3, h, w]`."""
@@ -56,6 +58,8 @@ class Preprocess:
             pictures = resize(pictures, list(self.size), _RESAMPLE[self.resample], antialias=True).clamp(0, 1)
         if self.crop is not None:
             pictures = center_crop(pictures, list(self.crop))
+        if self.scale != 1:
+            pictures = pictures * self.scale
         return normalize(pictures, list(self.mean), list(self.std))
 
     @classmethod
@@ -65,9 +69,9 @@ class Preprocess:
         Raises:
             InputError: a value that does not fit.
         """
-        crops = bool(data.get("do_center_crop"))
-        size = cls.size if crops else None
-        if data.get("do_resize", True) and "size" in data:
+        crops, resizes = _flag(data, "do_center_crop", False), _flag(data, "do_resize", True)
+        size = cls.size if crops and resizes else None
+        if resizes and "size" in data:
             # A single number is the shorter side where a crop follows, else both sides.
             size = _sides("size", data["size"], square=not crops)
         crop = _sides("crop_size", data.get("crop_size", 224), square=True) if crops else None
@@ -79,7 +83,15 @@ class Preprocess:
         )
         if min(std) <= 0:
             raise _fault("image_std", "must be greater than 0", std)
-        return cls(size, (crop[0], crop[1]) if crop is not None else None, mean, std, resample)
+        if not _flag(data, "do_normalize", True):
+            mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        # transformers starts from 8-bit values, we from 0…1.
+        factor = 1 / 255 if data.get("rescale_factor") is None else data["rescale_factor"]
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < 1e6:
+            raise _fault("rescale_factor", "must be a number greater than 0", factor)
+        scale = 1.0 if abs(255 * factor - 1) < 1e-6 else 255.0 * factor
+        scale = scale if _flag(data, "do_rescale", True) else 255.0
+        return cls(size, (crop[0], crop[1]) if crop is not None else None, mean, std, resample, scale)
 
 
 class DinoFeatures:
@@ -186,6 +198,16 @@ def _sides(name: str, value: Any, square: bool) -> tuple[int, ...]:
     if not all(isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= 4096 for side in sides):
         raise _fault(name, "must be sides of 1 to 4096 pixels", value)
     return tuple(sides) * (2 if square and len(sides) == 1 else 1)
+
+
+def _flag(data: Mapping[str, Any], name: str, default: bool) -> bool:
+    """A switch; null is the default, as in transformers."""
+    value = data.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise _fault(name, "must be true or false", value)
+    return value
 
 
 def _triple(name: str, value: Any) -> tuple[float, ...]:

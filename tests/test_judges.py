@@ -83,6 +83,26 @@ def test_dino_is_the_class_token_of_what_its_processor_makes(folder: Path, tmp_p
     assert load_dino(folder / "dinov2").preprocess == Preprocess()  # none in the folder: 256, then the middle 224
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"do_normalize": False},
+        {"do_rescale": False, "image_mean": [120.0, 110.0, 100.0], "image_std": [60.0, 50.0, 40.0]},
+        {"rescale_factor": 1 / 127.5},
+        {"do_normalize": False, "do_rescale": False},
+        {"do_resize": False, "do_center_crop": True, "crop_size": {"height": 48, "width": 64}},
+    ],
+    ids=lambda changes: ",".join(changes),
+)
+def test_what_the_preprocessor_leaves_out_is_left_out(changes: dict[str, object]) -> None:
+    """Against transformers' own, on frames whose size stays, so that nothing is rounded on the way."""
+    size = {"size": {"height": 80, "width": 160}, "do_center_crop": False}
+    data = size | {"image_mean": [0.4] * 3, "image_std": [0.2] * 3} | changes
+    frames = (pictures(2) * 255).round() / 255
+    made = BitImageProcessor(**data)((frames * 255).round().byte().unbind(), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(Preprocess.parse(data)(frames), made.float(), rtol=1e-5, atol=1e-5)
+
+
 def test_the_first_dino_takes_frames_of_any_size(tmp_path: Path) -> None:
     """A ViT with its pooler, and the preprocessor of old: one number is both sides."""
     model = ViTModel(ViTConfig(image_size=32, patch_size=16, **TINY_VIT)).eval()
@@ -185,6 +205,8 @@ def test_faults_of_a_dino_folder(folder: Path, tmp_path: Path) -> None:
         (copy("size", preprocess={"size": {"shortest_edge": "big"}}), "preprocessor_config.json: size: must be sides"),
         (copy("lanczos", preprocess={"resample": 1}), "resample: must be 2"),
         (copy("mean", preprocess={"image_mean": [0.5]}), "image_mean: must be three"),
+        (copy("flag", preprocess={"do_normalize": "no"}), "do_normalize: must be true or false.*no"),
+        (copy("factor", preprocess={"rescale_factor": 0}), "rescale_factor: must be a number greater"),
         (copy("std", preprocess={"image_std": [0.5, 0, 1]}), "image_std: must be greater"),
     ):
         with pytest.raises(InputError, match=words) as caught:
