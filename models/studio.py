@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -201,12 +202,8 @@ class Studio:
         Raises:
             InputError: the first that is missing, with where it was looked for.
         """
-        for name in parts:
-            if name not in PARTS:
-                raise InputError("part", f"must be one of {', '.join(PARTS)}", name, "name a part of the studio")
-        for field, part in self._named_parts():
-            if not parts or field.split(".")[0] in parts or field.replace(".", "_") in parts:
-                self._paths(field, part)
+        for field, part in self._chosen_parts(parts):
+            self._paths(field, part)
 
     def release(self, *parts: str) -> None:
         """Let go of loaded models (of all by default) to make room for the next stage's; they load again on use."""
@@ -217,26 +214,44 @@ class Studio:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *parts: str) -> str:
         """What results depend on apart from the machine: settings, precision and files; 64 hex digits.
 
         Files up to 64 MiB count with their content; larger ones with size, time of change and first megabyte, because
         reading tens of gigabytes at every start is too slow.
+
+        Args:
+            parts: only these count, with none of the sampler defaults: for work that needs no others. All by default.
+
+        Raises:
+            InputError: no such part, or a file of one is missing.
         """
-        digest = hashlib.sha256(self._settings().encode())
+        digest = hashlib.sha256(self._settings(*parts).encode())
         digest.update(str(self._dtype).encode())
-        for field, part in self._named_parts():
+        for field, part in self._chosen_parts(parts):
             for path in self._paths(field, part):
                 files = sorted(p for p in path.rglob("*") if p.suffix in (".safetensors", ".json", ".model"))
                 for file in files if path.is_dir() else [path]:
                     digest.update(f"|{field}|{file.name}|{_identity(file)}".encode())
         return digest.hexdigest()
 
-    def _settings(self) -> str:
+    def _settings(self, *parts: str) -> str:
         without: dict[str, Any] = {"models_dir": True, "description": True}
         if self.config.video.kind == "wan":  # a younger field: films made before it was there stay resumable
             without["video"] = {"kind"}
-        return self.config.model_dump_json(exclude=without)
+        only = {field.partition(".")[0] for field, _ in self._chosen_parts(parts)} | {"dtype"}
+        return self.config.model_dump_json(include=only if parts else None, exclude=without)
+
+    def _chosen_parts(self, names: Sequence[str]) -> list[tuple[str, Part]]:
+        """What belongs to these parts, all where none is named."""
+        for name in names:
+            if name not in PARTS:
+                raise InputError("part", f"must be one of {', '.join(PARTS)}", name, "name a part of the studio")
+        return [
+            (field, part)
+            for field, part in self._named_parts()
+            if not names or field.split(".")[0] in names or field.replace(".", "_") in names
+        ]
 
     def _named_parts(self) -> list[tuple[str, Part]]:
         c = self.config

@@ -69,11 +69,11 @@ def make_film(
     redone = _redone(story, redo)
     studio.check_task("film")
     studio.check()
-    check_size(story, studio)
+    check_size(story, studio, studio.image_vae, studio.video_vae)
     _check_pictures(story, chosen[-1] + 1)
     settings = FilmSettings.of(studio, story.frame_size)
     with open_run(out, resume=resume or redo is not None) as run:
-        job = FilmJob(story, chosen, studio, settings, run, progress or no_progress, say or (lambda line: None))
+        job = FilmJob(story, chosen, studio, run, progress or no_progress, say or (lambda line: None), settings)
         run.describe(
             title=story.title,
             storyboard=hashlib.sha256(story.model_dump_json().encode()).hexdigest(),

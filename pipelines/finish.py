@@ -11,18 +11,19 @@ from ..sampling.memory_context import PATCH
 from ..story.errors import InputError
 from ..story.shot import Shot
 from ..story.storyboard import Storyboard
-from .job import FilmJob, clip_file
+from .job import Job, clip_file
 from .join import JoinedClip, Transition, join_clips, joined_clips
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
+    from ..models.vae import ImageCodec
 
 __all__ = ["check_size", "draw_sheet", "join_film", "no_progress"]
 
 
-def check_size(story: Storyboard, studio: Studio) -> None:
-    """Refuse, with an `InputError`, frames that the studio's models cannot make."""
-    side = max(studio.image_vae.image_size_multiple, studio.video_vae.image_size_multiple) * PATCH
+def check_size(story: Storyboard, studio: Studio, *vaes: ImageCodec) -> None:
+    """Refuse, with an `InputError`, frames that the studio's models cannot make with these of its VAEs."""
+    side = max(vae.image_size_multiple for vae in vaes) * PATCH
     width, height = story.size
     if width % side or height % side:
         near = [max(side, round(value / side) * side) for value in (width, height)]
@@ -30,7 +31,7 @@ def check_size(story: Storyboard, studio: Studio) -> None:
         raise InputError("size", rule, list(story.size), f"use {near}")
 
 
-def join_film(job: FilmJob) -> list[JoinedClip]:
+def join_film(job: Job) -> list[JoinedClip]:
     """Join the clips to film.mp4, unless the one that is there is made of them."""
     story, run = job.story, job.run
     shots = [story.shots[i] for i in job.chosen]
@@ -50,7 +51,7 @@ def join_film(job: FilmJob) -> list[JoinedClip]:
     return placed
 
 
-def draw_sheet(job: FilmJob, placed: Sequence[JoinedClip], pictures: Callable[[Shot], list[SheetKeyframe]]) -> None:
+def draw_sheet(job: Job, placed: Sequence[JoinedClip], pictures: Callable[[Shot], list[SheetKeyframe]]) -> None:
     """Draw contact_sheet.png: a card for every chosen shot, with the `pictures` of it."""
     story, run = job.story, job.run
     cards = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ..models.studio import Studio
     from ..models.studio_config import VideoDefaults
 
-__all__ = ["FilmJob", "FilmSettings", "Progress", "clip_file", "keyframe_file", "stage_generator"]
+__all__ = ["FilmJob", "FilmSettings", "Job", "Progress", "clip_file", "keyframe_file", "stage_generator"]
 
 
 class Progress(Protocol):
-    """Called as work goes on: `done` of `total` solver steps of a stage, `keyframes` or `video`."""
+    """Called as work goes on: `done` of `total` solver steps of a stage (of `clip`: frames)."""
 
     def __call__(self, stage: str, done: float, total: float, note: str = "") -> None: ...
 
@@ -65,27 +65,23 @@ class FilmSettings:
 
 
 @dataclass
-class FilmJob:
-    """One film being made.
+class Job:
+    """One film being made, however its shots are made.
 
     Attributes:
         story: the whole storyboard.
         chosen: positions of the shots to render, in film order.
         studio: the models.
-        settings: how to sample.
         run: the open run folder.
         progress, say: where progress and lines for people go.
-        lengths: frames of every shot of the story, for a video model of another grid; None takes the timelines'.
     """
 
     story: Storyboard
     chosen: list[int]
     studio: Studio
-    settings: FilmSettings
     run: RunFolder
     progress: Progress
     say: Callable[[str], None]
-    lengths: Sequence[int] | None = None
 
     @cached_property
     def captions(self) -> list[Caption]:
@@ -97,18 +93,8 @@ class FilmJob:
         """What identifies the studio's settings and weights."""
         return self.studio.fingerprint()
 
-    @property
-    def remembered(self) -> range:
-        """Positions of the shots whose keyframes are needed: the chosen ones and, as their memory, all before them.
-
-        A shot rendered alone therefore looks as it does in the whole film.
-        """
-        return range(self.chosen[-1] + 1)
-
     def frames(self, position: int) -> int:
         """Frames of the shot at a position."""
-        if self.lengths is not None:
-            return self.lengths[position]
         return self.story.shots[position].timeline(self.story.fps).frames
 
     def pending(self, stage: str, inputs: Mapping[str, Any]) -> bool:
@@ -117,6 +103,25 @@ class FilmJob:
         if reason is not None and self.run.record(stage) is not None:
             self.say(f"{stage} again: {reason}")
         return reason is not None
+
+
+@dataclass
+class FilmJob(Job):
+    """A film whose shots are made through keyframes.
+
+    Attributes:
+        settings: how to sample.
+    """
+
+    settings: FilmSettings
+
+    @property
+    def remembered(self) -> range:
+        """Positions of the shots whose keyframes are needed: the chosen ones and, as their memory, all before them.
+
+        A shot rendered alone therefore looks as it does in the whole film.
+        """
+        return range(self.chosen[-1] + 1)
 
 
 def size_tokens(studio: Studio, frame_size: tuple[int, int]) -> tuple[int, int]:

@@ -25,9 +25,12 @@ __all__ = ["MANIFEST", "Record", "RunFolder", "open_run"]
 MANIFEST = "manifest.json"
 FORMAT = 1
 # Only these may ever be removed, whatever a damaged or hostile manifest lists.
-_OURS = re.compile(r"(keyframes|clips)/[\w-]+\.(png|mkv)|film\.mp4|summary\.json|contact_sheet(_\d+)?\.png")
-_FOLDERS = ("keyframes", "clips")
-_FILES = ("film.mp4", "contact_sheet.png", "summary.json")
+_OURS = re.compile(
+    r"(keyframes|clips|latents|stills)/[\w-]+\.(png|mkv|safetensors)"
+    r"|film\.mp4|summary\.json|contact_sheet(_\d+)?\.png|weights\.png"
+)
+_FOLDERS = ("keyframes", "clips", "latents", "stills")
+_FILES = ("film.mp4", "contact_sheet.png", "weights.png", "summary.json")
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,13 @@ class RunFolder:
         self.made.add(stage)
         self._save()
         return record
+
+    def restate(self, stages: Sequence[str], **inputs: Any) -> None:
+        """Enter other values for some inputs of finished stages, which stay: for values that now mean the same."""
+        for stage in stages:
+            entry = self._stages[stage]
+            self._stages[stage] = {**entry, "inputs": entry["inputs"] | _plain(inputs)}
+        self._save()
 
     @property
     def stages(self) -> dict[str, Record]:
@@ -232,3 +242,6 @@ def _remove_outputs(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_atomic(folder / MANIFEST, json.dumps({"format": FORMAT}))
     for name in filter(_OURS.fullmatch, names):
         (folder / name).unlink(missing_ok=True)
+    for name in _FOLDERS:  # an empty one of the other kind of film would stay for good
+        with contextlib.suppress(OSError):
+            (folder / name).rmdir()

@@ -25,12 +25,26 @@ if TYPE_CHECKING:
 
     from ..models.studio import Studio
 
-__all__ = ["Preview", "story_grid", "story_model", "story_pictures", "story_sampler", "video_settings"]
+__all__ = [
+    "Preview",
+    "story_grid",
+    "story_model",
+    "story_parts",
+    "story_pictures",
+    "story_sampler",
+    "video_settings",
+]
 
 Preview = Literal["latent_rgb", "decoded_frame", "decoded_video"]
 
 CALIBRATION_PIXELS = 1 << 17
 """Larger pictures to fit latent → RGB on tell it next to nothing more, at several times the price."""
+
+
+def story_parts(studio: Studio) -> tuple[str, ...]:
+    """What of a studio a story is told with: no keyframe model, no image VAE."""
+    text = "keyframe_text" if studio.config.video_text is None else "video_text"
+    return "video", "video_vae", text, "clip"
 
 
 def story_grid(studio: Studio) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..story.shot import Shot
-from .job import FilmJob
+from .job import FilmJob, Job
 from .join import JoinedClip
 
 __all__ = ["film_facts", "summarise"]
@@ -52,7 +52,7 @@ def summarise(job: FilmJob, placed: Sequence[JoinedClip], made: set[str], second
     }
 
 
-def film_facts(job: FilmJob, placed: Sequence[JoinedClip]) -> dict[str, Any]:
+def film_facts(job: Job, placed: Sequence[JoinedClip]) -> dict[str, Any]:
     """What the summary of every film says of the whole: what it is, what made it, and what memory that took."""
     story, frames = job.story, placed[-1].start + placed[-1].frames
     return {

@@ -10,7 +10,8 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from ..media.video import open_writer
 from ..models.studio import Studio
 from ..sampling.flow import Step
 from ..sampling.story import PromptPair, StorySampler, StorySettings
+from ..sampling.story_mochi import MochiStory
+from ..story.errors import InputError
 from ..story.files import atomic_path, write_atomic
 from ..story.names import expand_names, introduce_names
 from ..story.shot import Keyframe, Shot
@@ -31,14 +34,24 @@ from ..story.stages import stage_seed
 from ..story.storyboard import Storyboard
 from ..story.timeline import snap_length
 from .finish import check_size, draw_sheet, join_film, no_progress
-from .job import FilmJob, FilmSettings, Progress, clip_file, stage_generator
+from .job import Job, Progress, clip_file, stage_generator
 from .join import JoinedClip
 from .run_folder import open_run
-from .story_stage import Preview, story_grid, story_model, story_pictures, story_sampler, video_settings
+from .story_stage import (
+    Preview,
+    story_grid,
+    story_model,
+    story_parts,
+    story_pictures,
+    story_sampler,
+    video_settings,
+)
 from .summary import film_facts
 
 __all__ = ["prompt_pairs", "tell_story"]
 
+STAGES = ("segment", "backward", "clip")
+"""What is made of a shot."""
 STILLS = 3
 """Pictures of a segment on the contact sheet."""
 
@@ -74,6 +87,54 @@ def _lengths(story: Storyboard, grid: int) -> list[int]:
     return [snap_length(timeline.requested or timeline.length, grid) for timeline in planned]
 
 
+def _check_mochi(story: Storyboard, lengths: Sequence[int], say: Callable[[str], None]) -> None:
+    """Refuse shots longer than Mochi was made for, and say so where size or rate are others."""
+    longest, fps = MochiStory.frames, MochiStory.fps
+    for i, frames in enumerate(lengths):
+        if frames > longest:
+            fix = f"use at most {int(10 * longest / story.fps) / 10:g} seconds, or several shots"
+            raise InputError(f"shots[{i}]", f"must have at most {longest} frames for Mochi", frames, fix)
+    if story.frame_size != MochiStory.size or round(story.fps) != fps:
+        (height, width), (w, h) = MochiStory.size, story.size
+        made = f"Mochi was made for {width}×{height} at {fps} frames a second"
+        say(f"{made}; the storyboard's {w}×{h} at {story.fps:g} may look poor")
+
+
+@dataclass
+class StoryJob(Job):
+    """A film told from texts alone.
+
+    Attributes:
+        lengths: frames of every shot of the story, on the video model's grid.
+    """
+
+    lengths: Sequence[int]
+
+    @cached_property
+    def studio_hash(self) -> str:
+        """What identifies the parts of the studio that tell a story; the video defaults stand among the settings."""
+        return self.studio.fingerprint(*story_parts(self.studio))
+
+    def frames(self, position: int) -> int:
+        """Frames of the shot at a position."""
+        return self.lengths[position]
+
+    def accept_whole_studio(self) -> None:
+        """Keep what was made when the whole studio counted, if that is unchanged."""
+        old = {
+            name: record.inputs["studio"]
+            for name, record in self.run.stages.items()
+            if name.rpartition("/")[2] in STAGES and record.inputs.get("studio", self.studio_hash) != self.studio_hash
+        }
+        if not old:
+            return
+        try:
+            whole = self.studio.fingerprint()
+        except InputError:  # files of parts that are not used here are missing: nobody can say
+            return
+        self.run.restate([name for name, studio in old.items() if studio == whole], studio=self.studio_hash)
+
+
 def tell_story(
     story: Storyboard,
     studio: Studio,
@@ -89,7 +150,7 @@ def tell_story(
 
     Args:
         story: its shots are the segments; keyframes and pictures in it are not used.
-        studio: video model, VAE, text encoder and CLIP.
+        studio: of it the video model with its VAE and text encoder, and CLIP; only these need files.
         out: run folder; gets ``film.mp4``, ``contact_sheet.png``, ``weights.png``, ``summary.json``, clips and latents.
         settings: what of Text2Story is used; None takes all of it.
         preview: how CLIP is shown what the model foresees.
@@ -100,17 +161,20 @@ def tell_story(
         The summary, which is also in ``summary.json``.
 
     Raises:
-        InputError: a size that the studio cannot make, or a folder that cannot be used.
+        InputError: a size or length that the studio cannot make, or a folder that cannot be used.
     """
     begin = time.perf_counter()
-    studio.check("video", "video_vae", "video_text", "clip")
-    check_size(story, studio)
+    say = say or (lambda line: None)
+    studio.check(*story_parts(studio))
     story = _in_one_piece(story)
+    lengths = _lengths(story, story_grid(studio))
+    if studio.config.video.kind == "mochi":
+        _check_mochi(story, lengths, say)
+    check_size(story, studio, studio.video_vae)
     with open_run(out, resume=resume) as run:
         everything = list(range(len(story.shots)))
-        film = FilmSettings.of(studio, story.frame_size)
-        job = FilmJob(story, everything, studio, film, run, progress or no_progress, say or (lambda line: None))
-        job.lengths = _lengths(story, story_grid(studio))
+        job = StoryJob(story, everything, studio, run, progress or no_progress, say, lengths)
+        job.accept_whole_studio()
         teller = _Teller(job, settings or StorySettings(), preview)
         run.describe(title=story.title, studio=studio.name, studio_hash=job.studio_hash, settings=teller.inputs)
         for i in everything:
@@ -131,7 +195,7 @@ def tell_story(
 class _Teller:
     """Makes the stages of every shot: ``segment`` and ``backward`` (latents), then ``clip``."""
 
-    def __init__(self, job: FilmJob, settings: StorySettings, preview: Preview) -> None:
+    def __init__(self, job: StoryJob, settings: StorySettings, preview: Preview) -> None:
         self.job, self.settings = job, settings
         story = job.story
         texts = [text for pair in prompt_pairs(story) for text in (*pair.scene, *pair.action, *(pair.whole or ()))]
@@ -173,7 +237,8 @@ class _Teller:
             return
         begin = time.perf_counter()
         parts = self._latents(i, "segment"), self._latents(i + 1, after)
-        again = self._sampler(i).backward(self.pairs[i], *parts, self._generator(i))
+        report = self._report(i, "backward")
+        again = self._sampler(i).backward(self.pairs[i], *parts, self._generator(i), callback=report)
         self._keep(i, "backward", again, inputs, begin, {})
 
     def clip(self, i: int) -> None:
@@ -184,7 +249,9 @@ class _Teller:
             return
         begin = time.perf_counter()
         name, pictures = clip_file(shot), {t: _still_file(shot, k) for k, t in enumerate(_still_times(self.frames[i]))}
-        count = 0
+        count, before, frames = 0, sum(self.frames[:i]), sum(self.frames)
+        note = f"{shot.id}, {self.frames[i]} frames"
+        job.progress("clip", before, frames, note)
         with open_writer(job.run.file(name), job.story.rate, lossless=True) as writer:
             for part in self._sampler(i).model.decode(self._latents(i, stage)):
                 for frame in part[0].cpu():
@@ -192,6 +259,7 @@ class _Teller:
                     if count in pictures:
                         write_picture(job.run.file(pictures[count]), frame)
                     count += 1
+                job.progress("clip", before + count, frames, note)
         job.run.finish(f"{shot.id}/clip", inputs, [name, *pictures.values()], time.perf_counter() - begin, frames=count)
 
     def stills(self, shot: Shot) -> list[SheetKeyframe]:
@@ -210,6 +278,7 @@ class _Teller:
             if record is not None and record.info["scene_weights"]:
                 curves[shot.id] = record.info["scene_weights"]
         if not curves:
+            (self.job.run.path / "weights.png").unlink(missing_ok=True)  # of a run with prompt mixing
             return []
         with atomic_path(self.job.run.file("weights.png")) as temporary:
             draw_curves("weight of the scene, by step", curves).save(temporary, format="PNG")
@@ -254,9 +323,12 @@ class _Teller:
 
     def _report(self, i: int, stage: str) -> Callable[[Step], None]:
         shots, note = len(self.frames), f"{self.job.story.shots[i].id}, {self.frames[i]} frames"
+        place = i
+        if stage == "backward":  # from the last but one to the first
+            shots, place = shots - 1, shots - 2 - i
 
         def report(step: Step) -> None:
-            self.job.progress(stage, i * step.steps + step.index + 1, shots * step.steps, note)
+            self.job.progress(stage, place * step.steps + step.index + 1, shots * step.steps, note)
 
         return report
 
@@ -274,7 +346,7 @@ def _still_times(frames: int) -> list[int]:
 
 
 def _summary(
-    job: FilmJob, placed: Sequence[JoinedClip], settings: dict[str, Any], weights: list[str], seconds: float
+    job: StoryJob, placed: Sequence[JoinedClip], settings: dict[str, Any], weights: list[str], seconds: float
 ) -> dict[str, Any]:
     story, run = job.story, job.run
     shots = []

@@ -34,9 +34,7 @@ def decoded_frames(decode_image: Callable[[Tensor], Tensor], frames: int = 1) ->
     return pictures
 
 
-def decoded_video(
-    decode: Callable[[Tensor], Iterator[Tensor]], frames: int = 1, grid: int | None = None
-) -> Pictures:
+def decoded_video(decode: Callable[[Tensor], Iterator[Tensor]], frames: int = 1, grid: int | None = None) -> Pictures:
     """The whole video decoded (the paper's way), of which no more is kept than is shown.
 
     Args:

@@ -34,6 +34,7 @@ class MochiStory:
 
     Attributes:
         grid: a segment has grid · n + 1 frames.
+        fps: frames a second that the model was made for, as `size` and at most `frames`.
         model, vae, text: Mochi's parts; T5's padding is masked.
         frames: length of a segment, 6n+1.
         size: (height, width) in pixels.
@@ -41,6 +42,7 @@ class MochiStory:
     """
 
     grid: ClassVar[int] = MOCHI_GRID
+    fps: ClassVar[int] = 30
     model: MochiTransformer3DModel
     vae: MochiVAE
     text: TextEncoder

@@ -186,8 +186,31 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
             pass
 
 
-def test_half_written_files_are_swept_away(tmp_path: Path) -> None:
+FOLDERS = ("keyframes", "clips", "latents", "stills")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_half_written_files_are_swept_away(folder: str, tmp_path: Path) -> None:
     with open_run(tmp_path, resume=False) as run:
-        (run.file("clips/.tmp-1-abc.mkv")).write_text("half")
+        (run.file(f"{folder}/.tmp-1-abc.mkv")).write_text("half")
     with open_run(tmp_path, resume=True):
-        assert list((tmp_path / "clips").iterdir()) == []
+        assert list((tmp_path / folder).iterdir()) == []
+
+
+def test_nothing_of_a_told_film_is_left_to_the_next_one(tmp_path: Path) -> None:
+    names = ["latents/s01_segment.safetensors", "clips/s01.mkv", "stills/s01_00.png"]
+    with open_run(tmp_path, resume=False) as run:
+        for name in (*names, "weights.png"):
+            write_atomic(run.file(name), "x")
+        run.finish("s01/clip", {}, names, 0.1)
+    (tmp_path / "stills" / "mine.png").write_text("mine")
+    with open_run(tmp_path, resume=False):
+        left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left == {".lock", MANIFEST, "stills", "stills/mine.png"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_foreign_folders_of_the_same_name_are_refused(folder: str, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir()
+    with pytest.raises(InputError, match=f"no film of ours.*{folder}"), open_run(tmp_path, resume=False):
+        pass

@@ -249,6 +249,17 @@ def test_fingerprint_follows_settings_and_files(weights, tmp_path):
     assert len(seen) == 4
 
 
+def test_fingerprint_of_some_parts_follows_only_those(weights):
+    def of(*parts, **changes):
+        return load_studio(write(weights.parent, **changes)).fingerprint(*parts)
+
+    some, keyframes = ("video", "clip"), {"defaults": {"keyframe": {"steps": 7}}, "keyframe": {"file": "none"}}
+    assert of(*some) == of(*some, **keyframes) != of()
+    assert len({of(), of(*some), of("video"), of("clip"), of(*some, dtype="bfloat16")}) == 5
+    with pytest.raises(InputError, match="part: must be one of"):
+        of("clips")
+
+
 FAULTS = [
     ({"keyframes": {}}, "keyframes: is not a known field.*did you mean `keyframe`"),
     ({"clip": None}, "clip: must be a mapping"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -105,7 +106,14 @@ def test_without_blending_segments_are_independent(studio: Studio, tmp_path: Pat
 
 
 def test_the_backward_pass_draws_ends_to_what_follows(whole: Path, studio: Studio, tmp_path: Path) -> None:
-    tell_story(story(), studio, tmp_path / "film", StorySettings(backward=0.4))
+    told: dict[str, list[float]] = {}
+
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        told.setdefault(stage, []).append(done / total)
+
+    tell_story(story(), studio, tmp_path / "film", StorySettings(backward=0.4), progress=progress)
+    assert list(told) == ["segment", "backward", "clip"]
+    assert all(shares == sorted(shares) and shares[0] <= 0.5 and shares[-1] == 1 for shares in told.values())
     last, after = latents(tmp_path / "film", "s02"), latents(tmp_path / "film", "s03")
     drawn = latents(tmp_path / "film", "s02", "backward")
 
@@ -115,6 +123,44 @@ def test_the_backward_pass_draws_ends_to_what_follows(whole: Path, studio: Studi
     assert torch.equal(last, latents(whole, "s02"))
     assert gap(drawn) < 0.8 * gap(last)
     assert not (tmp_path / "film" / "latents" / "s03_backward.safetensors").exists()
+
+
+def test_only_the_parts_that_tell_are_needed_and_count(tiny_studio: Path, tmp_path: Path) -> None:
+    """No keyframe model, image VAE or text encoder of theirs: neither their files nor their settings matter."""
+    gone = {"keyframe": {"file": "no"}, "image_vae": {"kind": "flux_vae", "file": "no"}}
+    gone["keyframe_text"] = {"kind": "t5", "file": "no"}
+    config = yaml.safe_load(tiny_studio.read_text()) | gone | {"video_text": {"kind": "t5", "file": "t5.safetensors"}}
+    one = Storyboard.parse(STORY | {"shots": STORY["shots"][:1]})
+    out = tmp_path / "film"
+
+    def told(settings: StorySettings | None = None, **changes: dict) -> list[str]:
+        file = tmp_path / "studio.yaml"
+        file.write_text(yaml.safe_dump(config | {"models_dir": str(tiny_studio.parent)} | changes))
+        return tell_story(one, load_studio(file), out, settings, resume=True)["timings"]["made"]
+
+    assert told() == ["film", "s01/clip", "s01/segment"] and (out / "weights.png").exists()
+    other = {
+        "keyframe": {"file": "other"},
+        "defaults": {"keyframe": {"steps": 9}, "video": config["defaults"]["video"]},
+    }
+    assert told(**other) == []
+    assert "s01/segment" in told(clip=config["clip"] | {"dtype": "float16"})
+    assert "s01/segment" in told(StorySettings(dipw=None))
+    assert not (out / "weights.png").exists()
+
+
+def test_what_was_told_when_the_whole_studio_counted_stays(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "film"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    own = manifest["stages"]["s01/segment"]["inputs"]["studio"]
+    for name, entry in manifest["stages"].items():
+        if "studio" in entry["inputs"]:
+            assert entry["inputs"]["studio"] == own != studio.fingerprint()
+            entry["inputs"]["studio"] = "another" if name == "s03/clip" else studio.fingerprint()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert tell_story(story(), studio, folder, resume=True)["timings"]["made"] == ["s03/clip"]
+    stages = json.loads((folder / "manifest.json").read_text())["stages"].values()
+    assert {entry["inputs"].get("studio", own) for entry in stages} == {own}
 
 
 def test_a_length_off_the_grid_is_refused_before_anything_loads(tiny_studio: Path) -> None:
