@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -9,7 +10,10 @@ import torch
 from torch import Tensor
 
 from ..evaluation.pocket_tellings import Telling, prompt_pair, tellings
-from ..evaluation.storytelling import FRAMES, SETTINGS, segment_cost
+from ..evaluation.story_size import FRAMES, check_files, check_pocket_size, choose_set
+from ..evaluation.storytelling import SETTINGS, segment_cost
+from ..evaluation.storytelling_plots import plan_plots, read_set
+from ..evaluation.storytelling_set import prompt_pair as set_pair
 from ..models.pocket.world import HEIGHT, WIDTH
 from ..models.studio import load_studio
 from ..pipelines.story_stage import Preview, story_model, story_pictures, story_sampler
@@ -31,23 +35,64 @@ AGREEMENT = 0.05
 STORIES = 4
 
 
-def run_storytelling(studio: Studio | None = None) -> list[Row]:
-    """Time and peak memory of a segment with every preview over the plain model's, in one run; weights compared."""
+def run_storytelling(
+    studio: Studio | None = None,
+    prompt_set: str | None = None,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+) -> list[Row]:
+    """Time and peak memory of a segment with every preview over the plain model's, in one run.
+
+    With the pocket world's stories also how far the weights of cheap previews are from the paper's.
+
+    Args:
+        studio: the models; None takes the pocket studio's.
+        prompt_set: `pocket`, `benchmark` or a set's file; None takes `pocket` where the studio can make its films, else
+            `benchmark`.
+        size, frames: of a set's films, see `storytelling_plots.plan_plots`; by default the studio's own.
+
+    Raises:
+        InputError: a set, size or length that the studio cannot make, or a file that is missing; before models load.
+    """
     models = load_studio("pocket") if studio is None else studio
+    chosen = choose_set(models, prompt_set)
+    check_pocket_size(chosen, size, frames)
+    if chosen != "pocket":
+        return _run_set(models, chosen, size, frames)
+    check_files(models)
     model = story_model(models, FRAMES, (HEIGHT, WIDTH))
     previews = {name: story_pictures(model, name) for name in get_args(Preview)}
     told = tellings(1, STORIES, 2)
     samplers = {name: story_sampler(models, model, SETTINGS, pictures) for name, pictures in previews.items()}
     every_step = replace(SETTINGS, dipw=DIPW(every=1))
     samplers["decoded_video, every step"] = story_sampler(models, model, every_step, previews["decoded_video"])
-    rows = []
-    for name, cost in segment_cost(told, model, samplers).items():
-        plain = cost["seconds"] / cost["time_ratio"]
-        rows.append(_row(f"seconds a segment, {name}; reference: plain model", cost["seconds"], plain))
-        rows.append(_row(f"peak memory of a segment, {name}; reference: plain model", cost["memory_ratio"], 1.0))
+    first, second = (prompt_pair(told[:1], i) for i in range(2))
+    rows = _cost_rows("a segment", segment_cost(first, second, model, samplers))
     for name in ("latent_rgb", "decoded_frame"):
         found = disagreement(models, model, told, previews[name], previews["decoded_video"])
         rows.append(_row(f"mean difference of weights, {name} against decoding all at every step", found, AGREEMENT))
+    return rows
+
+
+def _run_set(studio: Studio, name: str, size: tuple[int, int] | None, frames: int | None) -> list[Row]:
+    """Costs at a size and length of the studio's own: every segment is made once, because one may take many minutes."""
+    plan = plan_plots(studio, read_set(name), 1, 1, None, size, frames)
+    check_files(studio)
+    model = story_model(studio, plan.frames, plan.size)
+    samplers = {
+        preview: story_sampler(studio, model, SETTINGS, story_pictures(model, preview)) for preview in get_args(Preview)
+    }
+    first, second = (set_pair(plan.plots, i % plan.shots) for i in range(2))
+    what = f"a segment of {plan.frames} frames of {plan.size[1]}x{plan.size[0]}"
+    return _cost_rows(what, segment_cost(first, second, model, samplers, repeats=1))
+
+
+def _cost_rows(what: str, costs: Mapping[str, Mapping[str, float]]) -> list[Row]:
+    rows = []
+    for name, cost in costs.items():
+        plain = cost["seconds"] / cost["time_ratio"]
+        rows.append(_row(f"seconds {what}, {name}; reference: plain model", cost["seconds"], plain))
+        rows.append(_row(f"peak memory of {what}, {name}; reference: plain model", cost["memory_ratio"], 1.0))
     return rows
 
 

@@ -131,13 +131,7 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
         text = f"{text} (default: {_DEFAULTS.get(name, default)})"
         evaluate.add_argument(name, metavar="N", type=_whole(low, 2**31 - 1), default=default, help=text)
     evaluate.add_argument("--pairs", metavar="LIST", help="several numbers of shots in one run, e.g. 8,16,32,48")
-    told = evaluate.add_argument_group("storytelling only")
-    told.add_argument(
-        "--set", metavar="NAME", help="pocket (default), benchmark (404 prompt pairs for any studio), or such a file"
-    )
-    told.add_argument("--size", metavar="WxH", help="films of a set (default: the video model's own)")
-    frames = "length of a segment of a set (default: the video model's own)"
-    told.add_argument("--frames", metavar="N", type=_whole(1, 100_000), help=frames)
+    told = _prompt_set(evaluate)
     told.add_argument(
         "--clip", metavar="FILE[,CONFIG]", help="CLIP that judges: open_clip safetensors, and its model name or JSON"
     )
@@ -156,6 +150,7 @@ def _bench(commands: argparse._SubParsersAction) -> None:
         "--full-size", action="store_true", help="random FLUX.1-dev or Wan 2.2 A14B on a GPU, not the studio's models"
     )
     _studio(bench)
+    _prompt_set(bench)
     _device(bench)
     _json(bench, "write the rows here")
 
@@ -173,6 +168,16 @@ def _train(commands: argparse._SubParsersAction) -> None:
 
 def _studio(command: argparse.ArgumentParser) -> None:
     command.add_argument("--studio", default="pocket", help="name or YAML file of a studio (default: pocket)")
+
+
+def _prompt_set(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    told = command.add_argument_group("storytelling only")
+    sets = "pocket, benchmark (404 prompt pairs for any studio), or such a file (default: pocket, if the studio can)"
+    told.add_argument("--set", metavar="NAME", help=sets)
+    told.add_argument("--size", metavar="WxH", help="films of a set (default: the video model's own)")
+    frames = "length of a segment of a set (default: the video model's own)"
+    told.add_argument("--frames", metavar="N", type=_whole(1, 100_000), help=frames)
+    return told
 
 
 def _device(command: argparse.ArgumentParser) -> None:

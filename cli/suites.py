@@ -10,7 +10,7 @@ from ..story.errors import InputError
 from .console import StageProgress, check_json_path, console, pick_device, write_json
 
 if TYPE_CHECKING:
-    from ..evaluation.judges import Judges
+    from ..evaluation.judges import JudgeFiles
 
 __all__ = ["run_bench", "run_evaluate"]
 
@@ -24,10 +24,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     pairs = None if options.pairs is None else _numbers(options.pairs, "--pairs")
     variants = None if options.variants is None else [name.strip() for name in options.variants.split(",")]
     size = None if options.size is None else _size(options.size)
-    for name in ("set", "size", "frames", "clip", "dino", "lpips"):
-        value = getattr(options, name)
-        if value is not None and options.suite != "storytelling":
-            raise InputError(f"--{name}", "is for the suite storytelling", value, "leave it out")
+    _check_storytelling(options, "set", "size", "frames", "clip", "dino", "lpips")
     out = options.out if options.out is not None else Path("output") / "evaluation"
     from ..models.studio import load_studio
 
@@ -42,7 +39,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             options.shots,
             variants=variants,
             pairs=pairs,
-            prompt_set="pocket" if options.set is None else options.set,
+            prompt_set=options.set,
             size=size,
             frames=options.frames,
             judges=_judges(options, device),
@@ -60,6 +57,8 @@ def run_bench(options: argparse.Namespace) -> None:
 
     _check_suite(options.suite, benchmarks.SUITES)
     check_json_path(options.json)
+    size = None if options.size is None else _size(options.size)
+    _check_storytelling(options, "set", "size", "frames")
     from ..models.studio import load_studio
 
     device = pick_device(options.device)
@@ -68,21 +67,21 @@ def run_bench(options: argparse.Namespace) -> None:
     else:
         studio = load_studio(options.studio, device=device)
         studio.check_task(options.suite)
-        rows = benchmarks.run(options.suite, studio)
+        rows = benchmarks.run(options.suite, studio, prompt_set=options.set, size=size, frames=options.frames)
     benchmarks.print_table(rows, title=f"bench {options.suite}", console=console)
     write_json(options.json, rows)
 
 
-def _judges(options: argparse.Namespace, device: str) -> Judges | None:
+def _judges(options: argparse.Namespace, device: str) -> JudgeFiles | None:
     """The networks whose files are given."""
     if options.clip is None and options.dino is None and options.lpips is None:
         return None
-    from ..evaluation.judges import Judges
+    from ..evaluation.judges import JudgeFiles
 
     clip, config = options.clip, None
     if clip is not None and "," in clip and not Path(clip).is_file():
         clip, _, config = clip.rpartition(",")
-    return Judges.load(clip, config, options.dino, options.lpips, device)
+    return JudgeFiles(clip, config, options.dino, options.lpips, device)
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -97,6 +96,14 @@ def _check_suite(suite: str, known: tuple[str, ...]) -> None:
     """Before the seconds that the model libraries take to import."""
     if suite not in known:
         raise InputError("SUITE", f"must be one of {', '.join(known)}", suite, "choose one of them")
+
+
+def _check_storytelling(options: argparse.Namespace, *names: str) -> None:
+    """Refuse what only storytelling takes with another suite."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and options.suite != "storytelling":
+            raise InputError(f"--{name}", "is for the suite storytelling", value, "leave it out")
 
 
 def _numbers(text: str, field: str) -> list[int]:

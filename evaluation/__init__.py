@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..models.pocket.recogniser import Recogniser
     from ..models.studio import Studio
     from ..pipelines.job import Progress
-    from .judges import Judges
+    from .judges import JudgeFiles, Judges
 
 __all__ = ["SUITES", "print_table", "run"]
 
@@ -37,10 +37,10 @@ def run(
     *,
     variants: Sequence[str] | None = None,
     pairs: Sequence[int] | None = None,
-    prompt_set: str | os.PathLike[str] = "pocket",
+    prompt_set: str | os.PathLike[str] | None = None,
     size: tuple[int, int] | None = None,
     frames: int | None = None,
-    judges: Judges | None = None,
+    judges: Judges | JudgeFiles | None = None,
     out: str | os.PathLike[str] | None = None,
     recogniser: Recogniser | None = None,
     progress: Progress | None = None,
@@ -59,9 +59,11 @@ def run(
         pairs: for `keyframes`, several numbers of shots to measure in one run, e.g. 8, 16, 32, 48; None takes `shots`.
         prompt_set: for `storytelling`: `pocket`, or `benchmark` (404 prompt pairs) or the file of another set, which
             any studio can tell; nothing knows how they should look, so there is no `ground_truth` and nothing is read.
+            None takes `pocket` where the studio can make films of its size and length, else `benchmark`.
         size: (height, width) of films of a set; None takes the size that the studio's video model was made for.
         frames: of a segment of a set; None takes the studio's, too.
-        judges: for `storytelling`, networks from files, see `judges.Judges.load`.
+        judges: for `storytelling`, networks from files, see `judges.Judges.load`; `JudgeFiles` are read once all else
+            has been checked.
         out: folder for ``SUITE.json``, ``SUITE.png`` (plots) and ``SUITE_frames.png`` (pictures); None writes nothing.
         recogniser: reads the frames of `keyframes` and `storytelling`; None takes the pocket studio's.
         progress: told what is done.
@@ -73,7 +75,8 @@ def run(
         the scene, by step) and who judged (`clip`, `features`, `jump_metric`, `judges`).
 
     Raises:
-        InputError: an unknown suite or variant, a number out of range, or a model file that is missing.
+        InputError: an unknown suite or variant, a number out of range, a size or length that the studio cannot make, or
+            a model file that is missing.
     """
     if suite not in SUITES:
         raise InputError("suite", f"must be one of {', '.join(SUITES)}", suite, "choose one of them")
@@ -87,10 +90,16 @@ def run(
         raise InputError("variants", "must name at least one", variants, "leave it out to run all")
     _check_options(suite, pairs, prompt_set, size, frames, judges)
     pictures: Mapping[str, Any]
-    if suite == "storytelling" and prompt_set != "pocket":
+    told = ""
+    if suite == "storytelling":
+        from .story_size import check_files, check_pocket_size, choose_set
+
+        told = choose_set(models, None if prompt_set is None else os.fspath(prompt_set))
+        check_pocket_size(told, size, frames)
+    if suite == "storytelling" and told != "pocket":
         from .storytelling_plots import read_set, run_plots
 
-        prompts = read_set(os.fspath(prompt_set))
+        prompts = read_set(told)
         found, pictures = run_plots(
             models, prompts, seed, stories, shots, size=size, frames=frames, judges=judges, **given
         )
@@ -106,8 +115,11 @@ def run(
             reader = _recogniser() if recogniser is None else recogniser
             found, pictures = run_keyframes(models, reader, seed, stories, counts, **given)
         elif suite == "storytelling":
+            from .judges import JudgeFiles
             from .storytelling import run_storytelling
 
+            check_files(models)
+            judges = judges.load() if isinstance(judges, JudgeFiles) else judges
             reader = _recogniser() if recogniser is None else recogniser
             found, pictures = run_storytelling(models, reader, seed, stories, shots, judges=judges, **given)
         else:
@@ -116,7 +128,7 @@ def run(
             found, pictures = run_video(models, seed, stories, shots, **given)
     result = {"suite": suite, "studio": models.name, "seed": seed, "stories": stories, "shots": shots}
     if suite == "storytelling":
-        result["set"] = prompt_set if prompt_set in ("pocket", "benchmark") else Path(prompt_set).name
+        result["set"] = told if told in ("pocket", "benchmark") else Path(told).name
     result |= found
     if out is not None:
         from .report import write_report
@@ -139,23 +151,20 @@ def print_table(result: Mapping[str, Any], console: Console | None = None) -> No
 def _check_options(
     suite: str,
     pairs: object,
-    prompt_set: str | os.PathLike[str],
+    prompt_set: str | os.PathLike[str] | None,
     size: object,
     frames: object,
     judges: object,
 ) -> None:
-    """Refuse what another suite is asked with, or the pocket world, whose films have a size of their own."""
+    """Refuse what another suite is asked with."""
     asked: dict[str, tuple[object, str]] = {"pairs": (pairs, "keyframes")}
-    asked["set"] = (None if prompt_set == "pocket" else str(prompt_set), "storytelling")
+    asked["set"] = (None if prompt_set in (None, "pocket") else str(prompt_set), "storytelling")
     asked |= {"size": (size, "storytelling"), "frames": (frames, "storytelling")}
     asked["judges"] = (judges, "storytelling")
     for name, (value, owner) in asked.items():
         if value is not None and suite != owner:
             shown = list(value) if name == "pairs" and isinstance(value, Sequence) else value
             raise InputError(name, f"is for the suite {owner}", shown, "leave it out")
-    for name, value in (("size", size), ("frames", frames)):
-        if value is not None and prompt_set == "pocket":
-            raise InputError(name, "is for a set of prompt pairs", value, "leave it out, or tell the set benchmark")
 
 
 def _pairs(pairs: Sequence[int] | None, shots: int) -> list[int]:

@@ -17,7 +17,7 @@ from ..story.errors import InputError
 from .dino import load_dino
 from .lpips import load_lpips
 
-__all__ = ["Judges"]
+__all__ = ["JudgeFiles", "Judges"]
 
 PathLike = str | os.PathLike[str]
 
@@ -68,6 +68,21 @@ class Judges:
             None if lpips is None else load_lpips(lpips, device),
             {name: Path(path).name or str(path) for name, path in given.items() if path is not None},
         )
+
+
+@dataclass(frozen=True)
+class JudgeFiles:
+    """Files of judges that are not read yet: what a run is refused for is then found out before; see `Judges.load`."""
+
+    clip: PathLike | None = None
+    clip_config: PathLike | None = None
+    dino: PathLike | None = None
+    lpips: PathLike | None = None
+    device: torch.device | str = "cpu"
+
+    def load(self) -> Judges:
+        """Read them. Raises InputError: what is wrong with which of them."""
+        return Judges.load(self.clip, self.clip_config, self.dino, self.lpips, self.device)
 
 
 def _clip(path: PathLike, config: PathLike | None, device: torch.device | str) -> ClipScorer:

@@ -7,7 +7,8 @@ and of its decoded segments no more is kept than is scored: at 1280×704 a story
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,36 +16,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..models.pocket.world import HEIGHT, WIDTH
 from ..pipelines.job import Progress
-from ..pipelines.story_stage import story_model, story_pictures, story_sampler
-from ..sampling.memory_context import PATCH
+from ..pipelines.story_stage import mean_states, story_model, story_pictures, story_sampler
 from ..sampling.prompt_mixing import MixStep
 from ..sampling.story import Made, StorySampler, StorySettings
 from ..story.errors import InputError, closest
-from .judges import Judges
+from .judges import JudgeFiles, Judges
 from .measure import clock, peak_bytes
 from .rollout import noise_source
-from .storytelling import FRAMES, SETTINGS, VARIANTS, scene_weights, settings_of
+from .story_size import check_files, check_frames, check_size, natural_length
+from .storytelling import SETTINGS, VARIANTS, scene_weights, settings_of
 from .storytelling_judge import StoryJudge, shown_frames
 from .storytelling_set import Plot, StorytellingSet, prompt_pair
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
 
-__all__ = ["PLOT_VARIANTS", "natural_length", "read_set", "run_plots"]
+__all__ = ["PLOT_VARIANTS", "PlotPlan", "plan_plots", "read_set", "run_plots"]
 
 PLOT_VARIANTS = VARIANTS[1:]
 """Without `ground_truth`: there is none."""
 
 STORIES, SHOTS = 16, 4
 """As many are told where nothing else is asked for and the set has them."""
-
-_NATURAL = {12: ((480, 848), 163), 16: ((480, 832), 81), 48: ((704, 1280), 121)}
-"""(height, width) and frames by the VAE's channels: Mochi (the paper's size), Wan 2.1 and 2.2 A14B, Wan 2.2 5B."""
-
-_LEAST = 64
-"""Shortest side: below, LPIPS' AlexNet has nothing left to compare."""
 
 _SHEET_STORIES, _SHEET_HEIGHT = 4, 96
 
@@ -64,11 +58,49 @@ def read_set(name: str) -> StorytellingSet:
     return StorytellingSet.read(name)
 
 
-def natural_length(studio: Studio) -> tuple[tuple[int, int], int]:
-    """(height, width) and frames of a segment that a studio's video model was made for."""
-    if studio.name == "pocket":
-        return (HEIGHT, WIDTH), FRAMES
-    return _NATURAL.get(studio.video_vae.latent_channels, _NATURAL[16])
+@dataclass(frozen=True)
+class PlotPlan:
+    """What is told: plots with as many scenes each, as films of `size` (height, width) and segments of `frames`."""
+
+    plots: tuple[Plot, ...]
+    size: tuple[int, int]
+    frames: int
+
+    @property
+    def shots(self) -> int:
+        """Segments of a film."""
+        return len(self.plots[0].pairs)
+
+
+def plan_plots(
+    studio: Studio,
+    prompts: StorytellingSet,
+    seed: int = 0,
+    stories: int | None = None,
+    shots: int | None = None,
+    size: tuple[int, int] | None = None,
+    frames: int | None = None,
+) -> PlotPlan:
+    """Choose plots of a set, a size and a length that a studio can make, without loading its models.
+
+    Args:
+        studio: the models.
+        prompts: the set.
+        seed: which plots.
+        stories: how many, spread evenly over places and casts; None takes 16, or all of a smaller set.
+        shots: scenes of each plot, from its beginning; None takes 4, or all of a shorter plot.
+        size: (height, width) of the films; None takes `natural_length`'s.
+        frames: of a segment, 4n+1 (Wan) or 6n+1 (Mochi); None takes `natural_length`'s.
+
+    Raises:
+        InputError: a number or size that does not fit, or a VAE's file that is missing.
+    """
+    plots = _plots(prompts, seed, stories, shots)
+    natural = natural_length(studio)
+    size, frames = natural[0] if size is None else size, natural[1] if frames is None else frames
+    check_size(studio, size)
+    check_frames(studio, frames)
+    return PlotPlan(plots, size, frames)
 
 
 def run_plots(
@@ -80,7 +112,7 @@ def run_plots(
     variants: Sequence[str] = PLOT_VARIANTS,
     size: tuple[int, int] | None = None,
     frames: int | None = None,
-    judges: Judges | None = None,
+    judges: Judges | JudgeFiles | None = None,
     progress: Progress | None = None,
     full: StorySettings = SETTINGS,
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
@@ -88,13 +120,8 @@ def run_plots(
 
     Args:
         studio: models and sampler defaults.
-        prompts: the set.
-        seed: which plots, and the noise.
-        stories: how many plots, spread evenly over places and casts; None takes 16, or all of a smaller set.
-        shots: scenes of each plot, from its beginning; None takes 4, or all of a shorter plot.
+        prompts, seed, stories, shots, size, frames: see `plan_plots`; the seed is the noise's, too.
         variants: some of `PLOT_VARIANTS`.
-        size: (height, width) of the films; None takes `natural_length`'s.
-        frames: of a segment, 4n+1 (Wan) or 6n+1 (Mochi); None takes `natural_length`'s.
         judges: networks from files, in the place of the studio's CLIP, its image features and SSIM.
         progress: told how many segments of all variants are done.
         full: the full method's settings.
@@ -104,27 +131,30 @@ def run_plots(
         are three small ones of each segment of a few stories.
 
     Raises:
-        InputError: a variant, number or size that does not fit.
+        InputError: a variant, number or size that does not fit, or a file that is missing; before any model is loaded.
     """
     for name in variants:
         if name not in PLOT_VARIANTS:
             fix = "only the pocket world knows the truth" if name == "ground_truth" else "choose some of them"
             raise InputError("variants", f"must be among {', '.join(PLOT_VARIANTS)} on a set", name, fix)
-    plots = _plots(prompts, seed, stories, shots)
-    natural = natural_length(studio)
-    size = natural[0] if size is None else size
-    _check_size(size, studio.video_vae.image_size_multiple * PATCH)
-    model = story_model(studio, natural[1] if frames is None else frames, size)
+    plan = plan_plots(studio, prompts, seed, stories, shots, size, frames)
     chosen = {name: settings_of(name, full) for name in variants}
-    pictures = story_pictures(model) if any(settings.dipw is not None for settings in chosen.values()) else None
-    shots = len(plots[0].pairs)
-    judge = StoryJudge([prompt_pair(plots, i) for i in range(shots)], studio.clip, judges)
-    told = {
-        name: _Told(story_sampler(studio, model, settings, pictures), model.frames, judge, studio.device)
-        for name, settings in chosen.items()
-    }
-    total, done = len(chosen) * len(plots) * shots, 0
-    for number, plot in enumerate(plots):
+    steered = any(settings.dipw is not None for settings in chosen.values())
+    check_files(studio, clip=steered or judges is None or judges.clip is None)
+    judges = judges.load() if isinstance(judges, JudgeFiles) else judges or Judges()
+    pairs = [prompt_pair(plan.plots, i) for i in range(plan.shots)]
+    judge = StoryJudge(pairs, studio.clip if judges.clip is None else judges.clip, judges)
+    model = story_model(studio, plan.frames, plan.size)
+    pictures = story_pictures(model) if steered else None
+
+    def sampler(settings: StorySettings) -> StorySampler:
+        if settings.dipw is None:  # then CLIP has no say, and its file may be missing
+            return StorySampler(model, settings, embed_actions=mean_states(studio))
+        return story_sampler(studio, model, settings, pictures)
+
+    told = {name: _Told(sampler(settings), plan.frames, judge, studio.device) for name, settings in chosen.items()}
+    total, done = len(chosen) * len(plan.plots) * plan.shots, 0
+    for number, plot in enumerate(plan.plots):
         # The variants take turns, every second time backwards, so that a slow phase of the machine meets all alike.
         for name in list(told)[:: 1 if number % 2 == 0 else -1]:
 
@@ -135,11 +165,16 @@ def run_plots(
                     progress("evaluate", done, total, note)
 
             told[name].tell(plot, number, seed, tick)
+    facts = judge.facts | {"stories": len(plan.plots), "shots": plan.shots, "size": list(plan.size[::-1])}
+    found = _found(told) | facts | {"frames": plan.frames}
+    return found, {name: film.films for name, film in told.items()}
+
+
+def _found(told: Mapping[str, _Told]) -> dict[str, Any]:
+    """Figures of what has been told so far."""
     rows = [{"variant": name, **film.row()} for name, film in told.items()]
-    weights = {name: scene_weights(film.record) for name, film in told.items() if film.record}
     _compare_costs(rows)
-    facts = {"stories": len(plots), "shots": shots, "size": [size[1], size[0]], "frames": model.frames}
-    return {"rows": rows, "weights": weights, **judge.facts, **facts}, {name: film.films for name, film in told.items()}
+    return {"rows": rows, "weights": {name: scene_weights(film.record) for name, film in told.items() if film.record}}
 
 
 class _Told:
@@ -222,15 +257,6 @@ def _plots(prompts: StorytellingSet, seed: int, stories: int | None, shots: int 
         raise InputError("shots", f"must be a whole number from 1 to {longest}, the shortest plot", shots, fix)
     most = len(prompts.places) * len(prompts.casts)
     return prompts.plots(stories=min(STORIES, most) if stories is None else stories, scenes=shots, seed=seed)
-
-
-def _check_size(size: tuple[int, int], side: int) -> None:
-    if len(size) != 2 or not all(isinstance(value, int) and value > 0 for value in size):
-        raise InputError("size", "must be height and width in pixels", size, "give for example (480, 832)")
-    if min(size) < _LEAST or any(value % side for value in size):
-        near = "x".join(str(max(-(-_LEAST // side), round(value / side)) * side) for value in reversed(size))
-        seen = "x".join(str(value) for value in reversed(size))
-        raise InputError("size", f"must be multiples of {side}, at least {_LEAST}", seen, f"use {near}")
 
 
 def _small(frames: Tensor) -> Tensor:

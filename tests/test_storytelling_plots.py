@@ -18,9 +18,10 @@ from anchorshot import evaluation
 from anchorshot.cli import main
 from anchorshot.evaluation.judges import Judges
 from anchorshot.evaluation.rollout import noise_source
+from anchorshot.evaluation.story_size import natural_length
 from anchorshot.evaluation.storytelling import SETTINGS, run_storytelling
 from anchorshot.evaluation.storytelling_judge import StoryJudge, jump
-from anchorshot.evaluation.storytelling_plots import PLOT_VARIANTS, natural_length, run_plots
+from anchorshot.evaluation.storytelling_plots import PLOT_VARIANTS, run_plots
 from anchorshot.evaluation.storytelling_set import StorytellingSet, prompt_pair, storytelling_set
 from anchorshot.models.pocket.recogniser import Recogniser
 from anchorshot.models.studio import Studio, load_studio

@@ -1,0 +1,160 @@
+"""What a studio's video model can tell: which set by default, films of what size and length. Nothing is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKLMochi, AutoencoderKLWan
+
+from ..models import keymaps
+from ..models.checkpoint import read_checkpoint, read_config
+from ..models.mochi import MochiVAE
+from ..models.pocket.world import HEIGHT, WIDTH
+from ..models.vae import VideoVAE
+from ..pipelines.story_stage import story_grid
+from ..sampling.memory_context import PATCH
+from ..story.errors import InputError
+
+if TYPE_CHECKING:
+    from ..models.studio import Studio
+
+__all__ = [
+    "FRAMES",
+    "check_files",
+    "check_frames",
+    "check_pocket_size",
+    "check_size",
+    "choose_set",
+    "natural_length",
+    "size_multiple",
+]
+
+FRAMES = 17
+"""Length of a segment of the pocket world: the longest single chunk that the pocket model was trained on."""
+
+_NATURAL = {12: ((480, 848), 163), 16: ((480, 832), 81), 48: ((704, 1280), 121)}
+"""(height, width) and frames by the VAE's channels: Mochi (the paper's size), Wan 2.1 and 2.2 A14B, Wan 2.2 5B."""
+
+_LEAST = 64
+"""Shortest side: below, LPIPS' AlexNet has nothing left to compare."""
+
+
+def choose_set(studio: Studio, name: str | None = None) -> str:
+    """The set that is told: `name`, or by default `pocket` where the studio can make its films, else `benchmark`.
+
+    Raises:
+        InputError: `pocket`, whose size or length this studio cannot make, or a VAE's file that cannot be read.
+    """
+    if name not in (None, "pocket"):
+        return str(name)
+    grid = story_grid(studio)
+    fault = f"segments of {FRAMES} frames, and the studio's have {grid}n+1" if (FRAMES - 1) % grid else None
+    if fault is None and (HEIGHT % (side := size_multiple(studio)) or WIDTH % side):
+        fault = f"films of {WIDTH}x{HEIGHT}, and the studio's sides are multiples of {side}"
+    if fault is None:
+        return "pocket"
+    if name is not None:
+        rule = f"must be one that {studio.name} can make: pocket has {fault}"
+        raise InputError("set", rule, name, "use benchmark, or leave it out")
+    return "benchmark"
+
+
+def check_files(studio: Studio, clip: bool = True) -> None:
+    """Look for the files that telling takes.
+
+    Args:
+        studio: the models.
+        clip: whether the studio's CLIP is needed.
+
+    Raises:
+        InputError: the first that is missing.
+    """
+    parts, text = ["video", "video_vae"], studio.config.keyframe_text
+    if studio.config.video_text is not None:
+        parts.append("video_text")
+    else:
+        parts.append("keyframe_text")
+        clip = clip or (text is not None and text.clip_text is None)  # CLIP pools its texts
+    studio.check(*parts, *(["clip"] if clip else []))
+
+
+def natural_length(studio: Studio) -> tuple[tuple[int, int], int]:
+    """(height, width) and frames of a segment that a studio's video model was made for."""
+    if studio.name == "pocket":
+        return (HEIGHT, WIDTH), FRAMES
+    channels, cell = _latent_cell(studio)
+    (height, width), frames = _NATURAL.get(channels, _NATURAL[16])
+    side, grid = cell * PATCH, story_grid(studio)  # of no effect on the models known here
+    return (_near(height, side), _near(width, side)), (frames - 1) // grid * grid + 1
+
+
+def size_multiple(studio: Studio) -> int:
+    """What height and width in pixels must divide by: a patch of the VAE's latent cells."""
+    return _latent_cell(studio)[1] * PATCH
+
+
+def check_size(studio: Studio, size: tuple[int, int]) -> None:
+    """Refuse a (height, width) that the studio cannot make or that is too small to judge (InputError)."""
+    if len(size) != 2 or not all(isinstance(value, int) and value > 0 for value in size):
+        raise InputError("size", "must be height and width in pixels", size, "give for example (480, 832)")
+    side = size_multiple(studio)
+    if min(size) < _LEAST or any(value % side for value in size):
+        near = "x".join(str(_near(value, side)) for value in reversed(size))
+        seen = "x".join(str(value) for value in reversed(size))
+        raise InputError("size", f"must be multiples of {side}, at least {_LEAST}", seen, f"use {near}")
+
+
+def check_pocket_size(prompt_set: str, size: object, frames: object) -> None:
+    """Refuse a size or length for the pocket world, whose films have their own (InputError)."""
+    for name, value in (("size", size), ("frames", frames)):
+        if value is not None and prompt_set == "pocket":
+            raise InputError(name, "is for a set of prompt pairs", value, "leave it out, or tell the set benchmark")
+
+
+def check_frames(studio: Studio, frames: int) -> None:
+    """Refuse a segment's length off the grid of the studio's video model (InputError)."""
+    grid = story_grid(studio)
+    whole = isinstance(frames, int) and not isinstance(frames, bool)
+    if not whole or frames < 1 or (frames - 1) % grid:
+        lower = max(0, (frames - 1) // grid) * grid + 1 if whole else 1
+        rule = f"must be {grid}n+1, as {studio.name}'s VAE needs"
+        raise InputError("frames", rule, frames, f"use {lower} or {lower + grid}")
+
+
+def _near(value: int, side: int) -> int:
+    """The multiple of `side` next to `value` that is large enough."""
+    return max(-(-_LEAST // side), round(value / side)) * side
+
+
+def _latent_cell(studio: Studio) -> tuple[int, int]:
+    """(channels, height and width in pixels) of a latent cell of the video VAE, by its file's names and shapes."""
+    vae = vars(studio).get("video_vae")  # loaded already?
+    if vae is None:
+        studio.check("video_vae")
+        try:
+            vae = _without_weights(studio)
+        except Exception:  # an unusual file, or a faulty one: the loader reads the first and has words for the second
+            vae = studio.video_vae
+    return vae.latent_channels, vae.image_size_multiple
+
+
+def _without_weights(studio: Studio) -> VideoVAE | MochiVAE:
+    """The video VAE on the meta device."""
+    part = studio.config.video_vae
+    path = Path(studio._file("video_vae", part))
+    if (path / "vae").is_dir() and not (path / "config.json").is_file():  # a whole pipeline's folder
+        path /= "vae"
+    checkpoint = read_checkpoint(path)
+    # Tensors are mapped, not read, and only their shapes go on.
+    state = {key: value.to("meta") for key, value in keymaps.strip_prefix(part.kind, checkpoint.state).items()}
+    config: Any = read_config(studio._config("video_vae", part)) or checkpoint.config
+    if config is None:
+        if not keymaps.is_public(part.kind, state.keys()):
+            state = keymaps.to_public(part.kind, state)
+        config = keymaps.infer_config(part.kind, state, checkpoint.metadata)
+    with init_empty_weights():
+        if part.kind == "mochi_vae":
+            return MochiVAE(AutoencoderKLMochi.from_config(config))
+        return VideoVAE(AutoencoderKLWan.from_config(config))
