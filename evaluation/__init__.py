@@ -65,6 +65,7 @@ def run(
         judges: for `storytelling`, networks from files, see `judges.Judges.load`; `JudgeFiles` are read once all else
             has been checked.
         out: folder for ``SUITE.json``, ``SUITE.png`` (plots) and ``SUITE_frames.png`` (pictures); None writes nothing.
+            While a set is told, ``storytelling_partial.json`` holds the figures of the stories that are finished.
         recogniser: reads the frames of `keyframes` and `storytelling`; None takes the pocket studio's.
         progress: told what is done.
 
@@ -82,6 +83,7 @@ def run(
         raise InputError("suite", f"must be one of {', '.join(SUITES)}", suite, "choose one of them")
     # Imported here, so that the command can list the suites without loading torch.
     from ..models.studio import Studio, load_studio
+    from .report import Partial, check_folder, write_report
 
     models = studio if isinstance(studio, Studio) else load_studio(studio)
     models.check_task(suite)
@@ -89,7 +91,10 @@ def run(
     if variants is not None and not variants:
         raise InputError("variants", "must name at least one", variants, "leave it out to run all")
     _check_options(suite, pairs, prompt_set, size, frames, judges)
+    if out is not None:
+        check_folder(Path(out))
     pictures: Mapping[str, Any]
+    partial: Partial | None = None
     told = ""
     if suite == "storytelling":
         from .story_size import check_files, check_pocket_size, choose_set
@@ -100,9 +105,15 @@ def run(
         from .storytelling_plots import read_set, run_plots
 
         prompts = read_set(told)
-        found, pictures = run_plots(
-            models, prompts, seed, stories, shots, size=size, frames=frames, judges=judges, **given
-        )
+        if out is not None:
+            partial = Partial(Path(out), {"suite": suite, "studio": models.name, "seed": seed, "set": _set_name(told)})
+            given["keep"] = partial.keep
+        try:
+            found, pictures = run_plots(
+                models, prompts, seed, stories, shots, size=size, frames=frames, judges=judges, **given
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("" if partial is None else partial.kept) from None
         stories, shots = found["stories"], found["shots"]
     else:
         stories = 16 if stories is None else stories
@@ -128,12 +139,12 @@ def run(
             found, pictures = run_video(models, seed, stories, shots, **given)
     result = {"suite": suite, "studio": models.name, "seed": seed, "stories": stories, "shots": shots}
     if suite == "storytelling":
-        result["set"] = told if told in ("pocket", "benchmark") else Path(told).name
+        result["set"] = _set_name(told)
     result |= found
     if out is not None:
-        from .report import write_report
-
         write_report(result, pictures, Path(out))
+    if partial is not None:
+        partial.remove()
     return result
 
 
@@ -165,6 +176,10 @@ def _check_options(
         if value is not None and suite != owner:
             shown = list(value) if name == "pairs" and isinstance(value, Sequence) else value
             raise InputError(name, f"is for the suite {owner}", shown, "leave it out")
+
+
+def _set_name(told: str) -> str:
+    return told if told in ("pocket", "benchmark") else Path(told).name
 
 
 def _pairs(pairs: Sequence[int] | None, shots: int) -> list[int]:

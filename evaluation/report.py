@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..media.frames import to_uint8
+from ..story.errors import InputError
 from ..story.files import atomic_path, write_atomic
 
-__all__ = ["Strip", "write_report", "write_sheet"]
+__all__ = ["Partial", "Strip", "check_folder", "write_report", "write_sheet"]
 
 _PAPER, _INK, _MARK = "#15171c", "#f2f3f5", "#ffb000"
 _LABEL, _GAP, _EDGE, _ROW_GAP = 190, 4, 24, 22
@@ -23,6 +25,40 @@ _CLIPS_SHOWN = 4
 
 Strip = tuple[str, Tensor, Sequence[int]]
 """One row of a sheet: its label, pictures `[n, 3, H, W]`, and the positions of those that get a frame around them."""
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written to before hours of work end in it (InputError); it is not made yet."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        fix = "choose another folder" if there == folder.absolute() else f"{there} is in the way"
+        raise InputError("out", "must be a folder that can be written to", str(folder), fix)
+
+
+class Partial:
+    """``SUITE_partial.json``: what a run has found so far, written anew as it goes on and removed once it is done.
+
+    It has the rows of ``SUITE.json`` for the stories that are finished, "complete": false, and how many were asked
+    for, "stories_asked". A run that was broken off leaves it behind.
+
+    Args:
+        folder: where it lies; made if it is missing.
+        facts: what stands before the figures: suite, studio, seed, set.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self.path, self._facts = folder / f"{facts['suite']}_partial.json", dict(facts)
+        self.kept = ""
+
+    def keep(self, found: Mapping[str, Any], asked: int) -> None:
+        """Write the figures of the stories that are finished, whole or not at all."""
+        result = {**self._facts, "complete": False, "stories_asked": asked, **found}
+        write_atomic(self.path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+        self.kept = f"{found['stories']} of {asked} stories are in {self.path}"
+
+    def remove(self) -> None:
+        """The run is complete."""
+        self.path.unlink(missing_ok=True)
 
 
 def write_report(result: Mapping[str, Any], pictures: Mapping[str, Any], folder: Path) -> list[Path]:

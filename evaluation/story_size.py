@@ -13,7 +13,7 @@ from ..models.checkpoint import read_checkpoint, read_config
 from ..models.mochi import MochiVAE
 from ..models.pocket.world import HEIGHT, WIDTH
 from ..models.vae import VideoVAE
-from ..pipelines.story_stage import story_grid
+from ..pipelines.story_stage import story_grid, story_parts
 from ..sampling.memory_context import PATCH
 from ..story.errors import InputError
 
@@ -71,13 +71,9 @@ def check_files(studio: Studio, clip: bool = True) -> None:
     Raises:
         InputError: the first that is missing.
     """
-    parts, text = ["video", "video_vae"], studio.config.keyframe_text
-    if studio.config.video_text is not None:
-        parts.append("video_text")
-    else:
-        parts.append("keyframe_text")
-        clip = clip or (text is not None and text.clip_text is None)  # CLIP pools its texts
-    studio.check(*parts, *(["clip"] if clip else []))
+    parts, text = story_parts(studio), studio.config.keyframe_text
+    pooled = "keyframe_text" in parts and text is not None and text.clip_text is None  # then by the studio's CLIP
+    studio.check(*(part for part in parts if part != "clip" or clip or pooled))
 
 
 def natural_length(studio: Studio) -> tuple[tuple[int, int], int]:

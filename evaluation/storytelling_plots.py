@@ -7,7 +7,7 @@ and of its decoded segments no more is kept than is scored: at 1280×704 a story
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,6 +115,7 @@ def run_plots(
     judges: Judges | JudgeFiles | None = None,
     progress: Progress | None = None,
     full: StorySettings = SETTINGS,
+    keep: Callable[[dict[str, Any], int], None] | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
     """Tell plots of a set and score the films.
 
@@ -125,6 +126,8 @@ def run_plots(
         judges: networks from files, in the place of the studio's CLIP, its image features and SSIM.
         progress: told how many segments of all variants are done.
         full: the full method's settings.
+        keep: given the figures of all plots told so far, and how many are told in the end, after every plot. They are
+            those of a run of so many stories.
 
     Returns:
         As `storytelling.run_storytelling`, with "stories", "shots", "size" [width, height] and "frames"; the pictures
@@ -165,8 +168,10 @@ def run_plots(
                     progress("evaluate", done, total, note)
 
             told[name].tell(plot, number, seed, tick)
-    facts = judge.facts | {"stories": len(plan.plots), "shots": plan.shots, "size": list(plan.size[::-1])}
-    found = _found(told) | facts | {"frames": plan.frames}
+        facts = {"stories": number + 1, "shots": plan.shots, "size": list(plan.size[::-1]), "frames": plan.frames}
+        found = _found(told) | judge.facts | facts
+        if keep is not None:
+            keep(found, len(plan.plots))
     return found, {name: film.films for name, film in told.items()}
 
 

@@ -98,6 +98,41 @@ def test_the_suite_on_the_benchmark(studio: Studio, tmp_path: Path) -> None:
     assert all(name in text for name in PLOT_VARIANTS) and max(map(len, text.splitlines())) <= 80
 
 
+def test_a_broken_off_run_leaves_what_is_finished(tiny_studio: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the second story of three: the first one's figures are those of a run of one story."""
+    asked: dict[str, Any] = {"seed": 1, "shots": 2, "prompt_set": "benchmark", "variants": ["full", "plain"], **SMALL}
+
+    def stop(stage: str, done: float, total: float, note: str = "") -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    partial = tmp_path / "out" / "storytelling_partial.json"
+    with pytest.raises(KeyboardInterrupt, match="1 of 3 stories are in .*storytelling_partial.json"):
+        evaluation.run("storytelling", tiny_studio, stories=3, out=tmp_path / "out", progress=stop, **asked)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == [partial.name]
+    kept = json.loads(partial.read_text())
+    seen: list[tuple[bool, int]] = []
+
+    def watch(stage: str, done: float, total: float, note: str = "") -> None:
+        seen.append((partial.exists(), json.loads(partial.read_text())["stories"]))
+
+    whole = evaluation.run("storytelling", tiny_studio, stories=1, out=tmp_path / "out", progress=watch, **asked)
+    assert seen == [(True, 1)] * 4 and not partial.exists() and (tmp_path / "out" / "storytelling.json").is_file()
+    assert kept.pop("complete") is False and kept.pop("stories_asked") == 3
+    for result in (kept, whole):
+        for row in result["rows"]:
+            del row["seconds"], row["time_ratio"]
+    assert kept == json.loads(json.dumps(whole))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(studio: Studio, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        for arguments in ({"prompt_set": "benchmark"}, {}):
+            with pytest.raises(InputError, match="^out: must be a folder that can be written to"):
+                evaluation.run("storytelling", studio, out=out, **arguments)  # type: ignore[arg-type]
+
+
 def test_scores_are_those_of_the_whole_films(studio: Studio, judges: Judges) -> None:
     """Films scored segment by segment, by all judges, against the metrics' definitions on films made at once."""
     result = evaluation.run(
