@@ -113,6 +113,12 @@ def test_the_bench_compares_every_preview_with_the_plain_model_in_one_run(wan22:
     assert rows[5]["ours"] > rows[3]["ours"] > rows[1]["ours"]  # all frames decoded, one, none
 
 
+@pytest.mark.cuda
+def test_on_a_gpu_one_call_tells_time_and_memory(mochi_studio: Path) -> None:
+    rows = benchmarks.run("storytelling", load_studio(mochi_studio, device="cuda"), **SMALL)
+    assert len(rows) == 6 and all(row["ours"] > 0 and row["reference"] > 0 for row in rows)
+
+
 def test_without_a_size_the_studio_s_own_is_taken(mochi_studio: Path) -> None:
     studio = load_studio(mochi_studio)
     plan = plan_plots(studio, StorytellingSet.read())
