@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from accelerate import init_empty_weights
-from diffusers import AutoencoderKLMochi, AutoencoderKLWan
-
-from ..models import keymaps
-from ..models.checkpoint import read_checkpoint, read_config
-from ..models.mochi import MochiVAE
 from ..models.pocket.world import HEIGHT, WIDTH
-from ..models.vae import VideoVAE
 from ..pipelines.story_stage import story_grid, story_parts
 from ..sampling.memory_context import PATCH
 from ..story.errors import InputError
@@ -80,7 +72,7 @@ def natural_length(studio: Studio) -> tuple[tuple[int, int], int]:
     """(height, width) and frames of a segment that a studio's video model was made for."""
     if studio.name == "pocket":
         return (HEIGHT, WIDTH), FRAMES
-    channels, cell = _latent_cell(studio)
+    channels, cell = studio.latent_cell()
     (height, width), frames = _NATURAL.get(channels, _NATURAL[16])
     side, grid = cell * PATCH, story_grid(studio)  # of no effect on the models known here
     return (_near(height, side), _near(width, side)), (frames - 1) // grid * grid + 1
@@ -88,7 +80,7 @@ def natural_length(studio: Studio) -> tuple[tuple[int, int], int]:
 
 def size_multiple(studio: Studio) -> int:
     """What height and width in pixels must divide by: a patch of the VAE's latent cells."""
-    return _latent_cell(studio)[1] * PATCH
+    return studio.latent_cell()[1] * PATCH
 
 
 def check_size(studio: Studio, size: tuple[int, int]) -> None:
@@ -122,35 +114,3 @@ def check_frames(studio: Studio, frames: int) -> None:
 def _near(value: int, side: int) -> int:
     """The multiple of `side` next to `value` that is large enough."""
     return max(-(-_LEAST // side), round(value / side)) * side
-
-
-def _latent_cell(studio: Studio) -> tuple[int, int]:
-    """(channels, height and width in pixels) of a latent cell of the video VAE, by its file's names and shapes."""
-    vae = vars(studio).get("video_vae")  # loaded already?
-    if vae is None:
-        studio.check("video_vae")
-        try:
-            vae = _without_weights(studio)
-        except Exception:  # an unusual file, or a faulty one: the loader reads the first and has words for the second
-            vae = studio.video_vae
-    return vae.latent_channels, vae.image_size_multiple
-
-
-def _without_weights(studio: Studio) -> VideoVAE | MochiVAE:
-    """The video VAE on the meta device."""
-    part = studio.config.video_vae
-    path = Path(studio._file("video_vae", part))
-    if (path / "vae").is_dir() and not (path / "config.json").is_file():  # a whole pipeline's folder
-        path /= "vae"
-    checkpoint = read_checkpoint(path)
-    # Tensors are mapped, not read, and only their shapes go on.
-    state = {key: value.to("meta") for key, value in keymaps.strip_prefix(part.kind, checkpoint.state).items()}
-    config: Any = read_config(studio._config("video_vae", part)) or checkpoint.config
-    if config is None:
-        if not keymaps.is_public(part.kind, state.keys()):
-            state = keymaps.to_public(part.kind, state)
-        config = keymaps.infer_config(part.kind, state, checkpoint.metadata)
-    with init_empty_weights():
-        if part.kind == "mochi_vae":
-            return MochiVAE(AutoencoderKLMochi.from_config(config))
-        return VideoVAE(AutoencoderKLWan.from_config(config))

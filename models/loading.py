@@ -33,7 +33,7 @@ from . import keymaps
 from .checkpoint import FP8, Checkpoint, PathLike, dequantise, fill, read_checkpoint, read_config
 from .lora import LoraSpec, load_lora
 
-__all__ = ["LoraSpec", "Offload", "compile_blocks", "load_transformer", "load_vae"]
+__all__ = ["LoraSpec", "Offload", "compile_blocks", "empty_vae", "load_transformer", "load_vae"]
 
 _STOCK: dict[str, type[ModelMixin]] = {
     "flux": FluxTransformer2DModel,
@@ -153,6 +153,17 @@ def load_vae(
     if kind not in ("wan_vae", "flux_vae", "mochi_vae"):
         raise InputError("kind", "must be wan_vae, flux_vae or mochi_vae", kind, "choose one of them")
     return _load(kind, _inside(path, "vae"), config, dtype, torch.device(device))
+
+
+def empty_vae(kind: str, path: PathLike, config: Mapping[str, Any] | PathLike | None = None) -> Any:
+    """The VAE of a file without its weights, on the meta device: what it is, before it is worth loading.
+
+    Args and errors as `load_vae`.
+    """
+    checkpoint = read_checkpoint(_inside(path, "vae"))
+    checkpoint.state = _own_part(kind, checkpoint.state)
+    check_kind(kind, checkpoint)
+    return _build(kind, read_config(config) or checkpoint.config or _infer(kind, checkpoint))
 
 
 def compile_blocks(model: Any, **options: Any) -> None:

@@ -19,7 +19,7 @@ import torch
 from ..story.errors import InputError
 from ..story.files import sha256_file
 from .checkpoint import read_config
-from .loading import Offload, load_transformer, load_vae
+from .loading import Offload, empty_vae, load_transformer, load_vae
 from .lora import LoraSpec
 from .studio_config import (
     DTYPES,
@@ -179,6 +179,15 @@ class Studio:
             config = read_config(self._config("clip", part))
         return ClipScorer.load(path, config, device=self.device, dtype=self._precision(part))
 
+    def latent_cell(self) -> tuple[int, int]:
+        """(channels, height and width in pixels) of a cell of the video VAE's latents; no weights are loaded.
+
+        Raises:
+            InputError: a file that is missing, or no VAE of its kind.
+        """
+        vae = vars(self).get("video_vae") or self._vae("video_vae", self.config.video_vae, empty=True)
+        return vae.latent_channels, vae.image_size_multiple
+
     def check_task(self, task: str) -> None:
         """Refuse what this studio's models cannot do, before anything is loaded.
 
@@ -300,17 +309,15 @@ class Studio:
             compile=part.compile,
         )
 
-    def _vae(self, field: str, part: VaePart) -> Any:
+    def _vae(self, field: str, part: VaePart, empty: bool = False) -> Any:
         from .mochi import MochiVAE
         from .vae import ImageVAE, VideoVAE
 
-        model = load_vae(
-            part.kind,
-            self._file(field, part),
-            self._config(field, part),
-            dtype=self._precision(part),
-            device=self.device,
-        )
+        path, config = self._file(field, part), self._config(field, part)
+        if empty:
+            model = empty_vae(part.kind, path, config)
+        else:
+            model = load_vae(part.kind, path, config, dtype=self._precision(part), device=self.device)
         wrap: dict[str, Any] = {"flux_vae": ImageVAE, "wan_vae": VideoVAE, "mochi_vae": MochiVAE}
         return wrap[part.kind](model)
 
