@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from .shapes import count_blocks, need, need_config
-from .table import StateDict, Table
+from .table import CONTEXT, OWN, StateDict, Table
 
 _DOUBLE = {
     "{s}_mod.lin": ("norm1{c}.linear",),
@@ -23,18 +23,7 @@ _DOUBLE = {
     "{s}_mlp.0": ("ff{c}.net.0.proj",),
     "{s}_mlp.2": ("ff{c}.net.2",),
 }
-_STREAMS = (
-    {"s": "img", "c": "", "a": "", "q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"},
-    {
-        "s": "txt",
-        "c": "_context",
-        "a": "added_",
-        "q": "add_q_proj",
-        "k": "add_k_proj",
-        "v": "add_v_proj",
-        "o": "to_add_out",
-    },
-)
+_STREAMS = ({"s": "img", **OWN}, {"s": "txt", **CONTEXT})
 _SINGLE = {
     "modulation.lin": ("norm.linear",),
     "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),

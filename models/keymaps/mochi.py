@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .shapes import count_blocks, need
-from .table import StateDict, Table
+from .table import CONTEXT, OWN, StateDict, Table
 
 _WHOLE = {
     "pos_frequencies": "pos_frequencies",
@@ -37,18 +37,7 @@ _BLOCK = {
     "mlp_{s}.w1": ("ff{c}.net.0.proj",),
     "mlp_{s}.w2": ("ff{c}.net.2",),
 }
-_STREAMS = (
-    {"s": "x", "c": "", "a": "", "q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"},
-    {
-        "s": "y",
-        "c": "_context",
-        "a": "added_",
-        "q": "add_q_proj",
-        "k": "add_k_proj",
-        "v": "add_v_proj",
-        "o": "to_add_out",
-    },
-)
+_STREAMS = ({"s": "x", **OWN}, {"s": "y", **CONTEXT})
 _SWAPPED = frozenset({"final_layer.mod", "blocks.{i}.mlp_x.w1", "blocks.{i}.mlp_y.w1"})
 
 

@@ -16,6 +16,10 @@ from ...story.errors import InputError
 
 StateDict = dict[str, torch.Tensor]
 
+OWN = {"c": "", "a": "", "q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
+CONTEXT = {"c": "_context", "a": "added_", "q": "add_q_proj", "k": "add_k_proj", "v": "add_v_proj", "o": "to_add_out"}
+"""How diffusers names the two streams of a joint block, the picture's and the text's."""
+
 
 def split_rows(rows: int, parts: int, width: int | None) -> list[int]:
     """Heights of the `parts` matrices stacked in one of `rows` rows; given `width`, all but the last are that tall."""

@@ -12,13 +12,28 @@ import comfy.samplers
 import comfy.supported_models
 import pytest
 import torch
-from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
+from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
 from comfy_extras.nodes_model_advanced import ModelSamplingSD3
-from comfyui.prompts import node
-from comfyui.server import ComfyServer
+from comfyui.mixing_runs import (
+    ACTION,
+    CHANNELS,
+    MOCHI,
+    NEGATIVE,
+    PLAIN,
+    SCENE,
+    blended,
+    latent,
+    mixed,
+    patched,
+    plain,
+    prompt,
+    run,
+    spied,
+    steps_of,
+    weights_of,
+)
 from comfyui.tiny import patcher
-from comfyui.tiny_wan import TEXT, headless, native
-from safetensors.torch import load_file
+from comfyui.tiny_wan import headless, native
 from torch import Tensor
 
 import nodes as comfy_nodes
@@ -27,18 +42,7 @@ from anchorshot.nodes.images import encode_frame
 from anchorshot.nodes.mixing_preview import DECODED, preview_pictures
 from anchorshot.nodes.mixing_run import _KEY
 from anchorshot.sampling.blending import Blend, blend_noise, semantic_gamma
-from anchorshot.sampling.prompt_mixing import MixStep
 from anchorshot.story.errors import InputError
-
-MOCHI: dict[str, Any] = {
-    "image_model": "mochi_preview", "depth": 2, "patch_size": 2, "num_heads": 2, "hidden_size_x": 64,
-    "hidden_size_y": 32, "mlp_ratio_x": 192.0, "mlp_ratio_y": 2.0, "learn_sigma": False, "in_channels": 12,
-    "qk_norm": True, "qkv_bias": False, "out_bias": True, "attn_drop": 0.0, "patch_embed_bias": True,
-    "posenc_preserve_area": True, "timestep_mlp_bias": True, "attend_to_padding": False, "timestep_scale": 1000.0,
-    "use_t5": True, "t5_feat_dim": TEXT, "t5_token_length": 16, "rope_theta": 10000.0,
-}  # fmt: skip
-CHANNELS = {"wan": 16, "mochi": 12}
-PLAIN: dict[str, Any] = {"lambda_picture": 1.0, "scene_text": "a desert", "action_text": "a red triangle jumps"}
 
 
 @pytest.fixture(scope="module")
@@ -60,72 +64,6 @@ def model(models: dict[str, Any], kind: str) -> Any:
 def pair(studio: dict[str, Any]) -> dict[str, Any]:
     """Inputs that let CLIP look at every step."""
     return PLAIN | {"clip": studio["retrieval_clip"], "clip_vision": studio["clip_vision"], "score_every": 1}
-
-
-def prompt(seed: int, live: int = 9, padding: float = 1.0) -> list[Any]:
-    """A random CONDITIONING of 16 tokens, of which the mask shows the first `live`."""
-    generator = torch.Generator().manual_seed(seed)
-    mask = (torch.arange(16) < live).long()[None]
-    tokens = torch.randn(1, 16, TEXT, generator=generator)
-    return [[torch.where(mask[:, :, None] > 0, tokens, padding * tokens), {"attention_mask": mask}]]
-
-
-SCENE, ACTION, NEGATIVE = prompt(1, 6), prompt(2, 11), prompt(3, 2)
-
-
-def latent(kind: str, frames: int = 3, rows: int = 1) -> Tensor:
-    return torch.zeros(rows, CHANNELS[kind], frames, 4, 6)
-
-
-def run(guider: Any, empty: Tensor, steps: int = 4, sampler: str = "euler", seed: int = 1) -> Tensor:
-    """What SamplerCustomAdvanced makes with core's `simple` schedule."""
-    levels = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "simple", steps)
-    chosen = comfy.samplers.sampler_object(sampler)
-    given = {"samples": empty}
-    return SamplerCustomAdvanced.execute(Noise_RandomNoise(seed), guider, chosen, levels, given).args[0]["samples"]
-
-
-def plain(model: Any, positive: Any = SCENE, cfg: float = 4.0) -> Any:
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(positive, NEGATIVE)
-    guider.set_cfg(cfg)
-    return guider
-
-
-def mixed(
-    model: Any, scene: Any = SCENE, action: Any = ACTION, negative: Any = NEGATIVE, cfg: float = 4.0, **weighting: Any
-) -> Any:
-    return mixing.DIPWGuider.execute(model, scene, action, negative, cfg, **weighting).args[0]
-
-
-def patched(model: Any, action: Any = ACTION, **weighting: Any) -> Any:
-    return mixing.DIPWModelPatch.execute(model, action, **weighting).args[0]
-
-
-def blended(model: Any, previous: Tensor | None, gamma: float = 0.25, **settings: Any) -> Any:
-    given = None if previous is None else {"samples": previous}
-    return mixing.TWBBlend.execute(model, gamma, given, **settings).args[0]
-
-
-def steps_of(guider: Any) -> tuple[MixStep, ...]:
-    return guider.model_patcher.attachments[_KEY].runs[-1][1]
-
-
-def weights_of(guider: Any) -> Tensor:
-    return torch.stack([step.weights[0] for step in steps_of(guider)])
-
-
-def spied(model: Any, see: Callable[[dict[str, Any]], None]) -> Any:
-    """A clone that shows `see` what the model is called with."""
-    model = model.clone()
-
-    def look(executor: Any, x: Any, t: Any, *args: Any, **more: Any) -> Any:
-        context = args[1] if len(args) > 1 else more.get("c_crossattn")
-        see({**more, "tokens": context, "t": float(t[0])})
-        return executor(x, t, *args, **more)
-
-    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "test", look)
-    return model
 
 
 # --- prompt mixing ---------------------------------------------------------------------------------------------------
@@ -450,77 +388,3 @@ def test_sar(studio: dict[str, Any]) -> None:
     assert sar("a red triangle jumps", "on the moon", "pooled", "retrieval_clip")[1] < 1
     with pytest.raises(InputError, match="encoding: pooled needs a CLIP text model"):
         sar("a", "b", "pooled")
-
-
-# --- a real server ---------------------------------------------------------------------------------------------------
-
-STORY = [("wide shot, static, in the desert.", "a red triangle with a hat jumps."),
-         ("wide shot, static, on the moon.", "a red triangle with a hat waves.")]  # fmt: skip
-
-
-def story(segments: list[tuple[str, str]], patch: bool = False, again: int = 0) -> dict[str, Any]:
-    """Segments one after the other: DIPW, TWB on the one before with SAR's γ, the weights as pictures, latents saved.
-
-    Args:
-        patch: DIPW Model Patch with KSampler in place of DIPW Guider.
-        again: another number makes the samplers run again, for the same result: at cfg 1 the negative does nothing.
-    """
-    look = {"clip": ["studio", 7], "clip_vision": ["studio", 6], "lambda_picture": 1.0, "lambda_previous": 1.0,
-            "lambda_progress": 1.0, "temperature": 0.5, "score_every": 1, "start_percent": 0.0, "end_percent": 1.0,
-            "preview": "latent_rgb"}  # fmt: skip
-    prompt = {
-        "studio": node("AnchorshotPocketStudio"),
-        "against": node("CLIPTextEncode", text=f"a star {again}", clip=["studio", 3]),
-        "empty": node("EmptyHunyuanLatentVideo", width=160, height=80, length=9, batch_size=1),
-        "sampler": node("KSamplerSelect", sampler_name="heun"),
-        "levels": node("BasicScheduler", model=["studio", 1], scheduler="simple", steps=3, denoise=1.0),
-        "noise": node("RandomNoise", noise_seed=5),
-    }
-    for i, (scene, action) in enumerate(segments):
-        before = {"previous": [f"sample{i - 1}", 0]} if i else {}
-        words = {"scene_text": scene, "action_text": action}
-        prompt |= {
-            f"scene{i}": node("CLIPTextEncode", text=scene, clip=["studio", 3]),
-            f"action{i}": node("CLIPTextEncode", text=action, clip=["studio", 3]),
-            f"sar{i}": node("AnchorshotSAR", clip=["studio", 3], previous_action=segments[i - 1][1] if i else "",
-                            action=action, gamma=0.3, encoding="tokens"),
-            f"blend{i}": node("AnchorshotTWBBlend", model=["studio", 1], gamma=[f"sar{i}", 0], when="every_step",
-                              end_percent=1.0, end="first", decay=0.9, **before),
-            f"save{i}": node("SaveLatent", samples=[f"sample{i}", 0], filename_prefix=f"mixing{again}"),
-            f"weights{i}": node("AnchorshotDIPWWeights", mixed=[f"dipw{i}", 0], latent=[f"sample{i}", 0]),
-        }  # fmt: skip
-        given = {"model": [f"blend{i}", 0], "action": [f"action{i}", 0], **look, **words}
-        if patch:
-            prompt[f"dipw{i}"] = node("AnchorshotDIPWModelPatch", **given)
-            prompt[f"sample{i}"] = node(
-                "KSampler", model=[f"dipw{i}", 0], positive=[f"scene{i}", 0], negative=["against", 0], seed=5, steps=3,
-                cfg=1.0, sampler_name="heun", scheduler="simple", latent_image=["empty", 0], denoise=1.0,
-            )  # fmt: skip
-        else:
-            more = {"scene": [f"scene{i}", 0], "negative": ["against", 0], "cfg": 1.0}
-            prompt[f"dipw{i}"] = node("AnchorshotDIPWGuider", **given, **more)
-            prompt[f"sample{i}"] = node(
-                "SamplerCustomAdvanced", noise=["noise", 0], guider=[f"dipw{i}", 0], sampler=["sampler", 0],
-                sigmas=["levels", 0], latent_image=["empty", 0],
-            )  # fmt: skip
-    return prompt
-
-
-def test_two_segments_on_a_server(server: ComfyServer) -> None:
-    """Guiders and patches make the same story, and two guiders in one graph what each makes in a graph of its own."""
-
-    def latents(prompt: dict[str, Any]) -> list[Tensor]:
-        history = server.run(prompt, timeout=300)
-        assert history["status"]["status_str"] == "success", history["status"]
-        outputs = history["outputs"]
-        assert all(outputs[name]["images"] for name in outputs if name.startswith("weights"))
-        saved = [outputs[name]["latents"][0] for name in sorted(outputs) if name.startswith("save")]
-        folder = server.base / "output"
-        return [load_file(folder / s["subfolder"] / s["filename"])["latent_tensor"] for s in saved]
-
-    guided = latents(story(STORY, again=1))
-    assert guided[0].shape == (1, 16, 3, 10, 20) and not torch.equal(*guided)
-    for same in (latents(story(STORY, patch=True, again=2)), latents(story(STORY, again=3))):
-        assert all(map(torch.equal, guided, same))
-    (alone,) = latents(story(STORY[:1], again=4))
-    assert torch.equal(alone, guided[0])

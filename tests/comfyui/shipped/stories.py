@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from comfyui.shipped.blueprints import story_segment
 from comfyui.shipped.parts import NEGATIVE, files, load_clip, load_unet, load_vae, models
-from comfyui.sketch import BLUE, GREEN, GREY, Output, Placed, Sketch
+from comfyui.sketch import BLUE, GREEN, GREY, Placed, Sketch
 
 __all__ = ["mochi_story", "pocket_story", "wan22_5b_story"]
 
@@ -36,7 +36,11 @@ class Segment(NamedTuple):
 
 
 def _segments(s: Sketch, told: Sequence[Segment], **shared: Any) -> list[Placed]:
-    """One node for each segment, and its weights; `shared` are inputs that all have in common."""
+    """One node for each segment, and its weights; `shared` are inputs that all have in common.
+
+    A node stands for its first output.
+    """
+    shared = {name: value[0] if isinstance(value, Placed) else value for name, value in shared.items()}
     s.subgraphs[SEGMENT] = story_segment()
     made: list[Placed] = []
     with s.group("Segments, each out of the one before", BLUE):
@@ -94,17 +98,17 @@ def pocket_story() -> Sketch:
         vae=studio["video_vae"],
         clip_text=studio["retrieval_clip"],
         clip_vision=studio["clip_vision"],
-        negative=negative[0],
-        sampler=sampler[0],
-        sigmas=sigmas[0],
-        latent_image=latent[0],
+        negative=negative,
+        sampler=sampler,
+        sigmas=sigmas,
+        latent_image=latent,
         cfg=1.0,
     )
     _film(s, segments, 8.0, "pocket_story")
     return s
 
 
-def _clip_pair(s: Sketch) -> tuple[Output, Output]:
+def _clip_pair(s: Sketch) -> dict[str, Placed]:
     """Both halves of CLIP ViT-L/14, from one file."""
     words = s.add(
         "CLIPLoader",
@@ -115,7 +119,7 @@ def _clip_pair(s: Sketch) -> tuple[Output, Output]:
         type="stable_diffusion",
     )
     sight = s.add("CLIPVisionLoader", "CLIP: picture half", size=(320, 0), models=models(CLIP), clip_name=CLIP)
-    return words[0], sight[0]
+    return {"clip_text": words, "clip_vision": sight}
 
 
 CLIP_NOTE = (
@@ -165,20 +169,8 @@ def mochi_story() -> Sketch:
         latent = s.add("EmptyMochiLatentVideo", "Size and length", size=(320, 0), width=848, height=480, length=163)
         sampler = s.add("KSamplerSelect", size=(320, 0), sampler_name="euler")
         sigmas = s.add("BasicScheduler", size=(320, 0), model=model[0], scheduler="linear_quadratic", steps=64)
-    segments = _segments(
-        s,
-        told,
-        model=model[0],
-        clip=clip[0],
-        vae=vae[0],
-        clip_text=pair[0],
-        clip_vision=pair[1],
-        negative=negative[0],
-        sampler=sampler[0],
-        sigmas=sigmas[0],
-        latent_image=latent[0],
-        cfg=4.5,
-    )
+    shared = {"model": model, "clip": clip, "vae": vae, "negative": negative, "latent_image": latent}
+    segments = _segments(s, told, cfg=4.5, sampler=sampler, sigmas=sigmas, **shared, **pair)
     _film(s, segments, 30.0, "mochi_story")
     return s
 
@@ -229,19 +221,7 @@ def wan22_5b_story() -> Sketch:
                        length=81)  # fmt: skip
         sampler = s.add("KSamplerSelect", size=(320, 0), sampler_name="uni_pc")
         sigmas = s.add("BasicScheduler", size=(320, 0), model=shifted[0], scheduler="simple", steps=30)
-    segments = _segments(
-        s,
-        told,
-        model=shifted[0],
-        clip=clip[0],
-        vae=vae[0],
-        clip_text=pair[0],
-        clip_vision=pair[1],
-        negative=negative[0],
-        sampler=sampler[0],
-        sigmas=sigmas[0],
-        latent_image=latent[0],
-        cfg=5.0,
-    )
+    shared = {"model": shifted, "clip": clip, "vae": vae, "negative": negative, "latent_image": latent}
+    segments = _segments(s, told, cfg=5.0, sampler=sampler, sigmas=sigmas, **shared, **pair)
     _film(s, segments, 24.0, "wan_story")
     return s
