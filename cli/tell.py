@@ -31,9 +31,10 @@ def run(options: argparse.Namespace) -> None:
     from ..sampling.story import StorySettings
 
     try:
-        full = StorySettings(DIPW(every=options.every), gamma=options.gamma, backward=options.backward)
+        dipw = DIPW(every=options.every, prior_shift=options.prior_shift)
+        full = StorySettings(dipw, gamma=options.gamma, backward=options.backward)
     except InputError as error:
-        raise InputError(f"--{error.field}", error.rule, error.value, error.fix) from None
+        raise InputError(f"--{error.field.replace('_', '-')}", error.rule, error.value, error.fix) from None
     settings = replace(
         full,
         dipw=None if "dipw" in without else full.dipw,

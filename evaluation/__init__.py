@@ -55,7 +55,8 @@ def run(
         shots: shots or segments in each story; None takes 8, and 4 for `storytelling`.
         variants: names; None runs all. keyframes: `ground_truth`, `full`, `goldenmem`, `none`, `joint`,
             `retrieval:clip|text|recency`, `noise:T`. video: `ground_truth`, `multi_chunk`, `latent_replacement`,
-            `replication`. storytelling: `ground_truth`, `full`, `without_dipw`, `without_twb`, `without_sar`, `plain`.
+            `replication`. storytelling: `ground_truth`, `full`, `without_dipw`, `without_twb`, `without_sar`,
+            `plain`, `prior_shift:S`.
         pairs: for `keyframes`, several numbers of shots to measure in one run, e.g. 8, 16, 32, 48; None takes `shots`.
         prompt_set: for `storytelling`: `pocket`, or `benchmark` (404 prompt pairs) or the file of another set, which
             any studio can tell; nothing knows how they should look, so there is no `ground_truth` and nothing is read.

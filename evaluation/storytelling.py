@@ -7,6 +7,7 @@ with the same weights, seeds and stories.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ Row = dict[str, Any]
 
 
 def settings_of(variant: str, full: StorySettings = SETTINGS) -> StorySettings:
-    """What a variant leaves out of `full`.
+    """What a variant leaves out of `full`, or, as `prior_shift:S`, when its action takes over (see `DIPW`).
 
     Raises:
         InputError: no such variant.
@@ -69,8 +70,13 @@ def settings_of(variant: str, full: StorySettings = SETTINGS) -> StorySettings:
         "without_sar": {"semantic": False},
         "plain": {"dipw": None, "gamma": 0.0},
     }
+    head, _, value = variant.partition(":")
+    if head == "prior_shift" and full.dipw is not None:
+        with suppress(ValueError):  # no number, or out of range: no such variant
+            return replace(full, dipw=replace(full.dipw, prior_shift=float(value)))
     if variant not in parts:
-        raise InputError("variants", f"must be among {', '.join(VARIANTS)}", variant, "choose some of them")
+        fix = "choose some of them, or prior_shift:3, prior_shift:0.5 …"
+        raise InputError("variants", f"must be among {', '.join(VARIANTS)}", variant, fix)
     return replace(full, **parts[variant])
 
 
@@ -93,7 +99,7 @@ def run_storytelling(
         seed: which held-out stories, and the noise.
         stories: how many stories.
         shots: segments in each.
-        variants: some of `VARIANTS`; `ground_truth` is what the VAE makes of the true films.
+        variants: some of `VARIANTS`, or `prior_shift:S`; `ground_truth` is what the VAE makes of the true films.
         progress: told how many segments of all variants are done.
         full: the full method's settings.
         judges: networks from files, in the place of the studio's CLIP, the recogniser's features and SSIM.
@@ -105,9 +111,6 @@ def run_storytelling(
     Raises:
         InputError: no such variant.
     """
-    for name in variants:
-        if name not in VARIANTS:
-            raise InputError("variants", f"must be among {', '.join(VARIANTS)}", name, "choose some of them")
     chosen = {name: None if name == "ground_truth" else settings_of(name, full) for name in variants}
     told = tellings(seed, stories, shots)
     model = story_model(studio, FRAMES, (HEIGHT, WIDTH))

@@ -122,7 +122,7 @@ def run_plots(
     Args:
         studio: models and sampler defaults.
         prompts, seed, stories, shots, size, frames: see `plan_plots`; the seed is the noise's, too.
-        variants: some of `PLOT_VARIANTS`.
+        variants: some of `PLOT_VARIANTS`, or `prior_shift:S`.
         judges: networks from files, in the place of the studio's CLIP, its image features and SSIM.
         progress: told how many segments of all variants are done.
         full: the full method's settings.
@@ -136,12 +136,11 @@ def run_plots(
     Raises:
         InputError: a variant, number or size that does not fit, or a file that is missing; before any model is loaded.
     """
-    for name in variants:
-        if name not in PLOT_VARIANTS:
-            fix = "only the pocket world knows the truth" if name == "ground_truth" else "choose some of them"
-            raise InputError("variants", f"must be among {', '.join(PLOT_VARIANTS)} on a set", name, fix)
-    plan = plan_plots(studio, prompts, seed, stories, shots, size, frames)
+    if "ground_truth" in variants:
+        fix = "only the pocket world knows the truth"
+        raise InputError("variants", f"must be among {', '.join(PLOT_VARIANTS)} on a set", "ground_truth", fix)
     chosen = {name: settings_of(name, full) for name in variants}
+    plan = plan_plots(studio, prompts, seed, stories, shots, size, frames)
     steered = any(settings.dipw is not None for settings in chosen.values())
     check_files(studio, clip=steered or judges is None or judges.clip is None)
     judges = judges.load() if isinstance(judges, JudgeFiles) else judges or Judges()

@@ -91,6 +91,16 @@ def _weighting() -> list[io.Input]:
             tooltip="The model's VAE: for decoded_frame and decoded_video, and for latent_rgb where a model has no "
             "published colours. Default: none.",
         ),
+        io.Float.Input(
+            "progress_shift",
+            optional=True,  # saved workflows lack it
+            default=1.0,
+            min=0.05,
+            max=20.0,
+            step=0.05,
+            tooltip="When the action takes over, a factor; default 1 as in the paper. Above 1 sooner: poses and motion "
+            "follow the action better. Below 1 later: the place holds better.",
+        ),
     ]
 
 

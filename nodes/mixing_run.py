@@ -7,6 +7,7 @@ travels in that run's own model options. The one thing that stays is the record 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -63,6 +64,7 @@ def mixing_patch(
     clip: Any = None,
     clip_vision: Any = None,
     vae: Any = None,
+    progress_shift: float = 1.0,
 ) -> Any:
     """A clone of a MODEL that mixes `action` into the sampler's positive prompt.
 
@@ -71,7 +73,8 @@ def mixing_patch(
     """
     if model.wrappers.get(_W.PREDICT_NOISE, {}).get(_KEY):
         raise InputError("model", "must not have a DIPW patch yet", "a patched model", "connect the one before DIPW")
-    settings = DIPW((lambda_picture, lambda_previous, lambda_progress), temperature, score_every)
+    lambdas = (lambda_picture, lambda_previous, lambda_progress)
+    settings = DIPW(lambdas, temperature, score_every, prior_shift=progress_shift)
     scorer = None
     lenders = []
     if clip is not None and clip_vision is not None and lambda_picture:
@@ -184,12 +187,20 @@ class _Mixing:
             raise InputError("latent", "must be one video: this model has no mask for each", noise.shape[0], fix)
         start, end = (_level(guider, share) for share in self.scored)
         settings = replace(self.settings, start=start, end=end)
-        return _Run(PromptMixer(a, b, sigmas.tolist(), self.scorer, settings), scene, masked)
+        levels = sigmas.tolist()
+        span = _share(guider, levels[0]), _share(guider, levels[-1])
+        return _Run(PromptMixer(a, b, levels, self.scorer, settings, span), scene, masked)
 
 
 def _level(guider: Any, share: float) -> float:
     """Noise level at a share of the schedule; asked for at a run's start, since later nodes may shift the schedule."""
     return float(guider.model_patcher.get_model_object("model_sampling").percent_to_sigma(share))
+
+
+def _share(guider: Any, level: float) -> float:
+    """Share of the schedule at which a noise level stands, in parts of 4096."""
+    parts = 1 << 12
+    return bisect_left(range(parts), -level - 1e-6, key=lambda i: -_level(guider, i / parts)) / parts
 
 
 def _predict(executor: Any, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None) -> Tensor:

@@ -208,6 +208,8 @@ class _Teller:
         self.inputs = asdict(settings) | {"preview": preview, "video": video_settings(job.studio)}
         if settings.dipw is not None:  # infinity is no JSON
             self.inputs["dipw"]["start"] = str(settings.dipw.start)
+            if settings.dipw.prior_shift == 1:  # folders made before there was another schedule resume
+                del self.inputs["dipw"]["prior_shift"]
         model = story_model(job.studio, self.frames[0], story.frame_size)
         pictures = None if settings.dipw is None else story_pictures(model, preview)
         self._samplers = {

@@ -5,8 +5,8 @@ At step i of T, for k = scene, action:
     s_k = λ1·sim_k + λ2·prev_sim_k + λ3·prior_k        α = softmax(s / τ)        E_i = Σ α_k·E_k
 
 sim is CLIP's similarity between the picture foreseen and the prompt, prev_sim the cosine between the prompt's embedding
-and the embedding used before, prior falls from 1 to 0 for the scene and rises for the action. The attention mask is
-that of the dominant prompt.
+and the embedding used before, prior falls from 1 to 0 for the scene and rises for the action (by i/T, or sooner or
+later than that: `prior_shift`). The attention mask is that of the dominant prompt.
 
 The paper scores a fully decoded video at every step, which takes seven times as long as the plain model. Here the
 picture comes from a cheap preview (`preview`), and only every few steps.
@@ -44,6 +44,8 @@ class DIPW:
         tau: temperature τ; lower decides more sharply.
         every: the picture is scored every so many steps (the paper: 1).
         start, end: noise levels, high and low, between which it is scored; outside the last score stays.
+        prior_shift: s of the prior's schedule p' = s·p / (1 − p + s·p), p = i/T: 1 is the paper's, above it the action
+            takes over sooner, below it later. With s = 1/shift of a flow schedule p' is 1 − noise level.
     """
 
     lambdas: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -51,14 +53,24 @@ class DIPW:
     every: int = 4
     start: float = math.inf
     end: float = 0.0
+    prior_shift: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.lambdas) != 3 or not all(math.isfinite(value) for value in self.lambdas):
             raise InputError("lambdas", "must be three numbers", self.lambdas, "1, 1, 1 are the paper's")
         if not (math.isfinite(self.tau) and self.tau > 0):
             raise InputError("tau", "must be a positive number", self.tau, "0.5 is the paper's")
+        if not (math.isfinite(self.prior_shift) and self.prior_shift > 0):
+            fix = "1 is the paper's; above it the action takes over sooner"
+            raise InputError("prior_shift", "must be a positive number", self.prior_shift, fix)
         if self.every < 1:
             raise InputError("every", "must be at least 1", self.every, "score every 4 steps")
+
+    def prior(self, progress: float) -> tuple[float, float]:
+        """Prior of scene and action at a progress i/T, 0…1."""
+        shifted = self.prior_shift * progress
+        action = shifted / (1 - progress + shifted)
+        return 1 - action, action
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,8 @@ class PromptMixer:
             begin later in it.
         scorer: similarity of what is foreseen to both prompts; None leaves λ1's term out.
         settings: λ, τ and how often to score.
+        span: progress at the first and at the last of `sigmas`, where they are a part of a schedule: that of one of two
+            samplers that share it, or of a run that begins at a lower level.
     """
 
     scene: TextCond
@@ -95,6 +109,7 @@ class PromptMixer:
     sigmas: Sequence[float]
     scorer: Scorer | None = None
     settings: DIPW = DIPW()
+    span: tuple[float, float] = (0.0, 1.0)
     record: list[MixStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -141,7 +156,8 @@ class PromptMixer:
         if self._text is not None:
             used = self._text.tokens
             previous = torch.stack([_cosine(text.tokens, used) for text in (self.scene, self.action)], 1)
-        prior = (1 - step / self.steps, step / self.steps)
+        begin, end = self.span
+        prior = settings.prior(begin + (end - begin) * (step / self.steps))
         l1, l2, l3 = settings.lambdas
         scores = l1 * self._similarity + l2 * previous + l3 * previous.new_tensor(prior)
         weights = torch.softmax(scores / settings.tau, 1)

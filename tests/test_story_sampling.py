@@ -55,6 +55,20 @@ def test_weights_sum_to_one_and_the_prior_moves_to_the_action(steps, lambdas, ta
     assert mixer.record[-1].prior == (0.0, 1.0)
 
 
+@given(st.floats(0.05, 20), st.integers(1, 40), st.floats(1, 12))
+def test_the_prior_can_run_sooner_or_later(s: float, steps: int, shift: float) -> None:
+    told = [DIPW(prior_shift=s).prior(i / steps) for i in range(steps + 1)]
+    assert told[0] == (1.0, 0.0) and told[-1] == (0.0, 1.0)
+    actions = [action for _, action in told]
+    assert actions == sorted(actions) and all(sum(pair) == pytest.approx(1) for pair in told)
+    plain = [DIPW().prior(i / steps)[1] for i in range(steps + 1)]
+    assert plain == pytest.approx([i / steps for i in range(steps + 1)])
+    later = [b - a for a, b in zip(plain, actions, strict=True)]
+    assert all(x >= -1e-12 for x in later) if s >= 1 else all(x <= 1e-12 for x in later)
+    by_noise = [DIPW(prior_shift=1 / shift).prior(i / steps)[1] for i in range(steps + 1)]
+    assert by_noise == pytest.approx([1 - t for t in flow_sigmas(steps, shift).tolist()], abs=1e-6)
+
+
 def test_weights_are_the_papers_formula() -> None:
     seen = torch.tensor([[0.3, 0.1], [0.2, 0.6]])
     mixer = PromptMixer(cond(1), cond(2), levels(4), lambda x0: seen, DIPW(every=1))
@@ -303,6 +317,9 @@ def test_bad_settings_are_refused() -> None:
         DIPW(tau=0)
     with pytest.raises(InputError, match="every"):
         DIPW(every=0)
+    for wrong in (0, -1, math.nan, math.inf):
+        with pytest.raises(InputError, match="^prior_shift: must be a positive"):
+            DIPW(prior_shift=wrong)
     with pytest.raises(InputError, match="sigmas"):
         PromptMixer(cond(1), cond(2), [0.0, 1.0])
     with pytest.raises(InputError, match="as many scenes"):

@@ -19,6 +19,7 @@ from anchorshot.evaluation.storytelling_judge import jump
 from anchorshot.models.pocket.recogniser import Recogniser
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import story_model, story_pictures, story_sampler
+from anchorshot.sampling.prompt_mixing import DIPW
 from anchorshot.sampling.story import StorySettings
 from anchorshot.story.errors import InputError
 
@@ -41,8 +42,10 @@ def test_variants_leave_out_one_part_each() -> None:
     assert settings_of("without_twb", full) == StorySettings(gamma=0.0)
     assert settings_of("without_sar", full) == StorySettings(gamma=0.4, semantic=False)
     assert settings_of("plain", full) == StorySettings(dipw=None, gamma=0.0)
-    with pytest.raises(InputError, match="variants"):
-        settings_of("without_all")
+    assert settings_of("prior_shift:3", full) == StorySettings(DIPW(prior_shift=3.0), gamma=0.4)
+    for wrong in ("without_all", "prior_shift", "prior_shift:", "prior_shift:0", "prior_shift:nan", "prior_shift:soon"):
+        with pytest.raises(InputError, match="^variants: must be among .* or prior_shift"):
+            settings_of(wrong)
 
 
 def test_a_jump_is_none_between_equal_pictures_and_grows_with_the_change() -> None:

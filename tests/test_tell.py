@@ -179,7 +179,13 @@ def test_the_command(tiny_studio: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert summary["settings"]["dipw"] is None and not (tmp_path / "out" / "weights.png").exists()
     assert [shot["gamma"] for shot in summary["shots"]] == [0, 0.1, 0.1]
     assert str(tmp_path / "out" / "film.mp4") in capsys.readouterr().out
-    for wrong in (["--gamma", "0.7"], ["--without", "colour"], ["--every", "0"], ["--preview", "sketch"]):
+    for wrong in (
+        ["--gamma", "0.7"],
+        ["--without", "colour"],
+        ["--every", "0"],
+        ["--prior-shift", "0"],
+        ["--preview", "sketch"],
+    ):
         assert main([*arguments, *wrong]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert wrong[0] in line

@@ -42,9 +42,12 @@ def latent(kind: str, frames: int = 3, rows: int = 1) -> Tensor:
     return torch.zeros(rows, CHANNELS[kind], frames, 4, 6)
 
 
-def run(guider: Any, empty: Tensor, steps: int = 4, sampler: str = "euler", seed: int = 1) -> Tensor:
-    """What SamplerCustomAdvanced makes with core's `simple` schedule."""
+def run(
+    guider: Any, empty: Tensor, steps: int = 4, sampler: str = "euler", seed: int = 1, part: slice | None = None
+) -> Tensor:
+    """What SamplerCustomAdvanced makes with core's `simple` schedule, or a part of its levels."""
     levels = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "simple", steps)
+    levels = levels if part is None else levels[part]
     chosen = comfy.samplers.sampler_object(sampler)
     given = {"samples": empty}
     return SamplerCustomAdvanced.execute(Noise_RandomNoise(seed), guider, chosen, levels, given).args[0]["samples"]

@@ -42,6 +42,7 @@ from anchorshot.nodes.images import encode_frame
 from anchorshot.nodes.mixing_preview import DECODED, preview_pictures
 from anchorshot.nodes.mixing_run import _KEY
 from anchorshot.sampling.blending import Blend, blend_noise, semantic_gamma
+from anchorshot.sampling.prompt_mixing import DIPW
 from anchorshot.story.errors import InputError
 
 
@@ -108,6 +109,30 @@ def test_pictures_are_scored_between_the_bounds(models: dict[str, Any], pair: di
         high, low = (shifted.get_model_object("model_sampling").percent_to_sigma(p) for p in (0.3, 0.7))
         assert [step.scored for step in steps] == [low <= step.t <= high for step in steps]
         assert 2 < sum(step.scored for step in steps) < 8
+
+
+def test_the_action_can_take_over_sooner(models: dict[str, Any], pair: dict[str, Any]) -> None:
+    early = mixed(models["wan"], **pair, progress_shift=3.0)
+    patch = patched(models["wan"], **pair, progress_shift=3.0)
+    assert torch.equal(run(early, latent("wan")), run(plain(patch), latent("wan")))
+    assert [step.prior for step in steps_of(early)] == [DIPW(prior_shift=3.0).prior(i / 4) for i in (1, 2, 3, 4)]
+    usual = mixed(models["wan"], **pair)
+    run(usual, latent("wan"))
+    assert (weights_of(early)[:-1, 1] > weights_of(usual)[:-1, 1]).all()
+
+
+@pytest.mark.parametrize("shift", [1.0, 8.0])
+def test_the_clock_goes_on_in_the_second_of_two_samplers(models: dict[str, Any], shift: float) -> None:
+    """As with two experts, each with its patch; and in a run that begins at a lower level."""
+    (model,) = ModelSamplingSD3().patch(models["wan"], shift)
+    whole, *parts = (mixed(model) for _ in range(3))
+    run(whole, latent("wan"), steps=10)
+    for guider, part in zip(parts, (slice(0, 5), slice(4, None)), strict=True):
+        run(guider, latent("wan"), steps=10, part=part)
+    told = [[step.prior[1] for step in steps_of(guider)] for guider in parts]
+    assert [len(priors) for priors in told] == [4, 6]
+    assert [*told[0], *told[1]] == pytest.approx([step.prior[1] for step in steps_of(whole)], abs=1 / 1024)
+    assert [step.prior[1] for step in steps_of(whole)] == [i / 10 for i in range(1, 11)]
 
 
 def test_rows_of_a_batch_have_their_own_weights(model: Any, kind: str, pair: dict[str, Any]) -> None:
