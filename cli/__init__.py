@@ -104,6 +104,7 @@ def _tell(commands: argparse._SubParsersAction) -> None:
     tell.add_argument(
         "--backward", metavar="G", type=float, default=0.0, help="also blend ends towards the next segment, 0…0.5 (0)"
     )
+    tell.add_argument("--cut", action="store_true", help="cut where the place changes: blend only within a place")
     tell.add_argument(
         "--preview",
         choices=("latent_rgb", "decoded_frame", "decoded_video"),

@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
             out,
             settings,
             preview=options.preview,
+            cut=options.cut,
             resume=options.resume,
             progress=progress.update,
             say=progress.say,

@@ -142,6 +142,7 @@ def tell_story(
     settings: StorySettings | None = None,
     *,
     preview: Preview = "latent_rgb",
+    cut: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -154,6 +155,7 @@ def tell_story(
         out: run folder; gets ``film.mp4``, ``contact_sheet.png``, ``weights.png``, ``summary.json``, clips and latents.
         settings: what of Text2Story is used; None takes all of it.
         preview: how CLIP is shown what the model foresees.
+        cut: blend nothing where the place changes (not in the paper); what comes after does not depend on what was before.
         resume: keep the segments that are there and still fit.
         progress, say: where progress and lines for people go.
 
@@ -175,19 +177,19 @@ def tell_story(
         everything = list(range(len(story.shots)))
         job = StoryJob(story, everything, studio, run, progress or no_progress, say, lengths)
         job.accept_whole_studio()
-        teller = _Teller(job, settings or StorySettings(), preview)
-        run.describe(title=story.title, studio=studio.name, studio_hash=job.studio_hash, settings=teller.inputs)
+        teller = _Teller(job, settings or StorySettings(), preview, cut)
+        used = teller.inputs | {"cut": cut}
+        run.describe(title=story.title, studio=studio.name, studio_hash=job.studio_hash, settings=used)
         for i in everything:
             teller.segment(i)
-        if teller.settings.backward:
-            for i in reversed(everything[:-1]):
-                teller.backward(i)
+        for i in teller.again:
+            teller.backward(i)
         for i in everything:
             teller.clip(i)
         placed = join_film(job)
         draw_sheet(job, placed, teller.stills)
         weights = teller.draw_weights()
-        summary = _summary(job, placed, teller.inputs, weights, time.perf_counter() - begin)
+        summary = _summary(job, placed, used, weights, time.perf_counter() - begin)
         write_atomic(run.path / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     return summary
 
@@ -195,8 +197,8 @@ def tell_story(
 class _Teller:
     """Makes the stages of every shot: ``segment`` and ``backward`` (latents), then ``clip``."""
 
-    def __init__(self, job: StoryJob, settings: StorySettings, preview: Preview) -> None:
-        self.job, self.settings = job, settings
+    def __init__(self, job: StoryJob, settings: StorySettings, preview: Preview, cut: bool) -> None:
+        self.job, self.settings, self.cut = job, settings, cut
         story = job.story
         texts = [text for pair in prompt_pairs(story) for text in (*pair.scene, *pair.action, *(pair.whole or ()))]
         read = job.studio.video_text.alias(texts)  # all at once, so that a name is the same throughout
@@ -205,6 +207,7 @@ class _Teller:
             for i, pair in enumerate(prompt_pairs(story))
         ]
         self.frames = [job.frames(i) for i in range(len(story.shots))]
+        self.again = [i for i in reversed(range(len(story.shots))) if self.last(i) == "backward"]
         self.inputs = asdict(settings) | {"preview": preview, "video": video_settings(job.studio)}
         if settings.dipw is not None:  # infinity is no JSON
             self.inputs["dipw"]["start"] = str(settings.dipw.start)
@@ -218,7 +221,7 @@ class _Teller:
 
     def segment(self, i: int) -> None:
         """Sample a shot's latents, unless those that are there fit."""
-        shot, before = self.job.story.shots[i], i - 1 if i and self.settings.gamma else None
+        shot, before = self.job.story.shots[i], i - 1 if self._blends(i) and self.settings.gamma else None
         inputs = self._inputs(i) | {"before": None if before is None else self._digest(before, "segment")}
         if not self.job.pending(f"{shot.id}/segment", inputs):
             return
@@ -232,8 +235,7 @@ class _Teller:
 
     def backward(self, i: int) -> None:
         """Draw a finished segment's last frame towards the next segment's first."""
-        shot = self.job.story.shots[i]
-        after = "segment" if i + 2 == len(self.frames) else "backward"
+        shot, after = self.job.story.shots[i], self.last(i + 1)
         inputs = self._inputs(i) | {"own": self._digest(i, "segment"), "after": self._digest(i + 1, after)}
         if not self.job.pending(f"{shot.id}/backward", inputs):
             return
@@ -243,9 +245,13 @@ class _Teller:
         again = self._sampler(i).backward(self.pairs[i], *parts, self._generator(i), callback=report)
         self._keep(i, "backward", again, inputs, begin, {})
 
+    def last(self, i: int) -> str:
+        """The stage that a shot's clip is decoded from."""
+        return "backward" if self.settings.backward and self._blends(i + 1) else "segment"
+
     def clip(self, i: int) -> None:
         """Decode a shot's latents to its clip, and keep some frames as pictures."""
-        job, shot, stage = self.job, self.job.story.shots[i], self._last(i)
+        job, shot, stage = self.job, self.job.story.shots[i], self.last(i)
         inputs = {"latents": self._digest(i, stage), "fps": str(job.story.rate), "studio": job.studio_hash}
         if not job.pending(f"{shot.id}/clip", inputs):
             return
@@ -286,6 +292,14 @@ class _Teller:
             draw_curves("weight of the scene, by step", curves).save(temporary, format="PNG")
         return ["weights.png"]
 
+    def _blends(self, i: int) -> bool:
+        """Whether a shot goes on from the one before it."""
+        shots = self.job.story.shots
+        if not 0 < i < len(shots):
+            return False
+        before, place = shots[i - 1].place, shots[i].place
+        return not self.cut or before == place or before is None or place is None
+
     def _inputs(self, i: int) -> dict[str, Any]:
         pair = self.pairs[i]
         prompts = [*pair.scene, *pair.action, *(pair.whole or ())]
@@ -301,9 +315,6 @@ class _Teller:
 
     def _generator(self, i: int) -> torch.Generator:
         return stage_generator(self._seed(i))
-
-    def _last(self, i: int) -> str:
-        return "backward" if self.settings.backward and i + 1 < len(self.frames) else "segment"
 
     def _digest(self, i: int, stage: str) -> str:
         shot = self.job.story.shots[i]
@@ -326,8 +337,8 @@ class _Teller:
     def _report(self, i: int, stage: str) -> Callable[[Step], None]:
         shots, note = len(self.frames), f"{self.job.story.shots[i].id}, {self.frames[i]} frames"
         place = i
-        if stage == "backward":  # from the last but one to the first
-            shots, place = shots - 1, shots - 2 - i
+        if stage == "backward":
+            shots, place = len(self.again), self.again.index(i)
 
         def report(step: Step) -> None:
             self.job.progress(stage, place * step.steps + step.index + 1, shots * step.steps, note)

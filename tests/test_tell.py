@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -123,6 +124,32 @@ def test_the_backward_pass_draws_ends_to_what_follows(whole: Path, studio: Studi
     assert torch.equal(last, latents(whole, "s02"))
     assert gap(drawn) < 0.8 * gap(last)
     assert not (tmp_path / "film" / "latents" / "s03_backward.safetensors").exists()
+
+
+def test_a_cut_where_the_place_changes(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    """Shots of one place blend as ever; those after a cut know nothing of what was before."""
+    town, folder = {"places": {"dunes": "the desert", "town": "the town"}}, tmp_path / "film"
+
+    def moved(**shots: dict) -> dict[str, Any]:
+        changed = {"s03": {"place": "town"}} | shots
+        return STORY | town | {"shots": [shot | changed.get(shot["id"], {}) for shot in STORY["shots"]]}
+
+    told: dict[str, list[float]] = {}
+
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        told.setdefault(stage, []).append(done / total)
+
+    both = StorySettings(backward=0.4)
+    summary = tell_story(Storyboard.parse(moved()), studio, folder, both, cut=True, progress=progress)
+    assert summary["settings"]["cut"] and summary["shots"][1]["gamma"] > 0 == summary["shots"][2]["gamma"]
+    assert torch.equal(latents(folder, "s02"), latents(whole, "s02"))
+    assert told["backward"][-1] == 1 and not (folder / "latents" / "s02_backward.safetensors").exists()
+    alone = moved() | {"shots": moved()["shots"][2:]}
+    tell_story(Storyboard.parse(alone), studio, tmp_path / "alone")
+    assert torch.equal(latents(folder, "s03"), latents(tmp_path / "alone", "s03"))
+    edit = Storyboard.parse(moved(s01={"action": "<Mira> dances on the left."}))
+    made = tell_story(edit, studio, folder, both, cut=True, resume=True)["timings"]["made"]
+    assert not any(name.startswith("s03/") for name in made) and "s02/segment" in made
 
 
 def test_only_the_parts_that_tell_are_needed_and_count(tiny_studio: Path, tmp_path: Path) -> None:
