@@ -155,7 +155,7 @@ def tell_story(
         out: run folder; gets ``film.mp4``, ``contact_sheet.png``, ``weights.png``, ``summary.json``, clips and latents.
         settings: what of Text2Story is used; None takes all of it.
         preview: how CLIP is shown what the model foresees.
-        cut: blend nothing where the place changes (not in the paper); what comes after does not depend on what was before.
+        cut: blend only within a place (not in the paper); what comes after a cut does not depend on what was before it.
         resume: keep the segments that are there and still fit.
         progress, say: where progress and lines for people go.
 
