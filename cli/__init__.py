@@ -140,6 +140,7 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     )
     told.add_argument("--dino", metavar="FOLDER", help="DINO for consistency: a transformers folder")
     told.add_argument("--lpips", metavar="FILE", help="LPIPS for the jump: safetensors of the lpips package's weights")
+    told.add_argument("--resume", action="store_true", help="with a set: go on with the films that DIR has figures of")
     evaluate.add_argument("--variants", metavar="LIST", help="only these rows, e.g. goldenmem,none")
     evaluate.add_argument("--out", metavar="DIR", type=Path, help="plots and pictures (default: output/evaluation)")
     _device(evaluate)

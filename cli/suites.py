@@ -44,6 +44,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             frames=options.frames,
             judges=_judges(options, device),
             out=out,
+            resume=options.resume,
             progress=progress.update,
         )
     evaluation.print_table(result, console)

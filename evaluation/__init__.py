@@ -42,6 +42,7 @@ def run(
     frames: int | None = None,
     judges: Judges | JudgeFiles | None = None,
     out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     recogniser: Recogniser | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -66,7 +67,9 @@ def run(
         judges: for `storytelling`, networks from files, see `judges.Judges.load`; `JudgeFiles` are read once all else
             has been checked.
         out: folder for ``SUITE.json``, ``SUITE.png`` (plots) and ``SUITE_frames.png`` (pictures); None writes nothing.
-            While a set is told, ``storytelling_partial.json`` holds the figures of the stories that are finished.
+            While a set is told, ``storytelling_partial.json`` holds the figures of the stories that are finished, and
+            ``storytelling_parts`` those of every film.
+        resume: for a set: take the films whose figures `out` has from a run that was broken off.
         recogniser: reads the frames of `keyframes` and `storytelling`; None takes the pocket studio's.
         progress: told what is done.
 
@@ -85,6 +88,7 @@ def run(
     # Imported here, so that the command can list the suites without loading torch.
     from ..models.studio import Studio, load_studio
     from .report import Partial, check_folder, write_report
+    from .told import Parts
 
     models = studio if isinstance(studio, Studio) else load_studio(studio)
     models.check_task(suite)
@@ -96,25 +100,32 @@ def run(
         check_folder(Path(out))
     pictures: Mapping[str, Any]
     partial: Partial | None = None
+    parts: Parts | None = None
     told = ""
     if suite == "storytelling":
         from .story_size import check_files, check_pocket_size, choose_set
 
         told = choose_set(models, None if prompt_set is None else os.fspath(prompt_set))
         check_pocket_size(told, size, frames)
+    if resume and told in ("", "pocket"):
+        raise InputError(
+            "resume", "is for a set of prompts", told or suite, "leave it out; the pocket world takes minutes"
+        )
     if suite == "storytelling" and told != "pocket":
         from .storytelling_plots import read_set, run_plots
 
         prompts = read_set(told)
         if out is not None:
             partial = Partial(Path(out), {"suite": suite, "studio": models.name, "seed": seed, "set": _set_name(told)})
-            given["keep"] = partial.keep
+            parts = Parts(Path(out) / "storytelling_parts", resume)
+            given |= {"keep": partial.keep, "parts": parts}
         try:
             found, pictures = run_plots(
                 models, prompts, seed, stories, shots, size=size, frames=frames, judges=judges, **given
             )
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("" if partial is None else partial.kept) from None
+            kept = "" if partial is None else partial.kept or "what is finished stays"
+            raise KeyboardInterrupt(kept and f"{kept}; add --resume to go on") from None
         stories, shots = found["stories"], found["shots"]
     else:
         stories = 16 if stories is None else stories
@@ -144,8 +155,9 @@ def run(
     result |= found
     if out is not None:
         write_report(result, pictures, Path(out))
-    if partial is not None:
+    if partial is not None and parts is not None:
         partial.remove()
+        parts.remove()
     return result
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..models.checkpoint import read_config
 from ..models.clip import ClipScorer
 from ..story.errors import InputError
+from ..story.files import file_identity, model_files
 from .dino import load_dino
 from .lpips import load_lpips
 
@@ -31,12 +32,14 @@ class Judges:
         dino: pictures `[B, 3, H, W]` in 0…1 → features `[B, D]` for consistency.
         lpips: pictures on both sides of a joint, `[N, 3, H, W]` each → distances `[N]`; else 1 − SSIM is taken.
         names: of their files, for the report.
+        identities: of what is in them.
     """
 
     clip: ClipScorer | None = None
     dino: Callable[[Tensor], Tensor] | None = None
     lpips: Callable[[Tensor, Tensor], Tensor] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    identities: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -61,12 +64,14 @@ class Judges:
         """
         if clip is None and clip_config is not None:
             raise InputError("clip_config", "is for a CLIP file", str(clip_config), "give the file as clip, too")
-        given = {"clip": clip, "dino": dino, "lpips": lpips}
+        files = {"clip": clip, "dino": dino, "lpips": lpips}
+        given = {name: Path(path) for name, path in files.items() if path is not None}
         return cls(
             None if clip is None else _clip(clip, clip_config, device),
             None if dino is None else load_dino(dino, device),
             None if lpips is None else load_lpips(lpips, device),
-            {name: Path(path).name or str(path) for name, path in given.items() if path is not None},
+            {name: path.name or str(path) for name, path in given.items()},
+            {name: "|".join(map(file_identity, model_files(path))) for name, path in given.items()},
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,7 @@ from ..models.clip import ClipScorer
 from ..sampling.story import PromptPair
 from .judges import Judges
 
-__all__ = ["EVERY", "FilmScores", "StoryJudge", "jump", "shown_frames"]
+__all__ = ["EVERY", "FilmScores", "StoryJudge", "film_row", "jump", "shown_frames"]
 
 EVERY = 4
 """Every so many frames are scored; the first frame of a segment is among them."""
@@ -113,20 +113,26 @@ class FilmScores:
             before = ends[:, i, 1]
         self._before = (features[:, -1:], ends[:, -1, 1])
 
+    def parts(self) -> dict[str, Tensor]:
+        """All that was measured: similarity to `scene`, `action` and `both`; `cosines` and `jumps` of neighbours."""
+        found = {**self._similar, "cosines": self._cosines, "jumps": self._jumps}
+        return {name: torch.cat([torch.zeros(0), *(value.cpu() for value in values)]) for name, values in found.items()}
+
     def row(self) -> dict[str, float | None]:
         """CLIP-add, CLIP-combined, consistency and jump of all that was added; None where there is nothing of it."""
-        clip = {kind: float(torch.cat(parts).mean()) for kind, parts in self._similar.items()}
-        return {
-            "clip_add": (clip["scene"] + clip["action"]) / 2,
-            "clip_combined": clip["both"],
-            "consistency": _mean(self._cosines),
-            "jump": _mean(self._jumps),
-        }
+        return film_row([self.parts()])
 
 
-def _mean(parts: Sequence[Tensor]) -> float | None:
-    values = torch.cat(list(parts)) if parts else torch.zeros(0)
-    return float(values.mean()) if len(values) else None
+def film_row(films: Sequence[Mapping[str, Tensor]]) -> dict[str, float | None]:
+    """The same of several films' `FilmScores.parts`."""
+
+    def mean(name: str) -> float | None:
+        values = torch.cat([film[name] for film in films])
+        return float(values.mean()) if len(values) else None
+
+    scene, action = mean("scene"), mean("action")
+    add = None if scene is None or action is None else (scene + action) / 2
+    return {"clip_add": add, "clip_combined": mean("both"), "consistency": mean("cosines"), "jump": mean("jumps")}
 
 
 def _query(texts: Sequence[str] | None) -> Sequence[str]:

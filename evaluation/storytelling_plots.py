@@ -6,28 +6,31 @@ and of its decoded segments no more is kept than is scored: at 1280×704 a story
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from .. import __version__
 from ..pipelines.job import Progress
-from ..pipelines.story_stage import mean_states, story_model, story_pictures, story_sampler
-from ..sampling.prompt_mixing import MixStep
-from ..sampling.story import Made, StorySampler, StorySettings
+from ..pipelines.story_stage import (
+    mean_states,
+    story_model,
+    story_parts,
+    story_pictures,
+    story_sampler,
+    video_settings,
+)
+from ..sampling.story import StorySampler, StorySettings
 from ..story.errors import InputError, closest
 from .judges import JudgeFiles, Judges
-from .measure import clock, peak_bytes
-from .rollout import noise_source
 from .story_size import check_files, check_frames, check_size, natural_length
-from .storytelling import SETTINGS, VARIANTS, scene_weights, settings_of
-from .storytelling_judge import StoryJudge, shown_frames
+from .storytelling import SETTINGS, VARIANTS, settings_of
+from .storytelling_judge import StoryJudge
 from .storytelling_set import Plot, StorytellingSet, prompt_pair
+from .told import SHEET_STORIES, Figures, Parts, Teller, scene_curve, told_row
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
@@ -39,8 +42,6 @@ PLOT_VARIANTS = VARIANTS[1:]
 
 STORIES, SHOTS = 16, 4
 """As many are told where nothing else is asked for and the set has them."""
-
-_SHEET_STORIES, _SHEET_HEIGHT = 4, 96
 
 
 def read_set(name: str) -> StorytellingSet:
@@ -116,6 +117,7 @@ def run_plots(
     progress: Progress | None = None,
     full: StorySettings = SETTINGS,
     keep: Callable[[dict[str, Any], int], None] | None = None,
+    parts: Parts | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
     """Tell plots of a set and score the films.
 
@@ -128,6 +130,7 @@ def run_plots(
         full: the full method's settings.
         keep: given the figures of all plots told so far, and how many are told in the end, after every plot. They are
             those of a run of so many stories.
+        parts: takes the figures of every finished film, and has those that need not be made again.
 
     Returns:
         As `storytelling.run_storytelling`, with "stories", "shots", "size" [width, height] and "frames"; the pictures
@@ -154,7 +157,9 @@ def run_plots(
             return StorySampler(model, settings, embed_actions=mean_states(studio))
         return story_sampler(studio, model, settings, pictures)
 
-    told = {name: _Told(sampler(settings), plan.frames, judge, studio.device) for name, settings in chosen.items()}
+    tellers = {name: Teller(sampler(settings), plan.frames, judge, studio.device) for name, settings in chosen.items()}
+    told: dict[str, list[Figures]] = {name: [] for name in chosen}
+    inputs = _inputs(studio, plan, seed, judges)
     total, done = len(chosen) * len(plan.plots) * plan.shots, 0
     for number, plot in enumerate(plan.plots):
         # The variants take turns, every second time backwards, so that a slow phase of the machine meets all alike.
@@ -166,79 +171,43 @@ def run_plots(
                 if progress is not None:
                     progress("evaluate", done, total, note)
 
-            told[name].tell(plot, number, seed, tick)
+            own = {**inputs, "settings": repr(chosen[name]), "plot": repr(plot), "number": number}
+            film = None if parts is None else parts.load(name, number, own)
+            if film is None:
+                film = tellers[name].tell(plot, number, seed, tick)
+                if parts is not None:
+                    parts.save(name, number, own, film)
+            else:
+                for _ in plot.pairs:
+                    tick()
+            told[name].append(film)
         facts = {"stories": number + 1, "shots": plan.shots, "size": list(plan.size[::-1]), "frames": plan.frames}
         found = _found(told) | judge.facts | facts
         if keep is not None:
             keep(found, len(plan.plots))
-    return found, {name: film.films for name, film in told.items()}
+    return found, {name: [film["pictures"] for film in films[:SHEET_STORIES]] for name, films in told.items()}
 
 
-def _found(told: Mapping[str, _Told]) -> dict[str, Any]:
+def _inputs(studio: Studio, plan: PlotPlan, seed: int, judges: Judges) -> dict[str, Any]:
+    """What all films of a run and their figures depend on."""
+    return {
+        "version": __version__,
+        "studio": studio.fingerprint(*story_parts(studio)),
+        "video": video_settings(studio),
+        "size": plan.size,
+        "frames": plan.frames,
+        "seed": seed,
+        "judges": dict(judges.identities),
+    }
+
+
+def _found(told: Mapping[str, Sequence[Figures]]) -> dict[str, Any]:
     """Figures of what has been told so far."""
-    rows = [{"variant": name, **film.row()} for name, film in told.items()]
+    unread = dict.fromkeys(("action", "place", "identity"))
+    rows = [{"variant": name, **told_row(films), **unread} for name, films in told.items()]
     _compare_costs(rows)
-    return {"rows": rows, "weights": {name: scene_weights(film.record) for name, film in told.items() if film.record}}
-
-
-class _Told:
-    """One variant's films, told one after the other, and all that is kept of them."""
-
-    def __init__(self, sampler: StorySampler, frames: int, judge: StoryJudge, device: torch.device) -> None:
-        self.sampler, self.frames, self.scores, self.device = sampler, frames, judge.film(), device
-        self.record: list[MixStep] = []
-        self.films: list[Tensor] = []
-        self._seconds: list[float] = []
-        self._peaks: list[int] = []
-
-    def tell(self, plot: Plot, number: int, seed: int, tick: Any) -> None:
-        """Make, score and forget the film of a plot."""
-        pairs = [prompt_pair([plot], i) for i in range(len(plot.pairs))]
-        noise = [[noise_source(seed, number, i)] for i in range(len(pairs))]
-        made: list[Made] = []
-        start = clock(self.device)
-
-        def on_segment(index: int, segment: Made) -> None:
-            nonlocal start
-            now = clock(self.device)
-            # The first segment blends with nothing, so its time is another's.
-            if index or len(pairs) == 1:
-                self._seconds.append(now - start)
-            start = now
-            self.record.extend(segment.record)
-            tick()
-
-        def sample() -> None:
-            made.extend(self.sampler.story(pairs, noise, on_segment=on_segment))
-
-        # On the CPU the peak would have to be counted allocation by allocation, at a price.
-        if self.device.type == "cuda":
-            self._peaks.append(peak_bytes(sample, self.device))
-        else:
-            sample()
-        small = []
-        for shot, segment in enumerate(made):
-            shown, three = self._decoded(segment.latents)
-            self.scores.add(shown, three[:, :, [0, 2]], number, shot)
-            if number < _SHEET_STORIES:
-                small.append(_small(three[0, 0]))
-        if small:
-            self.films.append(torch.cat(small))
-
-    def _decoded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Of a segment's frames those that are scored, `[1, 1, t, 3, H, W]`, and its first, middle and last."""
-        shown, three = shown_frames(self.frames), [0, self.frames // 2, self.frames - 1]
-        kept: dict[int, Tensor] = {}
-        at = 0
-        for part in self.sampler.model.decode(latents):
-            kept |= {i: part[0, i - at].cpu() for i in {*shown, *three} if at <= i < at + part.shape[1]}
-            at += part.shape[1]
-        return torch.stack([kept[i] for i in shown])[None, None], torch.stack([kept[i] for i in three])[None, None]
-
-    def row(self) -> dict[str, Any]:
-        unread = dict.fromkeys(("action", "place", "identity"))
-        peak = max(self._peaks) if self._peaks else None
-        return {**self.scores.row(), **unread, "seconds": statistics.median(self._seconds), "peak": peak}
+    curves = {name: scene_curve(films) for name, films in told.items()}
+    return {"rows": rows, "weights": {name: curve for name, curve in curves.items() if curve}}
 
 
 def _compare_costs(rows: list[dict[str, Any]]) -> None:
@@ -261,12 +230,3 @@ def _plots(prompts: StorytellingSet, seed: int, stories: int | None, shots: int 
         raise InputError("shots", f"must be a whole number from 1 to {longest}, the shortest plot", shots, fix)
     most = len(prompts.places) * len(prompts.casts)
     return prompts.plots(stories=min(STORIES, most) if stories is None else stories, scenes=shots, seed=seed)
-
-
-def _small(frames: Tensor) -> Tensor:
-    """`[n, 3, H, W]`, brought down to the height that a sheet shows."""
-    height, width = frames.shape[-2:]
-    if height <= _SHEET_HEIGHT:
-        return frames
-    target = (_SHEET_HEIGHT, round(width * _SHEET_HEIGHT / height))
-    return F.interpolate(frames, target, mode="bilinear", antialias=True).clamp(0, 1)

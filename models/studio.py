@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from ..story.errors import InputError
-from ..story.files import sha256_file
+from ..story.files import file_identity, model_files
 from .checkpoint import read_config
 from .loading import Offload, empty_vae, load_transformer, load_vae
 from .lora import LoraSpec
@@ -47,7 +47,6 @@ logger = logging.getLogger(__name__)
 Present = TypeVar("Present", bound=Part)
 
 PARTS = ("clip", "keyframe_text", "image_vae", "keyframe", "video_text", "video_vae", "video", "video_low")
-_HASHED_WHOLE = 64 << 20
 
 
 def load_studio(
@@ -239,9 +238,8 @@ class Studio:
         digest.update(str(self._dtype).encode())
         for field, part in self._chosen_parts(parts):
             for path in self._paths(field, part):
-                files = sorted(p for p in path.rglob("*") if p.suffix in (".safetensors", ".json", ".model"))
-                for file in files if path.is_dir() else [path]:
-                    digest.update(f"|{field}|{file.name}|{_identity(file)}".encode())
+                for file in model_files(path):
+                    digest.update(f"|{field}|{file.name}|{file_identity(file)}".encode())
         return digest.hexdigest()
 
     def _settings(self, *parts: str) -> str:
@@ -368,12 +366,3 @@ class Studio:
         else:
             fix = f"set models_dir in {self.file.name}, or the environment's ANCHORSHOT_MODELS or COMFYUI_PATH"
         raise InputError(field, "file must exist", shown, fix, self.file.name)
-
-
-def _identity(file: Path) -> str:
-    state = file.stat()
-    if state.st_size <= _HASHED_WHOLE:
-        return sha256_file(file)
-    with file.open("rb") as opened:
-        head = hashlib.sha256(opened.read(1 << 20)).hexdigest()
-    return f"{state.st_size}|{state.st_mtime_ns}|{head}"

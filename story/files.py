@@ -9,9 +9,10 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["atomic_path", "sha256_file", "write_atomic"]
+__all__ = ["atomic_path", "file_identity", "model_files", "sha256_file", "write_atomic"]
 
 _BLOCK = 1 << 20
+_HASHED_WHOLE = 64 << 20
 
 
 def _sync(path: Path, flags: int) -> None:
@@ -63,3 +64,20 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def model_files(path: Path) -> list[Path]:
+    """What of a model's file or folder its results depend on: the file, or the folder's weights and settings."""
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", ".json", ".model"))
+
+
+def file_identity(file: Path) -> str:
+    """A text that changes with a file: its hash; above 64 MiB size, time of change and the hash of its first MiB."""
+    state = file.stat()
+    if state.st_size <= _HASHED_WHOLE:
+        return sha256_file(file)
+    with file.open("rb") as opened:
+        head = hashlib.sha256(opened.read(_BLOCK)).hexdigest()
+    return f"{state.st_size}|{state.st_mtime_ns}|{head}"

@@ -1,0 +1,160 @@
+"""Films of a set as they are told: what is kept of each, and the folder where that waits for a run to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..sampling.story import Made, StorySampler
+from ..story.files import atomic_path
+from .measure import clock, peak_bytes
+from .rollout import noise_source
+from .storytelling_judge import StoryJudge, film_row, shown_frames
+from .storytelling_set import Plot, prompt_pair
+
+__all__ = ["SHEET_STORIES", "Figures", "Parts", "Teller", "scene_curve", "told_row"]
+
+SHEET_STORIES, _SHEET_HEIGHT = 4, 96
+"""Of so many stories pictures are kept, so high."""
+
+Figures = dict[str, Tensor]
+"""All that is kept of a film: `FilmScores.parts`; `weights` [segments, steps], the scene's; `seconds` of its segments;
+`peak` bytes, and `pictures` `[3·segments, 3, h, w]` of the first stories; what was not measured is missing."""
+
+
+class Teller:
+    """Makes one variant's films.
+
+    Args:
+        sampler: the variant.
+        frames: of a segment.
+        judge: scores the films.
+        device: where they are made; on CUDA peak memory is measured, too.
+    """
+
+    def __init__(self, sampler: StorySampler, frames: int, judge: StoryJudge, device: torch.device) -> None:
+        self.sampler, self.frames, self.judge, self.device = sampler, frames, judge, device
+
+    def tell(self, plot: Plot, number: int, seed: int, tick: Callable[[], None]) -> Figures:
+        """Make, score and forget the film of a plot, the story `number` of the judge; `tick` after each segment."""
+        pairs = [prompt_pair([plot], i) for i in range(len(plot.pairs))]
+        noise = [[noise_source(seed, number, i)] for i in range(len(pairs))]
+        made: list[Made] = []
+        seconds: list[float] = []
+        start = clock(self.device)
+
+        def on_segment(index: int, segment: Made) -> None:
+            nonlocal start
+            now = clock(self.device)
+            # The first segment blends with nothing, so its time is another's.
+            if index or len(pairs) == 1:
+                seconds.append(now - start)
+            start = now
+            tick()
+
+        def sample() -> None:
+            made.extend(self.sampler.story(pairs, noise, on_segment=on_segment))
+
+        kept: Figures = {}
+        # On the CPU the peak would have to be counted allocation by allocation, at a price.
+        if self.device.type == "cuda":
+            kept["peak"] = torch.tensor(peak_bytes(sample, self.device))
+        else:
+            sample()
+        scores, pictures = self.judge.film(), []
+        for shot, segment in enumerate(made):
+            shown, three = self._decoded(segment.latents)
+            scores.add(shown, three[:, :, [0, 2]], number, shot)
+            pictures.append(_small(three[0, 0]))
+        if number < SHEET_STORIES:
+            kept["pictures"] = torch.cat(pictures)
+        if made[0].record:
+            kept["weights"] = torch.stack([torch.cat([step.weights[:, 0] for step in film.record]) for film in made])
+        return {**scores.parts(), "seconds": torch.tensor(seconds, dtype=torch.float64), **kept}
+
+    def _decoded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a segment's frames those that are scored, `[1, 1, t, 3, H, W]`, and its first, middle and last."""
+        shown, three = shown_frames(self.frames), [0, self.frames // 2, self.frames - 1]
+        kept: dict[int, Tensor] = {}
+        at = 0
+        for part in self.sampler.model.decode(latents):
+            kept |= {i: part[0, i - at].cpu() for i in {*shown, *three} if at <= i < at + part.shape[1]}
+            at += part.shape[1]
+        return torch.stack([kept[i] for i in shown])[None, None], torch.stack([kept[i] for i in three])[None, None]
+
+
+def told_row(films: Sequence[Figures]) -> dict[str, Any]:
+    """Scores, median seconds of a segment and peak bytes (None on the CPU) of a variant's films."""
+    seconds = torch.cat([film["seconds"] for film in films]).tolist()
+    peaks = [int(film["peak"]) for film in films if "peak" in film]
+    return {**film_row(films), "seconds": statistics.median(seconds), "peak": max(peaks) if peaks else None}
+
+
+def scene_curve(films: Sequence[Figures]) -> list[float]:
+    """Mean weight of the scene at each step, over segments and stories; empty without prompt mixing."""
+    weights = [film["weights"] for film in films if "weights" in film]
+    return torch.cat(weights).mean(0).tolist() if weights else []
+
+
+class Parts:
+    """A folder with the figures of every finished film, for a run that goes on with them; a complete run removes it.
+
+    Args:
+        folder: where they lie; made with the first.
+        resume: take those that are there; else they are removed as soon as there is a first of this run.
+    """
+
+    def __init__(self, folder: Path, resume: bool) -> None:
+        self.folder, self._others = folder, not resume
+
+    def load(self, variant: str, number: int, inputs: Mapping[str, Any]) -> Figures | None:
+        """Figures of a film, if they are there, whole, and depend on these inputs (plain JSON)."""
+        if self._others:
+            return None
+        with contextlib.suppress(OSError, SafetensorError):
+            with safe_open(self._file(variant, number), framework="pt") as file:
+                if (file.metadata() or {}).get("inputs") == self._digest(inputs):
+                    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return None
+
+    def save(self, variant: str, number: int, inputs: Mapping[str, Any], figures: Figures) -> None:
+        """Keep the figures of a film."""
+        if self._others:
+            self.remove()
+            self._others = False
+        whole = {name: tensor.contiguous() for name, tensor in figures.items()}
+        with atomic_path(self._file(variant, number)) as temporary:
+            save_file(whole, temporary, metadata={"inputs": self._digest(inputs)})
+
+    def remove(self) -> None:
+        """Remove all of them."""
+        for file in self.folder.glob("*.safetensors"):
+            file.unlink()
+        with contextlib.suppress(OSError):  # it is not there, or holds somebody else's files
+            self.folder.rmdir()
+
+    def _file(self, variant: str, number: int) -> Path:
+        return self.folder / f"{variant.replace(':', '_')}-{number:04d}.safetensors"
+
+    def _digest(self, inputs: Mapping[str, Any]) -> str:
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _small(frames: Tensor) -> Tensor:
+    """`[n, 3, H, W]`, brought down to the height that a sheet shows."""
+    height, width = frames.shape[-2:]
+    if height <= _SHEET_HEIGHT:
+        return frames
+    target = (_SHEET_HEIGHT, round(width * _SHEET_HEIGHT / height))
+    return F.interpolate(frames, target, mode="bilinear", antialias=True).clamp(0, 1)
