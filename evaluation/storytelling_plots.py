@@ -145,7 +145,8 @@ def run_plots(
     chosen = {name: settings_of(name, full) for name in variants}
     plan = plan_plots(studio, prompts, seed, stories, shots, size, frames)
     steered = any(settings.dipw is not None for settings in chosen.values())
-    check_files(studio, clip=steered or judges is None or judges.clip is None)
+    needed = steered or judges is None or judges.clip is None  # else CLIP has no say, and its file may be missing
+    check_files(studio, clip=needed)
     judges = judges.load() if isinstance(judges, JudgeFiles) else judges or Judges()
     pairs = [prompt_pair(plan.plots, i) for i in range(plan.shots)]
     judge = StoryJudge(pairs, studio.clip if judges.clip is None else judges.clip, judges)
@@ -153,13 +154,13 @@ def run_plots(
     pictures = story_pictures(model) if steered else None
 
     def sampler(settings: StorySettings) -> StorySampler:
-        if settings.dipw is None:  # then CLIP has no say, and its file may be missing
+        if settings.dipw is None:
             return StorySampler(model, settings, embed_actions=mean_states(studio))
         return story_sampler(studio, model, settings, pictures)
 
     tellers = {name: Teller(sampler(settings), plan.frames, judge, studio.device) for name, settings in chosen.items()}
     told: dict[str, list[Figures]] = {name: [] for name in chosen}
-    inputs = _inputs(studio, plan, seed, judges)
+    inputs = _inputs(studio, plan, seed, judges, [part for part in story_parts(studio) if needed or part != "clip"])
     total, done = len(chosen) * len(plan.plots) * plan.shots, 0
     for number, plot in enumerate(plan.plots):
         # The variants take turns, every second time backwards, so that a slow phase of the machine meets all alike.
@@ -188,11 +189,11 @@ def run_plots(
     return found, {name: [film["pictures"] for film in films[:SHEET_STORIES]] for name, films in told.items()}
 
 
-def _inputs(studio: Studio, plan: PlotPlan, seed: int, judges: Judges) -> dict[str, Any]:
-    """What all films of a run and their figures depend on."""
+def _inputs(studio: Studio, plan: PlotPlan, seed: int, judges: Judges, parts: Sequence[str]) -> dict[str, Any]:
+    """What all films of a run and their figures depend on; `parts` of the studio."""
     return {
         "version": __version__,
-        "studio": studio.fingerprint(*story_parts(studio)),
+        "studio": studio.fingerprint(*parts),
         "video": video_settings(studio),
         "size": plan.size,
         "frames": plan.frames,
