@@ -101,6 +101,12 @@ def _weighting() -> list[io.Input]:
             tooltip="When the action takes over, a factor; default 1 as in the paper. Above 1 sooner: poses and motion "
             "follow the action better. Below 1 later: the place holds better.",
         ),
+        io.Sigmas.Input(
+            "schedule",
+            optional=True,
+            tooltip="The whole schedule, where two samplers share it: progress then counts its steps. Default: none, "
+            "and progress is told by the noise level, which is the same for simple and beta.",
+        ),
     ]
 
 
@@ -198,7 +204,7 @@ class TWBBlend(io.ComfyNode):
                     options=["every_step", "initial_noise"],
                     default="every_step",
                     tooltip="every_step (default): on the clean latents foreseen at each step. initial_noise: once, on "
-                    "the noise that sampling starts from.",
+                    "the noise that sampling starts from; does nothing in a sampler that adds none.",
                 ),
                 io.Float.Input(
                     "end_percent",

@@ -65,6 +65,7 @@ def mixing_patch(
     clip_vision: Any = None,
     vae: Any = None,
     progress_shift: float = 1.0,
+    schedule: Tensor | None = None,
 ) -> Any:
     """A clone of a MODEL that mixes `action` into the sampler's positive prompt.
 
@@ -80,7 +81,7 @@ def mixing_patch(
     if clip is not None and clip_vision is not None and lambda_picture:
         scorer = preview_scorer(model, preview, (scene_text, action_text), clip, clip_vision, vae)
         lenders = [clip_vision.patcher] + ([vae.patcher] if preview in DECODED else [])
-    mixing = _Mixing(action, settings, (start_percent, end_percent), scorer)
+    mixing = _Mixing(action, settings, (start_percent, end_percent), scorer, schedule)
     model = model.clone()
     model.add_wrapper_with_key(_W.SAMPLER_SAMPLE, _KEY, mixing.sample)
     model.add_wrapper_with_key(_W.PREDICT_NOISE, _KEY, _predict)
@@ -136,10 +137,13 @@ class _Mixing:
     settings: DIPW
     scored: tuple[float, float]
     scorer: Scorer | None
+    schedule: Tensor | None
     record: _Record = field(default_factory=_Record)
 
     def sample(self, executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], *rest: Any, **more: Any) -> Any:
         """SAMPLER_SAMPLE: give the run its state, and keep its record once it is finished."""
+        if len(sigmas) < 2:  # half of a schedule that is split at one of its ends
+            return executor(guider, sigmas, extra, *rest, **more)
         run = self._start(guider, sigmas, extra, *rest, **more)
         extra = {**extra, "model_options": {**extra["model_options"], _KEY: run}}
         samples = executor(guider, sigmas, extra, *rest, **more)
@@ -188,8 +192,11 @@ class _Mixing:
         start, end = (_level(guider, share) for share in self.scored)
         settings = replace(self.settings, start=start, end=end)
         levels = sigmas.tolist()
-        span = _share(guider, levels[0]), _share(guider, levels[-1])
-        return _Run(PromptMixer(a, b, levels, self.scorer, settings, span), scene, masked)
+        if self.schedule is None:
+            mixer = PromptMixer(a, b, levels, self.scorer, settings, _span(guider, levels))
+        else:
+            mixer = PromptMixer(a, b, _whole(self.schedule, levels), self.scorer, settings)
+        return _Run(mixer, scene, masked)
 
 
 def _level(guider: Any, share: float) -> float:
@@ -197,10 +204,27 @@ def _level(guider: Any, share: float) -> float:
     return float(guider.model_patcher.get_model_object("model_sampling").percent_to_sigma(share))
 
 
-def _share(guider: Any, level: float) -> float:
-    """Share of the schedule at which a noise level stands, in parts of 4096."""
+def _whole(schedule: Tensor, levels: Sequence[float]) -> list[float]:
+    """All levels of the schedule that a sampler takes its part of."""
+    whole: list[float] = schedule.tolist()
+    if not whole or whole[0] < levels[0] - 1e-4 or whole[-1] > levels[-1] + 1e-4:
+        seen = f"{len(whole)} levels from {whole[0]:g} to {whole[-1]:g}" if whole else "no levels"
+        fix = f"connect the whole of what the sampler takes {levels[0]:g} to {levels[-1]:g} of"
+        raise InputError("schedule", "must contain the sampler's noise levels", seen, fix)
+    return whole
+
+
+def _span(guider: Any, levels: Sequence[float]) -> tuple[float, float]:
+    """Progress at both ends of a run: the shares of time at which their noise levels stand, in parts of 4096.
+
+    A run that begins less than one and a half steps late begins at 0: some schedules (ddim_uniform) leave the top out.
+    """
     parts = 1 << 12
-    return bisect_left(range(parts), -level - 1e-6, key=lambda i: -_level(guider, i / parts)) / parts
+    begin, end = (
+        bisect_left(range(parts), -level - 1e-6, key=lambda i: -_level(guider, i / parts)) / parts
+        for level in (levels[0], levels[-1])
+    )
+    return (0.0 if begin < 1.5 * (end - begin) / (len(levels) - 1) else begin), end
 
 
 def _predict(executor: Any, x: Tensor, timestep: Tensor, model_options: Any = None, seed: Any = None) -> Tensor:
@@ -259,7 +283,7 @@ def blending_patch(
         InputError: the neighbour is no latent of a video, or (when sampling starts) of another size.
     """
     model = model.clone()
-    if previous is None or gamma == 0:
+    if previous is None or gamma == 0 or (when == "every_step" and end_percent == 0):
         return model
     near = previous["samples"]
     if getattr(near, "is_nested", False) or near.ndim != 5:
@@ -280,7 +304,9 @@ def blending_patch(
         until = _level(guider, end_percent) if when == "every_step" else 0.0
         blend = Blend(neighbour, gamma, cast(Any, end), until, decay)
         if when == "initial_noise":
-            return executor(guider, sigmas, extra, callback, blend_noise(noise, blend), *others, **more)
+            if noise.any():  # else a second sampler goes on from the first one's latents
+                noise = blend_noise(noise, blend)
+            return executor(guider, sigmas, extra, callback, noise, *others, **more)
         extra = {**extra, "model_options": {**extra["model_options"], key: blend}}
         return executor(guider, sigmas, extra, *rest, **more)
 

@@ -8,7 +8,7 @@ from typing import Any
 import comfy.patcher_extension
 import comfy.samplers
 import torch
-from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
+from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise, Noise_RandomNoise, SamplerCustomAdvanced
 from comfyui.tiny_wan import TEXT
 from torch import Tensor
 
@@ -27,6 +27,11 @@ CHANNELS = {"wan": 16, "mochi": 12}
 PLAIN: dict[str, Any] = {"lambda_picture": 1.0, "scene_text": "a desert", "action_text": "a red triangle jumps"}
 
 
+def looking(studio: dict[str, Any]) -> dict[str, Any]:
+    """Inputs that let CLIP look at every step."""
+    return PLAIN | {"clip": studio["retrieval_clip"], "clip_vision": studio["clip_vision"], "score_every": 1}
+
+
 def prompt(seed: int, live: int = 9, padding: float = 1.0) -> list[Any]:
     """A random CONDITIONING of 16 tokens, of which the mask shows the first `live`."""
     generator = torch.Generator().manual_seed(seed)
@@ -42,15 +47,26 @@ def latent(kind: str, frames: int = 3, rows: int = 1) -> Tensor:
     return torch.zeros(rows, CHANNELS[kind], frames, 4, 6)
 
 
+def levels_of(model: Any, steps: int = 4, scheduler: str = "simple") -> Tensor:
+    """Noise levels of one of core's schedules."""
+    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+
+
 def run(
-    guider: Any, empty: Tensor, steps: int = 4, sampler: str = "euler", seed: int = 1, part: slice | None = None
+    guider: Any,
+    given: Tensor,
+    steps: int = 4,
+    sampler: str = "euler",
+    seed: int | None = 1,
+    part: slice | None = None,
+    scheduler: str = "simple",
 ) -> Tensor:
-    """What SamplerCustomAdvanced makes with core's `simple` schedule, or a part of its levels."""
-    levels = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "simple", steps)
+    """What SamplerCustomAdvanced makes of latents with a schedule, or a part of its levels; no seed adds no noise."""
+    levels = levels_of(guider.model_patcher, steps, scheduler)
     levels = levels if part is None else levels[part]
     chosen = comfy.samplers.sampler_object(sampler)
-    given = {"samples": empty}
-    return SamplerCustomAdvanced.execute(Noise_RandomNoise(seed), guider, chosen, levels, given).args[0]["samples"]
+    noise = Noise_EmptyNoise() if seed is None else Noise_RandomNoise(seed)
+    return SamplerCustomAdvanced.execute(noise, guider, chosen, levels, {"samples": given}).args[0]["samples"]
 
 
 def plain(model: Any, positive: Any = SCENE, cfg: float = 4.0) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import comfy.latent_formats
@@ -19,10 +18,10 @@ from comfyui.mixing_runs import (
     CHANNELS,
     MOCHI,
     NEGATIVE,
-    PLAIN,
     SCENE,
     blended,
     latent,
+    looking,
     mixed,
     patched,
     plain,
@@ -42,7 +41,6 @@ from anchorshot.nodes.images import encode_frame
 from anchorshot.nodes.mixing_preview import DECODED, preview_pictures
 from anchorshot.nodes.mixing_run import _KEY
 from anchorshot.sampling.blending import Blend, blend_noise, semantic_gamma
-from anchorshot.sampling.prompt_mixing import DIPW
 from anchorshot.story.errors import InputError
 
 
@@ -63,8 +61,7 @@ def model(models: dict[str, Any], kind: str) -> Any:
 
 @pytest.fixture(scope="module")
 def pair(studio: dict[str, Any]) -> dict[str, Any]:
-    """Inputs that let CLIP look at every step."""
-    return PLAIN | {"clip": studio["retrieval_clip"], "clip_vision": studio["clip_vision"], "score_every": 1}
+    return looking(studio)
 
 
 # --- prompt mixing ---------------------------------------------------------------------------------------------------
@@ -111,55 +108,11 @@ def test_pictures_are_scored_between_the_bounds(models: dict[str, Any], pair: di
         assert 2 < sum(step.scored for step in steps) < 8
 
 
-def test_the_action_can_take_over_sooner(models: dict[str, Any], pair: dict[str, Any]) -> None:
-    early = mixed(models["wan"], **pair, progress_shift=3.0)
-    patch = patched(models["wan"], **pair, progress_shift=3.0)
-    assert torch.equal(run(early, latent("wan")), run(plain(patch), latent("wan")))
-    assert [step.prior for step in steps_of(early)] == [DIPW(prior_shift=3.0).prior(i / 4) for i in (1, 2, 3, 4)]
-    usual = mixed(models["wan"], **pair)
-    run(usual, latent("wan"))
-    assert (weights_of(early)[:-1, 1] > weights_of(usual)[:-1, 1]).all()
-
-
-@pytest.mark.parametrize("shift", [1.0, 8.0])
-def test_the_clock_goes_on_in_the_second_of_two_samplers(models: dict[str, Any], shift: float) -> None:
-    """As with two experts, each with its patch; and in a run that begins at a lower level."""
-    (model,) = ModelSamplingSD3().patch(models["wan"], shift)
-    whole, *parts = (mixed(model) for _ in range(3))
-    run(whole, latent("wan"), steps=10)
-    for guider, part in zip(parts, (slice(0, 5), slice(4, None)), strict=True):
-        run(guider, latent("wan"), steps=10, part=part)
-    told = [[step.prior[1] for step in steps_of(guider)] for guider in parts]
-    assert [len(priors) for priors in told] == [4, 6]
-    assert [*told[0], *told[1]] == pytest.approx([step.prior[1] for step in steps_of(whole)], abs=1 / 1024)
-    assert [step.prior[1] for step in steps_of(whole)] == [i / 10 for i in range(1, 11)]
-
-
 def test_rows_of_a_batch_have_their_own_weights(model: Any, kind: str, pair: dict[str, Any]) -> None:
     guider = mixed(model, SCENE, prompt(2, 6), **pair)  # of one length, see the errors below
     run(guider, latent(kind, rows=2))
     rows = torch.stack([step.weights for step in steps_of(guider)])
     assert rows.shape == (4, 2, 2) and not torch.equal(rows[-1, 0], rows[-1, 1])
-
-
-@pytest.mark.parametrize(
-    "sampler", ["heun", "heunpp2", "dpm_2", "dpmpp_2m", "uni_pc", "euler_ancestral", "euler_cfg_pp"]
-)
-def test_samplers_count_steps_right(models: dict[str, Any], sampler: str, pair: dict[str, Any]) -> None:
-    """One decision for each step, however often the model is called in it; the text belongs to the level."""
-    calls: list[tuple[float, bytes]] = []
-    see: Callable[[dict[str, Any]], None] = lambda c: calls.append((c["t"], c["tokens"][-1].numpy().tobytes()))  # noqa: E731
-    guider = mixed(spied(models["wan"], see), **pair)
-    guider.set_cfg(1.0)
-    run(guider, latent("wan"), steps=4, sampler=sampler)
-    steps = steps_of(guider)
-    assert [step.step for step in steps] == [1, 2, 3, 4]
-    assert [step.prior for step in steps] == [(1 - i / 4, i / 4) for i in (1, 2, 3, 4)]
-    assert len({text for _, text in calls}) == 4 and len(calls) >= 4
-    levels: dict[float, set[bytes]] = {}
-    for t, text in calls:
-        levels.setdefault(t, set()).add(text)
-    assert all(len(texts) == 1 for texts in levels.values())
 
 
 def test_mochi_padding_is_never_live(models: dict[str, Any], pair: dict[str, Any]) -> None:
@@ -377,11 +330,20 @@ def test_blending_the_noise(model: Any, kind: str) -> None:
     )
 
 
+def test_noise_is_blended_only_where_there_is_some(model: Any, kind: str) -> None:
+    """A second sampler adds none: it goes on from the first one's latents."""
+    half = run(plain(model), latent(kind), part=slice(0, 3))
+    expected = run(plain(model), half, seed=None, part=slice(2, None))
+    patch = blended(model, near(kind), 0.4, when="initial_noise")
+    assert torch.equal(run(plain(patch), half, seed=None, part=slice(2, None)), expected)
+
+
 def test_blending_can_end_early(model: Any, kind: str) -> None:
     whole, half, none = (
         run(plain(blended(model, near(kind), 0.4, end_percent=share)), latent(kind)) for share in (1.0, 0.5, 0.0)
     )
     assert not torch.equal(whole, half) and not torch.equal(half, none)
+    assert torch.equal(none, run(plain(model), latent(kind)))
 
 
 def test_order_of_both_patches_does_not_matter(model: Any, kind: str, pair: dict[str, Any]) -> None:
