@@ -117,7 +117,7 @@ def run(
         prompts = read_set(told)
         if out is not None:
             partial = Partial(Path(out), {"suite": suite, "studio": models.name, "seed": seed, "set": _set_name(told)})
-            parts = Parts(Path(out) / "storytelling_parts", resume)
+            parts = Parts(Path(out) / "storytelling_parts", resume, models.device)
             given |= {"keep": partial.keep, "parts": parts}
         try:
             found, pictures = run_plots(

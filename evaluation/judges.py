@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +34,7 @@ class Judges:
         dino: pictures `[B, 3, H, W]` in 0…1 → features `[B, D]` for consistency.
         lpips: pictures on both sides of a joint, `[N, 3, H, W]` each → distances `[N]`; else 1 − SSIM is taken.
         names: of their files, for the report.
-        identities: of what is in them.
+        identities: texts that change with what is in them; networks that come without are like no others.
     """
 
     clip: ClipScorer | None = None
@@ -40,6 +42,11 @@ class Judges:
     lpips: Callable[[Tensor, Tensor], Tensor] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     identities: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("clip", "dino", "lpips") if getattr(self, name) is not None]
+        known = {name: self.identities.get(name, secrets.token_hex()) for name in given}
+        object.__setattr__(self, "identities", known)
 
     @classmethod
     def load(
@@ -64,15 +71,16 @@ class Judges:
         """
         if clip is None and clip_config is not None:
             raise InputError("clip_config", "is for a CLIP file", str(clip_config), "give the file as clip, too")
+        scorer = None if clip is None else _clip(clip, clip_config, device)
+        features = None if dino is None else load_dino(dino, device)
+        distances = None if lpips is None else load_lpips(lpips, device)
         files = {"clip": clip, "dino": dino, "lpips": lpips}
         given = {name: Path(path) for name, path in files.items() if path is not None}
-        return cls(
-            None if clip is None else _clip(clip, clip_config, device),
-            None if dino is None else load_dino(dino, device),
-            None if lpips is None else load_lpips(lpips, device),
-            {name: path.name or str(path) for name, path in given.items()},
-            {name: "|".join(map(file_identity, model_files(path))) for name, path in given.items()},
-        )
+        identities = {name: "|".join(map(file_identity, model_files(path))) for name, path in given.items()}
+        if scorer is not None:
+            identities["clip"] += json.dumps(scorer.config, sort_keys=True)
+        names = {name: path.name or str(path) for name, path in given.items()}
+        return cls(scorer, features, distances, names, identities)
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,7 @@ def run_plots(
     chosen = {name: settings_of(name, full) for name in variants}
     plan = plan_plots(studio, prompts, seed, stories, shots, size, frames)
     steered = any(settings.dipw is not None for settings in chosen.values())
-    needed = steered or judges is None or judges.clip is None  # else CLIP has no say, and its file may be missing
-    check_files(studio, clip=needed)
+    check_files(studio, clip=steered or judges is None or judges.clip is None)
     judges = judges.load() if isinstance(judges, JudgeFiles) else judges or Judges()
     pairs = [prompt_pair(plan.plots, i) for i in range(plan.shots)]
     judge = StoryJudge(pairs, studio.clip if judges.clip is None else judges.clip, judges)
@@ -160,7 +159,10 @@ def run_plots(
 
     tellers = {name: Teller(sampler(settings), plan.frames, judge, studio.device) for name, settings in chosen.items()}
     told: dict[str, list[Figures]] = {name: [] for name in chosen}
-    inputs = _inputs(studio, plan, seed, judges, [part for part in story_parts(studio) if needed or part != "clip"])
+    inputs = {
+        steered: _inputs(studio, plan, seed, judges, steered or judges.clip is None)
+        for steered in {settings.dipw is not None for settings in chosen.values()}
+    }
     total, done = len(chosen) * len(plan.plots) * plan.shots, 0
     for number, plot in enumerate(plan.plots):
         # The variants take turns, every second time backwards, so that a slow phase of the machine meets all alike.
@@ -172,7 +174,9 @@ def run_plots(
                 if progress is not None:
                     progress("evaluate", done, total, note)
 
-            own = {**inputs, "settings": repr(chosen[name]), "plot": repr(plot), "number": number}
+            settings = chosen[name]
+            own = {"settings": repr(settings), "plot": repr(plot), "number": number}
+            own |= inputs[settings.dipw is not None]
             film = None if parts is None else parts.load(name, number, own)
             if film is None:
                 film = tellers[name].tell(plot, number, seed, tick)
@@ -189,8 +193,9 @@ def run_plots(
     return found, {name: [film["pictures"] for film in films[:SHEET_STORIES]] for name, films in told.items()}
 
 
-def _inputs(studio: Studio, plan: PlotPlan, seed: int, judges: Judges, parts: Sequence[str]) -> dict[str, Any]:
-    """What all films of a run and their figures depend on; `parts` of the studio."""
+def _inputs(studio: Studio, plan: PlotPlan, seed: int, judges: Judges, clip: bool) -> dict[str, Any]:
+    """What all films of a run and their figures depend on; `clip`: whether the studio's CLIP has a say."""
+    parts = [part for part in story_parts(studio) if clip or part != "clip"]
     return {
         "version": __version__,
         "studio": studio.fingerprint(*parts),

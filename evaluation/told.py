@@ -94,11 +94,12 @@ class Teller:
         return torch.stack([kept[i] for i in shown])[None, None], torch.stack([kept[i] for i in three])[None, None]
 
 
-def told_row(films: Sequence[Figures]) -> dict[str, Any]:
-    """Scores, median seconds of a segment and peak bytes (None on the CPU) of a variant's films."""
-    seconds = torch.cat([film["seconds"] for film in films]).tolist()
+def told_row(films: Sequence[Figures]) -> dict[str, float | None]:
+    """Scores, median seconds of a segment and peak bytes of a variant's films; None where nothing was measured."""
+    seconds = [value for film in films if "seconds" in film for value in film["seconds"].tolist()]
     peaks = [int(film["peak"]) for film in films if "peak" in film]
-    return {**film_row(films), "seconds": statistics.median(seconds), "peak": max(peaks) if peaks else None}
+    cost = {"seconds": statistics.median(seconds) if seconds else None, "peak": max(peaks) if peaks else None}
+    return film_row(films) | cost
 
 
 def scene_curve(films: Sequence[Figures]) -> list[float]:
@@ -113,10 +114,12 @@ class Parts:
     Args:
         folder: where they lie; made with the first.
         resume: take those that are there; else they are removed as soon as there is a first of this run.
+        device: where this run makes films. What a film took elsewhere is not compared with what it takes here.
     """
 
-    def __init__(self, folder: Path, resume: bool) -> None:
+    def __init__(self, folder: Path, resume: bool, device: torch.device) -> None:
         self.folder, self._others = folder, not resume
+        self._device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
     def load(self, variant: str, number: int, inputs: Mapping[str, Any]) -> Figures | None:
         """Figures of a film, if they are there, whole, and depend on these inputs (plain JSON)."""
@@ -124,8 +127,11 @@ class Parts:
             return None
         with contextlib.suppress(OSError, SafetensorError):
             with safe_open(self._file(variant, number), framework="pt") as file:
-                if (file.metadata() or {}).get("inputs") == self._digest(inputs):
-                    return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                facts = file.metadata() or {}
+                if facts.get("inputs") == self._digest(inputs):
+                    elsewhere = set() if facts.get("device") == self._device else {"seconds", "peak"}
+                    # Copies: what is still mapped to a file keeps it from being removed on Windows.
+                    return {name: file.get_tensor(name).clone() for name in {*file.keys()} - elsewhere}
         return None
 
     def save(self, variant: str, number: int, inputs: Mapping[str, Any], figures: Figures) -> None:
@@ -135,13 +141,13 @@ class Parts:
             self._others = False
         whole = {name: tensor.contiguous() for name, tensor in figures.items()}
         with atomic_path(self._file(variant, number)) as temporary:
-            save_file(whole, temporary, metadata={"inputs": self._digest(inputs)})
+            save_file(whole, temporary, metadata={"inputs": self._digest(inputs), "device": self._device})
 
     def remove(self) -> None:
         """Remove all of them."""
         for file in self.folder.glob("*.safetensors"):
             file.unlink()
-        with contextlib.suppress(OSError):  # it is not there, or holds somebody else's files
+        with contextlib.suppress(OSError):  # it is not there, or holds other files
             self.folder.rmdir()
 
     def _file(self, variant: str, number: int) -> Path:

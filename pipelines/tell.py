@@ -297,8 +297,8 @@ class _Teller:
         shots = self.job.story.shots
         if not 0 < i < len(shots):
             return False
-        before, place = shots[i - 1].place, shots[i].place
-        return not self.cut or before == place or before is None or place is None
+        before = next((shot.place for shot in reversed(shots[:i]) if shot.place is not None), None)
+        return not self.cut or before is None or shots[i].place in (before, None)
 
     def _inputs(self, i: int) -> dict[str, Any]:
         pair = self.pairs[i]

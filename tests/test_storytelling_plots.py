@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from anchorshot.evaluation.storytelling import SETTINGS, run_storytelling
 from anchorshot.evaluation.storytelling_judge import StoryJudge, jump
 from anchorshot.evaluation.storytelling_plots import PLOT_VARIANTS, run_plots
 from anchorshot.evaluation.storytelling_set import StorytellingSet, prompt_pair, storytelling_set
-from anchorshot.evaluation.told import Figures, Teller
 from anchorshot.models.pocket.recogniser import Recogniser
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import story_model, story_sampler
@@ -98,86 +96,6 @@ def test_the_suite_on_the_benchmark(studio: Studio, tmp_path: Path) -> None:
     text = stream.getvalue()
     assert "2 stories of benchmark" in text and "consistency: CLIP's image features; jump: 1 − SSIM" in text
     assert all(name in text for name in PLOT_VARIANTS) and max(map(len, text.splitlines())) <= 80
-
-
-def test_a_broken_off_run_leaves_what_is_finished(tiny_studio: Path, tmp_path: Path) -> None:
-    """Ctrl-C in the second story of three: the first one's figures are those of a run of one story."""
-    asked: dict[str, Any] = {"seed": 1, "shots": 2, "prompt_set": "benchmark", "variants": ["full", "plain"], **SMALL}
-
-    def stop(stage: str, done: float, total: float, note: str = "") -> None:
-        if done == 6:
-            raise KeyboardInterrupt
-
-    partial = tmp_path / "out" / "storytelling_partial.json"
-    with pytest.raises(KeyboardInterrupt, match="1 of 3 stories are in .*storytelling_partial.json; add --resume"):
-        evaluation.run("storytelling", tiny_studio, stories=3, out=tmp_path / "out", progress=stop, **asked)
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {partial.name, "storytelling_parts"}
-    kept = json.loads(partial.read_text())
-    seen: list[tuple[bool, int]] = []
-
-    def watch(stage: str, done: float, total: float, note: str = "") -> None:
-        seen.append((partial.exists(), json.loads(partial.read_text())["stories"]))
-
-    whole = evaluation.run("storytelling", tiny_studio, stories=1, out=tmp_path / "out", progress=watch, **asked)
-    assert seen == [(True, 1)] * 4 and not partial.exists() and (tmp_path / "out" / "storytelling.json").is_file()
-    assert kept.pop("complete") is False and kept.pop("stories_asked") == 3
-    for result in (kept, whole):
-        for row in result["rows"]:
-            del row["seconds"], row["time_ratio"]
-    assert kept == json.loads(json.dumps(whole))
-
-
-def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, tmp_path: Path) -> None:
-    """Finished films are not made again, a film cut short is; figures and pictures are those of an unbroken run."""
-    asked: dict[str, Any] = {"seed": 1, "shots": 2, "prompt_set": "benchmark", "variants": ["full", "plain"], **SMALL}
-    asked |= {"stories": 2, "judges": judges}
-
-    def run(out: str, stop: float = math.inf, **more: Any) -> tuple[dict[str, Any], list[str]]:
-        """The result without times, and the films that the run made."""
-        made, tell = list[str](), Teller.tell
-
-        def watched(self: Teller, plot: Any, number: int, *rest: Any) -> Figures:
-            film = tell(self, plot, number, *rest)
-            made.append(f"{'plain' if self.sampler.settings.dipw is None else 'full'} {number}")
-            return film
-
-        def progress(stage: str, done: float, total: float, note: str = "") -> None:
-            if done >= stop:
-                raise KeyboardInterrupt
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Teller, "tell", watched)
-            result = evaluation.run("storytelling", tiny_studio, out=tmp_path / out, progress=progress, **asked | more)
-        for row in result["rows"]:
-            del row["seconds"], row["time_ratio"]
-        return result, made
-
-    expected, made = run("whole")
-    assert made == ["full 0", "plain 0", "plain 1", "full 1"]
-    parts = tmp_path / "out" / "storytelling_parts"
-
-    def broken() -> None:
-        with pytest.raises(KeyboardInterrupt):
-            run("out", stop=7)  # full 1 is in its second segment
-        assert len(list(parts.iterdir())) == 3
-
-    broken()
-    (parts / "plain-0000.safetensors").write_bytes(b"half a file")
-    with pytest.raises(InputError, match="size"):  # a mistake costs nothing
-        run("out", size=(81, 160))
-    assert run("out", resume=True) == (expected, ["plain 0", "full 1"])
-    pages = [(tmp_path / out / "storytelling_frames.png").read_bytes() for out in ("whole", "out")]
-    assert pages[0] == pages[1] and not parts.exists()
-    for change, again in (
-        ({"seed": 2}, 4),
-        ({"judges": None}, 4),
-        ({"frames": 5}, 4),
-        ({"variants": ["plain", "prior_shift:3"]}, 2),
-        ({"resume": False}, 4),
-    ):
-        broken()
-        assert len(run("out", **{"resume": True} | change)[1]) == again, change
-    assert not parts.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_refused_first(studio: Studio, tmp_path: Path) -> None:

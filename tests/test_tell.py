@@ -147,6 +147,9 @@ def test_a_cut_where_the_place_changes(whole: Path, studio: Studio, tmp_path: Pa
     alone = moved() | {"shots": moved()["shots"][2:]}
     tell_story(Storyboard.parse(alone), studio, tmp_path / "alone")
     assert torch.equal(latents(folder, "s03"), latents(tmp_path / "alone", "s03"))
+    unnamed = Storyboard.parse(moved(s02={"place": None}))  # where the shot before was
+    gammas = [shot["gamma"] for shot in tell_story(unnamed, studio, tmp_path / "unnamed", cut=True)["shots"]]
+    assert gammas[1] > 0 == gammas[2]
     edit = Storyboard.parse(moved(s01={"action": "<Mira> dances on the left."}))
     made = tell_story(edit, studio, folder, both, cut=True, resume=True)["timings"]["made"]
     assert not any(name.startswith("s03/") for name in made) and "s02/segment" in made
