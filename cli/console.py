@@ -70,7 +70,7 @@ def resumable(out: Path) -> Iterator[StageProgress]:
         with StageProgress() as progress:
             yield progress
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"what is finished stays; add --resume to go on in {out}") from None
+        raise KeyboardInterrupt(f"what is finished stays; add --resume to the same command to go on in {out}") from None
 
 
 def pick_device(name: str) -> str:

@@ -109,52 +109,50 @@ def scene_curve(films: Sequence[Figures]) -> list[float]:
 
 
 class Parts:
-    """A folder with the figures of every finished film, for a run that goes on with them; a complete run removes it.
+    """A folder with the figures of every finished film, for a run that goes on with them.
+
+    Films that depend on something else lie beside each other, so no run loses what another one has finished.
 
     Args:
         folder: where they lie; made with the first.
-        resume: take those that are there; else they are removed as soon as there is a first of this run.
+        resume: take those that are there.
         device: where this run makes films. What a film took elsewhere is not compared with what it takes here.
     """
 
     def __init__(self, folder: Path, resume: bool, device: torch.device) -> None:
-        self.folder, self._others = folder, not resume
+        self.folder, self._resume = folder, resume
         self._device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        self._own: set[Path] = set()
 
     def load(self, variant: str, number: int, inputs: Mapping[str, Any]) -> Figures | None:
-        """Figures of a film, if they are there, whole, and depend on these inputs (plain JSON)."""
-        if self._others:
-            return None
+        """Figures of the film that depends on these inputs (plain JSON), if they are there and whole."""
+        path = self._file(variant, number, inputs)
         with contextlib.suppress(OSError, SafetensorError):
-            with safe_open(self._file(variant, number), framework="pt") as file:
-                facts = file.metadata() or {}
-                if facts.get("inputs") == self._digest(inputs):
-                    elsewhere = set() if facts.get("device") == self._device else {"seconds", "peak"}
+            if self._resume:
+                with safe_open(path, framework="pt") as file:
+                    elsewhere = set() if (file.metadata() or {}).get("device") == self._device else {"seconds", "peak"}
                     # Copies: what is still mapped to a file keeps it from being removed on Windows.
                     return {name: file.get_tensor(name).clone() for name in {*file.keys()} - elsewhere}
         return None
 
     def save(self, variant: str, number: int, inputs: Mapping[str, Any], figures: Figures) -> None:
         """Keep the figures of a film."""
-        if self._others:
-            self.remove()
-            self._others = False
         whole = {name: tensor.contiguous() for name, tensor in figures.items()}
-        with atomic_path(self._file(variant, number)) as temporary:
-            save_file(whole, temporary, metadata={"inputs": self._digest(inputs), "device": self._device})
+        with atomic_path(self._file(variant, number, inputs)) as temporary:
+            save_file(whole, temporary, metadata={"device": self._device})
 
     def remove(self) -> None:
-        """Remove all of them."""
-        for file in self.folder.glob("*.safetensors"):
-            file.unlink()
-        with contextlib.suppress(OSError):  # it is not there, or holds other files
+        """Remove those that this run asked for or made; the report has them."""
+        for path in self._own:
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not there, or holds what other runs have finished
             self.folder.rmdir()
 
-    def _file(self, variant: str, number: int) -> Path:
-        return self.folder / f"{variant.replace(':', '_')}-{number:04d}.safetensors"
-
-    def _digest(self, inputs: Mapping[str, Any]) -> str:
-        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    def _file(self, variant: str, number: int, inputs: Mapping[str, Any]) -> Path:
+        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        path = self.folder / f"{variant.replace(':', '_')}-{number:04d}-{digest[:16]}.safetensors"
+        self._own.add(path)
+        return path
 
 
 def _small(frames: Tensor) -> Tensor:

@@ -112,9 +112,12 @@ def _draw_card(page: Image.Image, corner: tuple[int, int], height: int, shot: Sh
 
 
 def _picture_boxes(shot: SheetShot) -> list[tuple[int, int, int, int]]:
-    """(left, top, width, height) of each keyframe inside its card: one large, or two in a row."""
-    in_row = 1 if len(shot.keyframes) == 1 else 2
+    """(left, top, width, height) of each keyframe inside its card: one large, or two or three in a row."""
+    count = len(shot.keyframes)
+    in_row = min(count, 2) if count in (2, 4) else min(count, 3)
     width = (_CARD - 2 * _PAD - (in_row - 1) * 8) // in_row
+    if in_row == 3 and max(_font(15).getlength(_drawable(_times(keyframe))) for keyframe in shot.keyframes) > width:
+        in_row, width = 2, (_CARD - 2 * _PAD - 8) // 2
     with Image.open(shot.keyframes[0].picture) as picture:
         tall = max(1, round(width * picture.height / picture.width))
     return [

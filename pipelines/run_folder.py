@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from filelock import FileLock, Timeout
 
@@ -24,6 +24,8 @@ __all__ = ["MANIFEST", "Record", "RunFolder", "open_run"]
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+Task = Literal["film", "tell"]
+_KINDS: dict[str, str] = {"film": "a film with keyframes", "tell": "a told film"}
 # Only these may ever be removed, whatever a damaged or hostile manifest lists.
 _OURS = re.compile(
     r"(keyframes|clips|latents|stills)/[\w-]+\.(png|mkv|safetensors)"
@@ -84,7 +86,7 @@ class RunFolder:
         wanted = _plain(inputs)
         changed = [name for name in {**wanted, **record.inputs} if wanted.get(name) != record.inputs.get(name)]
         if changed:
-            return f"{', '.join(changed)} changed"
+            return f"{', '.join(_what(name, record.inputs.get(name), wanted.get(name)) for name in changed)} changed"
         if self._verified.get(stage) == record:
             return None
         for name, digest in record.outputs.items():
@@ -161,18 +163,21 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def open_run(path: str | os.PathLike[str], *, resume: bool, field: str = "--out") -> Iterator[RunFolder]:
+def open_run(
+    path: str | os.PathLike[str], *, resume: bool, task: Task = "film", field: str = "--out"
+) -> Iterator[RunFolder]:
     """Open the folder of a film for one run, and keep other runs out of it until the `with` block ends.
 
     Args:
         path: the folder; made if it does not exist.
         resume: go on with what the folder holds. Otherwise a film that is there is made anew: its files are removed.
             A folder that holds no film yet is fine with both.
+        task: which kind of film; the other kind cannot be gone on with.
         field: what errors call the folder.
 
     Raises:
         InputError: the path cannot be a folder, another run is working in it, it holds files of the same names that are
-            not ours, or its manifest cannot be read.
+            not ours, or (when resuming) its manifest cannot be read or is of the other kind of film.
     """
     folder = Path(path)
     try:
@@ -195,9 +200,20 @@ def open_run(path: str | os.PathLike[str], *, resume: bool, field: str = "--out"
         elif not resume:
             _remove_outputs(folder, manifest)
             manifest = None
-        run = RunFolder(folder, manifest or {"format": FORMAT})
+        elif (other := _task(manifest, task)) != task:
+            fix = "choose another folder, or leave --resume out to make it anew"
+            raise InputError(field, f"must hold {_KINDS[task]}", f"{path}: {_KINDS[other]}", fix)
+        run = RunFolder(folder, (manifest or {"format": FORMAT}) | {"task": task})
         run.describe()
         yield run
+
+
+def _what(name: str, before: Any, now: Any) -> str:
+    """What changed, with the names of what changed in it."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return name
+    inner = [_what(key, before.get(key), now.get(key)) for key in {**now, **before} if before.get(key) != now.get(key)]
+    return f"{name} ({', '.join(inner)})"
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,14 +231,23 @@ def _read_manifest(folder: Path, field: str, resume: bool) -> dict[str, Any] | N
         manifest = json.loads(path.read_text(encoding="utf-8"))
         for entry in manifest.get("stages", {}).values():
             Record(**entry)
-        if manifest["format"] != FORMAT:
-            raise ValueError(f"format {manifest['format']}, not {FORMAT}")
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        if manifest.get("format") != FORMAT:
+            raise ValueError(f"its format is {manifest.get('format')}, not {FORMAT}")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         if not resume:
             return {}
         fix = "start over without --resume, or choose another folder"
         raise InputError(field, "has a manifest that cannot be resumed", f"{path}: {error}", fix) from None
     return dict(manifest)
+
+
+def _task(manifest: Mapping[str, Any], wanted: Task) -> Task:
+    """Which kind of film a manifest is of; those without stages are of any."""
+    stages = manifest.get("stages", {})
+    if not stages:
+        return wanted
+    told: Task = "tell" if any(name.endswith("/segment") for name in stages) else "film"
+    return cast(Task, manifest.get("task", told))
 
 
 def _sweep(folder: Path) -> None:

@@ -28,7 +28,7 @@ from ..sampling.story import PromptPair, StorySampler, StorySettings
 from ..sampling.story_mochi import MochiStory
 from ..story.errors import InputError
 from ..story.files import atomic_path, write_atomic
-from ..story.names import expand_names, introduce_names
+from ..story.names import expand_names, find_names, introduce_names
 from ..story.shot import Keyframe, Shot
 from ..story.stages import stage_seed
 from ..story.storyboard import Storyboard
@@ -59,12 +59,14 @@ STILLS = 3
 def prompt_pairs(story: Storyboard) -> list[PromptPair]:
     """Scene and action prompt of every shot, each able to stand alone: nothing is remembered, so looks are always told.
 
-    The scene prompt has camera, place and scene text, the action prompt the action. A shot without scene text shows
-    nobody but by its action, so its scene prompt is the whole caption; one without an action has its scene twice.
+    The scene prompt has camera, place and scene text, the action prompt the action. Where the action names somebody
+    whom the scene text does not, or there is no scene text, the scene prompt is the whole caption: it decides who is
+    there before the action has its turn. A shot without an action has its scene twice.
     """
     pairs = []
     for shot in story.shots:
-        bare = shot.model_copy(update={"action": ""}) if shot.scene else shot
+        alone = shot.scene and set(find_names(shot.action)) <= set(find_names(shot.scene))
+        bare = shot.model_copy(update={"action": ""}) if alone else shot
         (scene,) = story.model_copy(update={"shots": [bare]}).captions()
         (whole,) = story.model_copy(update={"shots": [shot]}).captions()
         action, query = whole.prompt, whole.query
@@ -173,7 +175,7 @@ def tell_story(
     if studio.config.video.kind == "mochi":
         _check_mochi(story, lengths, say)
     check_size(story, studio, studio.video_vae)
-    with open_run(out, resume=resume) as run:
+    with open_run(out, resume=resume, task="tell") as run:
         everything = list(range(len(story.shots)))
         job = StoryJob(story, everything, studio, run, progress or no_progress, say, lengths)
         job.accept_whole_studio()

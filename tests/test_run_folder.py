@@ -214,3 +214,29 @@ def test_foreign_folders_of_the_same_name_are_refused(folder: str, tmp_path: Pat
     (tmp_path / folder).mkdir()
     with pytest.raises(InputError, match=f"no film of ours.*{folder}"), open_run(tmp_path, resume=False):
         pass
+
+
+def test_the_other_kind_of_film_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Nor a told film from before manifests said so; a fresh run may replace it."""
+    with open_run(tmp_path, resume=False, task="tell") as run:
+        run.file("clips/s01.mkv").write_bytes(b"clip")
+        run.finish("s01/segment", {}, ["clips/s01.mkv"], 1.0)
+    for _ in range(2):
+        with pytest.raises(InputError, match="must hold a film with keyframes .*a told film.*another folder"):
+            with open_run(tmp_path, resume=True):
+                pass
+        with open_run(tmp_path, resume=True, task="tell") as run:
+            assert set(run.stages) == {"s01/segment"}
+        manifest = json.loads((tmp_path / MANIFEST).read_text())
+        manifest.pop("task", None)
+        (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with open_run(tmp_path, resume=False) as run:
+        assert not run.stages and not (tmp_path / "clips" / "s01.mkv").exists()
+
+
+def test_what_changed_is_named(tmp_path: Path) -> None:
+    with open_run(tmp_path, resume=False) as run:
+        run.finish("s01/clip", {"seed": 1, "settings": {"gamma": 0.2, "dipw": {"tau": 1, "every": 4}}}, [], 1.0)
+        now = {"seed": 1, "settings": {"gamma": 0.3, "dipw": {"tau": 1, "every": 2}}}
+        assert run.why("s01/clip", now) == "settings (gamma, dipw (every)) changed"
+        assert run.why("s01/clip", {"seed": 2, "settings": None}) == "seed, settings changed"

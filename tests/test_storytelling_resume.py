@@ -98,7 +98,8 @@ def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, files: Path
         assert len(list(parts.iterdir())) == 3
 
     broken()
-    (parts / "plain-0000.safetensors").write_bytes(b"half a file")
+    (broken_part,) = parts.glob("plain-0000-*.safetensors")
+    broken_part.write_bytes(b"half a file")
     with pytest.raises(InputError, match="size"):  # a mistake costs nothing
         run("out", size=(81, 160))
     assert run("out", resume=True) == (expected, ["plain 0", "full 1"])
@@ -118,6 +119,8 @@ def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, files: Path
     (tmp_path / "gelu.json").write_text(json.dumps(clip | {"model_cfg": clip["model_cfg"] | {"quick_gelu": True}}))
     named = {"dino": files / "dinov2", "lpips": files / "alex.safetensors"}
     gelu = Judges.load(files / "clip.safetensors", tmp_path / "gelu.json", **named)
+    broken()
+    finished = {file.name for file in parts.iterdir()}
     for change in (
         {"seed": 2},
         {"judges": None},
@@ -127,14 +130,13 @@ def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, files: Path
         {"size": (80, 176)},
         {"prompt_set": tmp_path / "set.yaml"},
         {"studio": tmp_path / "slower.yaml"},
-        {"resume": False},
     ):
-        broken()
         assert len(run("out", **{"resume": True} | change)[1]) == 4, change
-    broken()
+        assert {file.name for file in parts.iterdir()} == finished, change  # what another run has finished stays
     coarser = run("out", resume=True, studio=tmp_path / "coarser.yaml")[1]
     assert coarser == ["full 0", "full 1"]  # of what the plain model makes, another CLIP is the judge
-    assert not parts.exists()
+    assert [file.name for file in parts.iterdir()] == [name for name in finished if name.startswith("full-0000")]
+    assert len(run("out")[1]) == 4 and not parts.exists()  # a run that does not go on makes all
 
 
 def test_costs_of_another_device_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

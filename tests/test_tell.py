@@ -64,6 +64,10 @@ def test_every_prompt_stands_alone() -> None:
     assert first.action == ["<Mira>, a yellow square with a crown, waves on the left."]
     assert second.action == ["<Pip>, a pink circle with a bow, jumps on the right."]
     assert second.action_query == ["a pink circle with a bow jumps on the right."]
+    both = story(s02={"scene": "<Mira> stands on the left."})  # the scene decides who is there, so it names everybody
+    assert prompt_pairs(both)[1].scene == prompt_pairs(both)[1].whole and "<Pip>" in prompt_pairs(both)[1].scene[0]
+    alone = story(s02={"scene": "<Pip> stands on the right. <Mira> waves on the left."})
+    assert "jumps" not in prompt_pairs(alone)[1].scene[0] and "jumps" in prompt_pairs(alone)[1].action[0]
     stands = "wide shot, static, in the desert. <Pip>, a pink circle with a bow, stands on the right."
     assert third.scene == third.action == third.whole == [stands]  # no action: nothing to mix
 
