@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     _quiet_libraries()
     try:
-        options = _parser().parse_args(arguments)
+        options, unknown = _parser().parse_known_args(arguments)
+        if unknown:  # the command's own help has its options
+            _Parser(prog=options.prog).error(f"unrecognized arguments: {' '.join(unknown)}")
         getattr(import_module(f".{options.module}", __name__), options.function)(options)
         sys.stdout.flush()
         return DONE
@@ -73,7 +75,7 @@ def _command(commands: argparse._SubParsersAction, name: str, runs: str, text: s
     """A subcommand that calls `runs`, a module of this package and a function in it."""
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     module, _, function = runs.partition(":")
-    command.set_defaults(module=module, function=function)
+    command.set_defaults(module=module, function=function, prog=command.prog)
     return command
 
 
@@ -208,5 +210,6 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports a missing GPU as an error
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

@@ -108,9 +108,7 @@ def run(
         told = choose_set(models, None if prompt_set is None else os.fspath(prompt_set))
         check_pocket_size(told, size, frames)
     if resume and told in ("", "pocket"):
-        raise InputError(
-            "resume", "is for a set of prompts", told or suite, "leave it out; the pocket world takes minutes"
-        )
+        raise InputError("resume", "is for a set of storytelling", told or suite, "leave it out")
     if suite == "storytelling" and told != "pocket":
         from .storytelling_plots import read_set, run_plots
 

@@ -96,7 +96,8 @@ def check_size(studio: Studio, size: tuple[int, int]) -> None:
 
 def check_pocket_size(prompt_set: str, size: object, frames: object) -> None:
     """Refuse a size or length for the pocket world, whose films have their own (InputError)."""
-    for name, value in (("size", size), ("frames", frames)):
+    shown = "x".join(map(str, reversed(size))) if isinstance(size, tuple) else size
+    for name, value in (("size", shown), ("frames", frames)):
         if value is not None and prompt_set == "pocket":
             raise InputError(name, "is for a set of prompt pairs", value, "leave it out, or tell the set benchmark")
 

@@ -75,7 +75,7 @@ def settings_of(variant: str, full: StorySettings = SETTINGS) -> StorySettings:
         with suppress(ValueError):  # no number, or out of range: no such variant
             return replace(full, dipw=replace(full.dipw, prior_shift=float(value)))
     if variant not in parts:
-        fix = "choose some of them, or prior_shift:3, prior_shift:0.5 …"
+        fix = "choose some of them, or prior_shift:S with S above 0, e.g. prior_shift:3"
         raise InputError("variants", f"must be among {', '.join(VARIANTS)}", variant, fix)
     return replace(full, **parts[variant])
 

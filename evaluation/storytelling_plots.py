@@ -54,7 +54,7 @@ def read_set(name: str) -> StorytellingSet:
         return StorytellingSet.read()
     if not Path(name).is_file():
         near = closest(name, ("pocket", "benchmark"))
-        fix = f"did you mean {near}?" if near else "correct the path"
+        fix = f"did you mean {near}?" if near else "there is no such file: correct the path"
         raise InputError("set", "must be pocket, benchmark or a file of prompt pairs", name, fix)
     return StorytellingSet.read(name)
 

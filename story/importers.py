@@ -263,7 +263,9 @@ def _bracket(inside: str, build: _Builder, line: int) -> dict[str, Any]:
         else:
             group, key, value = shot, "place", build.place(item, line)
         if key in group:
-            raise InputError(build.at(line), f"must not give {key} twice in one bracket", item, "keep one of the two")
+            near = closest(term, [known for kind in _CAMERA.values() for known in get_args(kind)])
+            fix = f"did you mean {near}? Otherwise keep one of the two" if near else "keep one of the two"
+            raise InputError(build.at(line), f"must not give {key} twice in one bracket", item, fix)
         group[key] = value
     return shot
 

@@ -221,3 +221,15 @@ def test_contact_sheet_shows_every_picture(tmp_path: Path) -> None:
     pages = write_contact_sheet(tmp_path / "long.png", "t", "s", many)
     assert [p.name for p in pages] == ["long.png", "long_02.png"]
     assert Image.open(pages[1]).height < Image.open(pages[0]).height / 4
+
+
+def test_three_pictures_stand_in_a_row_where_their_times_fit(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 32)).save(tmp_path / "0.png")
+
+    def height(count: int, name: str = "frame") -> int:
+        shown = [SheetKeyframe(tmp_path / "0.png", 0.0, 0.0, name)] * count
+        shots = [SheetShot("s01", "dunes", "caption", 0.0, 2.0, shown)]
+        return Image.open(*write_contact_sheet(tmp_path / "sheet.png", "t", "s", shots)).height
+
+    assert height(3) < height(2) < height(4) and height(3) < height(6)
+    assert height(3, "a picture with a long name") == height(4, "a picture with a long name")

@@ -104,11 +104,12 @@ def test_the_bench_compares_every_preview_with_the_plain_model_in_one_run(wan22:
     arguments = ["bench", "storytelling", "--studio", str(wan22), "--size", "64x64", "--frames", "5", "--device", "cpu"]
     assert main([*arguments, "--json", str(tmp_path / "rows.json")]) == 0
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["what"] for row in rows] == [
-        f"{figure} a segment of 5 frames of 64x64, {preview}; reference: plain model"
-        for preview in ("latent_rgb", "decoded_frame", "decoded_video")
-        for figure in ("seconds", "peak memory of")
+    what, previews = "a segment of 5 frames of 64x64", ("latent_rgb", "decoded_frame", "decoded_video")
+    expected = [
+        (f"seconds {what}, {name}; reference: plain model", f"peak memory of {what} in the plain model's, {name}")
+        for name in previews
     ]
+    assert [row["what"] for row in rows] == [row for pair in expected for row in pair]
     assert all(row["ours"] > 0 and row["reference"] > 0 for row in rows)
     assert rows[5]["ours"] > rows[3]["ours"] > rows[1]["ours"]  # all frames decoded, one, none
 
