@@ -114,8 +114,8 @@ def _tell(commands: argparse._SubParsersAction) -> None:
         help="what CLIP is shown at a step, from cheap to dear (latent_rgb)",
     )
     tell.add_argument("--every", metavar="N", type=_whole(1, 1000), default=4, help="score every N steps (4)")
-    help = "when the action takes over: above 1 sooner, below 1 later (1)"
-    tell.add_argument("--prior-shift", metavar="S", type=float, default=1.0, help=help)
+    shift = "when the action takes over: above 1 sooner, below 1 later (1)"
+    tell.add_argument("--prior-shift", metavar="S", type=float, default=1.0, help=shift)
     tell.add_argument("--without", metavar="LIST", help="leave out parts: dipw, twb, sar")
     _device(tell)
     _json(tell, "write the summary here, too")

@@ -42,6 +42,7 @@ __all__ = [
     "SETTINGS",
     "VARIANTS",
     "run_storytelling",
+    "scene_curve",
     "scene_weights",
     "segment_cost",
     "settings_of",
@@ -136,36 +137,36 @@ def run_storytelling(
 
         if sampler is None:
             frames = _decode(model, model.vae.encode_chunks(true.flatten(0, 1), [FRAMES])).unflatten(0, true.shape[:2])
-            record: list[MixStep] = []
+            mixed: list[Tensor] = []
             done += shots
         else:
-            frames, record = _tell(sampler, told, shots, seed, tick)
+            frames, mixed = _tell(sampler, told, shots, seed, tick)
         scores, shown = judge.film(), frames[:, :, ::EVERY]
         scores.add(shown, frames[:, :, [0, -1]])
         rows.append({"variant": name, **scores.row(), **reader(shown), **cost.get(name, dict.fromkeys(COSTS))})
-        if record:
-            weights[name] = scene_weights(record)
+        if curve := scene_curve(mixed):
+            weights[name] = curve
         films[name] = list(frames.flatten(1, 2))
     return {"rows": rows, "weights": weights, **judge.facts}, films
 
 
 def _tell(
     sampler: StorySampler, told: Sequence[Telling], shots: int, seed: int, tick: Any
-) -> tuple[Tensor, list[MixStep]]:
-    """Films of all stories, `[N, M, T, 3, H, W]` on the CPU, and every step's weights."""
-    films, record = [], []
+) -> tuple[Tensor, list[Tensor]]:
+    """Films of all stories, `[N, M, T, 3, H, W]` on the CPU, and every segment's `scene_weights`."""
+    films, weights = [], []
     for start in range(0, len(told), BATCH):
         part = list(told[start : start + BATCH])
         pairs = [prompt_pair(part, i) for i in range(shots)]
         noise = [[noise_source(seed, start + n, i) for n in range(len(part))] for i in range(shots)]
 
         def on_segment(index: int, made: Made) -> None:
-            record.extend(made.record)
+            weights.append(scene_weights(made.record))
             tick()
 
         made = sampler.story(pairs, noise, on_segment=on_segment)
         films.append(torch.stack([_decode(sampler.model, segment.latents) for segment in made], 1))
-    return torch.cat(films), record
+    return torch.cat(films), weights
 
 
 def _decode(model: Any, latents: Tensor) -> Tensor:
@@ -254,9 +255,11 @@ def segment_cost(
     }
 
 
-def scene_weights(record: Sequence[MixStep]) -> list[float]:
-    """Mean weight of the scene at each step, over segments and stories."""
-    steps: dict[int, list[Tensor]] = {}
-    for entry in record:
-        steps.setdefault(entry.step, []).append(entry.weights[:, 0])
-    return [float(torch.cat(steps[step]).mean()) for step in sorted(steps)]
+def scene_weights(record: Sequence[MixStep]) -> Tensor:
+    """Weight of the scene at each step of a segment of B stories, `[B, T]`; `[0, 0]` without prompt mixing."""
+    return torch.stack([step.weights[:, 0] for step in record], 1) if record else torch.zeros(0, 0)
+
+
+def scene_curve(weights: Sequence[Tensor]) -> list[float]:
+    """Mean of several segments' `scene_weights` at each step; empty without prompt mixing."""
+    return torch.cat(list(weights)).mean(0).tolist() if weights else []

@@ -27,10 +27,10 @@ from ..sampling.story import StorySampler, StorySettings
 from ..story.errors import InputError, closest
 from .judges import JudgeFiles, Judges
 from .story_size import check_files, check_frames, check_size, natural_length
-from .storytelling import SETTINGS, VARIANTS, settings_of
+from .storytelling import SETTINGS, VARIANTS, scene_curve, settings_of
 from .storytelling_judge import StoryJudge
 from .storytelling_set import Plot, StorytellingSet, prompt_pair
-from .told import SHEET_STORIES, Figures, Parts, Teller, scene_curve, told_row
+from .told import SHEET_STORIES, Figures, Parts, Teller, told_row
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
@@ -159,10 +159,7 @@ def run_plots(
 
     tellers = {name: Teller(sampler(settings), plan.frames, judge, studio.device) for name, settings in chosen.items()}
     told: dict[str, list[Figures]] = {name: [] for name in chosen}
-    inputs = {
-        steered: _inputs(studio, plan, seed, judges, steered or judges.clip is None)
-        for steered in {settings.dipw is not None for settings in chosen.values()}
-    }
+    inputs = {mixes: _inputs(studio, plan, seed, judges, mixes or judges.clip is None) for mixes in {steered, False}}
     total, done = len(chosen) * len(plan.plots) * plan.shots, 0
     for number, plot in enumerate(plan.plots):
         # The variants take turns, every second time backwards, so that a slow phase of the machine meets all alike.
@@ -212,7 +209,7 @@ def _found(told: Mapping[str, Sequence[Figures]]) -> dict[str, Any]:
     unread = dict.fromkeys(("action", "place", "identity"))
     rows = [{"variant": name, **told_row(films), **unread} for name, films in told.items()]
     _compare_costs(rows)
-    curves = {name: scene_curve(films) for name, films in told.items()}
+    curves = {name: scene_curve([film["weights"] for film in films]) for name, films in told.items()}
     return {"rows": rows, "weights": {name: curve for name, curve in curves.items() if curve}}
 
 

@@ -20,16 +20,17 @@ from ..sampling.story import Made, StorySampler
 from ..story.files import atomic_path
 from .measure import clock, peak_bytes
 from .rollout import noise_source
+from .storytelling import scene_weights
 from .storytelling_judge import StoryJudge, film_row, shown_frames
 from .storytelling_set import Plot, prompt_pair
 
-__all__ = ["SHEET_STORIES", "Figures", "Parts", "Teller", "scene_curve", "told_row"]
+__all__ = ["SHEET_STORIES", "Figures", "Parts", "Teller", "told_row"]
 
 SHEET_STORIES, _SHEET_HEIGHT = 4, 96
 """Of so many stories pictures are kept, so high."""
 
 Figures = dict[str, Tensor]
-"""All that is kept of a film: `FilmScores.parts`; `weights` [segments, steps], the scene's; `seconds` of its segments;
+"""All that is kept of a film: `FilmScores.parts`; `weights` of its scenes (`scene_weights`); `seconds` of its segments;
 `peak` bytes, and `pictures` `[3·segments, 3, h, w]` of the first stories; what was not measured is missing."""
 
 
@@ -79,8 +80,7 @@ class Teller:
             pictures.append(_small(three[0, 0]))
         if number < SHEET_STORIES:
             kept["pictures"] = torch.cat(pictures)
-        if made[0].record:
-            kept["weights"] = torch.stack([torch.cat([step.weights[:, 0] for step in film.record]) for film in made])
+        kept["weights"] = torch.cat([scene_weights(segment.record) for segment in made])
         return {**scores.parts(), "seconds": torch.tensor(seconds, dtype=torch.float64), **kept}
 
     def _decoded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,12 +100,6 @@ def told_row(films: Sequence[Figures]) -> dict[str, float | None]:
     peaks = [int(film["peak"]) for film in films if "peak" in film]
     cost = {"seconds": statistics.median(seconds) if seconds else None, "peak": max(peaks) if peaks else None}
     return film_row(films) | cost
-
-
-def scene_curve(films: Sequence[Figures]) -> list[float]:
-    """Mean weight of the scene at each step, over segments and stories; empty without prompt mixing."""
-    weights = [film["weights"] for film in films if "weights" in film]
-    return torch.cat(weights).mean(0).tolist() if weights else []
 
 
 class Parts:

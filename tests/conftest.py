@@ -1,4 +1,4 @@
-"""Shared by all tests: thread limits, seeds, the `cuda` marker, and a studio of tiny random models."""
+"""Shared by all tests: thread limits, seeds, the `cuda` marker, studios and judges with tiny random models."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import json
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from anchorshot.evaluation.judges import Judges
 
 torch.set_num_threads(1)
 settings.register_profile("anchorshot", derandomize=True, deadline=None, database=None)
@@ -118,3 +122,19 @@ def mochi_studio(tiny_studio: Path) -> Path:
     path = folder / "mochi.yaml"
     path.write_text(MOCHI_STUDIO)
     return path
+
+
+@pytest.fixture(scope="session")
+def judge_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of judges with random weights, see `tiny_judges`."""
+    from tiny_judges import write_judges
+
+    return write_judges(tmp_path_factory.mktemp("judges"))
+
+
+@pytest.fixture(scope="session")
+def judges(judge_files: Path) -> Judges:
+    """All of them, read."""
+    from anchorshot.evaluation.judges import Judges
+
+    return Judges.load(judge_files / "clip.safetensors", None, judge_files / "dinov2", judge_files / "alex.safetensors")

@@ -1,10 +1,9 @@
-"""Evaluation: measures with known values, roll-outs against a plain loop, and what a suite writes."""
+"""Evaluation: roll-outs against a plain loop, and what a suite writes."""
 
 from __future__ import annotations
 
 import io
 import json
-import math
 from pathlib import Path
 
 import open_clip
@@ -20,15 +19,11 @@ from transformers import T5Config, T5EncoderModel
 from anchorshot import evaluation
 from anchorshot.evaluation.keyframes import RETRIEVAL_BUDGET, Variant, read_frames, true_frames
 from anchorshot.evaluation.metrics import (
-    PSNR_CAP,
     Scores,
     StoryTruth,
     boundary_jump,
     diversity,
     frame_change,
-    memory_recall,
-    psnr,
-    same_picture,
 )
 from anchorshot.evaluation.rollout import Recall, StorySet, extend, generate_jointly, noise_source, step_cost
 from anchorshot.evaluation.stories import held_out_stories
@@ -39,143 +34,12 @@ from anchorshot.models.keymaps import to_public
 from anchorshot.models.pocket.configs import CLIP, KEYFRAME, T5, VAE, VIDEO
 from anchorshot.models.pocket.recogniser import Recogniser
 from anchorshot.models.pocket.tokenizer import build_tokenizer
-from anchorshot.models.pocket.world import Actor, Layout, Look, ShotSpec, Story
+from anchorshot.models.pocket.world import Story
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.job import FilmSettings
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from anchorshot.sampling.memory_context import encode_at, rank_memory
 from anchorshot.story.errors import InputError
-
-# --- measures ---------------------------------------------------------------------------------------------------------
-
-MIRA, PIP = Look(0, 1, 2), Look(3, 2, 1)
-DESERT, TOWN = Layout(0, 1, 2, 0), Layout(1, 3, 0, 1)
-# Mira is told in shot 0 and Pip in shot 1; the desert is shown again in shot 1, the town only once.
-SHOTS = (
-    ShotSpec(DESERT, (Actor("Mira", MIRA, 0, 1),), 0, 0, ("Mira",)),
-    ShotSpec(DESERT, (Actor("Pip", PIP, 0, 2), Actor("Mira", MIRA, 1, 0)), 1, 0, ("Pip",)),
-    ShotSpec(TOWN, (Actor("Pip", PIP, 0, 4),), 2, 0),
-)
-LONER = (SHOTS[0],) * 3  # told every time, but the desert comes back
-
-
-def perfect(truth: StoryTruth) -> dict[str, torch.Tensor]:
-    return {head: values.clone() for head, values in truth.labels.items()}
-
-
-def test_only_what_the_caption_does_not_tell_counts_as_remembered() -> None:
-    truth = StoryTruth.of([SHOTS])
-    assert truth.introduced.tolist() == [[[True, False], [True, False], [False, False]]]
-    assert truth.returning.tolist() == [[[False, False], [False, True], [True, False]]]
-    assert truth.revisited.tolist() == [[False, True, False]]
-    assert Scores(perfect(truth), truth).all() == dict.fromkeys(Scores.NAMES, 1.0)
-
-    reading = perfect(truth)
-    reading["colour"][0, 0, 1] = 5  # nobody stands there
-    reading["first"][0, 2] = 2  # the town's only time
-    assert Scores(reading, truth).all() == dict.fromkeys(Scores.NAMES, 1.0)
-
-    reading["colour"][0, 1, 1] = 7  # Mira returns in the wrong colour: 1 of 6 readings, 1 of 2 characters
-    reading["sky"][0, 1] = 0  # 1 of the 3 slots
-    reading["place"][0, 2] = 5  # 1 of 3 shots
-    reading["present"][0, 2, 1] = 1  # 1 of 6 sides + 4 actions + 3 scales
-    assert Scores(reading, truth).all() == pytest.approx(
-        {
-            "identity": 5 / 6,
-            "identity_exact": 1 / 2,
-            "introduced": 1.0,
-            "consistency": 5 / 6,
-            "place": 2 / 3,
-            "layout": 2 / 3,
-            "alignment": 12 / 13,
-        }
-    )
-
-
-def test_what_was_drawn_wrong_first_and_remembered_well() -> None:
-    truth = StoryTruth.of([SHOTS])
-    reading = perfect(truth)
-    reading["shape"][0, 0, 0] = reading["shape"][0, 1, 1] = 3  # Mira, on the left and then on the right
-    for head in ("sky", "first", "second"):
-        reading[head][0, :2] = 1  # a layout of the sampler's own, the same in both shots of the desert
-    scores = Scores(reading, truth).all()
-    assert scores["introduced"] == scores["identity"] == pytest.approx(5 / 6)
-    assert scores["consistency"] == scores["layout"] == 1.0
-
-
-def test_scores_are_none_where_nothing_can_be_read() -> None:
-    truth = StoryTruth.of([SHOTS[:1]])
-    scores = Scores(perfect(truth), truth)
-    found = scores.all()
-    assert found["identity"] is found["identity_exact"] is found["layout"] is found["consistency"] is None
-    assert found["place"] == found["introduced"] == 1.0
-    assert scores.standard_error("identity") is None
-
-
-def test_spread_over_stories_and_drift_along_them() -> None:
-    truth = StoryTruth.of([SHOTS, SHOTS, LONER])  # nobody returns in the third: it has no say in identity
-    reading = perfect(truth)
-    for head in ("colour", "shape", "accessory"):
-        reading[head][1, 2, 0] += 1  # Pip in the second story's last shot
-    scores = Scores(reading, truth)
-    assert scores("identity") == pytest.approx(9 / 12)
-    assert scores.standard_error("identity") == pytest.approx(0.25)  # of 1 and 0.5
-    assert scores.by_shot("identity") == [None, 1.0, 0.5]
-    assert scores.by_shot("layout") == [None, 1.0, 1.0]
-
-
-def test_recall_counts_returning_characters_and_places() -> None:
-    assert memory_recall([SHOTS], [[[], [0], [1]]]) == 1.0
-    assert memory_recall([SHOTS], [[[], [], []]]) == 0.0
-    assert memory_recall([SHOTS], [[[], [0], [0]]]) == pytest.approx(2 / 3)  # Mira, the desert; not Pip
-    assert memory_recall([SHOTS[:1]], [[[]]]) is None
-
-
-def test_pixel_measures_have_known_values() -> None:
-    grey = torch.tensor([0.0, 0.5, 1.0])[None, :, None, None, None].expand(2, 3, 3, 4, 5)
-    assert diversity(grey) == pytest.approx(2 / 3)
-    assert diversity(grey[:, :1]) is None
-    assert diversity(grey[:, :1].expand(2, 4, 3, 4, 5)) == 0.0
-    picture = torch.full((2, 3, 4, 4), 0.3)
-    assert psnr(picture + 0.1, picture).tolist() == pytest.approx([20.0, 20.0], abs=1e-4)
-    assert psnr(picture, picture).tolist() == [PSNR_CAP, PSNR_CAP]
-    assert psnr(picture + torch.tensor([0.0, 0.2]).view(2, 1, 1, 1), picture, dims=4).item() == pytest.approx(
-        -10 * math.log10(0.04 / 2), abs=1e-4
-    )
-    spot = picture.clone()
-    spot[1, 0, 2, 3] += 0.004
-    assert same_picture(spot, picture).tolist() == [True, False]
-
-
-def clip_with(steps: list[float]) -> torch.Tensor:
-    """A clip of grey frames that brightens by these steps."""
-    levels = torch.cat([torch.zeros(1), torch.tensor(steps).cumsum(0)])
-    return levels[:, None, None, None].expand(-1, 3, 4, 4)
-
-
-def test_boundary_jump_has_known_values() -> None:
-    steady = clip_with([0.01, 0.01, 0.01, 0.03, 0.01, 0.05])  # frames 0…6
-    changes = frame_change(steady)
-    assert changes.tolist() == pytest.approx([0.01, 0.01, 0.01, 0.03, 0.01, 0.05])
-    assert boundary_jump([changes], [[0, 4]]) == pytest.approx(3.0)  # into frame 4, over the median 0.01
-    assert boundary_jump([changes], [[0, 4, 6]]) == pytest.approx(4.0)
-    assert boundary_jump([changes], [[0, 2]]) == pytest.approx(1.0)
-    still = frame_change(clip_with([0.0, 0.01, 0.0, 0.0]))
-    assert boundary_jump([still], [[0, 2]]) is None  # inside nothing moves: no ratio
-    assert boundary_jump([changes, still], [[0, 4], [0, 2]]) == pytest.approx((0.03 + 0.01) / (0.01 + 0.0))
-    assert boundary_jump([changes], [[0]]) is None
-
-
-def test_memory_is_ranked_as_asked() -> None:
-    keys = torch.eye(3)
-    query = torch.tensor([0.2, 0.9, 0.1])
-    assert rank_memory("recency", 3) == [2, 1, 0]
-    assert rank_memory("clip", 3, query, keys) == rank_memory("text", 3, query, keys) == [1, 0, 2]
-    assert rank_memory("clip", 0) == []
-    for wrong in (lambda: rank_memory("clip", 3, query, keys[:2]), lambda: rank_memory("dice", 3)):  # type: ignore[arg-type]
-        with pytest.raises(InputError):
-            wrong()
-
 
 # --- roll-outs --------------------------------------------------------------------------------------------------------
 

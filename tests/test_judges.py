@@ -11,7 +11,7 @@ import lpips
 import pytest
 import torch
 from safetensors.torch import load_file, save_file, save_model
-from tiny_judges import TINY_VIT, write_judges
+from tiny_judges import TINY_VIT
 from transformers import BertConfig, BertModel, BitImageProcessor, Dinov2Model, ViTConfig, ViTModel
 
 from anchorshot.evaluation.dino import Preprocess, load_dino
@@ -26,11 +26,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchvision.models.
 
 def pictures(count: int, height: int = 80, width: int = 160) -> torch.Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(count))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_judges(tmp_path_factory.mktemp("judges"))
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
@@ -50,23 +45,23 @@ def test_lpips_equals_the_package(net: str, tmp_path: Path) -> None:
     assert expected.min() > 1e-3 and ours(a, a).abs().max() == 0
 
 
-def test_lpips_is_read_with_its_linear_layers_twice(folder: Path, tmp_path: Path) -> None:
+def test_lpips_is_read_with_its_linear_layers_twice(judge_files: Path, tmp_path: Path) -> None:
     """As `save_file` leaves the whole state dict, where the package registers them under two names."""
-    state = load_file(folder / "alex.safetensors")
+    state = load_file(judge_files / "alex.safetensors")
     twice = {f"lins.{key[3:]}": value.clone() for key, value in state.items() if key.startswith("lin")}
     save_file(state | twice, tmp_path / "twice.safetensors")
     a, b = pictures(1), pictures(2)[:1]
-    one, two = load_lpips(folder / "alex.safetensors"), load_lpips(tmp_path / "twice.safetensors")
+    one, two = load_lpips(judge_files / "alex.safetensors"), load_lpips(tmp_path / "twice.safetensors")
     assert torch.equal(one(a, b), two(a, b))
 
 
-def test_dino_is_the_class_token_of_what_its_processor_makes(folder: Path, tmp_path: Path) -> None:
+def test_dino_is_the_class_token_of_what_its_processor_makes(judge_files: Path, tmp_path: Path) -> None:
     frames = (pictures(3) * 255).round() / 255
     processor = BitImageProcessor(
         size={"shortest_edge": 40}, crop_size={"height": 28, "width": 28}, do_center_crop=True, resample=3,
         image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4],
     )  # fmt: skip
-    model = Dinov2Model.from_pretrained(folder / "dinov2").eval()
+    model = Dinov2Model.from_pretrained(judge_files / "dinov2").eval()
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     made = processor((frames * 255).round().byte().unbind(), return_tensors="pt")["pixel_values"]
@@ -80,7 +75,7 @@ def test_dino_is_the_class_token_of_what_its_processor_makes(folder: Path, tmp_p
     assert torch.equal(dino(frames), expected)
     assert (expected[0] - expected[1]).abs().max() > 1e-3
     torch.testing.assert_close(dino(frames, batch=2), expected)
-    assert load_dino(folder / "dinov2").preprocess == Preprocess()  # none in the folder: 256, then the middle 224
+    assert load_dino(judge_files / "dinov2").preprocess == Preprocess()  # none in the folder: 256, then the middle 224
 
 
 @pytest.mark.parametrize(
@@ -118,10 +113,10 @@ def test_the_first_dino_takes_frames_of_any_size(tmp_path: Path) -> None:
     torch.testing.assert_close(dino(pictures(2)), expected.last_hidden_state[:, 0])
 
 
-def test_judges_are_read_from_their_files(folder: Path, tmp_path: Path) -> None:
+def test_judges_are_read_from_their_files(judge_files: Path, tmp_path: Path) -> None:
     assert Judges.load() == Judges()
     (tmp_path / "config.json").write_text(json.dumps(CLIP))
-    judges = Judges.load(folder / "clip.safetensors", tmp_path / "config.json", folder / "dinov2")
+    judges = Judges.load(judge_files / "clip.safetensors", tmp_path / "config.json", judge_files / "dinov2")
     assert judges.lpips is None and judges.names == {"clip": "clip.safetensors", "dino": "dinov2"}
     assert judges.clip is not None and judges.clip.embed_images(pictures(2)).shape == (2, CLIP["embed_dim"])
 
@@ -137,8 +132,8 @@ def with_nan(key: str) -> Callable[[dict[str, torch.Tensor]], object]:
     return lambda state: state[key].view(-1)[:1].fill_(float("nan"))
 
 
-def test_faults_name_the_judge(folder: Path, tmp_path: Path) -> None:
-    alex, clip = folder / "alex.safetensors", folder / "clip.safetensors"
+def test_faults_name_the_judge(judge_files: Path, tmp_path: Path) -> None:
+    alex, clip = judge_files / "alex.safetensors", judge_files / "clip.safetensors"
     (tmp_path / "pickle.pth").write_bytes(pickle.dumps({}))
     (tmp_path / "hidden.safetensors").write_bytes(pickle.dumps({"net.slice1.0.weight": 1}))
     (tmp_path / "short.safetensors").write_bytes(alex.read_bytes()[:-100])
@@ -171,8 +166,8 @@ def _json(path: Path, data: object) -> Path:
     return path
 
 
-def test_faults_of_a_dino_folder(folder: Path, tmp_path: Path) -> None:
-    good = folder / "dinov2"
+def test_faults_of_a_dino_folder(judge_files: Path, tmp_path: Path) -> None:
+    good = judge_files / "dinov2"
     config = json.loads((good / "config.json").read_text())
     weights = good / "model.safetensors"
 

@@ -8,6 +8,7 @@ from diffusers import FluxPipeline, FluxTransformer2DModel, WanPipeline, WanTran
 from peft import LoraConfig
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_weights import strong
 
 from anchorshot.models.checkpoint import read_checkpoint
 from anchorshot.models.keymaps import lora_table, to_public
@@ -39,16 +40,6 @@ WAN = dict(
 )
 CONFIGS = {"flux": FLUX, "wan": WAN}
 STOCK = {"flux": FluxTransformer2DModel, "wan": WanTransformer3DModel}
-
-
-def strong(model, seed=0):
-    """Random weights whose every part shows in the output: zero-mean of unit gain, norm gains near 1."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, p in model.named_parameters():
-        gain = p.ndim == 1 and "norm" in name and "linear" not in name and name.endswith("weight")
-        value = torch.randn(p.shape, generator=generator)
-        p.data = (1 + 0.2 * value if gain else value * (0.2 if p.ndim == 1 else max(p[0].numel(), 1) ** -0.5)).to(p)
-    return model.eval().requires_grad_(False)
 
 
 def stock(kind, seed=0):

@@ -12,7 +12,6 @@ import torch
 import yaml
 from PIL import Image
 from rich.console import Console
-from tiny_judges import write_judges
 
 from anchorshot import evaluation
 from anchorshot.cli import main
@@ -48,16 +47,6 @@ places:
 @pytest.fixture(scope="module")
 def studio(tiny_studio: Path) -> Studio:
     return load_studio(tiny_studio)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_judges(tmp_path_factory.mktemp("judges"))
-
-
-@pytest.fixture(scope="module")
-def judges(files: Path) -> Judges:
-    return Judges.load(files / "clip.safetensors", None, files / "dinov2", files / "alex.safetensors")
 
 
 def told(studio: Studio, stories: int, shots: int, seed: int) -> torch.Tensor:
@@ -189,8 +178,10 @@ def test_mochi_tells_the_benchmark(mochi_studio: Path) -> None:
 
 
 @pytest.mark.cuda
-def test_on_a_gpu_memory_is_measured(tiny_studio: Path, files: Path) -> None:
-    judges = Judges.load(files / "clip.safetensors", None, files / "dinov2", files / "alex.safetensors", device="cuda")
+def test_on_a_gpu_memory_is_measured(tiny_studio: Path, judge_files: Path) -> None:
+    judges = Judges.load(
+        judge_files / "clip.safetensors", None, judge_files / "dinov2", judge_files / "alex.safetensors", device="cuda"
+    )
     result, _ = run_plots(
         load_studio(tiny_studio, device="cuda"),
         StorytellingSet.read(),
@@ -206,7 +197,7 @@ def test_on_a_gpu_memory_is_measured(tiny_studio: Path, files: Path) -> None:
     assert all(-1 <= full[name] <= 1 for name in ("clip_add", "clip_combined", "consistency"))
 
 
-def test_a_set_of_ones_own_from_the_command_line(tiny_studio: Path, files: Path, tmp_path: Path, capsys) -> None:
+def test_a_set_of_ones_own_from_the_command_line(tiny_studio: Path, judge_files: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "set.yaml").write_text(SET)
     arguments = [
         "evaluate",
@@ -219,8 +210,8 @@ def test_a_set_of_ones_own_from_the_command_line(tiny_studio: Path, files: Path,
         "160x80",
     ]
     arguments += ["--frames", "5", "--variants", "plain", "--out", tmp_path / "out", "--json", tmp_path / "rows.json"]
-    arguments += ["--dino", files / "dinov2", "--lpips", files / "alex.safetensors", "--device", "cpu"]
-    arguments += ["--clip", f"{files / 'clip.safetensors'},{tmp_path / 'clip.json'}"]
+    arguments += ["--dino", judge_files / "dinov2", "--lpips", judge_files / "alex.safetensors", "--device", "cpu"]
+    arguments += ["--clip", f"{judge_files / 'clip.safetensors'},{tmp_path / 'clip.json'}"]
     clip = load_studio(tiny_studio).clip
     (tmp_path / "clip.json").write_text(json.dumps(clip.config))
     assert main([str(part) for part in arguments]) == 0

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny_judges import write_judges
 
 from anchorshot import evaluation
 from anchorshot.evaluation.judges import Judges
@@ -23,16 +22,6 @@ from anchorshot.story.errors import InputError
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchvision.models.*")
 
 SMALL: dict[str, Any] = {"size": (80, 160), "frames": 9}
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_judges(tmp_path_factory.mktemp("judges"))
-
-
-@pytest.fixture(scope="module")
-def judges(files: Path) -> Judges:
-    return Judges.load(files / "clip.safetensors", None, files / "dinov2", files / "alex.safetensors")
 
 
 def test_a_broken_off_run_leaves_what_is_finished(tiny_studio: Path, tmp_path: Path) -> None:
@@ -62,7 +51,7 @@ def test_a_broken_off_run_leaves_what_is_finished(tiny_studio: Path, tmp_path: P
     assert kept == json.loads(json.dumps(whole))
 
 
-def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, files: Path, tmp_path: Path) -> None:
+def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, judge_files: Path, tmp_path: Path) -> None:
     """Finished films are not made again, a film cut short is; figures and pictures are those of an unbroken run."""
     asked: dict[str, Any] = {"seed": 1, "shots": 2, "prompt_set": "benchmark", "variants": ["full", "plain"], **SMALL}
     asked |= {"studio": tiny_studio, "stories": 2, "judges": judges}
@@ -117,8 +106,8 @@ def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, files: Path
     (tmp_path / "set.yaml").write_text(DATA.read_text().replace("look: a ", "look: one "))
     clip = load_studio(tiny_studio).clip.config
     (tmp_path / "gelu.json").write_text(json.dumps(clip | {"model_cfg": clip["model_cfg"] | {"quick_gelu": True}}))
-    named = {"dino": files / "dinov2", "lpips": files / "alex.safetensors"}
-    gelu = Judges.load(files / "clip.safetensors", tmp_path / "gelu.json", **named)
+    named = {"dino": judge_files / "dinov2", "lpips": judge_files / "alex.safetensors"}
+    gelu = Judges.load(judge_files / "clip.safetensors", tmp_path / "gelu.json", **named)
     broken()
     finished = {file.name for file in parts.iterdir()}
     for change in (

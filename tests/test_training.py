@@ -269,7 +269,6 @@ def test_clip_recipe_starts_near_chance():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_replayed_graphs_learn_what_plain_steps_learn(tmp_path):
     """Two kinds of steps in turn, replayed and launched one by one: the same losses and weights up to rounding."""
     found = {}

@@ -262,7 +262,6 @@ def test_saved_and_loaded_models_encode_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_bf16_agrees_with_cpu() -> None:
     video = pixels(1, 10)
     cpu, gpu = VideoVAE(wan22()), VideoVAE(wan22().to("cuda", torch.bfloat16))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save_file
+from tiny_weights import seeded
 from torch import Tensor
 
 from anchorshot.models.keymaps import to_public
@@ -63,21 +63,6 @@ PLAIN_VAE: dict[str, Any] = VAE | {
     "patch_size": None,
 }
 """Wan 2.1's class, 8 px cells."""
-
-
-def seeded(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Random weights that keep a signal, under which attention, text, time and every gate count."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            noise = torch.randn(p.shape, generator=generator)
-            if "gamma" in name or (p.ndim == 1 and "norm" in name and name.endswith("weight")):
-                p.copy_(1.2 + 0.2 * noise)
-            elif p.ndim > 1 and "scale_shift_table" not in name:
-                p.copy_(noise / math.sqrt(p[0].numel()))
-            else:
-                p.copy_(0.2 * noise)
-    return model.eval().requires_grad_(False)
 
 
 def headless(seed: int = 0, **config: Any) -> DirectorWan:
