@@ -8,21 +8,18 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-try:
-    import tomllib
-except ImportError:  # Python 3.10; pytest brings it there
-    import tomli as tomllib
-
 ROOT = Path(importlib.util.find_spec("anchorshot").origin).parent  # type: ignore[union-attr, arg-type]
 
 # A package may import from itself and from packages of a lower level. `media` is a leaf: of the package it may use only
-# the error type, the atomic files and the reader of foreign ones. `cli` comes last, because it only hands over to the others.
+# the error type, the atomic files and the reader of foreign ones. `cli` comes last, because it only hands over to the
+# others.
 LEVELS = {
     "story": 0,
     "media": 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-import sys
+import tomllib
 import urllib.request
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,11 +17,6 @@ from comfyui.server import PACK, ROOT, ComfyServer
 from comfyui.shipped import BLUEPRINTS, FILMED, WORKFLOWS
 from comfyui.shipped.parts import FILES
 from PIL import Image
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pytest brings it along
-    import tomli as tomllib
 
 LOADERS = {"UNETLoader", "CLIPLoader", "CLIPVisionLoader", "DualCLIPLoader", "VAELoader"}
 
