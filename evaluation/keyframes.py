@@ -7,10 +7,11 @@ a frame's context is what was generated before it, so errors add up as they do i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -20,11 +21,11 @@ from ..memory.golden_mem import GoldenMem
 from ..models.pocket.bank import to_tensor
 from ..models.pocket.recogniser import Recogniser
 from ..models.pocket.render import render
-from ..models.pocket.world import HEIGHT, WIDTH, Story
+from ..models.pocket.world import HEIGHT, WIDTH, ShotSpec, Story
 from ..pipelines.job import FilmSettings, Progress
 from ..sampling.memory_context import Retrieval
 from ..story.errors import InputError
-from .metrics import Scores, StoryTruth, diversity, memory_recall
+from .metrics import FORGOTTEN, Scores, Sharpest, StoryTruth, diversity, memory_recall
 from .rollout import Recall, RollOut, StorySet, extend, generate_jointly, step_cost
 from .stories import held_out_stories
 
@@ -37,11 +38,17 @@ VARIANTS = (
     "ground_truth",
     "full",
     "goldenmem",
+    "goldenmem:0",
+    "goldenmem:1",
+    "latent",
     "none",
     "joint",
     "retrieval:clip",
     "retrieval:text",
     "retrieval:recency",
+    "retrieval:clip:1",
+    "retrieval:text:1",
+    "retrieval:recency:1",
     "noise:0.05",
     "noise:0.1",
     "noise:0.3",
@@ -57,6 +64,8 @@ BATCH = 16
 """Stories that are rolled out together; bounds memory, changes no result."""
 
 SHEET_STORIES = 3
+
+_TIERED = re.compile(r"(?P<head>goldenmem|latent|retrieval:(?P<kind>clip|text|recency))(:(?P<tier>[0-8]))?")
 
 Row = dict[str, Any]
 
@@ -74,30 +83,35 @@ class Variant:
         """Read a variant's name; everything that it does not say is the studio's default.
 
         Args:
-            name: `ground_truth`, `full`, `goldenmem`, `none`, `joint`, `retrieval:clip|text|recency`, `noise:T` with
-                T in 0…1.
+            name: `ground_truth`, `full`, `none`, `joint`; `goldenmem` and `latent` (shrunk after the VAE), or
+                `goldenmem:K`, `latent:K` with the most relevant frames on tier K; `retrieval:clip|text|recency`, also
+                with `:K`; `noise:T` with T in 0…1.
             settings: the studio's defaults.
             shots: length of the longest story.
 
         Raises:
             InputError: no such variant.
         """
-        head, _, value = name.partition(":")
         default = Recall(settings.memory, settings.retrieval, settings.keyframe.context_noise)
         if name in ("ground_truth", "joint"):
             return cls(name, "truth" if name == "ground_truth" else "joint")
         recall: Recall | None = None
-        if name == "goldenmem":
-            recall = default
-        elif name == "none":
+        if name == "none":
             recall = replace(default, memory=None)
         elif name == "full":
             recall = replace(default, memory=GoldenMem.full(max(1, shots - 1)))
-        elif head == "retrieval" and value in get_args(Retrieval):
-            few = GoldenMem(groups=1, images=RETRIEVAL_BUDGET, first_tier=settings.memory.first_tier)
-            recall = replace(default, memory=few, retrieval=cast(Retrieval, value))
-        elif head == "noise" and (level := _unit(value)) is not None:
-            recall = replace(default, context_noise=level)
+        elif name.startswith("noise:"):
+            level = _unit(name.removeprefix("noise:"))
+            recall = None if level is None else replace(default, context_noise=level)
+        elif found := _TIERED.fullmatch(name):
+            memory, kind = settings.memory, found["kind"]
+            if kind is not None:
+                memory = replace(memory, groups=1, images=RETRIEVAL_BUDGET)
+            elif found["head"] == "latent":
+                memory = replace(memory, level="latent")
+            if found["tier"] is not None:
+                memory = replace(memory, first_tier=int(found["tier"]))
+            recall = replace(default, memory=memory, retrieval=cast(Retrieval, kind or settings.retrieval))
         if recall is None:
             fix = "use full, goldenmem, none, joint, ground_truth, retrieval:clip, noise:0.1 …"
             raise InputError("variants", f"must be among {', '.join(VARIANTS)}", name, fix)
@@ -150,6 +164,7 @@ def run_keyframes(
             row: Row = {"variant": variant.name, "pairs": count, **scores.all()}
             row["identity_se"] = scores.standard_error("identity")
             row["recall"] = None if variant.recall is None else memory_recall(specs, run.remembered)
+            row |= _by_tier(scores, specs, run) if variant.kind == "extend" else {}
             row |= {"diversity": diversity(run.frames), "diversity_truth": diversity(true[:, :count])}
             row |= suite.cost(variant, run, count)
             rows.append(row)
@@ -159,6 +174,22 @@ def run_keyframes(
         suite.forget_all_but(chosen[number + 1 :], pairs)
     reader = Scores(read_frames(recogniser, true), StoryTruth.of([story.shots for story in told]))
     return {"rows": rows, "by_shot": by_shot, "reader": reader.all()}, pictures
+
+
+def _by_tier(scores: Scores, stories: Sequence[Sequence[ShotSpec]], run: RollOut) -> Row:
+    """Identity and layout by the tier of the sharpest remembered frame that shows the character or the place.
+
+    `untold` counts only characters whose looks no remembered caption tells either: pictures are all there is.
+    """
+    found = Sharpest.of(stories, run.remembered, run.slots)
+    row: Row = {"identity_by_tier": {}, "untold_by_tier": {}, "layout_by_tier": {}}
+    tiers = {slot.tier for slots in run.slots for slot in slots}
+    for tier in [*sorted(tiers), FORGOTTEN]:
+        name, sides = "forgotten" if tier == FORGOTTEN else str(tier), found.characters == tier
+        row["identity_by_tier"][name] = scores.identity_of(sides)
+        row["untold_by_tier"][name] = scores.identity_of(sides & ~found.told)
+        row["layout_by_tier"][name] = scores.layout_of(found.places == tier)
+    return row
 
 
 def true_frames(stories: Sequence[Story]) -> Tensor:

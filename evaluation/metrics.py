@@ -13,13 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..memory.golden_mem import Slot
 from ..models.pocket.recogniser import IDENTITY, IGNORE, LAYOUT, labels
 from ..models.pocket.world import SIDES, Layout, ShotSpec
 
 __all__ = [
     "EXACT",
+    "FORGOTTEN",
     "PSNR_CAP",
     "Scores",
+    "Sharpest",
     "StoryTruth",
     "boundary_jump",
     "diversity",
@@ -38,6 +41,9 @@ PSNR_CAP = 100.0
 
 EXACT = 0.5 / 255
 """Largest difference that rounding to 8 bits can hide."""
+
+FORGOTTEN = -1
+"""In the place of a tier: no remembered frame shows it."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,16 @@ class Scores:
         """A share at each of the P shots of a story: shows drift along a roll-out."""
         return [self(name, (slice(None), p)) for p in range(self._truth.revisited.shape[1])]
 
+    def identity_of(self, sides: Tensor) -> dict[str, float | int | None]:
+        """Identity of the returning characters that `sides`, bool `[N, P, 2]`, picks, and how many they are."""
+        chosen = self._looks[self._truth.returning & sides]
+        return {"share": _share(chosen), "count": len(chosen)}
+
+    def layout_of(self, shots: Tensor) -> dict[str, float | int | None]:
+        """Layout in the places shown before that `shots`, bool `[N, P]`, picks, and how many they are."""
+        chosen = self._layout[self._truth.revisited & shots]
+        return {"share": _share(chosen), "count": len(chosen)}
+
     def standard_error(self, name: str) -> float | None:
         """Standard error of a share over stories; None with fewer than two stories that have one."""
         found = [self(name, n) for n in range(self._truth.revisited.shape[0])]
@@ -172,6 +188,46 @@ def memory_recall(stories: Stories, remembered: Sequence[Sequence[Sequence[int]]
             if any(earlier.layout == shot.layout for earlier in shots[:p]):
                 found.append(any(shots[k].layout == shot.layout for k in kept))
     return sum(found) / len(found) if found else None
+
+
+@dataclass(frozen=True)
+class Sharpest:
+    """Where in a memory of tiers a shot finds what it shows: the sharpest remembered frame that has it.
+
+    Attributes:
+        characters: `[N, P, 2]`: tier of the sharpest remembered frame that shows this side's character, or `FORGOTTEN`.
+        places: `[N, P]`: the same of the frames that show this place.
+        told: bool `[N, P, 2]`: the caption of a remembered frame tells this character's looks in words. Nothing ever
+            tells a place's layout.
+    """
+
+    characters: Tensor
+    places: Tensor
+    told: Tensor
+
+    @classmethod
+    def of(
+        cls, stories: Stories, remembered: Sequence[Sequence[Sequence[int]]], slots: Sequence[Sequence[Slot]]
+    ) -> Sharpest:
+        """Of N stories of P shots.
+
+        Args:
+            stories: what the shots show.
+            remembered: per story and shot, the earlier shots in its context, best first.
+            slots: per shot, the sizes of its context frames, in the same order (the same in every story).
+        """
+        shape = len(stories), len(stories[0]), len(SIDES)
+        characters, told = torch.full(shape, FORGOTTEN), torch.zeros(shape, dtype=torch.bool)
+        places = torch.full(shape[:2], FORGOTTEN)
+        for n, (shots, memory) in enumerate(zip(stories, remembered, strict=True)):
+            for p, (shot, kept) in enumerate(zip(shots, memory, strict=True)):
+                frames = [(slot.tier, shots[k]) for k, slot in zip(kept, slots[p], strict=True)]
+                for actor in shot.actors:
+                    seen = [tier for tier, frame in frames if actor.name in {other.name for other in frame.actors}]
+                    characters[n, p, actor.side] = min(seen, default=FORGOTTEN)
+                    told[n, p, actor.side] = any(actor.name in frame.described for _, frame in frames)
+                places[n, p] = min((tier for tier, frame in frames if frame.layout == shot.layout), default=FORGOTTEN)
+        return cls(characters, places, told)
 
 
 def diversity(frames: Tensor) -> float | None:

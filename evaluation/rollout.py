@@ -240,7 +240,9 @@ class _Memory:
 
     def _latent(self, shot: int, size: Size) -> Tensor:
         if (shot, size) not in self._latents:
-            self._latents[shot, size] = encode_at(self._stories.studio.image_vae, self.frames[shot], size)
+            golden = self._recall.memory
+            level = "pixel" if golden is None else golden.level
+            self._latents[shot, size] = encode_at(self._stories.studio.image_vae, self.frames[shot], size, level)
         return self._latents[shot, size]
 
 

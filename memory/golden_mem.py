@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +23,7 @@ __all__ = [
     "PHI",
     "TOKEN_BOUND",
     "GoldenMem",
+    "Level",
     "Slot",
     "resize_context",
     "resize_context_latent",
@@ -39,6 +40,8 @@ TOKEN_BOUND = PHI**2 / (PHI**2 - 1.0)
 
 Size = tuple[int, int]
 ResizeMode = Literal["bicubic", "area"]
+Level = Literal["pixel", "latent"]
+"""Where frames are shrunk: before the VAE encodes them, or after."""
 
 
 @dataclass(frozen=True)
@@ -108,16 +111,20 @@ class GoldenMem:
         images: frames on each tier n, at least 1.
         first_tier: tier of the most relevant frames. 1 is the paper's (only the current frame has full size s_0);
             0 keeps the most relevant frames at full size, larger values start smaller.
+        level: where frames are shrunk: ``pixel`` before the VAE encodes them (§4.2), ``latent`` after it.
     """
 
     groups: int = 3
     images: int = 4
     first_tier: int = 1
+    level: Level = "pixel"
 
     def __post_init__(self) -> None:
         _at_least("groups", self.groups, 1)
         _at_least("images", self.images, 1)
         _at_least("first_tier", self.first_tier, 0)
+        if self.level not in get_args(Level):
+            raise InputError("level", "must be pixel or latent", self.level, "choose one of them")
 
     @classmethod
     def full(cls, images: int) -> GoldenMem:

@@ -35,6 +35,7 @@ class Job:
         words: what it shows, with looks in the place of names; empty if nobody says.
         picture: the user's own picture `[3, H, W]`, which is then taken as it is.
         label: what to call it.
+        group: number of the batch that it comes out in: its shot's with a storyboard, else its prompt's.
     """
 
     prompt: int
@@ -42,6 +43,7 @@ class Job:
     words: str = ""
     picture: Tensor | None = None
     label: str = ""
+    group: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,30 +68,44 @@ def plan_jobs(prompts: int, seed: int, board: Storyboard | None, size: tuple[int
     """The keyframes to make, in film order.
 
     Args:
-        prompts: number of prompts; with a storyboard one for each shot.
+        prompts: number of prompts; with a storyboard one for each keyframe, or for each shot if no keyframe has a text
+            of its own.
         seed: without a storyboard that of the first keyframe; with one the take: 0 gives the seeds of the command
             line's first.
         board: gives how many keyframes a shot has, its seeds, its words and the user's own pictures.
         size: (height, width) in pixels, for those pictures.
 
     Raises:
-        InputError: no prompt, another number than the storyboard's shots, or a picture that cannot be read.
+        InputError: no prompt, another number than the storyboard's keyframes or shots, or an unreadable picture.
     """
     if not prompts:
         raise InputError("positive", "at least one keyframe is needed", 0, "connect one prompt for each keyframe")
     if board is None:
-        return [Job(i, (seed + i) % 2**64, label=f"keyframe {i + 1}") for i in range(prompts)]
-    if prompts != len(board.shots):
-        fix = "encode the Storyboard's prompts, one for each shot, or disconnect the storyboard"
-        raise InputError("positive", f"must be {len(board.shots)} prompts, one for each shot", prompts, fix)
-    captions, jobs = board.captions(), []
-    for position, shot in enumerate(board.shots):
-        for index, keyframe in enumerate(shot.keyframes):
-            path = board.image_path(keyframe)
-            picture = None if path is None else fit_picture(read_picture(path, f"{shot.id} keyframe {index + 1}"), size)
-            drawn = stage_seed(shot, FIRST_TAKE + seed, f"keyframe-{index}")
-            jobs.append(Job(position, drawn, captions[position].query, picture, f"{shot.id}, keyframe {index + 1}"))
+        return [Job(i, (seed + i) % 2**64, label=f"keyframe {i + 1}", group=i) for i in range(prompts)]
+    captions = board.keyframe_captions()
+    flat = [(position, index) for position, shot in enumerate(board.shots) for index in range(len(shot.keyframes))]
+    _check_count(prompts, board, len(flat))
+    jobs: list[Job] = []
+    for position, index in flat:
+        shot = board.shots[position]
+        path = board.image_path(shot.keyframes[index])
+        picture = None if path is None else fit_picture(read_picture(path, f"{shot.id} keyframe {index + 1}"), size)
+        drawn, label = stage_seed(shot, FIRST_TAKE + seed, f"keyframe-{index}"), f"{shot.id}, keyframe {index + 1}"
+        prompt = len(jobs) if prompts == len(flat) else position
+        jobs.append(Job(prompt, drawn, captions[position][index].query, picture, label, position))
     return jobs
+
+
+def _check_count(prompts: int, board: Storyboard, keyframes: int) -> None:
+    """One prompt for each keyframe, or for each shot where no keyframe needs one of its own."""
+    if prompts == keyframes:
+        return
+    own = [shot.id for shot in board.shots if any(keyframe.text for keyframe in shot.keyframes)]
+    if own or prompts != len(board.shots):
+        rule = f"must be {keyframes} prompts, one for each keyframe"
+        rule += "" if own or keyframes == len(board.shots) else f", or {len(board.shots)}, one for each shot"
+        fix = "encode the Storyboard's keyframe_prompts, or disconnect the storyboard"
+        raise InputError("positive", rule, prompts, fix)
 
 
 def make_keyframes(

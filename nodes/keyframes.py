@@ -32,8 +32,8 @@ class InterleavedKeyframeSampler(io.ComfyNode):
                 io.Model.Input("model", tooltip="FLUX.1-class text-to-image model; LoRAs and fp8 stay. No default."),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="One prompt for each keyframe (a list runs in order), or for each shot of the "
-                    "storyboard. No default.",
+                    tooltip="One prompt for each keyframe (a list runs in order), or for each shot of a storyboard "
+                    "whose keyframes have no texts of their own. No default.",
                 ),
                 io.Latent.Input(
                     "latent", tooltip="Empty latent with the size of one keyframe, batch 1, 16 channels. No default."
@@ -126,9 +126,11 @@ class InterleavedKeyframeSampler(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    "images", is_output_list=True, tooltip="Keyframes: one batch for each prompt, in order."
+                    "images",
+                    is_output_list=True,
+                    tooltip="Keyframes in order: one batch for each prompt, with a storyboard for each shot.",
                 ),
-                io.Latent.Output("latents", is_output_list=True, tooltip="Their latents: one batch for each prompt."),
+                io.Latent.Output("latents", is_output_list=True, tooltip="Their latents, in the same batches."),
                 Context.Output("context_out", display_name="context", tooltip="The memory with the new frames."),
             ],
         )
@@ -145,7 +147,7 @@ class InterleavedKeyframeSampler(io.ComfyNode):
         jobs = plan_jobs(len(positive), given["seed"], given.get("storyboard"), size)
         jobs = with_queries(jobs, inputs.get("queries"), len(positive))
         pictures, latents, memory = make_keyframes(jobs, positive, negative, latent, sampling, given.get("context"))
-        groups = [[i for i, job in enumerate(jobs) if job.prompt == p] for p in range(len(positive))]
+        groups = [[i for i, job in enumerate(jobs) if job.group == g] for g in range(jobs[-1].group + 1)]
         images = [to_image(torch.stack([pictures[i] for i in group])) for group in groups]
         encoded = [{"samples": torch.cat([latents[i] for i in group])} for group in groups]
         return io.NodeOutput(images, encoded, memory, ui=ui.PreviewImage(torch.cat(images), cls=cls))

@@ -62,14 +62,13 @@ def _captions(captions: list[str], board: Any, clip: Any, count: int) -> tuple[l
         return given[:count], given[:count], given[count] if len(given) > count else ""
     if board is None:
         return [""] * count, [""] * count, ""
-    from .story_input import keyframe_positions, prompts_for
+    from .story_input import keyframe_captions, keyframe_prompts
 
-    film, queries, prompts = keyframe_positions(board), [c.query for c in board.captions()], prompts_for(board, clip)
-    if len(film) < count:
+    queries, prompts = [caption.query for caption in keyframe_captions(board)], keyframe_prompts(board, clip)
+    if len(queries) < count:
         fix = "give at most one frame for each keyframe of the film, or write captions"
-        raise InputError("frames", f"must be at most {len(film)}, the storyboard's keyframes", count, fix)
-    following = queries[film[count]] if len(film) > count else ""
-    return [prompts[p] for p in film[:count]], [queries[p] for p in film[:count]], following
+        raise InputError("frames", f"must be at most {len(queries)}, the storyboard's keyframes", count, fix)
+    return prompts[:count], queries[:count], queries[count] if len(queries) > count else ""
 
 
 def layout_of(memory: FrameMemory) -> Tensor:

@@ -85,6 +85,17 @@ class Storyboard(io.ComfyNode):
                 io.Int.Output("height", tooltip="Height of the film in pixels."),
                 io.Float.Output("fps", tooltip="Frames per second."),
                 io.Int.Output("count", display_name="shots", tooltip="Number of shots."),
+                io.String.Output(
+                    "keyframe_prompts",
+                    is_output_list=True,
+                    tooltip="Prompt of every keyframe, for the Interleaved Keyframe Sampler: its own text's, or its "
+                    "shot's.",
+                ),
+                io.String.Output(
+                    "keyframe_queries",
+                    is_output_list=True,
+                    tooltip="The same with looks in the place of names, for retrieval.",
+                ),
             ],
         )
 
@@ -108,7 +119,7 @@ class Storyboard(io.ComfyNode):
     @classmethod
     def execute(cls, story: str, clip: Any = None) -> io.NodeOutput:
         from ..story.stages import FIRST_TAKE, stage_seed, tile_captions
-        from .story_input import cast_line, prompts_for, read_story
+        from .story_input import cast_line, keyframe_captions, keyframe_prompts, prompts_for, read_story
 
         board = read_story(story)
         prompts = prompts_for(board, clip)
@@ -122,6 +133,8 @@ class Storyboard(io.ComfyNode):
             *board.size,
             float(board.fps),
             len(prompts),
+            keyframe_prompts(board, clip),
+            [caption.query for caption in keyframe_captions(board)],
             ui=ui.PreviewText(cast_line(board)),
         )
 

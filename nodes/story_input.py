@@ -13,7 +13,7 @@ from ..story.load import KINDS
 from ..story.names import find_names
 from ..story.shot import Shot
 from ..story.stages import alias_names
-from ..story.storyboard import Storyboard, load_storyboard, parse_storyboard
+from ..story.storyboard import Caption, Storyboard, load_storyboard, parse_storyboard
 from ..story.timeline import Time, Timeline
 from .host import input_path
 
@@ -21,7 +21,8 @@ __all__ = [
     "cast_line",
     "film_timeline",
     "guess_kind",
-    "keyframe_positions",
+    "keyframe_captions",
+    "keyframe_prompts",
     "named_file",
     "prompts_for",
     "read_story",
@@ -101,9 +102,9 @@ def shot_at(board: Storyboard, shot: str | int) -> int:
     raise InputError("shot", rule, name, f"did you mean {near}?" if near else f"the ids are {', '.join(ids[:8])}")
 
 
-def keyframe_positions(board: Storyboard) -> list[int]:
-    """The position of its shot, for every keyframe of the film in order."""
-    return [position for position, shot in enumerate(board.shots) for _ in shot.keyframes]
+def keyframe_captions(board: Storyboard) -> list[Caption]:
+    """The caption of every keyframe of the film in order: its own text's, or its shot's."""
+    return [caption for captions in board.keyframe_captions() for caption in captions]
 
 
 def film_timeline(board: Storyboard) -> Timeline:
@@ -128,15 +129,29 @@ def _length(shot: Shot, board: Storyboard) -> Time:
 
 def prompts_for(board: Storyboard, clip: Any = None) -> list[str]:
     """The prompt of every shot. A small text encoder's unknown names become names it knows, the same all film long."""
-    prompts = [caption.prompt for caption in board.captions()]
+    return _aliased(board, clip)[0]
+
+
+def keyframe_prompts(board: Storyboard, clip: Any = None) -> list[str]:
+    """The prompt of every keyframe of the film in order, with the same names."""
+    return _aliased(board, clip)[1]
+
+
+def _aliased(board: Storyboard, clip: Any) -> tuple[list[str], list[str]]:
+    """The prompts of shots and of keyframes, renamed together: a name means the same in both."""
+    shots = [caption.prompt for caption in board.captions()]
+    keyframes = [caption.prompt for caption in keyframe_captions(board)]
     names = getattr(getattr(clip, "tokenizer", None), "names", None)
-    return alias_names(prompts, names) if names else prompts
+    if names:
+        both = alias_names([*shots, *keyframes], names)
+        shots, keyframes = both[: len(shots)], both[len(shots) :]
+    return shots, keyframes
 
 
 def cast_line(board: Storyboard) -> str:
     """One line for people: shots, length, cast."""
     seconds = sum(shot.timeline(board.fps).length.seconds for shot in board.shots)
-    names = {name for shot in board.shots for name in find_names(f"{shot.scene} {shot.action}")}
+    names = {name for shot in board.shots for name in find_names(" ".join(shot.texts))}
     cast = f", with {', '.join(sorted(names))}" if names else ""
     plural = "" if len(board.shots) == 1 else "s"
     return f"{board.title}: {len(board.shots)} shot{plural}, {seconds:.2f} s at {board.fps:g} fps{cast}"

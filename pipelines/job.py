@@ -20,6 +20,7 @@ from .run_folder import RunFolder
 if TYPE_CHECKING:
     from ..models.studio import Studio
     from ..models.studio_config import VideoDefaults
+    from ..models.text import TextEncoder
 
 __all__ = ["FilmJob", "FilmSettings", "Job", "Progress", "clip_file", "keyframe_file", "stage_generator"]
 
@@ -87,6 +88,19 @@ class Job:
     def captions(self) -> list[Caption]:
         """One caption per shot of the whole film."""
         return self.story.captions()
+
+    @cached_property
+    def keyframe_captions(self) -> list[list[Caption]]:
+        """One caption per keyframe of the whole film, by shot."""
+        return self.story.keyframe_captions()
+
+    def aliased(self, text: TextEncoder) -> tuple[list[str], list[list[str]]]:
+        """The prompts of shots and of keyframes, by shot, with the names that `text` knows: the same in both."""
+        shots = [caption.prompt for caption in self.captions]
+        keyframes = [[caption.prompt for caption in captions] for captions in self.keyframe_captions]
+        known = text.alias([*shots, *(prompt for prompts in keyframes for prompt in prompts)])
+        rest = iter(known[len(shots) :])
+        return known[: len(shots)], [[next(rest) for _ in prompts] for prompts in keyframes]
 
     @cached_property
     def studio_hash(self) -> str:

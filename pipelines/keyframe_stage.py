@@ -29,6 +29,7 @@ class _Entry:
 
     name: str
     position: int
+    index: int
     embedding: Tensor | None = None
 
 
@@ -43,9 +44,9 @@ class FilmMemory:
         self._job = job
         self._entries: list[_Entry] = []
 
-    def add(self, name: str, position: int) -> None:
-        """Remember the picture `name` of the shot at `position`."""
-        self._entries.append(_Entry(name, position))
+    def add(self, name: str, position: int, index: int) -> None:
+        """Remember the picture `name`: keyframe `index` of the shot at `position`."""
+        self._entries.append(_Entry(name, position, index))
 
     def recall(self, query: str, tokens: tuple[int, int]) -> list[tuple[_Entry, Slot]]:
         """Earlier keyframes with their GoldenMem slots, most relevant to `query` first; `tokens` is a frame's grid."""
@@ -68,7 +69,7 @@ class FilmMemory:
         if kind == "clip":
             picture = read_picture(self._job.run.path / entry.name)
             return self._job.studio.clip.embed_images(picture[None])[0].cpu()
-        return self._embed_text(self._job.captions[entry.position].query)
+        return self._embed_text(self._job.keyframe_captions[entry.position][entry.index].query)
 
     def _embed_text(self, text: str) -> Tensor:
         cond = self._job.studio.keyframe_text.encode([text])
@@ -96,11 +97,11 @@ def make_keyframes(job: FilmJob) -> None:
     for task in tasks:
         if task.stage in pending:
             stage.make(task, memory)
-        memory.add(task.name, task.position)
+        memory.add(task.name, task.position, task.index)
 
 
 def _tasks(job: FilmJob, position: int) -> list[_Task]:
-    shot, caption = job.story.shots[position], job.captions[position]
+    shot = job.story.shots[position]
     take = job.run.take(shot.id)
     tasks = []
     for index, keyframe in enumerate(shot.keyframes):
@@ -110,6 +111,7 @@ def _tasks(job: FilmJob, position: int) -> list[_Task]:
         if path is not None:
             inputs |= {"image": sha256_file(path)}
         else:
+            caption = job.keyframe_captions[position][index]
             inputs |= {"prompt": caption.prompt, "query": caption.query, "seed": seed}
             inputs |= {"settings": job.settings.keyframe_inputs(), "studio": job.studio_hash}
         tasks.append(_Task(position, index, f"{shot.id}/keyframe-{index}", keyframe_file(shot, index), seed, inputs))
@@ -126,9 +128,9 @@ class _Keyframes:
         self._done = 0
 
     @cached_property
-    def _prompts(self) -> list[str]:
-        """The film's prompts with the names that the text encoder knows; all at once, so that a name stays the same."""
-        return self._job.studio.keyframe_text.alias([caption.prompt for caption in self._job.captions])
+    def _prompts(self) -> list[list[str]]:
+        """The keyframes' prompts, by shot, with the names that the text encoder knows."""
+        return self._job.aliased(self._job.studio.keyframe_text)[1]
 
     def make(self, task: _Task, memory: FilmMemory) -> None:
         """Make one keyframe, write it and enter it in the manifest."""
@@ -155,8 +157,9 @@ class _Keyframes:
         height, width = job.story.frame_size
         cell = vae.image_size_multiple
         grid = size_tokens(studio, job.story.frame_size)
-        recalled = memory.recall(job.captions[task.position].query, grid)
-        texts = [self._prompts[task.position], *(self._prompts[entry.position] for entry, _ in recalled)]
+        recalled = memory.recall(job.keyframe_captions[task.position][task.index].query, grid)
+        texts = [self._prompts[task.position][task.index]]
+        texts += [self._prompts[entry.position][entry.index] for entry, _ in recalled]
         prompt, *captions = studio.keyframe_text.encode(texts).rows()
         context = []
         for (entry, slot), text in zip(recalled, captions, strict=True):

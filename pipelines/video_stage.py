@@ -43,7 +43,7 @@ def make_clips(job: FilmJob) -> None:
     pending = [task for task in tasks if job.pending(f"{task.shot.id}/clip", task.inputs)]
     if not pending:
         return
-    prompts = job.studio.video_text.alias([caption.prompt for caption in job.captions])
+    prompts, _ = job.aliased(job.studio.video_text)
     for number, task in enumerate(pending):
         _make(job, task, prompts[task.position], number, len(pending))
 

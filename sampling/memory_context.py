@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..memory.golden_mem import Size, resize_context
+from ..memory.golden_mem import Level, Size, resize_context, resize_context_latent
 from ..memory.retrieval import rank_clip, rank_recency, rank_text
 from ..models.vae import ImageCodec
 from ..story.errors import InputError
@@ -44,7 +44,16 @@ def rank_memory(kind: Retrieval, count: int, query: Tensor | None = None, keys: 
     return rank_clip(query, keys) if kind == "clip" else rank_text(query, keys)
 
 
-def encode_at(vae: ImageCodec, pictures: Tensor, size: Size) -> Tensor:
-    """Shrink pictures `[B, 3, H, W]` to `size` in tokens, at pixel level (§4.2), and encode them: `[B, C, h, w]`."""
+def encode_at(vae: ImageCodec, pictures: Tensor, size: Size, level: Level = "pixel") -> Tensor:
+    """Pictures `[B, 3, H, W]` as context latents `[B, C, h, w]` of `size` in tokens.
+
+    Args:
+        vae: encodes them.
+        pictures: at full size.
+        size: (height, width) in tokens, as GoldenMem plans it.
+        level: `pixel` shrinks before the VAE encodes (§4.2), `latent` after it: softer, one encoding for all tiers.
+    """
+    if level == "latent":
+        return resize_context_latent(vae.encode_image(pictures), (size[0] * PATCH, size[1] * PATCH))
     side = vae.image_size_multiple * PATCH
     return vae.encode_image(resize_context(pictures, (size[0] * side, size[1] * side)))

@@ -125,6 +125,11 @@ class Keyframe(Strict):
         description="Your own picture instead of a generated one: a path inside the storyboard's folder.",
         examples=["images/mira.png"],
     )
+    text: Text | None = Field(
+        default=None,
+        description="What this keyframe shows, where it differs from the shot: stands for scene and action.",
+        examples=["<Mira> has jumped over the fence."],
+    )
 
 
 class Shot(Strict):
@@ -187,6 +192,11 @@ class Shot(Strict):
         if self.frames is not None:
             return Timeline.plan(fps, Time.from_frames(self.frames, fps), times, where=where, length_field="frames")
         return Timeline.plan(fps, self.seconds or DEFAULT_SECONDS, times, where=where)
+
+    @property
+    def texts(self) -> list[str]:
+        """Everything that is said about what is seen: scene, action and the keyframes' own texts."""
+        return [text for text in (self.scene, self.action, *(k.text for k in self.keyframes)) if text]
 
     def noise_seed(self, base: int = 0) -> int:
         """`seed` if given, else one drawn from `base` and the id: stable when other shots come or go."""

@@ -53,12 +53,12 @@ Fps = Annotated[float, Field(ge=MIN_FPS, le=MAX_FPS), AfterValidator(lambda fps:
 
 @dataclass(frozen=True)
 class Caption:
-    """What the models are told about one shot.
+    """What the models are told about one shot or keyframe.
 
     Attributes:
         prompt: for generation: ``<Name>`` tags, each described at the film's first mention only.
         query: for retrieval: descriptions in the place of the tags.
-        names: characters of this shot, in order of first mention.
+        names: characters in it, in order of first mention.
     """
 
     prompt: str
@@ -149,6 +149,7 @@ class Storyboard(Strict):
             check_tags(shot.action, self.characters, f"{where}.action")
             shot.timeline(self.fps, where)
             for k, keyframe in enumerate(shot.keyframes):
+                check_tags(keyframe.text or "", self.characters, f"{where}.keyframes[{k}].text")
                 if keyframe.image is not None and folder is not None:
                     _resolve_image(Path(folder), keyframe.image, f"{where}.keyframes[{k}].image")
         return self
@@ -177,7 +178,7 @@ class Storyboard(Strict):
     @property
     def cast(self) -> list[Character]:
         """The characters, each with the ids of the shots that mention it."""
-        names = [set(find_names(f"{s.scene} {s.action}")) for s in self.shots]
+        names = [set(find_names(" ".join(shot.texts))) for shot in self.shots]
         return [
             Character(name, text, tuple(s.id for s, found in zip(self.shots, names, strict=True) if name in found))
             for name, text in self.characters.items()
@@ -191,20 +192,41 @@ class Storyboard(Strict):
         Appendix B), so caption the whole film even when only some shots are rendered.
         """
         known: set[str] = set()
-        captions = []
+        return [self._caption(shot, _body(shot), known) for shot in self.shots]
+
+    def keyframe_captions(self) -> list[list[Caption]]:
+        """One caption per keyframe, by shot: interleaved image-text pairs (Captain Cinema §3.2).
+
+        A keyframe without a text of its own has its shot's, and so have several of one shot. The first mention of a
+        name in the film's KEYFRAMES carries its description: where no keyframe has a text of its own, these are the
+        captions of `captions`.
+        """
+        known: set[str] = set()
+        film = []
         for shot in self.shots:
-            camera = shot.camera
-            head: list[str] = [camera.scale, camera.movement]
-            if camera.angle != "eye level":
-                head.insert(1, camera.angle)
-            if shot.place is not None:
-                head.append(_locate(self.places[shot.place]))
-            body = " ".join(_sentence(text) for text in (shot.scene, shot.action) if text)
-            told = introduce_names(body, self.characters, known)
-            query = expand_names(body, self.characters)
-            opening = ", ".join(head)
-            captions.append(Caption(f"{opening}. {told}", f"{opening}. {query}", tuple(find_names(body))))
-        return captions
+            captions, shown = [], set[str]()
+            for keyframe in shot.keyframes:
+                if keyframe.text:
+                    known |= shown
+                    captions.append(self._caption(shot, _sentence(keyframe.text), known))
+                else:  # equal ones stay equal: each tells who is new in this shot
+                    captions.append(self._caption(shot, _body(shot), known.copy()))
+                    shown |= set(captions[-1].names)
+            known |= shown
+            film.append(captions)
+        return film
+
+    def _caption(self, shot: Shot, body: str, known: set[str]) -> Caption:
+        """The caption of a shot that shows `body`; `known` gains the names that it introduces."""
+        camera = shot.camera
+        head: list[str] = [camera.scale, camera.movement]
+        if camera.angle != "eye level":
+            head.insert(1, camera.angle)
+        if shot.place is not None:
+            head.append(_locate(self.places[shot.place]))
+        told, query = introduce_names(body, self.characters, known), expand_names(body, self.characters)
+        opening = ", ".join(head)
+        return Caption(f"{opening}. {told}", f"{opening}. {query}", tuple(find_names(body)))
 
     def subset(self, shots: str | None) -> list[int]:
         """Positions (from 0, in film order) of the shots that a selection such as ``s02,s04-s06`` names.
@@ -284,6 +306,10 @@ def _resolve_image(folder: Path, image: str, field: str) -> Path:
         fix = "check the path; it starts at the storyboard's folder"
         raise InputError(field, "is a picture that does not exist", image, fix)
     return path
+
+
+def _body(shot: Shot) -> str:
+    return " ".join(_sentence(text) for text in (shot.scene, shot.action) if text)
 
 
 def _sentence(text: str) -> str:

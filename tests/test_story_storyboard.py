@@ -283,6 +283,33 @@ def test_captions_equal_what_the_pocket_models_are_trained_on(seed):
     assert [c.query for c in captions] == [s.query for s in story.shots]
 
 
+def test_a_keyframe_may_have_a_text_of_its_own():
+    data = changed("shots.0.keyframes", [{"at": 0}, {"at": 1.0, "text": "<Pip> enters, <Mira> smiles"}, {"at": 2.0}])
+    board = Storyboard.parse(data)
+    first, second, third = board.keyframe_captions()
+    shots = board.captions()
+    assert first[0] == shots[0] and first[1] == Caption(
+        "wide shot, static, in the desert. <Pip>, a pink circle with a bow, enters, <Mira> smiles.",
+        "wide shot, static, in the desert. a pink circle with a bow enters, a yellow square with a crown smiles.",
+        ("Pip", "Mira"),
+    )
+    assert first[2].query == shots[0].query and "crown" not in first[2].prompt  # told two keyframes earlier
+    assert [c.query for c in second] == [shots[1].query] * len(second) and third[0] == shots[2]
+    assert "bow" in shots[1].prompt and "bow" not in second[0].prompt  # the keyframes met Pip in the first shot
+    assert board.cast[1].shots == ("s01", "s02", "s03")
+    assert Storyboard.parse(board.to_dict()).keyframe_captions() == board.keyframe_captions()
+    with pytest.raises(InputError, match=r"shots\[0\].keyframes\[1\].text: has a <Name> tag .* did you mean <Pip>"):
+        Storyboard.parse(changed("shots.0.keyframes", [{"at": 0}, {"at": 1.0, "text": "<Pipp> enters"}]))
+
+
+def test_without_texts_of_their_own_keyframes_show_their_shots():
+    board = Storyboard.parse(changed("shots.1.keyframes", [{"at": 0}, {"at": 0.5}, {"at": 1.0, "text": " "}]))
+    captions = board.captions()
+    counts = [len(shot.keyframes) for shot in board.shots]
+    assert board.keyframe_captions() == [[caption] * n for caption, n in zip(captions, counts, strict=True)]
+    assert max(counts) == 3
+
+
 def test_captions_with_angle_own_preposition_and_missing_full_stops():
     data = changed("places.town", "on the moon")
     data["shots"][1].update(scene="<Mira> stands there", action="<Pip> jumps", camera={"angle": "low angle"})

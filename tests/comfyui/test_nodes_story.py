@@ -30,12 +30,22 @@ pytestmark = pytest.mark.usefixtures("folders")
 def test_storyboard_gives_one_entry_for_each_shot(board: Storyboard) -> None:
     out = story.Storyboard.execute(STORY).args
     assert out[0].to_dict() == board.to_dict()
-    prompts, queries, timelines, seeds, tiled, width, height, fps, count = out[1:]
+    prompts, queries, timelines, seeds, tiled, width, height, fps, count = out[1:10]
     assert prompts == [caption.prompt for caption in board.captions()]
     assert queries[1] == board.captions()[1].query and "<" not in queries[1]
     assert [t.frames for t in timelines] == [5, 10] and timelines[1].keyframe_frames == [0, 5]
     assert seeds == [stages.stage_seed(shot, 1, "clip") for shot in board.shots]
     assert tiled == f"{prompts[0]} {prompts[1]}" and (width, height, fps, count) == (160, 80, 8.0, 2)
+    assert out[10] == [prompts[0], prompts[1], prompts[1]] and out[11] == [queries[0], queries[1], queries[1]]
+
+
+def test_storyboard_gives_keyframes_their_own_texts(studio: dict[str, Any]) -> None:
+    told = STORY.replace("{at: 0.5}", "{at: 0.5, text: <Grzegorz> stands on the left.}")
+    told = told.replace("characters: {", "characters: {Grzegorz: a green triangle with a bow, ")
+    out = story.Storyboard.execute(told, clip=studio["clip"]).args
+    prompts, keyframes, queries = out[1], out[10], out[11]
+    assert keyframes[:2] == prompts and "stands on the left" in keyframes[2] and "Grzegorz" not in keyframes[2]
+    assert queries[2].endswith("a green triangle with a bow stands on the left.")
 
 
 def test_storyboard_from_a_file_of_the_input_folder(folders: Path) -> None:
