@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import torch
@@ -65,7 +65,8 @@ BATCH = 16
 
 SHEET_STORIES = 3
 
-_TIERED = re.compile(r"(?P<head>goldenmem|latent|retrieval:(?P<kind>clip|text|recency))(:(?P<tier>[0-8]))?")
+_KINDS = "|".join(get_args(Retrieval))
+_TIERED = re.compile(rf"(goldenmem|latent|retrieval:(?P<few>{_KINDS}))(:(?P<tier>[0-8]))?(:(?P<all>{_KINDS}))?")
 
 Row = dict[str, Any]
 
@@ -83,9 +84,9 @@ class Variant:
         """Read a variant's name; everything that it does not say is the studio's default.
 
         Args:
-            name: `ground_truth`, `full`, `none`, `joint`; `goldenmem` and `latent` (shrunk after the VAE), or
-                `goldenmem:K`, `latent:K` with the most relevant frames on tier K; `retrieval:clip|text|recency`, also
-                with `:K`; `noise:T` with T in 0…1.
+            name: `ground_truth`, `full`, `none`, `joint`; `goldenmem` and `latent` (shrunk after the VAE), also with
+                `:K` (the most relevant frames on tier K) and `:clip|text|recency` (how they are ranked);
+                `retrieval:clip|text|recency`, also with `:K`; `noise:T` with T in 0…1.
             settings: the studio's defaults.
             shots: length of the longest story.
 
@@ -104,14 +105,15 @@ class Variant:
             level = _unit(name.removeprefix("noise:"))
             recall = None if level is None else replace(default, context_noise=level)
         elif found := _TIERED.fullmatch(name):
-            memory, kind = settings.memory, found["kind"]
-            if kind is not None:
+            memory, kind = settings.memory, found["few"] or found["all"] or settings.retrieval
+            if found["few"]:
                 memory = replace(memory, groups=1, images=RETRIEVAL_BUDGET)
-            elif found["head"] == "latent":
+            if found[1] == "latent":
                 memory = replace(memory, level="latent")
-            if found["tier"] is not None:
+            if found["tier"]:
                 memory = replace(memory, first_tier=int(found["tier"]))
-            recall = replace(default, memory=memory, retrieval=cast(Retrieval, kind or settings.retrieval))
+            if not (found["few"] and found["all"]):
+                recall = replace(default, memory=memory, retrieval=cast(Retrieval, kind))
         if recall is None:
             fix = "use full, goldenmem, none, joint, ground_truth, retrieval:clip, noise:0.1 …"
             raise InputError("variants", f"must be among {', '.join(VARIANTS)}", name, fix)

@@ -171,8 +171,14 @@ def test_variants_mean_what_their_names_say(studio: Studio) -> None:
     assert made["noise:0.6"] == Recall(GoldenMem(3, 2, 1), "clip", 0.6)
     for kind in ("clip", "text", "recency"):
         assert Variant.parse(f"retrieval:{kind}", film, 8).recall == recall(GoldenMem(1, RETRIEVAL_BUDGET, 1), kind)
+        first = Variant.parse(f"retrieval:{kind}:0", film, 8).recall
+        assert first == recall(GoldenMem(1, RETRIEVAL_BUDGET, 0), kind)
+        assert Variant.parse(f"goldenmem:2:{kind}", film, 8).recall == recall(GoldenMem(3, 2, 2), kind)
+    assert Variant.parse("goldenmem:0", film, 8).recall == recall(GoldenMem(3, 2, 0))
+    assert Variant.parse("latent", film, 8).recall == recall(GoldenMem(3, 2, 1, "latent"))
     assert Variant.parse("joint", film, 8).kind == "joint" and Variant.parse("ground_truth", film, 8).kind == "truth"
-    for name in ("", "golden", "retrieval:", "retrieval:dice", "noise:", "noise:2", "noise:nan", "noise:-0.1"):
+    wrong = ("goldenmem:", "goldenmem:9", "goldenmem:x", "retrieval:clip:text", "latent:1:2")
+    for name in ("", "golden", "retrieval:", "retrieval:dice", *wrong, "noise:", "noise:2", "noise:nan", "noise:-0.1"):
         with pytest.raises(InputError, match="variants"):
             Variant.parse(name, film, 8)
 
@@ -244,6 +250,9 @@ def test_keyframes_suite(studio: Studio, recogniser: Recogniser, tmp_path: Path)
     scores = Scores(read_frames(recogniser, run.frames), truth)
     assert {name: rows["none", 3][name] for name in Scores.NAMES} == pytest.approx(scores.all(), nan_ok=True)
     assert rows["none", 3]["diversity_truth"] == pytest.approx(diversity(true_frames(told)))
+    by_tier = rows["goldenmem", 3]["identity_by_tier"]
+    assert set(by_tier) == {"1", "forgotten"} and sum(part["count"] for part in by_tier.values()) > 0
+    assert rows["none", 3]["identity_by_tier"]["forgotten"]["share"] == pytest.approx(rows["none", 3]["identity"])
     assert result["by_shot"]["none@3"] == scores.by_shot("identity")
 
     assert result["reader"] == Scores(read_frames(recogniser, true_frames(told)), truth).all()

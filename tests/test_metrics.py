@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from anchorshot.evaluation.metrics import (
+    FORGOTTEN,
     PSNR_CAP,
     Scores,
+    Sharpest,
     StoryTruth,
     boundary_jump,
     diversity,
@@ -18,6 +20,7 @@ from anchorshot.evaluation.metrics import (
     psnr,
     same_picture,
 )
+from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.models.pocket.world import Actor, Layout, Look, ShotSpec
 from anchorshot.sampling.memory_context import rank_memory
 from anchorshot.story.errors import InputError
@@ -103,6 +106,28 @@ def test_recall_counts_returning_characters_and_places() -> None:
     assert memory_recall([SHOTS], [[[], [], []]]) == 0.0
     assert memory_recall([SHOTS], [[[], [0], [0]]]) == pytest.approx(2 / 3)  # Mira, the desert; not Pip
     assert memory_recall([SHOTS[:1]], [[[]]]) is None
+
+
+def test_the_sharpest_frame_that_shows_somebody() -> None:
+    slots = [GoldenMem(groups=2, images=1).plan(shot, (5, 10)) for shot in range(3)]
+    by_time, by_place = ([[[], [0], list(order)]] for order in ((1, 0), (0, 1)))
+    found = Sharpest.of([SHOTS], by_time, slots)
+    # Pip is met in shot 1, which stands on tier 1, and nobody else is seen in the last shot; the town is new.
+    assert found.characters.tolist() == [[[FORGOTTEN, FORGOTTEN], [FORGOTTEN, 1], [1, FORGOTTEN]]]
+    assert found.places.tolist() == [[FORGOTTEN, 1, FORGOTTEN]]
+    assert found.told.tolist() == [[[False, False], [False, True], [True, False]]]
+    assert Sharpest.of([SHOTS], by_place, slots).characters[0, 2, 0] == 2
+    two = Sharpest.of([SHOTS], [[[], [], [0]]], [[], [], slots[1]])  # what shot 1 showed and told is gone
+    assert (two.characters == FORGOTTEN).all() and not two.told.any()
+
+    truth = StoryTruth.of([SHOTS])
+    reading = perfect(truth)
+    reading["colour"][0, 2, 0] += 1  # Pip in the last shot
+    reading["sky"][0, 1] = 0
+    scores = Scores(reading, truth)
+    assert scores.identity_of(found.characters == 1) == {"share": pytest.approx(5 / 6), "count": 2}
+    assert scores.identity_of(found.characters == 2) == {"share": None, "count": 0}
+    assert scores.layout_of(found.places == 1) == {"share": pytest.approx(2 / 3), "count": 1}
 
 
 def test_pixel_measures_have_known_values() -> None:
