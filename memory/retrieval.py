@@ -11,13 +11,25 @@ Names mean nothing to CLIP: embed a query in which every `<Name>` is replaced by
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..story.errors import InputError
 
-__all__ = ["TIE", "mean_pool", "rank_clip", "rank_recency", "rank_text", "similarity"]
+__all__ = [
+    "TIE",
+    "mean_direction",
+    "mean_pool",
+    "query_parts",
+    "rank_clip",
+    "rank_recency",
+    "rank_text",
+    "similarity",
+]
 
 TIE = 1e-5
 """Cosine step below which two frames count as equally similar; one picture embedded in two batches differs by less."""
@@ -78,6 +90,35 @@ def mean_pool(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         return tokens.float().mean(1)
     weight = mask.to(device=tokens.device, dtype=torch.float32).unsqueeze(-1)
     return (tokens.float() * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+
+
+def mean_direction(embeds: Tensor) -> Tensor:
+    """The unit vector `[D]` between embeddings `[N, D]` of the parts of one query; each counts alike."""
+    return F.normalize(F.normalize(embeds.float(), dim=-1).mean(0), dim=0)
+
+
+def query_parts(text: str, length: Callable[[str], int], limit: int) -> list[str]:
+    """A text in parts that an encoder of few tokens can read whole, of like length; one part if it fits.
+
+    CLIP reads 75 tokens and drops the rest, but captions are longer. A text is halved at the end of a sentence near
+    its middle, else after a comma, else between words, until every part fits.
+
+    Args:
+        text: the query.
+        length: number of tokens of a text.
+        limit: tokens that the encoder reads, start and end not counted; at least 1.
+    """
+    text = text.strip()
+    if length(text) <= limit or len(text) < 2:
+        return [text]
+    middle = len(text) / 2
+    for mark, near in ((r"[.!?;:…。！？；]\s*|\n+", 0.25), (r"[,，、]\s*", 0.4), (r"\s+", 1.0)):
+        cuts = [m.end() for m in re.finditer(mark, text) if abs(m.end() - middle) <= near * middle]
+        if cuts and (cut := min(cuts, key=lambda at: abs(at - middle))) < len(text):
+            break
+    else:
+        cut = len(text) // 2
+    return [part for half in (text[:cut], text[cut:]) for part in query_parts(half, length, limit)]
 
 
 def _rank(scores: Tensor) -> list[int]:

@@ -22,8 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..memory.retrieval import mean_direction, query_parts
 from ..story.errors import InputError
 from ..story.files import atomic_path
+from .tokenizer import ClipTokenizer
 
 __all__ = ["ClipScorer", "build_clip"]
 
@@ -55,7 +57,10 @@ class ClipScorer:
         size = model.visual.image_size
         self.image_size: tuple[int, int] = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         options = model_cfg["text_cfg"].get("tokenizer_kwargs") or {}
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length, **options)
+        # Some models were trained on texts that were prepared otherwise; the rest read as ComfyUI and diffusers do.
+        self.tokenizer: Any = ClipTokenizer(model.context_length)
+        if options:
+            self.tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length, **options)
 
     @classmethod
     def load(
@@ -138,9 +143,18 @@ class ClipScorer:
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str], batch: int = 64) -> Tensor:
-        """Embed texts to `[B, D]`, unit length. Text past the context length (77 tokens) is cut, as CLIP does."""
-        parts = [F.normalize(self.model.encode_text(ids).float(), dim=-1) for ids in self._tokens(texts, batch)]
-        return torch.cat(parts) if parts else torch.zeros(0, self.dim, device=self.device)
+        """Embed texts to `[B, D]`, unit length.
+
+        Of a text that is longer than the model reads (77 tokens) the parts are embedded, and their mean direction
+        counts: a query's last words say as much as its first.
+        """
+        parts = [self._parts(text) for text in _listed(texts)]
+        ids = self._tokens([part for split in parts for part in split], batch)
+        found = [F.normalize(self.model.encode_text(rows).float(), dim=-1) for rows in ids]
+        if not found:
+            return torch.zeros(0, self.dim, device=self.device)
+        rows = torch.cat(found).split([len(split) for split in parts])
+        return torch.stack([row[0] if len(row) == 1 else mean_direction(row) for row in rows])
 
     @torch.no_grad()
     def pooled(self, texts: Sequence[str], batch: int = 64) -> Tensor:
@@ -157,10 +171,22 @@ class ClipScorer:
         return torch.cat(parts) if parts else torch.zeros(0, self.text_width, device=self.device)
 
     def _tokens(self, texts: Sequence[str], batch: int) -> Iterator[Tensor]:
-        if isinstance(texts, str):
-            raise InputError("texts", "must be a list of strings", texts, "wrap the text in a list")
+        texts = _listed(texts)
         for start in range(0, len(texts), batch):
-            yield self.tokenizer(list(texts[start : start + batch])).to(self.device)
+            yield self.tokenizer(texts[start : start + batch]).to(self.device)
+
+    def _parts(self, text: str) -> list[str]:
+        """The text in parts that the model can read whole."""
+        words = self.tokenizer
+        if not isinstance(words, ClipTokenizer):
+            return [text]
+        return query_parts(text, lambda part: words.lengths([part])[0], words.context_length - 2)
+
+
+def _listed(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise InputError("texts", "must be a list of strings", texts, "wrap the text in a list")
+    return list(texts)
 
 
 def build_clip(config: Config, state: Mapping[str, Tensor] | None = None, source: str = "clip") -> open_clip.CLIP:

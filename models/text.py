@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import open_clip
 import torch
 from accelerate import init_empty_weights
 from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
@@ -33,8 +32,9 @@ from . import keymaps
 from .checkpoint import FP8, PathLike, dequantise, fill, read_checkpoint, read_config
 from .keymaps.shapes import count_blocks, need
 from .loading import Offload, check_kind
+from .prompt_text import literal
 from .text_cond import TextCond
-from .tokenizer import TextTokenizer, listed_names, load_tokenizer
+from .tokenizer import ClipTokenizer, TextTokenizer, listed_names, load_tokenizer
 
 __all__ = ["ClipTextPooler", "Pooler", "TextCond", "TextEncoder", "load_text"]
 
@@ -94,7 +94,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], pad_to: int | None = None, batch: int = 16) -> TextCond:
-        """Encode texts.
+        """Encode texts, every character as itself (`prompt_text.literal`).
 
         Args:
             texts: B prompts.
@@ -112,7 +112,8 @@ class TextEncoder:
             raise InputError("texts", "must be a list of at least one string", texts, "give prompts in a list")
         pad_to = self.pad_to if pad_to is None else pad_to
         limit = min(self.max_length, pad_to or self.max_length)
-        ids = [self._cut(row, limit, text) for row, text in zip(self.tokenizer.ids(texts), texts, strict=True)]
+        words = self.tokenizer.ids([literal(text) for text in texts])
+        ids = [self._cut(row, limit, text) for row, text in zip(words, texts, strict=True)]
         length = pad_to or max(map(len, ids))
         seen_padding = pad_to is not None and self.model.config.model_type != "umt5"
         tokens = torch.zeros(len(ids), length, self.dim, device=self.device)
@@ -145,7 +146,7 @@ class ClipTextPooler:
 
     def __init__(self, model: CLIPTextModel) -> None:
         self.model = model.eval()
-        self.tokenizer = open_clip.SimpleTokenizer(context_length=model.config.max_position_embeddings)
+        self.tokenizer = ClipTokenizer(model.config.max_position_embeddings)
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:

@@ -1,14 +1,17 @@
-"""Tokenizers of T5-kind text encoders, from files on this machine only.
+"""Tokenizers of T5-kind text encoders, from files on this machine only, and CLIP's own.
 
 Read are: tokenizer.json (in a folder, as a file, or in a weight file's metadata under `tokenizer`), SentencePiece's
-spiece.model, and the `spiece_model` tensor that ComfyUI embeds in its text encoder files.
+spiece.model, and the `spiece_model` tensor that ComfyUI embeds in its text encoder files. All give the ids that
+ComfyUI's and diffusers' tokenizers give; texts go through `prompt_text.literal` before.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +20,24 @@ from tokenizers import Tokenizer
 
 from ..story.errors import InputError
 from .checkpoint import PathLike
+from .prompt_text import literal
 
-__all__ = ["JsonTokenizer", "SentencePieceTokenizer", "TextTokenizer", "listed_names", "load_tokenizer"]
+__all__ = [
+    "ClipTokenizer",
+    "JsonTokenizer",
+    "SentencePieceTokenizer",
+    "TextTokenizer",
+    "listed_names",
+    "load_tokenizer",
+]
 
-# Names are whole pieces, as a user-defined token or with SentencePiece's word mark; control tokens are not capitalised.
-_NAME = re.compile(r"▁?<([A-Z][^<>]*)>")
+logger = logging.getLogger(__name__)
+
+# Names are whole pieces, as a user-defined token or with SentencePiece's word mark, in any script and case; what
+# vocabularies hold for their own use is none.
+_NAME = re.compile(
+    r"▁?<(?!(?:s|pad|unk|eos|bos|cls|sep|mask|(?:extra_id_|unused|sentinel_?)\d+|0x[0-9A-F]{2})>)([^\W\d_][^<>]*)>"
+)
 _FILES = ("tokenizer.json", "spiece.model", "tokenizer.model")
 
 
@@ -163,3 +179,55 @@ def listed_names(metadata: Mapping[str, str], tokenizer: TextTokenizer) -> list[
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError("metadata.names", "must be a JSON list of names", metadata["names"], "export the file again")
     return names
+
+
+class ClipTokenizer:
+    """CLIP's own tokenizer as transformers, diffusers and ComfyUI have it: nothing in a text is repaired.
+
+    The original, which open_clip keeps, mends encodings, HTML entities and curly quotes first, and so gives other ids.
+
+    Args:
+        context_length: ids of a row; 77 in every published CLIP.
+    """
+
+    def __init__(self, context_length: int = 77) -> None:
+        self.context_length = context_length
+        self._warned = False
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Number of tokens of each text, start and end token not counted."""
+        return [len(ids) - 2 for ids in _clip_ids(texts)]
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        """Ids [B, context_length], int64, filled up with 0; longer texts are cut before their end token, with a warning
+        in the log the first time."""
+        rows = torch.zeros(len(texts), self.context_length, dtype=torch.long)
+        for row, ids, text in zip(rows, _clip_ids(texts), texts, strict=True):
+            if len(ids) > self.context_length:
+                if not self._warned:
+                    logger.warning("CLIP reads %d of %d tokens: %.60s…", self.context_length, len(ids), text)
+                self._warned = True
+                ids = [*ids[: self.context_length - 1], ids[-1]]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+
+def _clip_ids(texts: Sequence[str]) -> list[list[int]]:
+    """Start token, words and end token of each text."""
+    found: list[list[int]] = _clip_words()([literal(text) for text in texts])["input_ids"] if texts else []
+    return found
+
+
+@cache
+def _clip_words() -> Any:
+    """transformers' CLIPTokenizer on the vocabulary that open_clip brings along."""
+    from open_clip.tokenizer import SimpleTokenizer
+    from transformers import CLIPTokenizer
+
+    original = SimpleTokenizer()
+    start, end = original.sot_token_id, original.eot_token_id
+    vocabulary = original.encoder | {"<|startoftext|>": start, "<|endoftext|>": end}
+    for name in ("<start_of_text>", "<end_of_text>"):
+        del vocabulary[name]
+    merges = sorted(original.bpe_ranks, key=original.bpe_ranks.__getitem__)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=1 << 30)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from ..memory.golden_mem import GoldenMem, Size, Slot, resize_context
-from ..memory.retrieval import rank_clip, rank_recency, rank_text
+from ..memory.retrieval import mean_direction, rank_clip, rank_recency, rank_text
 from ..story.errors import InputError
+from .encode_text import embed_words, encode_caption
 from .images import encode_frame
-from .similarity import embed_picture, embed_query, embed_words
+from .similarity import embed_picture, embed_query
 from .sockets import Retrieval
 
 __all__ = ["Encoders", "FrameMemory", "Remembered", "pixels_per_token"]
@@ -56,7 +57,7 @@ class Remembered:
         self, picture: Tensor, words: str = "", caption: Conditioning | None = None, text: str = "", label: str = ""
     ) -> None:
         self.picture, self.words, self.text, self.label = picture, words or text, text, label
-        self._caption = caption
+        self.encoded = caption
         self._embeddings: dict[str, Tensor] = {}
         self._latents: dict[Size, Tensor] = {}
 
@@ -66,15 +67,15 @@ class Remembered:
         Raises:
             InputError: there is no caption, or no text encoder to read it.
         """
-        if self._caption is None:
+        if self.encoded is None:
             if not self.text:
                 fix = "write one caption per line, or connect the storyboard"
                 raise InputError("captions", "every context frame needs a caption", self.label or "none", fix)
             if encoders.clip is None:
                 fix = "connect the CLIP of the keyframe model to GoldenMem Context"
                 raise InputError("clip", "is needed to encode the captions of context frames", None, fix)
-            self._caption = encoders.clip.encode_from_tokens_scheduled(encoders.clip.tokenize(self.text))
-        return self._caption
+            self.encoded = encode_caption(encoders.clip, self.text)
+        return self.encoded
 
     def embedding(self, kind: Retrieval, encoders: Encoders) -> Tensor:
         """`[D]`: of the picture for `clip`, of the words for `text`."""
@@ -153,6 +154,11 @@ class FrameMemory:
         return replace(self, frames=(*self.frames, *frames))
 
     @property
+    def given_captions(self) -> list[Conditioning]:
+        """Captions of the frames that came encoded or are so already."""
+        return [frame.encoded for frame in self.frames if frame.encoded is not None]
+
+    @property
     def size_tokens(self) -> Size:
         """(height, width) of a full frame in tokens; (0, 0) without frames."""
         if not self.frames:
@@ -161,25 +167,27 @@ class FrameMemory:
         height, width = self.frames[0].picture.shape[1:]
         return height // side, width // side
 
-    def recall(self, query: str = "") -> list[tuple[Remembered, Slot]]:
+    def recall(self, *queries: str) -> list[tuple[Remembered, Slot]]:
         """The remembered frames with their slots, the most relevant first.
 
         Args:
-            query: what the new frame shows, with looks in the place of names; empty takes the memory's own.
+            queries: what each new frame shows, with looks in the place of names; of several the mean direction
+                counts. None, or only empty ones, take the memory's own.
 
         Raises:
             InputError: nothing to rank by.
         """
         if not self.frames:
             return []
-        order = self._rank(query.strip() or self.query.strip())
+        said = dict.fromkeys(query.strip() for query in queries if query.strip())
+        order = self._rank(list(said) or [self.query.strip()])
         return [(self.frames[i], slot) for i, slot in self.plan.assign(order, self.size_tokens)]
 
-    def _rank(self, query: str) -> list[int]:
+    def _rank(self, queries: list[str]) -> list[int]:
         kind, encoders = self.retrieval, self.encoders
         if kind == "recency" or len(self.frames) == 1:
             return rank_recency(len(self.frames))
-        if not query:
+        if not queries[0]:
             fix = "write a query, connect the storyboard, or rank by recency"
             raise InputError("query", f"is needed to rank frames by {kind}", None, fix)
         if kind == "text" and not all(frame.words for frame in self.frames):
@@ -187,12 +195,12 @@ class FrameMemory:
             raise InputError("captions", "every context frame needs a caption to be ranked by text", None, fix)
         keys = torch.stack([frame.embedding(kind, encoders) for frame in self.frames])
         if kind == "text":
-            return rank_text(embed_words(encoders.clip, query), keys)
+            return rank_text(mean_direction(torch.stack([embed_words(encoders.clip, q) for q in queries])), keys)
         clip = encoders.retrieval_clip if encoders.retrieval_clip is not None else encoders.clip
         if clip is None:
             fix = "connect the CLIP that belongs to the CLIP_VISION, or rank by recency"
             raise InputError("retrieval_clip", "is needed to rank frames by clip", None, fix)
-        return rank_clip(embed_query(clip, query, keys.shape[1]), keys)
+        return rank_clip(mean_direction(torch.stack([embed_query(clip, q, keys.shape[1]) for q in queries])), keys)
 
 
 def pixels_per_token(vae: Any) -> int:

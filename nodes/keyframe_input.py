@@ -11,6 +11,7 @@ import comfy.samplers
 from torch import Tensor
 
 from ..models.flux.native import PairSettings
+from ..models.prompt_text import from_prompt
 from ..story.errors import InputError
 from .keyframe_run import Job, Sampling
 
@@ -60,7 +61,7 @@ def with_queries(jobs: Sequence[Job], queries: Sequence[str] | None, prompts: in
     Raises:
         InputError: another number of queries.
     """
-    said = [query for query in queries or () if query and query.strip()]
+    said = [from_prompt(query) for query in queries or () if query and query.strip()]
     if not said:
         return list(jobs)
     if len(said) not in (1, prompts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ..media.picture import fit_picture, read_picture
 from ..models.flux.native import ContextPair, PairSettings, sample_native
+from ..models.flux.native_checks import PADDED, count_padded
 from ..story.errors import InputError
 from ..story.stages import FIRST_TAKE, stage_seed
 from .frame_memory import FrameMemory, Remembered
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Job", "Sampling", "make_keyframes", "plan_jobs"]
 
 Conditioning = list[Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,7 @@ def make_keyframes(
     """
     if memory is not None:
         memory.check_for([job.words for job in jobs], (latent.shape[-2] * 8, latent.shape[-1] * 8))
+    _warn_of_padding([*prompts, *(() if memory is None else memory.given_captions)])
     progress = Progress(sampling.model, sum(job.picture is None for job in jobs) * sampling.steps)
     pictures: list[Tensor] = []
     latents: list[Tensor] = []
@@ -151,6 +156,20 @@ def make_keyframes(
         pictures += [picture for picture, _ in made]
         latents += [encoded for _, encoded in made]
     return pictures, latents, memory
+
+
+def _warn_of_padding(captions: Sequence[Conditioning]) -> None:
+    """Say once that captions were filled up, where that costs memory and makes other pictures than the command line."""
+    padded = count_padded(captions)
+    if padded > 1:
+        logger.warning(
+            "Interleaved Keyframe Sampler: %d of %d captions have exactly %d tokens, which is how ComfyUI's FLUX text "
+            "encoder pads short ones. Remembered padding takes memory and time: put T5 Tokenizer Options (min_padding "
+            "0, min_length 0) between the CLIP loader and CLIP Text Encode.",
+            padded,
+            len(captions),
+            PADDED,
+        )
 
 
 def _windows(jobs: Sequence[Job], width: int) -> Iterator[list[Job]]:
@@ -177,7 +196,7 @@ def _sample(
     memory: FrameMemory | None,
     progress: Progress,
 ) -> list[tuple[Tensor, Tensor]]:
-    recalled = [] if memory is None else memory.recall(window[0].words)
+    recalled = [] if memory is None else memory.recall(*(job.words for job in window))
     size = f"{len(window)} new and {len(recalled)} remembered frames of {latent.shape[-1] * 8}x{latent.shape[-2] * 8}"
     fix = "remember fewer frames (groups, images), make smaller ones, or load the model in fp8"
     with memory_errors("Interleaved Keyframe Sampler", size, fix):

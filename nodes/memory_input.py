@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..memory.golden_mem import GoldenMem
 from ..memory.layout import draw_layout
+from ..models.prompt_text import from_prompt
 from ..story.errors import InputError
 from .frame_memory import Encoders, FrameMemory, Remembered
 from .images import frames_of, only
@@ -47,14 +48,14 @@ def memory_of(
         Encoders(only(vae), only(clip), only(clip_vision), only(retrieval_clip)),
         GoldenMem(only(groups), only(images), only(first_tier)),
         only(retrieval),
-        (only(query) or "").strip() or following,
+        from_prompt(only(query) or "").strip() or following,
         tuple(remembered),
     )
 
 
 def _captions(captions: list[str], board: Any, clip: Any, count: int) -> tuple[list[str], list[str], str]:
     """Prompt (as `clip` reads it) and words of `count` frames, and the words of the frame after them."""
-    given = [line.strip() for text in captions for line in text.splitlines() if line.strip()]
+    given = [from_prompt(line.strip()) for text in captions for line in text.splitlines() if line.strip()]
     if given:
         if len(given) < count:
             fix = "write one caption per line, oldest first, or none"
@@ -98,7 +99,7 @@ def with_references(conditioning: list[Any], memory: FrameMemory, query: str = "
     References that it has already stay in front.
     """
     encoders = memory.encoders
-    latents = [frame.latent(slot.size, encoders) for frame, slot in memory.recall(query)]
+    latents = [frame.latent(slot.size, encoders) for frame, slot in memory.recall(from_prompt(query))]
     if not latents:
         return conditioning, 0
     if encoders.vae.latent_dim == 3:  # Qwen-Image's is a video VAE, and its model reads latents as that gives them

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..models.latent_rgb import LatentRGB, calibration_pictures, fit_latent_rgb
+from ..models.prompt_text import from_prompt
 from ..sampling.preview import Pictures, decoded_frames, decoded_video, picture_scorer
 from ..sampling.prompt_mixing import Scorer
 from ..story.errors import InputError
@@ -33,7 +34,8 @@ def preview_scorer(model: Any, preview: str, texts: tuple[str, str], clip: Any, 
         if not text.strip():
             raise InputError(name, "is needed to score pictures", text, "write the prompt here too, or take CLIP out")
     dim = embed_picture(clip_vision, torch.zeros(3, 32, 32)).shape[0]
-    prompts = torch.stack([torch.nn.functional.normalize(embed_query(clip, text, dim), dim=0) for text in texts])
+    words = [embed_query(clip, from_prompt(text), dim) for text in texts]
+    prompts = torch.nn.functional.normalize(torch.stack(words), dim=1)
     return picture_scorer(preview_pictures(model, preview, vae), _seeing(clip_vision), prompts[None])
 
 

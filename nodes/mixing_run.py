@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 
 from ..media.curve import draw_curves
+from ..models.prompt_text import from_prompt
 from ..models.text_cond import TextCond
 from ..sampling.blending import Blend, blend_noise, semantic_gamma
 from ..sampling.prompt_mixing import DIPW, MixStep, PromptMixer, Scorer
 from ..story.errors import InputError
+from .encode_text import embed_words, tokenize
 from .mixing_preview import DECODED, preview_scorer
-from .similarity import embed_words
 
 __all__ = ["action_gamma", "blending_patch", "mixing_guider", "mixing_patch", "weight_curve"]
 
@@ -336,9 +337,10 @@ def action_gamma(clip: Any, previous: str, action: str, gamma: float, encoding: 
 
 @torch.no_grad()
 def _action_vector(clip: Any, text: str, encoding: str) -> Tensor:
+    text = from_prompt(text)
     if encoding == "tokens":
         return embed_words(clip, text)
-    pooled = clip.encode_from_tokens(clip.tokenize(text), return_dict=True).get("pooled_output")
+    pooled = clip.encode_from_tokens(tokenize(clip, text), return_dict=True).get("pooled_output")
     if pooled is None:
         raise InputError("encoding", "pooled needs a CLIP text model", "an encoder without one", "use tokens")
     return pooled[0].cpu()

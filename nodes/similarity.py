@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..memory.retrieval import mean_direction, query_parts
 from ..story.errors import InputError
+from .encode_text import Tokens, real_count, tokenize
 
-__all__ = ["embed_picture", "embed_query", "embed_words"]
+__all__ = ["embed_picture", "embed_query"]
 
 _FIX = "connect a CLIP whose file holds text_projection and that belongs to the CLIP_VISION, or rank by recency"
 # A text projection of any trained CLIP lies well inside; weights that no file has filled are zero, or far outside.
@@ -31,6 +33,8 @@ def embed_picture(clip_vision: Any, picture: Tensor) -> Tensor:
 def embed_query(clip: Any, text: str, dim: int) -> Tensor:
     """CLIP's text embedding `[dim]` in the space of its image embeddings.
 
+    A text that is longer than CLIP reads counts with the mean direction of its parts, as headless.
+
     Args:
         clip: CLIP with one or several text models; the first that projects to `dim` is taken.
         text: the query, with looks in the place of names.
@@ -39,35 +43,34 @@ def embed_query(clip: Any, text: str, dim: int) -> Tensor:
     Raises:
         InputError: none of its text models projects to that width.
     """
-    tokens = clip.tokenize(text)
+    tokens = tokenize(clip, text)
+    name, model = _projecting(clip, tokens, dim)
+
+    def length(part: str) -> int:
+        return sum(real_count(clip, name, row) - 2 for row in tokenize(clip, part)[name])
+
+    parts = query_parts(text, length, len(tokens[name][0]) - 2)
+    patcher = clip.load_model(tokens)
+    model.reset_clip_options()
+    model.set_clip_options({"projected_pooled": True, "execution_device": patcher.load_device})
+    try:
+        pooled = [model.encode_token_weights(tokenize(clip, part)[name])[1][0].float().cpu() for part in parts]
+    finally:
+        model.reset_clip_options()
+    return pooled[0] if len(pooled) == 1 else mean_direction(torch.stack(pooled))
+
+
+def _projecting(clip: Any, tokens: Tokens, dim: int) -> tuple[str, Any]:
+    """Name and text model of the CLIP that projects to `dim`. Raises InputError where none does."""
     found = []
-    for name, rows in tokens.items():
+    for name in tokens:
         model = getattr(clip.cond_stage_model, f"clip_{name}", None)
         projection = getattr(getattr(model, "transformer", None), "text_projection", None)
         if model is None or projection is None:
             continue
         weight = projection.weight
         found.append(f"clip_{name}: {weight.shape[0]}")
-        if weight.shape[0] != dim or not _LEAST < float(weight.float().std()) < _MOST:
-            continue
-        patcher = clip.load_model(tokens)
-        model.reset_clip_options()
-        model.set_clip_options({"projected_pooled": True, "execution_device": patcher.load_device})
-        try:
-            pooled = model.encode_token_weights(rows)[1]
-        finally:
-            model.reset_clip_options()
-        return pooled[0].float().cpu()
+        if weight.shape[0] == dim and _LEAST < float(weight.float().std()) < _MOST:
+            return name, model
     rule = f"must have a text model projected to the {dim} dimensions of the CLIP_VISION"
     raise InputError("retrieval_clip", rule, ", ".join(found) or "no CLIP text model", _FIX)
-
-
-@torch.no_grad()
-def embed_words(clip: Any, text: str) -> Tensor:
-    """Mean of a text's token embeddings `[D]`, for text-to-text retrieval (as T5 in Captain Cinema §3.2)."""
-    from ..memory.retrieval import mean_pool
-
-    out = clip.encode_from_tokens(clip.tokenize(text), return_dict=True)
-    mask = out.get("attention_mask")
-    tokens = out["cond"]
-    return mean_pool(tokens, None if mask is None else mask[:, : tokens.shape[1]])[0].cpu()

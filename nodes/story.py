@@ -118,6 +118,7 @@ class Storyboard(io.ComfyNode):
 
     @classmethod
     def execute(cls, story: str, clip: Any = None) -> io.NodeOutput:
+        from ..models.prompt_text import to_prompt
         from ..story.stages import FIRST_TAKE, stage_seed, tile_captions
         from .story_input import cast_line, keyframe_captions, keyframe_prompts, prompts_for, read_story
 
@@ -125,11 +126,11 @@ class Storyboard(io.ComfyNode):
         prompts = prompts_for(board, clip)
         return io.NodeOutput(
             board,
-            prompts,
-            [caption.query for caption in board.captions()],
+            [to_prompt(prompt) for prompt in prompts],
+            [to_prompt(caption.query) for caption in board.captions()],
             [shot.timeline(board.fps) for shot in board.shots],
             [stage_seed(shot, FIRST_TAKE, "clip") for shot in board.shots],
-            tile_captions(prompts),
+            to_prompt(tile_captions(prompts)),
             *board.size,
             float(board.fps),
             len(prompts),
@@ -178,6 +179,7 @@ class Shot(io.ComfyNode):
 
     @classmethod
     def execute(cls, storyboard: Any, shot: str | int, clip: Any = None) -> io.NodeOutput:
+        from ..models.prompt_text import to_prompt
         from ..story.stages import FIRST_TAKE, stage_seed
         from .story_input import prompts_for, shot_at
 
@@ -185,8 +187,8 @@ class Shot(io.ComfyNode):
         chosen, prompt = storyboard.shots[position], prompts_for(storyboard, clip)[position]
         timeline = chosen.timeline(storyboard.fps)
         return io.NodeOutput(
-            prompt,
-            storyboard.captions()[position].query,
+            to_prompt(prompt),
+            to_prompt(storyboard.captions()[position].query),
             timeline,
             timeline.length.seconds,
             stage_seed(chosen, FIRST_TAKE, "clip"),

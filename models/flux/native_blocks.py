@@ -38,7 +38,7 @@ def run_pairs(
 
     Args:
         flux: `comfy.ldm.flux.model.Flux`.
-        pairs: the pairs in the order of the sequence; captions at their real lengths (no masks).
+        pairs: the pairs in the order of the sequence; captions of any lengths, all tokens seen (no masks).
         vec: modulation vectors [B, P, d], one per pair.
         options: `transformer_options` of the call.
         mode: ``full``, ``causal`` or ``local``.

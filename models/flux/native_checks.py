@@ -13,10 +13,21 @@ from torch import Tensor
 from ...story.errors import InputError
 from .layout import PairLayout
 
-__all__ = ["check_conditioning", "check_options", "check_shapes", "check_shared", "only_entry", "real_caption"]
+__all__ = [
+    "check_conditioning",
+    "check_options",
+    "check_shapes",
+    "check_shared",
+    "count_padded",
+    "only_entry",
+    "real_caption",
+]
 
 Conditioning = list[Any]
 """ComfyUI's CONDITIONING: a list of [tokens [b, T, D], dict]."""
+
+PADDED = 256
+"""Tokens that core's FLUX text encoder fills shorter prompts up to."""
 
 # key of a conditioning → (what it is, what to do about it)
 _FOREIGN = {
@@ -106,11 +117,24 @@ def check_shared(field: str, entry: Mapping[str, Any], first: Mapping[str, Any])
             raise InputError(field, rule, entry[key], f"set {key} on all frames or on none")
 
 
+def count_padded(captions: Sequence[Conditioning]) -> int:
+    """How many captions are as long as core's FLUX text encoder fills them up to by itself, 256 tokens.
+
+    Once encoded, padding cannot be taken off again: T5 has attended to it, and nothing tells its states from words.
+    """
+    return sum(
+        1
+        for caption in captions
+        for tokens, entry in caption
+        if tokens.shape[1] == PADDED and entry.get("attention_mask") is None
+    )
+
+
 def real_caption(field: str, tokens: Tensor, entry: Mapping[str, Any]) -> Tensor:
     """The caption at its real length: in a long context padding would cost more than the compressed pictures.
 
-    ComfyUI's Flux text encoder gives no mask, and its captions come as they are; where an encoder does give one, what
-    it hides is cut off.
+    Where an encoder gives a mask, what it hides is cut off. Core's FLUX text encoder gives none: its captions are
+    encoded at their real length (`nodes.encode_text`, or T5 Tokenizer Options), or come with their padding.
 
     Raises:
         InputError: rows of different lengths, or a hidden token before a real one.
