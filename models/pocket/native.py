@@ -37,10 +37,12 @@ from ...story.errors import InputError
 from ...story.timeline import GRID
 from ..checkpoint import Checkpoint
 from ..latent_rgb import calibration_pictures, fit_latent_rgb
+from ..prompt_text import literal
 from ..tokenizer import TextTokenizer
 from .native_files import (
     Config,
     File,
+    Words,
     flux_unet,
     open_clip,
     open_model,
@@ -231,7 +233,7 @@ class _T5Tokenizer(comfy.sd1_clip.SDTokenizer):
     def __init__(self, words: TextTokenizer, length: int | None = None, **kwargs: Any) -> None:
         super().__init__(
             words,
-            tokenizer_class=_Words,
+            tokenizer_class=Words,
             has_start_token=False,
             pad_with_end=False,
             pad_to_max_length=False,
@@ -241,36 +243,27 @@ class _T5Tokenizer(comfy.sd1_clip.SDTokenizer):
             disable_weights=True,
             **kwargs,
         )
-        self.embedding_identifier = "\0\0"  # none; at core's, text would be cut in two
 
 
-class _Words:
-    """A `TextTokenizer` in the manner of transformers, as ComfyUI calls it."""
+class _Literal:
+    """In front of ComfyUI's tokenizers: text as headless."""
 
-    def __init__(self, words: TextTokenizer) -> None:
-        self.words = words
-
-    @classmethod
-    def from_pretrained(cls, words: TextTokenizer) -> _Words:
-        """What ComfyUI calls with the tokenizer's path."""
-        return cls(words)
-
-    def __call__(self, text: str) -> dict[str, list[int]]:
-        return {"input_ids": self.words.ids([text])[0]}
-
-    def get_vocab(self) -> dict[str, int]:
-        """Empty: nothing shows tokens as text."""
-        return {}
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> Any:
+        return super().tokenize_with_weights(literal(text), return_word_ids, **kwargs)  # type: ignore[misc]
 
 
-class _KeyframeTokenizer(comfy.text_encoders.flux.FluxTokenizer):
+class _RetrievalTokenizer(_Literal, comfy.sd1_clip.SD1Tokenizer):
+    """CLIP's own."""
+
+
+class _KeyframeTokenizer(_Literal, comfy.text_encoders.flux.FluxTokenizer):
     def __init__(self, words: TextTokenizer, names: list[str], context: int, **kwargs: Any) -> None:
         self.names = names
         self.clip_l = comfy.sd1_clip.SDTokenizer(max_length=context, disable_weights=True, **kwargs)
         self.t5xxl = _T5Tokenizer(words, **kwargs)
 
 
-class _VideoTokenizer(comfy.sd1_clip.SD1Tokenizer):
+class _VideoTokenizer(_Literal, comfy.sd1_clip.SD1Tokenizer):
     def __init__(self, words: TextTokenizer, names: list[str], length: int | None, **kwargs: Any) -> None:
         self.names = names
         super().__init__(name="t5", tokenizer=partial(_T5Tokenizer, words, length), **kwargs)
@@ -321,7 +314,7 @@ def load_retrieval_clip(path: File) -> comfy.sd.CLIP:
     checkpoint, config, _ = open_clip(path)
     tokenizer = partial(comfy.sd1_clip.SDTokenizer, max_length=config["max_position_embeddings"], disable_weights=True)
     target = ClipTarget(
-        partial(comfy.sd1_clip.SD1Tokenizer, tokenizer=tokenizer),
+        partial(_RetrievalTokenizer, tokenizer=tokenizer),
         partial(comfy.sd1_clip.SD1ClipModel, clip_model=partial(_clip_text, config, True)),
     )
     made = _clip(target)

@@ -17,7 +17,17 @@ from .. import keymaps
 from ..checkpoint import Checkpoint, dequantise, read_checkpoint
 from ..tokenizer import TextTokenizer, listed_names, load_tokenizer
 
-__all__ = ["Config", "File", "flux_unet", "open_clip", "open_model", "open_t5", "wan_unet", "wan_vae_arguments"]
+__all__ = [
+    "Config",
+    "File",
+    "Words",
+    "flux_unet",
+    "open_clip",
+    "open_model",
+    "open_t5",
+    "wan_unet",
+    "wan_vae_arguments",
+]
 
 File = str | PathLike[str]
 Config = dict[str, Any]
@@ -170,3 +180,22 @@ def wan_vae_arguments(config: Config, source: str) -> tuple[bool, Config]:
         rule = "must have patches of 2 (Wan 2.2 class), or none and equal widths (Wan 2.1 class)"
         raise InputError(f"{source}: config", rule, f"patch_size {patch}", "give another VAE")
     return residual, arguments | ({"dec_dim": decoder} if residual else {})
+
+
+class Words:
+    """A `TextTokenizer` in the manner of transformers, as ComfyUI calls it."""
+
+    def __init__(self, words: TextTokenizer) -> None:
+        self.words = words
+
+    @classmethod
+    def from_pretrained(cls, words: TextTokenizer) -> Words:
+        """What ComfyUI calls with the tokenizer's path."""
+        return cls(words)
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": self.words.ids([text])[0]}
+
+    def get_vocab(self) -> dict[str, int]:
+        """Empty: nothing shows tokens as text."""
+        return {}

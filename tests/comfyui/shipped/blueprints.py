@@ -16,8 +16,9 @@ def interleaved_keyframes() -> Sketch:
         "GoldenMem. Connect a Storyboard's storyboard, prompts, width and height."
     )
     with s.group("Anchorshot/keyframes"):
-        text = s.add("CLIPTextEncode", "Prompts", size=(340, 0))
-        context = s.add("AnchorshotGoldenMemContext", size=(340, 0), retrieval="text")
+        words = s.add("T5TokenizerOptions", "Captions unpadded", size=(340, 0), min_padding=0, min_length=0)
+        text = s.add("CLIPTextEncode", "Prompts", size=(340, 0), clip=words[0])
+        context = s.add("AnchorshotGoldenMemContext", size=(340, 0), retrieval="text", clip=words[0])
         empty = s.add("EmptySD3LatentImage", "Size", size=(340, 0))
         s.column()
         sampler = s.add(
@@ -28,7 +29,7 @@ def interleaved_keyframes() -> Sketch:
             context=context["context"],
         )
     s.takes("model", (sampler, "model"))
-    s.takes("clip", (text, "clip"), (context, "clip"))
+    s.takes("clip", (words, "clip"))
     s.takes("vae", (sampler, "vae"), (context, "vae"))
     s.takes("storyboard", (sampler, "storyboard"))
     s.takes("clip_vision", (context, "clip_vision"))

@@ -108,6 +108,8 @@ def flux_wan_film() -> Sketch:
             "**Ranking**: earlier frames are ranked by their captions, which needs no further file. For ranking by "
             "what they show, connect a CLIP vision model and its own text encoder to *GoldenMem Context* and set "
             "`retrieval` to `clip`.\n\n"
+            "**Captions** reach FLUX.1 at their own length (*T5 Tokenizer Options*): ComfyUI would fill each up to 256 "
+            "tokens, and a long memory would be mostly padding. **Shift** follows the size, as in the command.\n\n"
             "**Size**: 1280x704 in multiples of 32 for Wan 2.2 5B, 24 frames a second; both are in the story.",
             width=520,
         )
@@ -115,6 +117,16 @@ def flux_wan_film() -> Sketch:
         story = s.add("AnchorshotStoryboard", size=(500, 760), story=FILM)
     with s.group("2 · Keyframes that remember: FLUX.1-dev", BLUE):
         model = load_unet(s, flux, "FLUX.1-dev")
+        shifted = s.add(
+            "ModelSamplingFlux",
+            "Shift for this size",
+            size=(320, 0),
+            model=model[0],
+            max_shift=1.15,
+            base_shift=0.5,
+            width=story["width"],
+            height=story["height"],
+        )
         clip = s.add(
             "DualCLIPLoader",
             models=models(*texts),
@@ -123,10 +135,13 @@ def flux_wan_film() -> Sketch:
             type="flux",
             size=(320, 0),
         )
+        words = s.add(
+            "T5TokenizerOptions", "Captions unpadded", size=(320, 0), clip=clip[0], min_padding=0, min_length=0
+        )
         vae = load_vae(s, "ae.safetensors", "FLUX VAE")
         empty = s.add("EmptySD3LatentImage", "Size", size=(320, 0), width=story["width"], height=story["height"])
         s.column()
-        text = s.add("CLIPTextEncode", "Prompts", size=(380, 0), text=story["prompts"], clip=clip[0])
+        text = s.add("CLIPTextEncode", "Prompts", size=(380, 0), text=story["prompts"], clip=words[0])
         guided = s.add("FluxGuidance", size=(380, 0), conditioning=text[0], guidance=3.5)
         context = s.add(
             "AnchorshotGoldenMemContext",
@@ -136,13 +151,13 @@ def flux_wan_film() -> Sketch:
             groups=3,
             images=4,
             first_tier=1,
-            clip=clip[0],
+            clip=words[0],
         )
         s.column()
         keyframes = s.add(
             "AnchorshotInterleavedKeyframeSampler",
             size=(400, 800),
-            model=model[0],
+            model=shifted[0],
             positive=guided[0],
             latent=empty[0],
             vae=vae[0],
