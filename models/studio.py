@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 Present = TypeVar("Present", bound=Part)
 
 PARTS = ("clip", "keyframe_text", "image_vae", "keyframe", "video_text", "video_vae", "video", "video_low")
+_TINY = 64 << 20
+"""Weights of at most so many bytes make a studio tiny: loaded in a second, and no work for several cores."""
 
 
 def load_studio(
@@ -212,6 +214,23 @@ class Studio:
         """
         for field, part in self._chosen_parts(parts):
             self._paths(field, part)
+
+    def files(self, *parts: str) -> list[Path]:
+        """All files of these parts (of all by default), those in folders included.
+
+        Raises:
+            InputError: one is missing.
+        """
+        paths = [path for field, part in self._chosen_parts(parts) for path in self._paths(field, part)]
+        return [file for path in dict.fromkeys(paths) for file in model_files(path)]
+
+    def is_tiny(self, *parts: str) -> bool:
+        """Whether the files of these parts (of all by default) are small together, like the pocket studio's.
+
+        Raises:
+            InputError: one is missing.
+        """
+        return sum(file.stat().st_size for file in self.files(*parts)) <= _TINY
 
     def release(self, *parts: str) -> None:
         """Let go of loaded models (of all by default) to make room for the next stage's; they load again on use."""

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..media.contact_sheet import SheetKeyframe
@@ -16,10 +17,10 @@ from ..story.errors import InputError
 from ..story.files import write_atomic
 from ..story.shot import Shot
 from ..story.storyboard import Storyboard
-from .finish import check_size, draw_sheet, join_film, no_progress
+from .finish import check_size, draw_sheet, join_film, no_progress, prove
 from .job import FilmJob, FilmSettings, Progress, keyframe_file
 from .keyframe_stage import make_keyframes, remembering
-from .run_folder import open_run
+from .run_folder import check_run, open_run, owns
 from .summary import summarise
 from .video_stage import make_clips
 
@@ -40,11 +41,13 @@ def make_film(
     dependents: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
+    on_finish: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:
     """Render a storyboard into the folder `out`.
 
     A run can be stopped at any moment, also by `kill -9`; with `resume` it goes on where it was, and the frames of the
-    film equal those of an unbroken run. Memory does not grow with the number of shots.
+    film equal those of an unbroken run. Memory does not grow with the number of shots. A film that is in the folder
+    stays there, and can be gone on with, until its files are replaced one by one by those that are made anew.
 
     Args:
         story: the whole storyboard, also when only some shots are rendered.
@@ -56,23 +59,29 @@ def make_film(
         redo: shots that get a new take, in the same writing; implies `resume`.
         dependents: with `redo`, remake the later shots that remember a redone one (same take); else they stay.
         progress, say: receive progress and lines for people.
+        on_finish: told every stage that is finished, such as ``s01/keyframe-0``, and the seconds that it took.
 
     Returns:
         The summary, which is also in ``summary.json``.
 
     Raises:
         InputError: an unknown shot, a picture that cannot be read, a studio without keyframes, a size that the studio
-            cannot make, or a folder that cannot be used; all before anything is rendered.
+            cannot make, model files that cannot be used, or a folder that cannot be used; all before anything is
+            rendered.
+        OSError: the disk is full or fails; what is finished stays.
     """
     begin = time.perf_counter()
     chosen = story.subset(shots)
     redone = _redone(story, redo)
+    resume = resume or redo is not None
+    check_run(out, resume=resume)
     studio.check_task("film")
-    studio.check()
+    _check_pictures(story, chosen[-1] + 1, out)
+    prove(studio)
     check_size(story, studio, studio.image_vae, studio.video_vae)
-    _check_pictures(story, chosen[-1] + 1)
     settings = FilmSettings.of(studio, story.frame_size)
-    with open_run(out, resume=resume or redo is not None) as run:
+    with open_run(out, resume=resume) as run:
+        run.on_finish = on_finish or run.on_finish
         job = FilmJob(story, chosen, studio, run, progress or no_progress, say or (lambda line: None), settings)
         run.describe(
             title=story.title,
@@ -95,7 +104,8 @@ def make_film(
         placed = join_film(job)
         draw_sheet(job, placed, partial(_keyframe_cards, job))
         summary = summarise(job, placed, run.made, time.perf_counter() - begin)
-        write_atomic(run.path / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(run.file("summary.json"), json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        run.complete(summary["files"], whole=len(chosen) == len(story.shots))
     return summary
 
 
@@ -108,13 +118,20 @@ def _redone(story: Storyboard, redo: str | None) -> list[Shot]:
         raise InputError("--redo", error.rule, error.value, error.fix) from None
 
 
-def _check_pictures(story: Storyboard, count: int) -> None:
+def _check_pictures(story: Storyboard, count: int, out: str | os.PathLike[str]) -> None:
     """Read every picture of the user's that will be needed: an unreadable one must not stop a film half-way."""
+    sound: set[Path] = set()
     for i, shot in enumerate(story.shots[:count]):
         for k, keyframe in enumerate(shot.keyframes):
             path = story.image_path(keyframe)
-            if path is not None:
-                read_picture(path, f"shots[{i}].keyframes[{k}].image")
+            if path is None or path in sound:
+                continue
+            field = f"shots[{i}].keyframes[{k}].image"
+            if owns(out, path):
+                fix = "copy it to another folder, and name the copy"
+                raise InputError(field, "must not be a file that this film replaces", str(path), fix)
+            read_picture(path, field)
+            sound.add(path)
 
 
 def _keyframe_cards(job: FilmJob, shot: Shot) -> list[SheetKeyframe]:

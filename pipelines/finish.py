@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..media.contact_sheet import SheetKeyframe, SheetShot, write_contact_sheet
+from ..models.studio import PARTS
 from ..sampling.memory_context import PATCH
 from ..story.errors import InputError
 from ..story.shot import Shot
@@ -18,7 +20,19 @@ if TYPE_CHECKING:
     from ..models.studio import Studio
     from ..models.vae import ImageCodec
 
-__all__ = ["check_size", "draw_sheet", "join_film", "no_progress"]
+__all__ = ["check_size", "draw_sheet", "join_film", "no_progress", "prove"]
+
+
+def prove(studio: Studio, *parts: str) -> None:
+    """Refuse, with an `InputError`, model files that cannot be used, before a film is begun.
+
+    Headers, shapes and settings of all `parts` (see `Studio.check`; all by default) are read. The models of a tiny
+    studio are loaded, too, which costs next to nothing and leaves nothing to be found out later.
+    """
+    studio.check(*parts)
+    if studio.is_tiny(*parts):
+        for part in parts or PARTS:
+            getattr(studio, part)
 
 
 def check_size(story: Storyboard, studio: Studio, *vaes: ImageCodec) -> None:
@@ -43,7 +57,7 @@ def join_film(job: Job) -> list[JoinedClip]:
         "transitions": transitions,
         "fps": str(story.rate),
     }
-    if run.why("film", inputs) is not None:
+    if run.why("film", inputs, ["film.mp4"]) is not None:
         begin = time.perf_counter()
         job.say("joining the film")
         join_clips(run.file("film.mp4"), [run.path / clip_file(shot) for shot in shots], placed, story.rate)
@@ -66,8 +80,11 @@ def draw_sheet(job: Job, placed: Sequence[JoinedClip], pictures: Callable[[Shot]
     length = f"{len(cards)} shots · {float(frames / story.rate):.2f} s"
     subtitle = f"{length} · {width}×{height} at {story.fps:g} fps · studio {job.studio.name}"
     pages = write_contact_sheet(run.file("contact_sheet.png"), story.title, subtitle, cards)
-    for page in set(run.path.glob("contact_sheet_*.png")) - set(pages):  # of a longer film
-        page.unlink()
+    for page in itertools.count(len(pages) + 1):  # of a longer film
+        path = run.path / f"contact_sheet_{page:02d}.png"
+        if not path.is_file():
+            break
+        path.unlink()
 
 
 def no_progress(stage: str, done: float, total: float, note: str = "") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -111,9 +111,11 @@ class Job:
         """Frames of the shot at a position."""
         return self.story.shots[position].timeline(self.story.fps).frames
 
-    def pending(self, stage: str, inputs: Mapping[str, Any]) -> bool:
-        """Whether `stage` has to be made; says why if it was made before."""
-        reason = self.run.why(stage, inputs)
+    def pending(
+        self, stage: str, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, info: Sequence[str] = ()
+    ) -> bool:
+        """Whether `stage` has to be made, see `RunFolder.why`; says why if it was made before."""
+        reason = self.run.why(stage, inputs, outputs, info)
         if reason is not None and self.run.record(stage) is not None:
             self.say(f"{stage} again: {reason}")
         return reason is not None

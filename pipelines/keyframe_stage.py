@@ -91,7 +91,7 @@ class _Task:
 def make_keyframes(job: FilmJob) -> None:
     """Make every keyframe that is missing or out of date, and enter each in the manifest as soon as it is done."""
     tasks = [task for position in job.remembered for task in _tasks(job, position)]
-    pending = {task.stage for task in tasks if job.pending(task.stage, task.inputs)}
+    pending = {task.stage for task in tasks if job.pending(task.stage, task.inputs, [task.name])}
     stage = _Keyframes(job, steps=job.settings.keyframe.steps, total=len(pending))
     memory = FilmMemory(job)
     for task in tasks:

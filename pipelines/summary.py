@@ -71,12 +71,13 @@ def film_facts(job: Job, placed: Sequence[JoinedClip]) -> dict[str, Any]:
 def _shot(job: FilmJob, shot: Shot, clip: JoinedClip, made: set[str]) -> dict[str, Any]:
     timeline = shot.timeline(job.story.fps)
     records = job.run.stages_of(shot.id)
+    psnr = records["clip"].info["keyframe_psnr_db"]
     keyframes = [
         {
             "requested": key.requested.seconds,
             "snapped": key.snapped.seconds,
             "frame": key.frame,
-            "psnr_db": records["clip"].info["keyframe_psnr_db"][k],
+            "psnr_db": psnr[k] if k < len(psnr) else None,
             **records[f"keyframe-{k}"].info,
         }
         for k, key in enumerate(timeline.keyframes)

@@ -33,10 +33,10 @@ from ..story.shot import Keyframe, Shot
 from ..story.stages import stage_seed
 from ..story.storyboard import Storyboard
 from ..story.timeline import snap_length
-from .finish import check_size, draw_sheet, join_film, no_progress
+from .finish import check_size, draw_sheet, join_film, no_progress, prove
 from .job import Job, Progress, clip_file, stage_generator
 from .join import JoinedClip
-from .run_folder import open_run
+from .run_folder import check_run, open_run
 from .story_stage import (
     Preview,
     story_grid,
@@ -54,6 +54,7 @@ STAGES = ("segment", "backward", "clip")
 """What is made of a shot."""
 STILLS = 3
 """Pictures of a segment on the contact sheet."""
+_INFO = ("gamma", "scene_weights")
 
 
 def prompt_pairs(story: Storyboard) -> list[PromptPair]:
@@ -148,6 +149,7 @@ def tell_story(
     resume: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
+    on_finish: Callable[[str, float], None] | None = None,
 ) -> dict[str, Any]:
     """Make a film of a storyboard's texts.
 
@@ -160,22 +162,27 @@ def tell_story(
         cut: blend only within a place (not in the paper); what comes after a cut does not depend on what was before it.
         resume: keep the segments that are there and still fit.
         progress, say: where progress and lines for people go.
+        on_finish: told every stage that is finished, such as ``s01/segment``, and the seconds that it took.
 
     Returns:
         The summary, which is also in ``summary.json``.
 
     Raises:
-        InputError: a size or length that the studio cannot make, or a folder that cannot be used.
+        InputError: a size or length that the studio cannot make, model files that cannot be used, or a folder that
+            cannot be used; all before anything is made. What is in the folder stays until then.
+        OSError: the disk is full or fails; what is finished stays.
     """
     begin = time.perf_counter()
     say = say or (lambda line: None)
-    studio.check(*story_parts(studio))
+    check_run(out, resume=resume, task="tell")
+    prove(studio, *story_parts(studio))
     story = _in_one_piece(story)
     lengths = _lengths(story, story_grid(studio))
     if studio.config.video.kind == "mochi":
         _check_mochi(story, lengths, say)
     check_size(story, studio, studio.video_vae)
     with open_run(out, resume=resume, task="tell") as run:
+        run.on_finish = on_finish or run.on_finish
         everything = list(range(len(story.shots)))
         job = StoryJob(story, everything, studio, run, progress or no_progress, say, lengths)
         job.accept_whole_studio()
@@ -192,7 +199,8 @@ def tell_story(
         draw_sheet(job, placed, teller.stills)
         weights = teller.draw_weights()
         summary = _summary(job, placed, used, weights, time.perf_counter() - begin)
-        write_atomic(run.path / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(run.file("summary.json"), json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        run.complete(summary["files"])
     return summary
 
 
@@ -225,7 +233,7 @@ class _Teller:
         """Sample a shot's latents, unless those that are there fit."""
         shot, before = self.job.story.shots[i], i - 1 if self._blends(i) and self.settings.gamma else None
         inputs = self._inputs(i) | {"before": None if before is None else self._digest(before, "segment")}
-        if not self.job.pending(f"{shot.id}/segment", inputs):
+        if not self.job.pending(f"{shot.id}/segment", inputs, [_latents_file(shot, "segment")], _INFO):
             return
         begin = time.perf_counter()
         known = None if before is None else (self.pairs[before], self._latents(before, "segment"))
@@ -239,7 +247,7 @@ class _Teller:
         """Draw a finished segment's last frame towards the next segment's first."""
         shot, after = self.job.story.shots[i], self.last(i + 1)
         inputs = self._inputs(i) | {"own": self._digest(i, "segment"), "after": self._digest(i + 1, after)}
-        if not self.job.pending(f"{shot.id}/backward", inputs):
+        if not self.job.pending(f"{shot.id}/backward", inputs, [_latents_file(shot, "backward")]):
             return
         begin = time.perf_counter()
         parts = self._latents(i, "segment"), self._latents(i + 1, after)
@@ -255,10 +263,10 @@ class _Teller:
         """Decode a shot's latents to its clip, and keep some frames as pictures."""
         job, shot, stage = self.job, self.job.story.shots[i], self.last(i)
         inputs = {"latents": self._digest(i, stage), "fps": str(job.story.rate), "studio": job.studio_hash}
-        if not job.pending(f"{shot.id}/clip", inputs):
+        name, pictures = clip_file(shot), {t: _still_file(shot, k) for k, t in enumerate(_still_times(self.frames[i]))}
+        if not job.pending(f"{shot.id}/clip", inputs, [name, *pictures.values()]):
             return
         begin = time.perf_counter()
-        name, pictures = clip_file(shot), {t: _still_file(shot, k) for k, t in enumerate(_still_times(self.frames[i]))}
         count, before, frames = 0, sum(self.frames[:i]), sum(self.frames)
         note = f"{shot.id}, {self.frames[i]} frames"
         job.progress("clip", before, frames, note)

@@ -25,6 +25,8 @@ from .job import FilmJob, clip_file, keyframe_file, stage_generator
 
 __all__ = ["make_clips", "sample_with_defaults"]
 
+_INFO = ("keyframe_psnr_db", "motion")
+
 
 @dataclass(frozen=True)
 class _Task:
@@ -40,7 +42,9 @@ class _Task:
 def make_clips(job: FilmJob) -> None:
     """Make the clip of every chosen shot that is missing or out of date; the keyframes must be there."""
     tasks = [_task(job, position) for position in job.chosen]
-    pending = [task for task in tasks if job.pending(f"{task.shot.id}/clip", task.inputs)]
+    pending = [
+        task for task in tasks if job.pending(f"{task.shot.id}/clip", task.inputs, [clip_file(task.shot)], _INFO)
+    ]
     if not pending:
         return
     prompts, _ = job.aliased(job.studio.video_text)
