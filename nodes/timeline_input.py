@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..story.documents import parse_json
 from ..story.errors import InputError
-from ..story.timeline import Time, Timeline, frame_rate
+from ..story.timeline import LONGEST, Time, Timeline, frame_rate, within_resolution
 
 if TYPE_CHECKING:
     from ..story.storyboard import Storyboard
 
-__all__ = ["EXAMPLE", "Edit", "plan", "read_edit"]
+__all__ = ["EXAMPLE", "MAX_MARKS", "MAX_TEXT", "Edit", "plan", "read_edit"]
 
 EXAMPLE = '{"keyframes": [{"requested": 0.0}]}'
 """The least that the widget writes: one keyframe, at the start."""
+MAX_MARKS = 500
+"""Most keyframes, and most shots, in the text: more could not be told apart on the widget's time axis."""
+MAX_DEPTH = 8
+MAX_TEXT = 200_000
+"""Most characters of the text; the widget writes about a hundred for a keyframe."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,13 @@ def read_edit(text: str) -> Edit:
     taken as the keyframes. Empty text says nothing.
 
     Raises:
-        InputError: no JSON, or not of this form.
+        InputError: no JSON, not of this form, or more than `MAX_TEXT` characters or `MAX_MARKS` keyframes or shots.
     """
     if not text.strip():
         return Edit()
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError("timeline", f"is not valid JSON ({error})", text, f"write e.g. {EXAMPLE}") from None
+    if len(text) > MAX_TEXT:
+        raise InputError("timeline", f"must be at most {MAX_TEXT} characters", f"{len(text)}", "write times only")
+    data = parse_json(text, "timeline", max_depth=MAX_DEPTH)
     if isinstance(data, list):
         return Edit(_numbers(data, "timeline"))
     if not isinstance(data, Mapping):
@@ -98,7 +102,11 @@ def _starts(durations: Sequence[float], rate: Any) -> list[Time]:
         length = Time.from_seconds(seconds, rate, f"durations[{k}]")
         if not length.exact:
             raise InputError(f"durations[{k}]", "must be greater than 0", seconds, "give the shot a length such as 2.5")
-        starts.append(Time(starts[-1].exact + length.exact, rate))
+        # A sum of many odd fractions would grow digits without end; what no frame rate can tell apart is let go.
+        end = within_resolution(starts[-1].exact + length.exact)
+        if end > LONGEST:
+            raise InputError("durations", f"must sum to at most {LONGEST} seconds", float(end), "split the video")
+        starts.append(Time(end, rate))
     return starts
 
 
@@ -106,10 +114,15 @@ def _numbers(values: Any, field: str) -> list[float]:
     """Seconds, each given plainly or as an object's `requested` (or `at`)."""
     if not isinstance(values, list):
         raise InputError(field, "must be a list of seconds", values, "write e.g. [0, 1.5]")
+    if len(values) > MAX_MARKS:
+        raise InputError(field, f"must be at most {MAX_MARKS}", f"{len(values)}", "split the video")
     found = []
     for k, value in enumerate(values):
         plain = value.get("requested", value.get("at")) if isinstance(value, Mapping) else value
         if isinstance(plain, bool) or not isinstance(plain, int | float):
             raise InputError(f"{field}[{k}]", "must be a number of seconds", value, "write e.g. 1.5")
-        found.append(float(plain))
+        try:
+            found.append(float(plain))
+        except OverflowError:
+            raise InputError(f"{field}[{k}]", "must be a finite number", value, "write e.g. 1.5") from None
     return found

@@ -18,6 +18,7 @@ from .errors import InputError
 
 __all__ = [
     "GRID",
+    "LONGEST",
     "MAX_FPS",
     "MAX_FRAMES",
     "MIN_FPS",
@@ -27,6 +28,7 @@ __all__ = [
     "frame_rate",
     "plain_fps",
     "snap_length",
+    "within_resolution",
 ]
 
 GRID = 4
@@ -38,7 +40,8 @@ MAX_FRAMES = 4 * 1200 + 1
 # Times are exact fractions, so that the bound of 2 frames holds without a tolerance. This denominator resolves every
 # frame of every rate up to 120 fps, NTSC's 1000/1001 included, and 2 microseconds otherwise.
 _RESOLUTION = 240_000
-_LONGEST = 100 * 3600 - 1  # what a timecode of two-digit hours can write
+LONGEST = 100 * 3600 - 1
+"""Latest time in seconds: what a timecode of two-digit hours can write."""
 _NTSC = (24, 30, 48, 60, 120)
 
 
@@ -72,6 +75,11 @@ def plain_fps(rate: Fraction) -> int | float:
     return rate.numerator if rate.denominator == 1 else float(rate)
 
 
+def within_resolution(seconds: Fraction) -> Fraction:
+    """The nearest time that times are told apart to: every frame of every rate, and 2 microseconds otherwise."""
+    return seconds.limit_denominator(_RESOLUTION)
+
+
 @dataclass(frozen=True)
 class Time:
     """A point in time or a duration at a frame rate; the only type that converts seconds, frames and timecode.
@@ -89,9 +97,9 @@ class Time:
     @classmethod
     def from_seconds(cls, seconds: float | Fraction, fps: float | Fraction, name: str = "seconds") -> Time:
         """A time in seconds. Raises InputError when it is not a finite number from 0 to 359999."""
-        exact = _number(seconds, name).limit_denominator(_RESOLUTION)
-        if not 0 <= exact <= _LONGEST:
-            raise InputError(name, f"must be between 0 and {_LONGEST} seconds", seconds, "use a time inside the shot")
+        exact = within_resolution(_number(seconds, name))
+        if not 0 <= exact <= LONGEST:
+            raise InputError(name, f"must be between 0 and {LONGEST} seconds", seconds, "use a time inside the shot")
         return cls(exact, frame_rate(fps))
 
     @classmethod
@@ -239,8 +247,9 @@ class Timeline:
             fps: frames per second.
             seconds: length of the shot, greater than 0.
             keyframe_times: seconds from the start of the shot, in order, at least one frame apart, at most the time of
-                the last frame. A first keyframe within 2 frames of the start becomes frame 0; a later one leaves the
-                frames before it as a chunk without a keyframe.
+                the last frame; what lies beyond it by half a frame or less was meant as it. A first keyframe within 2
+                frames of the start becomes frame 0; a later one leaves the frames before it as a chunk without a
+                keyframe.
             where: put before field names in errors, e.g. ``shots[2]``.
             length_field: what the length is called in errors.
 
@@ -262,6 +271,8 @@ class Timeline:
         for k, wish in enumerate(keyframe_times):
             name = f"{prefix}keyframes[{k}].at"
             time = wish if isinstance(wish, Time) else Time.from_seconds(wish, rate, name)
+            if end - 1 < time.position <= end - Fraction(1, 2):
+                time = Time(_at_most((end - 1) / rate), rate)
             if time.position > end - 1:
                 last = float((end - 1) / rate)
                 rule = f"must not lie beyond the shot's last frame at {last:.6g} s"
@@ -271,13 +282,12 @@ class Timeline:
                     raise InputError(name, "must be in order of time", time.seconds, "sort the keyframes by `at`")
                 rule = f"must be at least one frame ({float(1 / rate):.6g} s) after the keyframe before it"
                 earliest = float(times[-1].exact + 1 / rate)
-                fix = f"both fall on frame {_snap_all(times)[-1]}: move it to {earliest:.6g} or remove it"
+                fix = f"both fall on frame {times[-1].frame}: move it to {earliest:.6g} or remove it"
                 raise InputError(name, rule, time.seconds, fix)
             times.append(time)
-        frames = _snap_all(times)
-        starts = frames if frames and frames[0] == 0 else [0, *frames]
-        bounds = [*starts, _snap(end, len(starts))]
+        bounds = _snap_all([time.position for time in times], end)
         chunks = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+        frames = bounds[len(bounds) - 1 - len(times) : -1]
         keyframes = [Keyed.at_frame(t, f) for t, f in zip(times, frames, strict=True)]
         return cls(plain_fps(rate), chunks, keyframes, asked)
 
@@ -369,8 +379,51 @@ class Timeline:
         return timeline
 
 
-def _snap_all(times: Sequence[Time]) -> list[int]:
-    """Frames of keyframes that are in order and at least one frame apart."""
+def _at_most(seconds: Fraction) -> Fraction:
+    """`seconds`, or the next earlier time that survives the way through JSON exactly."""
+    if seconds.denominator <= _RESOLUTION:
+        return seconds
+    return Fraction(math.floor(seconds * _RESOLUTION), _RESOLUTION)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way to cut the frames up to `frame`: how many chunks are glued, how many halves went down, and the way before."""
+
+    frame: int
+    glued: int = 0
+    down: int = 0
+    before: _Way | None = None
+
+
+def _snap_all(positions: Sequence[Fraction], end: Fraction) -> list[int]:
+    """Bounds of the chunks, from 0 to the length, for keyframes that are in order and at least one frame apart.
+
+    A bound half-way between two frames of its grid may go to either. Up, except where down leaves fewer chunks of one
+    frame between keyframes that were asked for two frames apart or more: glued together they would show one picture.
+    """
     # A first keyframe within the bound belongs to frame 0: a one-frame chunk of nothing before it would serve nobody.
-    offset = 0 if times and times[0].position <= GRID // 2 else 1
-    return [0 if k + offset == 0 else _snap(t.position, k + offset) for k, t in enumerate(times)]
+    opens = bool(positions) and positions[0] <= GRID // 2
+    asked = [positions[0] if opens else Fraction(0), *positions[opens:], end]
+    ways = [_Way(0)]
+    for chunk, position in enumerate(asked[1:], 1):
+        up = _snap(position, chunk)
+        choices = [up, up - GRID] if up - position == Fraction(GRID, 2) else [up]
+        apart = position - asked[chunk - 1] >= 2
+        ways = [
+            min(reached, key=lambda way: (way.glued, way.down))
+            for frame in choices
+            if (
+                reached := [
+                    _Way(frame, way.glued + (apart and frame - way.frame == 1), way.down + (frame < up), way)
+                    for way in ways
+                    if way.frame < frame
+                ]
+            )
+        ]
+    way: _Way | None = min(ways, key=lambda way: (way.glued, way.down))
+    bounds = []
+    while way is not None:
+        bounds.append(way.frame)
+        way = way.before
+    return bounds[::-1]

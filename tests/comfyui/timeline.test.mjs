@@ -83,8 +83,10 @@ test('a rate or length that only a run will tell is not written down', () => {
   assert.equal(edit.read(edit.write(moved), node).guessed, false)
 })
 
-test('adding takes the nearest free frame, removing leaves one', () => {
-  assert.deepEqual(asked(edit.addKey(score(), 32).score), [0, 31, 32, 48])
+test('adding takes the nearest frame that stands clear, removing leaves one', () => {
+  assert.deepEqual(asked(edit.addKey(score(), 20).score), [0, 20, 32, 48])
+  const beside = edit.addKey(score(), 32).score
+  assert.ok(edit.planOf(beside).chunks.every((chunk) => chunk > 1), JSON.stringify(edit.planOf(beside)))
   const full = edit.read('[0, 0.0625]', { fps: 16, seconds: 0.125 })
   assert.equal(edit.addKey(full, 1), null)
   assert.deepEqual(asked(edit.removeKey(score(), 1)), [0, 48])

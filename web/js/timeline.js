@@ -5,6 +5,7 @@
 
 import { api } from '../../../scripts/api.js'
 import { app } from '../../../scripts/app.js'
+import { isLinked } from './graph_links.js'
 import { locatorOf, picturesOf } from './timeline_pictures.js'
 import { fieldSeconds, moveEnd, planOf, read, write } from './timeline_score.js'
 import { framesAt } from './timeline_grid.js'
@@ -84,7 +85,7 @@ class TimelineHost {
   }
 
   isLinked(name) {
-    return this.node.inputs?.some((input) => input.name === name && input.link != null) ?? false
+    return isLinked(this.node, name)
   }
 
   field(name) {
@@ -101,11 +102,18 @@ class TimelineHost {
 
   /** The timeline of the last run, which knows what a storyboard said. */
   #lastRun() {
+    const told = app.nodeOutputs?.[locatorOf(this.node)]?.timeline?.[0] ?? null
+    if (typeof told !== 'string' || told === this.distrusted) return null
     try {
-      return JSON.parse(app.nodeOutputs?.[locatorOf(this.node)]?.timeline?.[0] ?? 'null')
+      return JSON.parse(told)
     } catch {
       return null
     }
+  }
+
+  /** What an edit starts from no longer is what the last run told, if that was no timeline. */
+  #distrust() {
+    if (this.problem?.field === 'planned') this.distrusted = app.nodeOutputs?.[locatorOf(this.node)]?.timeline?.[0]
   }
 
   /** Shows the text as it is now, if anything that it depends on has changed. */
@@ -116,7 +124,9 @@ class TimelineHost {
     const state = JSON.stringify([text, context, locked])
     if (state !== this.shown) {
       this.shown = state
-      this.view.show({ ...this.#read(context), locked })
+      const read = this.#read(context)
+      this.problem = read.problem
+      this.view.show({ ...read, locked })
     }
     this.view.setPictures(picturesOf(this.node, { app, api }))
   }
@@ -135,10 +145,12 @@ class TimelineHost {
 
   /** An edit in the widget. */
   commit(score) {
+    this.#distrust()
     this.#set(write(score), score)
   }
 
   startOver() {
+    this.#distrust()
     this.#set('', null)
   }
 

@@ -89,5 +89,5 @@ export function typedSeconds(text, rate) {
 export function rulerStep(pixelsPerSecond, rate, gap = 46) {
   const steps = [1 / rate, 2 / rate, 4 / rate, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600]
   const rising = steps.filter((step, i) => i < 3 || step > 4 / rate)
-  return rising.find((step) => step * pixelsPerSecond >= gap) ?? 1200
+  return rising.find((step) => step * pixelsPerSecond >= gap) ?? Math.ceil(gap / pixelsPerSecond / 1200) * 1200
 }

@@ -4,6 +4,7 @@
  */
 
 import { HANDLES } from './timeline_handles.js'
+import { drawnGrid } from './timeline_text.js'
 
 /** Pixels that a pointer moves before a press becomes a drag: a click only selects. */
 const SLACK = 3
@@ -44,7 +45,7 @@ export function attachGestures(view) {
     if (!element || event.button !== 0 || view.problem || state.active) return
     view.input.blur() // what is typed there belongs to the handle selected before
     const { handle: kind, index } = element.dataset
-    const start = HANDLES[kind].at(view.score, Number(index))
+    const start = HANDLES[kind].seen(view.score, Number(index), drawnGrid(view.score))
     press = { element, kind, index: Number(index), x: event.clientX, from: frameAt(event.clientX), start }
     element.setPointerCapture(event.pointerId)
     view.select(kind, Number(index))

@@ -13,8 +13,10 @@ export const MIN_FPS = 1
 export const MAX_FPS = 120
 export const MAX_FRAMES = 4 * 1200 + 1
 
+/** Latest time in seconds. */
+export const LONGEST = 100 * 3600 - 1
+
 const RESOLUTION = 240_000n
-const LONGEST = 100 * 3600 - 1
 const NTSC = [24n, 30n, 48n, 60n, 120n]
 
 /** Bad input: which field, the rule, the value seen and the fix, as in Python. */
@@ -58,6 +60,7 @@ const subtract = (a, b) => fraction(a.n * b.d - b.n * a.d, a.d * b.d)
 const times = (a, b) => fraction(a.n * b.n, a.d * b.d)
 const over = (a, b) => fraction(a.n * b.d, a.d * b.n)
 const less = (a, b) => a.n * b.d < b.n * a.d
+const same = (a, b) => a.n === b.n && a.d === b.d
 const whole = (frames) => fraction(BigInt(frames))
 
 function floorDivide(n, d) {
@@ -121,9 +124,11 @@ export function frameRate(fps, field = 'fps') {
   return limitDenominator(rate, 1000n)
 }
 
+const withinResolution = (seconds) => limitDenominator(seconds, RESOLUTION)
+
 /** Seconds as an exact fraction that resolves every frame of every rate. */
 export function timeOf(seconds, field = 'seconds') {
-  const exact = limitDenominator(numberAt(seconds, field), RESOLUTION)
+  const exact = withinResolution(numberAt(seconds, field))
   if (exact.n < 0n || less(whole(LONGEST), exact)) {
     throw new InputError(field, `must be between 0 and ${LONGEST} seconds`, seconds, 'use a time inside the shot')
   }
@@ -145,10 +150,49 @@ function snap(position, chunk) {
   return GRID * floor(add(steps, fraction(1n, 2n))) + chunk
 }
 
-function snapAll(positions) {
+/** A time, or the next earlier one that survives the way through JSON exactly. */
+const atMost = (time) => (time.d <= RESOLUTION ? time : fraction(floorDivide(time.n * RESOLUTION, time.d), RESOLUTION))
+
+const better = (a, b) => (b.glued - a.glued || b.down - a.down) > 0
+const best = (ways) => ways.reduce((found, way) => (better(way, found) ? way : found))
+
+/**
+ * Bounds of the chunks, from 0 to the length. A bound half-way between two frames of its grid may go to either: up,
+ * except where down leaves fewer chunks of one frame between keyframes that were asked for two frames apart or more.
+ */
+function snapAll(positions, end) {
   // A first keyframe within the bound belongs to frame 0: a one-frame chunk of nothing before it would serve nobody.
-  const offset = positions.length && !less(whole(GRID / 2), positions[0]) ? 0 : 1
-  return positions.map((position, k) => (k + offset === 0 ? 0 : snap(position, k + offset)))
+  const opens = positions.length > 0 && !less(whole(GRID / 2), positions[0])
+  const asked = [opens ? positions[0] : whole(0), ...positions.slice(opens ? 1 : 0), end]
+  let ways = [{ frame: 0, glued: 0, down: 0, before: null }]
+  for (let chunk = 1; chunk < asked.length; chunk++) {
+    const up = snap(asked[chunk], chunk)
+    const half = same(subtract(whole(up), asked[chunk]), whole(GRID / 2))
+    const apart = !less(subtract(asked[chunk], asked[chunk - 1]), whole(2))
+    const reached = (half ? [up, up - GRID] : [up]).map((frame) =>
+      ways
+        .filter((way) => way.frame < frame)
+        .map((way) => ({
+          frame,
+          glued: way.glued + (apart && frame - way.frame === 1 ? 1 : 0),
+          down: way.down + (frame < up ? 1 : 0),
+          before: way
+        }))
+    )
+    ways = reached.filter((each) => each.length).map(best)
+  }
+  const bounds = []
+  for (let way = best(ways); way; way = way.before) bounds.push(way.frame)
+  return bounds.reverse()
+}
+
+/** A keyframe's time: what lies beyond the last frame by half a frame or less was meant as the last frame. */
+export function meantTime(time, length, rate) {
+  const asked = times(length, rate)
+  const last = less(asked, whole(1)) ? whole(0) : subtract(asked, whole(1))
+  const position = times(time, rate)
+  const beyond = less(last, position) && !less(add(last, fraction(1n, 2n)), position)
+  return beyond ? atMost(over(last, rate)) : time
 }
 
 /** The length as people read it in an error: few digits. */
@@ -159,7 +203,8 @@ const brief = (value) => String(Number(toNumber(value).toPrecision(6)))
  *
  * @param rate frames per second, a fraction from `frameRate`
  * @param length seconds, a fraction
- * @param keyTimes seconds of the keyframes, fractions, in order and at least a frame apart
+ * @param keyTimes seconds of the keyframes, fractions, in order and at least a frame apart; half a frame beyond the last
+ *   frame is taken as the last frame
  * @param lengthField what the length is called in errors
  * @returns the timeline as `Timeline.to_dict` has it
  */
@@ -175,8 +220,9 @@ export function plan(rate, length, keyTimes, lengthField = 'seconds') {
   const end = less(asked, whole(1)) ? whole(1) : asked
   const last = subtract(end, whole(1))
   const positions = []
-  keyTimes.forEach((time, k) => {
+  const requested = keyTimes.map((wish, k) => {
     const field = `keyframes[${k}].at`
+    const time = meantTime(wish, length, rate)
     const position = times(time, rate)
     if (less(last, position)) {
       const latest = brief(over(last, rate))
@@ -192,10 +238,11 @@ export function plan(rate, length, keyTimes, lengthField = 'seconds') {
       throw new InputError(field, rule, toNumber(time), 'move it or remove it')
     }
     positions.push(position)
+    return time
   })
-  const frames = snapAll(positions)
-  const starts = frames[0] === 0 ? frames : [0, ...frames]
-  const bounds = [...starts, snap(end, starts.length)]
+  const bounds = snapAll(positions, end)
+  const starts = bounds.slice(0, -1)
+  const frames = starts.slice(starts.length - positions.length)
   const frameCount = bounds[bounds.length - 1]
   if (frameCount > MAX_FRAMES) {
     throw new InputError('timeline.chunks', `must sum to at most ${MAX_FRAMES}`, frameCount, 'split the shot')
@@ -206,11 +253,27 @@ export function plan(rate, length, keyTimes, lengthField = 'seconds') {
     frames: frameCount,
     chunks: starts.map((start, k) => bounds[k + 1] - start),
     keyframes: frames.map((frame, k) => ({
-      requested: toNumber(keyTimes[k]),
+      requested: toNumber(requested[k]),
       snapped: secondsAt(frame, rate),
       frame
     }))
   }
 }
 
-export const sum = (fractions) => fractions.reduce(add, whole(0))
+/**
+ * Where each of several shots starts, and the end, from their lengths in seconds (fractions). A sum of many odd fractions
+ * would grow digits without end, so what no frame rate can tell apart is let go.
+ *
+ * @throws InputError longer than any time may be
+ */
+export function startsOf(lengths) {
+  const starts = [whole(0)]
+  for (const length of lengths) {
+    const end = withinResolution(add(starts[starts.length - 1], length))
+    if (less(whole(LONGEST), end)) {
+      throw new InputError('durations', `must sum to at most ${LONGEST} seconds`, toNumber(end), 'split the video')
+    }
+    starts.push(end)
+  }
+  return starts
+}

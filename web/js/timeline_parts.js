@@ -45,7 +45,8 @@ export function buildParts(words, actions) {
 
   const buttons = Object.fromEntries(['add', 'remove', 'cut', 'ripple', 'mend'].map((name) => [name, word(name)]))
   const total = make('span', 'ast-total')
-  const bar = make('div', 'ast-bar', {}, buttons.add, buttons.remove, buttons.cut, buttons.ripple, total)
+  const badge = make('span', 'ast-badge', { role: 'status', hidden: '', title: words.miscountHint })
+  const bar = make('div', 'ast-bar', {}, buttons.add, buttons.remove, buttons.cut, buttons.ripple, badge, total)
 
   const ruler = unheard('ast-ruler')
   const guides = unheard('ast-guides')
@@ -72,6 +73,6 @@ export function buildParts(words, actions) {
   const whole = { role: 'group', 'aria-label': words.timeline }
   const stage = make('div', 'ast-stage', { title: words.hint }, axis)
   const element = make('div', 'anchorshot-timeline', whole, bar, stage, line, alert, status, help)
-  const named = { element, buttons, total, ruler, guides, bands, lane, blocks, end, shots, asks, bubble, axis }
+  const named = { element, buttons, badge, total, ruler, guides, bands, lane, blocks, end, shots, asks, bubble, axis }
   return { ...named, label, input, outcome, complaint, alert, status, helpId }
 }

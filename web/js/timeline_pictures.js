@@ -3,8 +3,17 @@
  * input preview, and else the thumbnails of the last run.
  */
 
-const DEPTH = 8
+import { inputSlot, outputTargets, sourceOf } from './graph_links.js'
+
+const DEPTH = 12
+/** Their pictures are those of all their inputs, in order. */
+const JOINERS = /^(ImageBatch|BatchImagesNode|ImageBatchMulti|MakeImageList|ImageListToImageBatch|RebatchImages)$/
+/** They hand on, or change, each picture of their only image input; sizes and colours do not matter here. */
+const CHANGERS = /reroute|scale|resize|crop|pad|flip|rotate|sharpen|blur|colou?r|invert|quantize|rebatch/i
 const COLLECTORS = /batch|reroute|list|join|combine/i
+/** Files that may hold many pictures. */
+const MANY = /\.(gif|webp|apng|mp4|webm|mov|mkv)$/i
+const BYPASSED = 4
 
 /** The key under which the frontend keeps a node's outputs: its id, inside a subgraph with the subgraph's. */
 export const locatorOf = (node) =>
@@ -16,50 +25,73 @@ function viewUrl(picture, { app, api }) {
   return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}${app.getPreviewFormatParam()}`)
 }
 
-const stored = (pictures, host) => (pictures ?? []).filter((each) => each?.filename).map((each) => viewUrl(each, host))
+const list = (value) => (Array.isArray(value) ? value : [])
+const stored = (pictures, host) =>
+  list(pictures)
+    .filter((each) => each?.filename)
+    .map((each) => viewUrl(each, host))
 
-/** Pictures that a node itself shows. */
+const nothing = { pictures: [], count: null }
+
+/** Pictures that a node itself shows, and how many it gives if that is known. */
 function shownBy(node, host) {
   const locator = locatorOf(node)
   const saved = stored(host.app.nodeOutputs?.[locator]?.images, host)
-  if (saved.length) return saved
-  const live = host.app.nodePreviewImages?.[locator] ?? []
-  return live.length ? [...live] : (node.imgs ?? []).map((image) => image.src).filter(Boolean)
-}
-
-/** Nodes that get the same output as `slot` of `node`: a preview beside us shows what we get. */
-function besides(node, slot) {
-  const links = node.outputs?.[slot]?.links ?? []
-  return links.map((id) => node.graph.getNodeById(linkOf(node.graph, id)?.target_id)).filter(Boolean)
-}
-
-const linkOf = (graph, id) => graph.getLink?.(id) ?? graph.links?.get?.(id) ?? graph.links?.[id]
-
-function picturesBehind(node, input, host, depth) {
-  const link = input?.link == null ? null : linkOf(node.graph, input.link)
-  const source = link && node.graph.getNodeById(link.origin_id)
-  if (!source || depth > DEPTH) return []
-  const own = shownBy(source, host)
-  if (own.length) return own
-  for (const beside of besides(source, link.origin_slot)) {
-    const pictures = beside === node || COLLECTORS.test(beside.type) ? [] : shownBy(beside, host)
-    if (pictures.length) return pictures
+  if (node.type === 'LoadImage') {
+    const name = String(node.widgets?.find((widget) => widget.name === 'image')?.value ?? '')
+    const shown = saved.length ? saved : (node.imgs ?? []).map((image) => image.src).filter(Boolean)
+    return { pictures: shown, count: MANY.test(name) ? null : 1 }
   }
-  // A batch hands on its inputs in order; any other node makes new pictures, which are not known before it runs.
-  if (!COLLECTORS.test(source.type)) return []
-  const inputs = (source.inputs ?? []).filter((each) => each.link != null)
-  return inputs.flatMap((each) => picturesBehind(source, each, host, depth + 1))
+  if (saved.length) return { pictures: saved, count: saved.length }
+  const live = list(host.app.nodePreviewImages?.[locator])
+  const pictures = live.length ? live : (node.imgs ?? []).map((image) => image.src).filter(Boolean)
+  return { pictures, count: null }
+}
+
+const isImage = (input) => String(input.type) === 'IMAGE'
+
+/** The linked image inputs of a node, as slots. */
+const linkedImages = (node) =>
+  (node.inputs ?? []).map((input, slot) => (isImage(input) && sourceOf(node, slot) ? slot : -1)).filter((s) => s >= 0)
+
+function together(found) {
+  const counts = found.map(({ count }) => count)
+  return {
+    pictures: found.every(({ pictures }) => pictures.length) ? found.flatMap(({ pictures }) => pictures) : [],
+    count: counts.length && counts.every((count) => count !== null) ? counts.reduce((sum, each) => sum + each, 0) : null
+  }
+}
+
+function picturesBehind(node, slot, host, depth) {
+  const { node: source, slot: output } = sourceOf(node, slot) ?? {}
+  if (!source || depth > DEPTH) return nothing
+  const images = linkedImages(source)
+  const all = () => together(images.map((each) => picturesBehind(source, each, host, depth + 1)))
+  if (source.mode === BYPASSED) return images.length ? picturesBehind(source, images[0], host, depth + 1) : nothing
+  if (JOINERS.test(source.type)) return all()
+  if (CHANGERS.test(source.type) && images.length === 1) return all()
+  const own = shownBy(source, host)
+  if (own.pictures.length || own.count !== null) return own
+  for (const beside of outputTargets(source, output)) {
+    const shown = beside === node || COLLECTORS.test(beside.type) ? nothing : shownBy(beside, host)
+    if (shown.pictures.length) return shown
+  }
+  // Any other node makes new pictures, which are not known before it runs.
+  return COLLECTORS.test(source.type) ? { ...all(), count: null } : nothing
 }
 
 /**
- * Addresses of the keyframes' pictures in order; empty if none is known.
+ * The keyframes' pictures in order: { pictures: addresses, empty if none is known; count: how many there will be, null if
+ * the graph does not tell }.
  *
  * @param node the timeline node
  * @param host the frontend: { app, api }
  */
 export function picturesOf(node, host) {
-  const input = node.inputs?.find((each) => each.name === 'keyframes')
-  if (input?.link == null) return []
-  const behind = picturesBehind(node, input, host, 0)
-  return behind.length ? behind : stored(host.app.nodeOutputs?.[locatorOf(node)]?.thumbnails, host)
+  const slot = inputSlot(node, 'keyframes')
+  if (!sourceOf(node, slot)) return nothing
+  const behind = picturesBehind(node, slot, host, 0)
+  if (behind.pictures.length) return behind
+  const last = stored(host.app.nodeOutputs?.[locatorOf(node)]?.thumbnails, host)
+  return { pictures: behind.count === null || behind.count === last.length ? last : [], count: behind.count }
 }

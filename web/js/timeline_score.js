@@ -10,6 +10,7 @@
  *   source  where the length stands: 'seconds' (the node's own field), 'durations' (the text), 'outside' (a storyboard
  *           or a linked input)
  *   ownSeconds  whether the node's own `seconds` field counts
+ *   problem why this cannot be, an InputError; null where it can
  *   guessed whether the rate or the length are only known after a run: a storyboard or a link gives them
  *   free    the text is empty, so a storyboard may still set the keyframes
  *
@@ -17,148 +18,27 @@
  * they survive the way through seconds exactly; times that nobody touched keep the digits they came with.
  */
 
-import {
-  InputError,
-  MAX_FRAMES,
-  frameRate,
-  framesAt,
-  plan,
-  positionOf,
-  secondsAt,
-  sum,
-  timeOf,
-  toNumber
-} from './timeline_grid.js'
+import { InputError, MAX_FRAMES, framesAt, secondsAt, timeOf } from './timeline_grid.js'
+import { singleChunks, opened, planOf, positionAt, positionsOf, toMilliseconds } from './timeline_text.js'
+
+export { fieldSeconds, parse, planOf, read, write } from './timeline_text.js'
 
 const LONGEST = MAX_FRAMES - 1
 
 /** The position of a keyframe in frames, not snapped. */
-export const keyPosition = (score, k) => positionAt(score.keys[k], score.rate)
-const timeAt = (key, field) => key.exact ?? timeOf(key.seconds, field)
-const positionAt = (key, rate) => toNumber(positionOf(timeAt(key), rate))
+export const keyPosition = (score, k) => positionsOf(score)[k]
 
 /** The cut that keyframe `k` opens, or -1. A keyframe that opens a shot and its cut are one thing and move together. */
-export function cutOf(score, k) {
-  const position = keyPosition(score, k)
-  return score.cuts.findIndex((cut) => Math.abs(cut - position) < 0.5)
-}
+export const cutOf = (score, k) => opened(score).byKey[k] ?? -1
 
 /** The keyframe that opens cut `c`, or -1. */
-export const keyOf = (score, c) => score.keys.findIndex((_, k) => cutOf(score, k) === c)
-
-// Reading
-
-function numbers(values, field) {
-  if (!Array.isArray(values)) throw new InputError(field, 'must be a list of seconds', values, 'write e.g. [0, 1.5]')
-  return values.map((value, k) => {
-    const record = value !== null && typeof value === 'object' && !Array.isArray(value)
-    const plain = record ? ('requested' in value ? value.requested : value.at) : value
-    if (typeof plain !== 'number') {
-      throw new InputError(`${field}[${k}]`, 'must be a number of seconds', value, 'write e.g. 1.5')
-    }
-    return plain
-  })
-}
-
-const said = (value) => Boolean(value) && (typeof value !== 'object' || Object.keys(value).length > 0)
-
-/** The widget's text as { times, durations, fps, requested }, each null if not said. */
-export function parse(text) {
-  const edit = { times: null, durations: null, fps: null, requested: null }
-  if (!text.trim()) return edit
-  let data
-  try {
-    data = JSON.parse(text)
-  } catch (error) {
-    throw new InputError('timeline', `is not valid JSON (${error.message})`, text, 'write e.g. {"keyframes": [0]}')
-  }
-  if (Array.isArray(data)) return { ...edit, times: numbers(data, 'timeline') }
-  if (data === null || typeof data !== 'object') {
-    throw new InputError('timeline', 'must be an object or a list of seconds', data, 'write e.g. [0, 1.5]')
-  }
-  return {
-    times: data.keyframes == null ? null : numbers(data.keyframes, 'keyframes'),
-    durations: said(data.durations) ? numbers(data.durations, 'durations') : null,
-    fps: typeof data.fps === 'number' ? data.fps : null,
-    requested: typeof data.requested === 'number' ? data.requested : null
-  }
-}
-
-/**
- * The score of a text.
- *
- * @param text the widget's value
- * @param node what the node's other inputs say: { fps, seconds } from its own fields (null where they are linked or a
- *   storyboard decides), and `planned`, the timeline that the last run used (null before one)
- * @throws InputError
- */
-export function read(text, { fps = null, seconds = null, planned = null } = {}) {
-  const edit = parse(text)
-  const rate = frameRate(fps ?? planned?.fps ?? edit.fps ?? 16)
-  const unsure = (fps ?? planned?.fps ?? edit.fps) === null
-  const free = !text.trim()
-  const ownSeconds = seconds !== null
-  if (edit.durations) {
-    const lengths = edit.durations.map((value, k) => {
-      const length = timeOf(value, `durations[${k}]`)
-      if (length.n) return length
-      throw new InputError(`durations[${k}]`, 'must be greater than 0', value, 'give the shot a length such as 2.5')
-    })
-    const starts = lengths.map((_, k) => sum(lengths.slice(0, k)))
-    const cuts = starts.slice(1).map((start) => toNumber(positionOf(start, rate)))
-    const keys = edit.times
-      ? edit.times.map((time) => ({ seconds: time }))
-      : starts.map((start) => ({ seconds: toNumber(start), exact: start }))
-    const end = toNumber(positionOf(sum(lengths), rate))
-    return { rate, keys, cuts, end, lengths, source: 'durations', ownSeconds, guessed: unsure, free }
-  }
-  const length = seconds ?? planned?.requested ?? edit.requested ?? 5
-  const outside = fps === null || seconds === null ? planned?.keyframes.map((key) => key.requested) : null
-  const times = edit.times ?? outside ?? [0]
-  return {
-    rate,
-    keys: times.map((time) => ({ seconds: time })),
-    cuts: [],
-    end: framesAt(length, rate),
-    lengths: [timeOf(length)],
-    source: ownSeconds ? 'seconds' : 'outside',
-    ownSeconds,
-    guessed: unsure || (seconds ?? planned?.requested ?? edit.requested) === null,
-    free
-  }
-}
-
-/** The timeline on the grid, as `Timeline.to_dict` has it. Throws InputError where Python would. */
-export function planOf(score) {
-  const keys = score.keys.map((key, k) => timeAt(key, `keyframes[${k}].at`))
-  return plan(score.rate, sum(score.lengths), keys, score.source === 'durations' ? 'durations' : 'seconds')
-}
-
-/**
- * The widget's text: the TIMELINE socket's JSON, with `durations` where the text itself says how long shots are. Where
- * rate or length are only guessed it holds what was asked for and no more.
- */
-export function write(score) {
-  const planned = planOf(score)
-  const data = score.guessed ? { keyframes: planned.keyframes.map(({ requested }) => ({ requested })) } : planned
-  if (score.source === 'durations') data.durations = score.lengths.map(toNumber)
-  return JSON.stringify(data)
-}
-
-// Upwards, because a hair less than asked would put the last frame out of reach.
-const toMilliseconds = (seconds) => Math.ceil(seconds * 1000 - 1e-6) / 1000
-
-/** Seconds of the whole video as the node's `seconds` field holds them: to the millisecond, unless typed finer. */
-export function fieldSeconds(score) {
-  const seconds = toNumber(sum(score.lengths))
-  return score.source === 'seconds' ? seconds : toMilliseconds(seconds)
-}
+export const keyOf = (score, c) => opened(score).byCut[c] ?? -1
 
 // Editing
 
 /** A copy with some parts replaced and its lengths worked out anew. */
 function edited(score, changes) {
-  const next = { ...score, ...changes, free: false }
+  const next = { ...score, ...changes, free: false, problem: null }
   const implied = next.keys.some((key) => key.exact)
   if (!(implied || 'end' in changes || 'cuts' in changes)) return next
   next.keys = next.keys.map((key) => (key.exact ? at(next, Math.round(positionAt(key, next.rate))) : key))
@@ -277,22 +157,49 @@ export function moveEnd(score, frame) {
   return end === score.end ? score : edited(score, { end })
 }
 
-/** A new keyframe as near to `frame` as there is room for; { score, index }, or null where none fits. */
+/** How far from where it was wanted a new keyframe may go to stand clear of its neighbours. */
+const CLEAR = 4
+
+/**
+ * A new keyframe as near to `frame` as there is room for, not glued to another where that can be helped;
+ * { score, index }, or null where none fits.
+ */
 export function addKey(score, frame) {
-  const positions = score.keys.map((_, k) => keyPosition(score, k))
-  const bounds = [-1, ...positions, score.end]
+  const bounds = [-1, ...positionsOf(score), score.end]
   const gaps = bounds.slice(1).map((after, k) => [Math.ceil(bounds[k] + 1), Math.floor(after - 1)])
   let best = null
   gaps.forEach(([first, last], index) => {
     if (last < first) return
     const place = clamp(Math.round(frame), first, last)
     const distance = Math.abs(place - frame)
-    if (!best || distance < best.distance) best = { index, place, distance }
+    if (!best || distance < best.distance) best = { index, place, distance, first, last }
   })
   if (!best) return null
-  const keys = [...score.keys]
-  keys.splice(best.index, 0, at(score, best.place))
-  return { score: edited(score, { keys }), index: best.index }
+  const { index, place, first, last } = best
+  const put = (base, where) => edited(base, { keys: base.keys.toSpliced(index, 0, at(base, where)) })
+  const near = []
+  for (let by = 0; by <= CLEAR; by++) near.push(place + by, place - by)
+  const clear = (base) =>
+    near
+      .filter((where) => where >= first && where <= last)
+      .map((where) => put(base, where))
+      .find((state) => singleChunks(state) <= singleChunks(score))
+  const found = clear(score) ?? clear(asSeen(score, index, (moved) => moved > 1)) ?? put(score, place)
+  return { score: found, index }
+}
+
+/**
+ * The keyframes from `k` on asked for where they are seen, if `which` says so of how far the grid moved them. A chunk
+ * more or less shifts the grid of all that follow: those asked for anew move on with it by one frame, others may jump
+ * by three.
+ */
+function asSeen(score, k, which) {
+  const { keyframes } = planOf(score)
+  let seen = score
+  for (let i = score.keys.length - 1; i >= k; i--) {
+    if (which(keyframes[i].frame - keyPosition(score, i))) seen = moveKey(seen, i, keyframes[i].frame)
+  }
+  return seen
 }
 
 /** Where `addKey` without a pointer puts a keyframe: in the middle after keyframe `k`, or of the longest gap. */
@@ -313,9 +220,13 @@ export function removeKey(score, k, ripple = false) {
   const position = keyPosition(score, k)
   const next = k + 1 < score.keys.length ? keyPosition(score, k + 1) : score.end
   const later = score.cuts.filter((c) => c <= position + 0.5).length
-  const keys = score.keys.filter((_, i) => i !== k)
-  const cuts = score.cuts.filter((_, c) => c !== cut)
-  const rest = edited(score, cut < 0 ? { keys } : { keys, cuts })
+  const without = (base) => {
+    const left = base.keys.filter((_, i) => i !== k)
+    return edited(base, cut < 0 ? { keys: left } : { keys: left, cuts: base.cuts.filter((_, c) => c !== cut) })
+  }
+  const plain = without(score)
+  const clear = singleChunks(plain) <= singleChunks(score)
+  const rest = clear ? plain : without(asSeen(score, k + 1, (moved) => moved < -1))
   const gap = Math.round(next) - Math.round(position)
   if (!ripple || gap < 1 || Math.ceil(score.end) - gap < 1) return rest
   return shifted(rest, k, cut < 0 ? later : later - 1, -gap)
@@ -337,11 +248,11 @@ export function toggleCut(score, k) {
 export function repaired(score) {
   const end = clamp(Math.ceil(score.end), 1, LONGEST)
   const keys = []
-  const sorted = score.keys.map((key) => framesAt(Math.abs(key.seconds), score.rate)).sort((a, b) => a - b)
+  const sorted = [...positionsOf(score)].sort((a, b) => a - b)
   for (const position of sorted) {
     const place = Math.max(Math.round(position), keys.length ? keys.at(-1) + 1 : 0)
     if (place <= end - 1) keys.push(place)
   }
-  const cuts = score.cuts.filter((cut) => cut < end)
+  const cuts = score.cuts.filter((cut) => cut < end - 0.5)
   return edited(score, { keys: (keys.length ? keys : [0]).map((frame) => at(score, frame)), cuts, end })
 }

@@ -13,10 +13,13 @@ import { HANDLES } from './timeline_handles.js'
 import { secondsAt, toNumber } from './timeline_grid.js'
 import { buildParts, makeBorder, makeKey } from './timeline_parts.js'
 import * as edit from './timeline_score.js'
+import { drawnGrid } from './timeline_text.js'
 
 /** Free room after the end, as a share of the video: the end can be dragged to the right. */
 const TAIL = 0.06
 const NARROW = 18
+/** More labels than any screen has room for. */
+const MOST_TICKS = 400
 /** Diamonds nearer than their width go to different heights. */
 const DIAMOND = 30
 const ROWS = ['50%', '24%', '76%']
@@ -30,6 +33,7 @@ export class TimelineView {
     this.problem = null
     this.selected = null
     this.pictures = []
+    this.count = null
     this.typing = false
     const remove = () => this.removeKey(this.selectedKey)
     const actions = { add: () => this.addKey(), remove, cut: () => this.toggleCut(), ripple: () => this.toggleRipple() }
@@ -55,9 +59,12 @@ export class TimelineView {
     this.render()
   }
 
-  setPictures(urls) {
-    if (urls.length === this.pictures.length && urls.every((url, k) => url === this.pictures[k])) return
-    this.pictures = urls
+  /** What stands on the keyframes: addresses, and how many there will be (null where nobody knows). */
+  setPictures({ pictures, count }) {
+    const same = pictures.length === this.pictures.length && pictures.every((url, k) => url === this.pictures[k])
+    if (same && count === this.count) return
+    this.pictures = pictures
+    this.count = count
     this.render()
   }
 
@@ -161,19 +168,6 @@ export class TimelineView {
 
   // Drawing
 
-  /** The grid of the score drawn now; a score that cannot be planned is drawn as asked. */
-  #grid(score) {
-    try {
-      return edit.planOf(score)
-    } catch (error) {
-      if (!error.field) throw error
-      const rate = toNumber(score.rate)
-      const keyframes = score.keys.map(({ seconds }) => ({ requested: seconds, frame: Math.round(seconds * rate) }))
-      const frames = Math.max(1, Math.round(score.end))
-      return { frames, chunks: [frames], keyframes }
-    }
-  }
-
   render() {
     const score = this.current
     this.element.classList.toggle('ast-broken', Boolean(this.problem))
@@ -183,7 +177,7 @@ export class TimelineView {
     this.axis.hidden = !score
     this.#drawBar(score)
     if (!score) return
-    const grid = this.#grid(score)
+    const grid = drawnGrid(score)
     const furthest = Math.max(grid.frames, score.end, ...grid.keyframes.map((key) => key.frame + 1))
     // A drag keeps its scale: an axis that shrank under the mouse would run away from it.
     this.span = this.gestures.span ?? furthest * (1 + TAIL)
@@ -206,11 +200,15 @@ export class TimelineView {
     this.buttons.remove.disabled = fixed || key < 0 || score.keys.length < 2
     this.buttons.cut.disabled = fixed || !edit.canCut(score, key)
     set(this.buttons.cut, { 'aria-pressed': String(!fixed && key >= 0 && edit.cutOf(score, key) >= 0) })
-    const grid = score && this.#grid(score)
+    const grid = score && drawnGrid(score)
     const rate = score && Number(toNumber(score.rate).toFixed(3))
     const seconds = score && shown(secondsAt(grid.frames, score.rate))
     const total = score && `${words.frames(grid.frames)} · ${seconds} s · ${words.fps(rate)}`
     set(this.total, {}, score?.guessed ? words.guessed : (total ?? ''))
+    // Keyframes that a storyboard may still set are not counted.
+    const sure = score && !fixed && !(score.free && score.source === 'outside')
+    const wrong = sure && this.count !== null && this.count !== score.keys.length
+    set(this.badge, { hidden: wrong ? null : '' }, wrong ? words.miscount(this.count, score.keys.length) : '')
   }
 
   #drawRuler(score) {
@@ -218,7 +216,8 @@ export class TimelineView {
     const rate = toNumber(score.rate)
     const step = rulerStep(perFrame * rate, rate)
     const times = []
-    for (let k = 0; k * step * rate <= this.span; k++) times.push(k * step)
+    const count = Math.min(MOST_TICKS, Math.floor(this.span / (step * rate)) + 1)
+    for (let k = 0; k < count; k++) times.push(k * step)
     pool(this.ruler, this.drawn.ticks, times.length, () => make('span', 'ast-tick'))
     times.forEach((time, k) => {
       const room = this.pixels * (1 - (time * rate) / this.span)
@@ -298,7 +297,7 @@ export class TimelineView {
 
   /** Frames where the shots begin and the video ends, as they are on the grid. */
   #bounds(score, grid) {
-    const cuts = score.cuts.map((cut, c) => grid.keyframes[edit.keyOf(score, c)]?.frame ?? Math.round(cut))
+    const cuts = score.cuts.map((_, c) => HANDLES.cut.seen(score, c, grid))
     return [0, ...cuts, grid.frames]
   }
 

@@ -35,6 +35,9 @@ const en = {
   removed: (k) => `Keyframe ${k} removed`,
   noRoom: 'No room for another keyframe',
   lastOne: 'A timeline keeps its last keyframe',
+  miscount: (pictures, keys) =>
+    `${pictures} picture${pictures === 1 ? '' : 's'} for ${keys} keyframe${keys === 1 ? '' : 's'}`,
+  miscountHint: 'One picture for each keyframe, in order of time: add or remove pictures or keyframes',
   mend: 'Mend',
   mendHint: 'Move keyframes into the video, in order and a frame apart',
   startOver: 'Start over',
@@ -78,6 +81,8 @@ const zh = {
   removed: (k) => `已移除关键帧 ${k}`,
   noRoom: '没有空间再添加关键帧',
   lastOne: '时间线保留最后一个关键帧',
+  miscount: (pictures, keys) => `${pictures} 张图片，${keys} 个关键帧`,
+  miscountHint: '每个关键帧按时间顺序对应一张图片：请增减图片或关键帧',
   mend: '修正',
   mendHint: '把关键帧移入视频内，按顺序排列并至少相隔一帧',
   startOver: '重新开始',
