@@ -388,7 +388,7 @@ def _at_most(seconds: Fraction) -> Fraction:
 
 @dataclass(frozen=True)
 class _Way:
-    """A way to cut the frames up to `frame`: how many chunks are glued, how many halves went down, and the way before."""
+    """A way to cut the frames up to `frame`: how many chunks are glued, how many halves went down, the way before."""
 
     frame: int
     glued: int = 0

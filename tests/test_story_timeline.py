@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from fractions import Fraction
@@ -98,6 +99,67 @@ def test_first_keyframe_near_the_start_is_frame_zero_and_a_later_one_leaves_a_fr
     assert last.keyframe_frames == [17] and last.chunks == [17, 1] and last.keyframe_latents == [5]
     assert last.chunk_starts == [0, 17]
     assert Timeline.plan(8, 2.125, []).keyframes == []
+
+
+def _glued(timeline):
+    """Chunks of one frame whose bounds were asked for two frames apart or more."""
+    asked = [key.requested.position for key in timeline.keyframes]
+    starts = asked if timeline.keyframe_frames[:1] == [0] else [Fraction(0), *asked]
+    ends = [*starts[1:], timeline.requested.position]
+    return sum(n == 1 and b - a >= 2 for n, a, b in zip(timeline.chunks, starts, ends, strict=True))
+
+
+def _all_ways(fps, seconds, times):
+    """Every timeline within the bound: each bound on any frame of its grid at most two from where it was asked for."""
+    end = max(Time.from_seconds(seconds, fps).position, Fraction(1))
+    opens = bool(times) and times[0] <= 2
+    marks = [*times[opens:], end]
+    near = [
+        [f for f in range(int(p) - 3, int(p) + 4) if f > 0 and f % 4 == k % 4 and abs(f - p) <= 2]
+        for k, p in enumerate(marks, 1)
+    ]
+    for frames in itertools.product(*near):
+        bounds = [0, *frames]
+        if all(a < b for a, b in itertools.pairwise(bounds)):
+            chunks = [b - a for a, b in itertools.pairwise(bounds)]
+            starts = bounds[:-1] if opens else bounds[1:-1]
+            keys = [
+                Keyed.at_frame(Time(p / frame_rate(fps), frame_rate(fps)), f)
+                for p, f in zip(times, starts, strict=True)
+            ]
+            yield Timeline(fps, chunks, keys, Time.from_seconds(seconds, fps))
+
+
+@settings(deadline=None, derandomize=True, max_examples=150)
+@given(st.sampled_from([8, 16, 24]), st.lists(st.integers(2, 14), min_size=1, max_size=6), st.integers(4, 20))
+def test_keyframes_are_glued_only_where_the_bound_leaves_no_choice(fps, gaps, rest):
+    """Half frames: every choice that the bound leaves is tried."""
+    times = [Fraction(sum(gaps[:k]), 2) for k in range(len(gaps))]
+    times = [t for k, t in enumerate(times) if k == 0 or t - times[k - 1] >= 1]
+    seconds = (times[-1] + Fraction(rest, 2)) / fps
+    planned = Timeline.plan(fps, seconds, [t / fps for t in times])
+    assert _glued(planned) == min(map(_glued, _all_ways(fps, seconds, times)))
+
+
+def test_a_half_goes_down_where_that_keeps_keyframes_apart():
+    apart = Timeline.plan(8, 2.125, [0.0, 7 / 8, 9 / 8])
+    assert apart.keyframe_frames == [0, 5, 10] and apart.chunks[:2] == [5, 5]
+    near = Timeline.plan(8, 2.125, [0.0, 7 / 8, 1.0])
+    assert near.keyframe_frames == [0, 9, 10]  # neighbours on purpose
+
+
+@pytest.mark.parametrize(("fps", "seconds", "at"), [(24, 4.958, 4.9167), (16, 5.1875, 5.156), (23.976, 4.963, 4.93)])
+def test_half_a_frame_beyond_the_last_is_the_last(fps, seconds, at):
+    """People write rounded seconds."""
+    timeline = Timeline.plan(fps, seconds, [0, at])
+    (_, last), length = timeline.keyframes, timeline.requested.position
+    assert length - 1 - Fraction(1, 1000) <= last.requested.position <= length - 1
+    assert last.error <= 2
+    again = Timeline.plan(fps, seconds, [k.requested.seconds for k in timeline.keyframes])
+    assert again == timeline == Timeline.from_json(timeline.to_json())
+    beyond = float((length - 1 + Fraction(51, 100)) / timeline.rate)
+    with pytest.raises(InputError, match="last frame"):
+        Timeline.plan(fps, seconds, [0, beyond])
 
 
 def test_neighbouring_frames_keep_their_order_at_every_offset():

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
+import { HANDLES } from '../../web/js/timeline_handles.js'
 import * as edit from '../../web/js/timeline_score.js'
 
 const node = { fps: 16, seconds: 5 }
@@ -110,4 +111,46 @@ test('NTSC rates come back exactly', () => {
   const state = edit.moveEnd(edit.addKey(ntsc, 47).score, 48)
   const again = edit.read(edit.write(state), { fps: 23.976, seconds: edit.fieldSeconds(state) })
   assert.deepEqual([asked(again), frames(again)], [[0, 47], [0, 49]])
+})
+
+const chunks = (state) => edit.planOf(state).chunks
+
+test('a keyframe more or less glues no others together, and what is removed again leaves all as it was', () => {
+  const close = edit.read('[0, 0.625, 1.5]', { fps: 8, seconds: 2.375 })
+  const { score: more, index } = edit.addKey(close, 9)
+  assert.deepEqual([frames(more), chunks(more)], [[0, 5, 10, 15], [5, 5, 5, 5]])
+  assert.deepEqual(frames(edit.removeKey(more, index)), frames(close))
+  const single = (state) => chunks(state).filter((chunk) => chunk === 1).length
+  for (let frame = 0; frame < 80; frame++) {
+    const added = edit.addKey(score(), frame)
+    assert.equal(single(added.score), 0, `added at ${frame}: ${chunks(added.score)}`)
+    assert.ok(Math.abs(edit.keyPosition(added.score, added.index) - frame) <= 5)
+    assert.equal(single(edit.removeKey(added.score, 1)), 0)
+  }
+})
+
+test('the length moves by what the grid must, whatever is added or removed', () => {
+  let state = edit.read('[0]', { fps: 24, seconds: 5 })
+  for (let k = 1; k < 12; k++) {
+    state = edit.addKey(state, edit.roomAfter(state)).score
+    const { frames: length, keyframes } = edit.planOf(state)
+    assert.equal(length % 4, keyframes.length % 4)  // chunks of 4n+1 frames
+    assert.ok(Math.abs(length - 120) <= 2)
+    assert.equal(state.end, 120)
+  }
+})
+
+test('half a frame beyond the last frame is the last frame', () => {
+  const state = edit.read('[0, 4.9167]', { fps: 24, seconds: 4.958 })
+  const last = edit.planOf(state).keyframes[1].requested
+  assert.ok(last <= 4.958 - 1 / 24 && last > 4.9167 - 0.5 / 24)
+  assert.equal(edit.planOf(edit.read(edit.write(state), { fps: 24, seconds: 4.958 })).keyframes[1].requested, last)
+  assert.throws(() => edit.planOf(edit.read('[0, 4.95]', { fps: 24, seconds: 4.958 })), { field: 'keyframes[1].at' })
+})
+
+test('what is taken hold of is where it is seen', () => {
+  const close = edit.read('[0, 0.625, 1.5]', { fps: 8, seconds: 2.375 })
+  const grid = edit.planOf(close)
+  assert.deepEqual([HANDLES.key.at(close, 2), HANDLES.key.seen(close, 2, grid)], [12, 14])
+  assert.equal(HANDLES.end.seen(close, 0, grid), grid.frames)
 })

@@ -22,7 +22,7 @@ const NTSC = [24n, 30n, 48n, 60n, 120n]
 /** Bad input: which field, the rule, the value seen and the fix, as in Python. */
 export class InputError extends Error {
   constructor(field, rule, value, fix) {
-    super(`${field}: ${rule} (got ${show(value)}); ${fix}`)
+    super(`${field}: ${rule} (got ${show(value)}); ${fix}`.replace(/\s+/g, ' '))
     this.name = 'InputError'
     this.field = field
   }

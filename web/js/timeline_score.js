@@ -23,7 +23,8 @@ import { singleChunks, opened, planOf, positionAt, positionsOf, toMilliseconds }
 
 export { fieldSeconds, parse, planOf, read, write } from './timeline_text.js'
 
-const LONGEST = MAX_FRAMES - 1
+/** The longest length to ask for, in frames: the grid may add two. */
+const LONGEST = MAX_FRAMES - 3
 
 /** The position of a keyframe in frames, not snapped. */
 export const keyPosition = (score, k) => positionsOf(score)[k]
