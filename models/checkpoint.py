@@ -6,33 +6,41 @@ row (ComfyUI's "scaled fp8"). Other quantised formats, pickles and GGUF are refu
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from ..story.documents import as_object, as_text, parse_json, read_json, regular_file
 from ..story.errors import InputError
+from .weight_file import PICKLES, read_weights
 
-__all__ = ["FP8", "Checkpoint", "dequantise", "fill", "read_checkpoint", "read_config"]
+__all__ = [
+    "FP8",
+    "Checkpoint",
+    "check_values",
+    "compare",
+    "dequantise",
+    "fill",
+    "read_checkpoint",
+    "read_config",
+    "weight_files",
+]
 
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 PathLike = str | os.PathLike[str]
 Model = TypeVar("Model", bound=nn.Module)
 
-_PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
-_MAGICS = (
-    (b"PK\x03\x04", "a pickle (PyTorch zip)"),
-    (b"\x80", "a pickle"),
-    (b"GGUF", "a GGUF file"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
-)
+MAX_JSON = 4 << 20
+"""Largest config.json or index in bytes."""
+MAX_ENTRIES = 4096
+"""Most files in a folder that is to be one model."""
 _SCALES = (".weight_scale", ".scale_weight")
 # Scales of activations and markers of the storage format: nothing that weights are computed from.
 _MARKS = (".input_scale", ".scale_input", ".comfy_quant", "scaled_fp8")
@@ -43,17 +51,50 @@ _FOREIGN = re.compile(
 
 @dataclass
 class Checkpoint:
-    """Tensors by name, the header's metadata, and where they came from."""
+    """Tensors by name, the header's metadata, and where they came from.
+
+    Attributes:
+        state: tensors, memory-mapped.
+        metadata: of the safetensors header.
+        source: the file or folder.
+        config: a folder's config.json.
+        unread: tensors of formats that are not read, with the format; refused where a model needs them.
+        prefix: what was taken off the names, where this is a part of an all-in-one file.
+    """
 
     state: dict[str, torch.Tensor]
     metadata: dict[str, str] = field(default_factory=dict)
     source: str = "weights"
-    config: dict[str, Any] | None = None  # of a diffusers folder
+    config: dict[str, Any] | None = None
+    unread: dict[str, str] = field(default_factory=dict)
+    prefix: str = ""
 
     @property
     def name(self) -> str:
         """The file's or folder's name, for messages."""
         return Path(self.source).name or self.source
+
+    def part(self, prefix: str) -> Checkpoint:
+        """The tensors under `prefix`, their names without it."""
+        size = len(prefix)
+        state = {key[size:]: value for key, value in self.state.items() if key.startswith(prefix)}
+        unread = {key[size:]: value for key, value in self.unread.items() if key.startswith(prefix)}
+        return replace(self, state=state, unread=unread, prefix=self.prefix + prefix)
+
+    def without(self, prefixes: tuple[str, ...]) -> Checkpoint:
+        """All but the tensors under these prefixes, where anything is left."""
+        state = {key: value for key, value in self.state.items() if not key.startswith(prefixes)}
+        unread = {key: value for key, value in self.unread.items() if not key.startswith(prefixes)}
+        return replace(self, state=state, unread=unread) if state else self
+
+    def shapes(self) -> Checkpoint:
+        """The same with tensors that have names, shapes and types but no values (on the meta device)."""
+        # What is read as text or as one number stays: it says how the others are to be read.
+        state = {
+            key: value if value.numel() <= 1 or key.endswith(".comfy_quant") else value.to("meta")
+            for key, value in self.state.items()
+        }
+        return replace(self, state=state)
 
 
 def read_checkpoint(path: PathLike, field: str = "path") -> Checkpoint:
@@ -75,90 +116,75 @@ def read_checkpoint(path: PathLike, field: str = "path") -> Checkpoint:
         exists = False
     if not exists:
         raise InputError(field, "file must exist", str(path), "check the path, or where models are looked for")
-    if path.is_dir():
-        return _read_folder(path, field)
-    state, metadata = _read_file(path, field)
-    return Checkpoint(state, metadata, str(path))
+    if not path.is_dir():
+        found = read_weights(path, field)
+        return Checkpoint(found.state, found.metadata, str(path), unread=found.unread)
+    whole = Checkpoint({}, {}, str(path))
+    for file in _parts(path, field):
+        found = read_weights(file, field)
+        if twice := (whole.state.keys() | whole.unread.keys()) & (found.state.keys() | found.unread.keys()):
+            fix = "copy or download the folder again"
+            raise InputError(field, "parts of a model must not hold a tensor twice", min(twice), fix)
+        whole.state.update(found.state)
+        whole.unread.update(found.unread)
+        whole.metadata.update(found.metadata)
+    if (path / "config.json").exists():
+        whole.config = as_object(read_json(path / "config.json", field, limit=MAX_JSON), f"{path.name}/config.json")
+    return whole
 
 
-def _read_file(path: Path, field: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    fix = "give the model as .safetensors"
-    if path.suffix.lower() in _PICKLES:
-        raise InputError(field, "must be a safetensors file; pickles can run code", path.name, fix)
-    if path.suffix.lower() == ".gguf":
-        raise InputError(field, "must be a safetensors file", path.name, fix)
+def weight_files(path: Path, field: str = "path") -> list[Path]:
+    """The safetensors files that `read_checkpoint` reads.
+
+    Raises:
+        InputError: as `read_checkpoint`, of what can be told without opening them.
+    """
+    return _parts(path, field) if path.is_dir() else [regular_file(path, field, "safetensors file")]
+
+
+def _parts(path: Path, field: str) -> list[Path]:
+    """A folder's safetensors files; of several only those of an index, which must lie in the folder."""
     try:
-        with path.open("rb") as file:
-            head = file.read(32)
-        for magic, kind in _MAGICS:
-            # The length of a safetensors header may begin with the same bytes; then the header itself follows.
-            if head.startswith(magic) and head[8:9] != b"{":
-                raise InputError(field, "must be a safetensors file", f"{path.name}: {kind}", fix)
-        with safe_open(str(path), framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(
-            field,
-            "safetensors file must be whole and valid",
-            f"{path.name}: {error}",
-            "copy or download the file again",
-        ) from error
+        names = sorted(entry.name for entry in islice(os.scandir(path), MAX_ENTRIES + 1))
     except OSError as error:
-        seen = f"{path}: {error.strerror}"
-        raise InputError(field, "file must be readable", seen, "check its permissions") from error
-    return state, metadata
-
-
-def _read_folder(path: Path, field: str) -> Checkpoint:
-    files = sorted(p for p in path.glob("*.safetensors") if not p.name.startswith("."))
-    indexes = sorted(path.glob("*.safetensors.index.json"))
-    if indexes:
-        weight_map = _read_json(indexes[0], field).get("weight_map", {})
-        # Only bare names: an index must not lead out of its folder.
-        files = [path / Path(str(name)).name for name in sorted(set(weight_map.values()))]
-        for file in files:
-            if not file.is_file():
-                raise InputError(
-                    field,
-                    f"all parts named in {indexes[0].name} must be there",
-                    file.name,
-                    "copy or download the missing part",
-                )
+        raise InputError(field, "folder must be readable", f"{path}: {error.strerror}", "check it") from error
+    if len(names) > MAX_ENTRIES:
+        rule = f"a model's folder must hold at most {MAX_ENTRIES} files"
+        raise InputError(field, rule, str(path), "name the model's own file or folder")
+    files = [name for name in names if name.endswith(".safetensors") and not name.startswith(".")]
+    index = next((name for name in names if name.endswith(".safetensors.index.json")), None)
+    if index:
+        files = _indexed(path, index, field)
     else:
         # A folder may hold the same weights a second time, as `….fp16.safetensors`.
-        plain = [p for p in files if p.name.count(".") == 1]
-        files = plain or files
+        files = [name for name in files if name.count(".") == 1] or files
     if not files:
-        pickles = [p.name for p in path.iterdir() if p.suffix.lower() in _PICKLES]
+        pickles = [name for name in names if Path(name).suffix.lower() in PICKLES]
         raise InputError(
             field,
             "folder must hold safetensors files" + ("; pickles can run code" if pickles else ""),
             pickles[0] if pickles else str(path),
             "give the model as .safetensors",
         )
-    if len(files) > 1 and not indexes:
-        raise InputError(field, "folder must hold one model", ", ".join(p.name for p in files), "name one file")
-    state: dict[str, torch.Tensor] = {}
-    metadata: dict[str, str] = {}
-    for file in files:
-        tensors, header = _read_file(file, field)
-        state.update(tensors)
-        metadata.update(header)
-    config = path / "config.json"
-    return Checkpoint(state, metadata, str(path), _read_json(config, field) if config.is_file() else None)
+    if len(files) > 1 and not index:
+        raise InputError(field, "folder must hold one model", ", ".join(files), "name one file")
+    return [path / name for name in files]
 
 
-def _read_json(path: Path, field: str) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        seen = f"{path}: {error}"
-        raise InputError(field, f"{path.name} must be JSON", seen, "copy or download the file again") from error
-    if not isinstance(data, dict):
-        seen = type(data).__name__
-        raise InputError(field, f"{path.name} must be a JSON object", seen, "give the model's own config")
-    return data
+def _indexed(path: Path, index: str, field: str) -> list[str]:
+    where = f"{path.name}/{index}"
+    weight_map = as_object(read_json(path / index, field, limit=MAX_JSON), where).get("weight_map")
+    names = sorted(
+        {as_text(name, f"{where}: weight_map") for name in as_object(weight_map, f"{where}: weight_map").values()}
+    )
+    for name in names:
+        if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
+            rule = f"{index} must name safetensors files in its own folder"
+            raise InputError(field, rule, name, "copy or download the index again")
+        if not (path / name).is_file():
+            rule = f"all parts named in {index} must be there"
+            raise InputError(field, rule, name, "copy or download the missing part")
+    return names
 
 
 def read_config(config: Mapping[str, Any] | PathLike | None) -> dict[str, Any] | None:
@@ -166,10 +192,14 @@ def read_config(config: Mapping[str, Any] | PathLike | None) -> dict[str, Any] |
     if config is None or isinstance(config, Mapping):
         return None if config is None else dict(config)
     path = Path(config)
-    path = path / "config.json" if path.is_dir() else path
-    if not path.is_file():
+    try:
+        path = path / "config.json" if path.is_dir() else path
+        exists = path.exists()
+    except (OSError, ValueError):  # a name too long, a zero byte
+        exists = False
+    if not exists:
         raise InputError("config", "file must exist", str(path), "give a config.json on this machine")
-    return _read_json(path, "config")
+    return as_object(read_json(path, path.name, limit=MAX_JSON), path.name)
 
 
 def dequantise(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -198,9 +228,9 @@ def dequantise(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, torch.Te
                 key,
                 "use a file of bf16, fp16 or scaled fp8 weights",
             )
-        rows = weight.shape[0]
-        if scale.numel() not in (1, rows):
-            seen = f"{key}: {tuple(scale.shape)}"
+        rows = len(weight) if weight.ndim else 1
+        if scale.numel() not in (1, rows) or not scale.is_floating_point():
+            seen = f"{key}: {tuple(scale.shape)} of {scale.dtype}"
             raise InputError(
                 checkpoint.name,
                 "fp8 scales are read per tensor or per row",
@@ -214,23 +244,32 @@ def dequantise(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, torch.Te
 
 def _refuse_formats(checkpoint: Checkpoint) -> None:
     fix = "use a bf16, fp16 or scaled fp8 file of the same model"
+    for key, layout in checkpoint.unread.items():
+        raise InputError(checkpoint.name, "weights must be fp32, bf16, fp16 or fp8", f"{key}: {layout}", fix)
     for key, tensor in checkpoint.state.items():
         if key.endswith(".comfy_quant"):
-            try:
-                layout = json.loads(bytes(tensor.tolist())).get("format")
-            except (ValueError, AttributeError):
-                layout = "unreadable"
-            _check_format(checkpoint, layout, key, fix)
+            _check_format(checkpoint, _marked(checkpoint, key, tensor), key, fix)
         elif _FOREIGN.search(key):
             raise InputError(checkpoint.name, "quantised weights are read as fp8 only", key, fix)
-        elif key.endswith(".weight") and not (tensor.is_floating_point() or tensor.dtype in FP8):
+        elif key.endswith(".weight") and not tensor.is_floating_point():
             raise InputError(checkpoint.name, "weights must be floating point", f"{key}: {tensor.dtype}", fix)
-    try:
-        layers = json.loads(checkpoint.metadata.get("_quantization_metadata", "{}")).get("layers", {})
-    except (ValueError, AttributeError) as error:
-        raise InputError(checkpoint.name, "_quantization_metadata must be JSON", str(error), fix) from error
+    where = f"{checkpoint.name}: _quantization_metadata"
+    stored = as_object(parse_json(checkpoint.metadata.get("_quantization_metadata", "{}"), where), where)
+    layers = as_object(stored.get("layers", {}), f"{where}: layers")
     for layer, info in layers.items():
-        _check_format(checkpoint, info.get("format"), layer, fix)
+        # In an all-in-one file the layers of the other models do not matter here.
+        if not checkpoint.state or layer.removeprefix(checkpoint.prefix) + ".weight" in checkpoint.state:
+            _check_format(checkpoint, as_object(info, f"{where}: {layer}").get("format"), layer, fix)
+
+
+def _marked(checkpoint: Checkpoint, key: str, tensor: torch.Tensor) -> Any:
+    """What ComfyUI's mark of a layer's format says: JSON in a tensor of bytes."""
+    where = f"{checkpoint.name}: {key}"
+    if tensor.dtype not in (torch.uint8, torch.int8) or tensor.numel() > 4096:
+        seen = f"{tensor.numel()} of {tensor.dtype}"
+        raise InputError(where, "must be a short text in bytes", seen, "copy or download the file again")
+    text = bytes(tensor.flatten().to(torch.uint8).tolist())
+    return as_object(parse_json(text, where), where).get("format")
 
 
 def _check_format(checkpoint: Checkpoint, layout: Any, where: str, fix: str) -> None:
@@ -262,8 +301,7 @@ def fill(
     Raises:
         InputError: missing, surplus or misshapen tensors, or values that are not finite; each is named.
     """
-    expected = model.state_dict()
-    _compare(expected, state, source)
+    compare(model, state, source)
     first: dict[int, str] = {}
     tied = {key: first.setdefault(id(tensor), key) for key, tensor in state.items()}
     ready: dict[str, torch.Tensor] = {}
@@ -279,20 +317,43 @@ def fill(
         value = tensor.to(device, tensor.dtype if kept else target, copy=True)
         finite = not torch.isnan(value).any() if kept else bool(torch.isfinite(value).all())
         if not finite:
-            raise InputError(
-                source,
-                f"weights must be finite numbers in {value.dtype}",
-                f"{key}: NaN or infinity",
-                "copy or download the file again, or load it in bf16 or fp32",
-            )
+            raise _not_finite(source, key, value.dtype)
         ready[key] = value
     model.load_state_dict(ready, strict=True, assign=True)
     # buffers that no file holds (rotary tables) are still where the model was built
     return model.to(device=torch.device(device)).requires_grad_(False).eval()
 
 
-def _compare(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], source: str) -> None:
+def check_values(state: Mapping[str, torch.Tensor], dtype: torch.dtype, source: str) -> None:
+    """Check that tensors hold finite numbers, also in the precision they are going to have; meta tensors have none.
+
+    Raises:
+        InputError: naming the first that does not.
+    """
+    for key, tensor in state.items():
+        if not tensor.is_meta and tensor.is_floating_point():
+            value = tensor.float() if tensor.dtype in FP8 else tensor.to(dtype)
+            if not torch.isfinite(value).all():
+                raise _not_finite(source, key, dtype)
+
+
+def _not_finite(source: str, key: str, dtype: torch.dtype) -> InputError:
+    return InputError(
+        source,
+        f"weights must be finite numbers in {dtype}",
+        f"{key}: NaN or infinity",
+        "copy or download the file again, or load it in bf16 or fp32",
+    )
+
+
+def compare(model: nn.Module, given: Mapping[str, torch.Tensor], source: str) -> None:
+    """Check that tensors are a model's, all of them, in its shapes and of numbers that weights can be.
+
+    Raises:
+        InputError: missing, surplus or misshapen tensors, or integers; the first is named.
+    """
     fix = "check that the file is whole, of the right kind, and that the config belongs to it"
+    expected = model.state_dict()
     for rule, keys in (
         ("tensors must be complete", expected.keys() - given.keys()),
         ("tensors must all belong to the model", given.keys() - expected.keys()),
@@ -304,3 +365,5 @@ def _compare(expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Ten
     for key, tensor in expected.items():
         if given[key].shape != tensor.shape:
             raise InputError(source, f"{key} must have shape {tuple(tensor.shape)}", tuple(given[key].shape), fix)
+        if tensor.is_floating_point() and not given[key].is_floating_point():
+            raise InputError(source, "weights must be floating point", f"{key}: {given[key].dtype}", fix)

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import init_empty_weights
@@ -30,10 +30,27 @@ from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
 from ..story.errors import InputError
 from . import keymaps
-from .checkpoint import FP8, Checkpoint, PathLike, dequantise, fill, read_checkpoint, read_config
+from .arguments import check_arguments
+from .checkpoint import (
+    FP8,
+    Checkpoint,
+    PathLike,
+    check_values,
+    compare,
+    dequantise,
+    fill,
+    read_checkpoint,
+    read_config,
+)
 from .lora import LoraSpec, load_lora
 
-__all__ = ["LoraSpec", "Offload", "compile_blocks", "empty_vae", "load_transformer", "load_vae"]
+__all__ = [
+    "LoraSpec", "Offload", "check_kind", "compile_blocks", "empty_vae", "load_transformer", "load_vae", "own_part",
+    "prove_model",
+]  # fmt: skip
+
+SMALL_FILE = 256 << 20
+"""Up to so many bytes of tensors, `prove_model` looks at every value."""
 
 _STOCK: dict[str, type[ModelMixin]] = {
     "flux": FluxTransformer2DModel,
@@ -160,10 +177,31 @@ def empty_vae(kind: str, path: PathLike, config: Mapping[str, Any] | PathLike | 
 
     Args and errors as `load_vae`.
     """
-    checkpoint = read_checkpoint(_inside(path, "vae"))
-    checkpoint.state = _own_part(kind, checkpoint.state)
-    check_kind(kind, checkpoint)
-    return _build(kind, read_config(config) or checkpoint.config or _infer(kind, checkpoint))
+    return prove_model(kind, _inside(path, "vae"), config)
+
+
+def prove_model(
+    kind: str,
+    path: PathLike,
+    config: Mapping[str, Any] | PathLike | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """The model of a file, without its weights, once it is known that they would load: names, shapes, types, config.
+
+    The values are looked at, too, where the file is small (`SMALL_FILE`); the tensors of large ones stay unread, so
+    that it takes seconds and no memory.
+
+    Args:
+        kind: `flux`, `wan`, `mochi`, `wan_vae`, `flux_vae` or `mochi_vae`.
+        path, config, dtype: as `load_transformer`.
+
+    Raises:
+        InputError: whatever would stop loading.
+    """
+    folder = "vae" if kind.endswith("_vae") else "transformer"
+    plan = _plan(kind, _inside(path, folder), config, dtype, values=False)
+    compare(plan.skeleton, plan.state, plan.source)
+    return plan.skeleton
 
 
 def compile_blocks(model: Any, **options: Any) -> None:
@@ -178,14 +216,57 @@ def compile_blocks(model: Any, **options: Any) -> None:
 
 def check_kind(kind: str, checkpoint: Checkpoint) -> None:
     """Refuse a file that holds another kind of model than asked for (InputError naming both)."""
-    found = keymaps.detect_kind(checkpoint.state.keys())
-    if found is None and {"encoder.down.0.block.0.conv1.weight", "decoder.conv_in.weight"} <= checkpoint.state.keys():
+    names = checkpoint.state.keys() | checkpoint.unread.keys()
+    found = keymaps.detect_kind(names)
+    if found is None and {"encoder.down.0.block.0.conv1.weight", "decoder.conv_in.weight"} <= names:
         found = "flux_vae"
-    if found is None and "decoder.up_blocks.0.resnets.0.conv1.weight" in checkpoint.state:
+    if found is None and "decoder.up_blocks.0.resnets.0.conv1.weight" in names:
         found = "flux_vae"
     if found != kind:
-        seen = _WHAT[found] if found else f"tensors such as {', '.join(sorted(checkpoint.state)[:2]) or 'none'}"
+        seen = _WHAT[found] if found else f"tensors such as {', '.join(sorted(names)[:2]) or 'none'}"
         raise InputError(checkpoint.name, f"file must hold {_WHAT[kind]}", seen, "choose another file")
+
+
+def own_part(kind: str, checkpoint: Checkpoint) -> Checkpoint:
+    """Of an all-in-one checkpoint the model of `kind`, under its own names; what else is in the file does not count."""
+    names = checkpoint.state.keys() | checkpoint.unread.keys()
+    if kind == "flux_vae":
+        prefix = next((p for p in ("vae.", "first_stage_model.") if any(k.startswith(p) for k in names)), None)
+    else:
+        prefix = keymaps.part_prefix(kind, names)
+    part = checkpoint.without(keymaps.OTHER_PARTS) if prefix is None else checkpoint.part(prefix)
+    if kind == "mochi_vae":
+        part.state = dict(keymaps.strip_prefix(kind, part.state))
+    return part
+
+
+class _Plan(NamedTuple):
+    """A model without weights, and the tensors that belong in it."""
+
+    skeleton: ModelMixin
+    state: dict[str, torch.Tensor]
+    arguments: dict[str, Any]
+    source: str
+
+
+def _plan(
+    kind: str, path: Path, config: Mapping[str, Any] | PathLike | None, dtype: torch.dtype, values: bool = True
+) -> _Plan:
+    checkpoint = own_part(kind, read_checkpoint(path))
+    check_kind(kind, checkpoint)
+    if not values and sum(t.nbytes for t in checkpoint.state.values()) > SMALL_FILE:
+        checkpoint = checkpoint.shapes()
+    checkpoint.state = dequantise(checkpoint, dtype)
+    arguments = check_arguments(read_config(config) or checkpoint.config or _infer(kind, checkpoint), checkpoint.state)
+    state = dict(_to_diffusers(kind, checkpoint, arguments))
+    skeleton = _build(kind, arguments)
+    ignored = getattr(skeleton, "_keys_to_ignore_on_load_unexpected", None) or ()
+    state = {k: v for k, v in state.items() if not any(part in k for part in ignored)}
+    if kind == "mochi_vae" and not any(k.startswith("encoder.") for k in state):
+        skeleton.encoder = None
+    if not values:
+        check_values(state, dtype, checkpoint.name)
+    return _Plan(skeleton, state, arguments, checkpoint.name)
 
 
 def _load(
@@ -196,39 +277,19 @@ def _load(
     device: torch.device,
     keep_fp8: bool = False,
 ) -> ModelMixin:
-    checkpoint = read_checkpoint(path)
-    checkpoint.state = _own_part(kind, checkpoint.state)
-    checkpoint.state = dequantise(checkpoint, dtype)
-    check_kind(kind, checkpoint)
-    arguments = read_config(config) or checkpoint.config or _infer(kind, checkpoint)
-    skeleton = _build(kind, arguments)
-    state = _to_diffusers(kind, checkpoint, arguments)
-    ignored = getattr(skeleton, "_keys_to_ignore_on_load_unexpected", None) or ()
-    state = {k: v for k, v in state.items() if not any(part in k for part in ignored)}
-    if kind == "mochi_vae" and not any(k.startswith("encoder.") for k in state):
-        skeleton.encoder = None
-    checkpoint.state = {}  # `fill` frees what it has copied
+    plan = _plan(kind, path, config, dtype)
     kept: set[str] = set()
-    if keep_fp8 and any(t.dtype == torch.float8_e4m3fn for t in state.values()):
-        kept = _layerwise_fp8(_build(kind, arguments), dtype)
+    if keep_fp8 and any(t.dtype == torch.float8_e4m3fn for t in plan.state.values()):
+        kept = _layerwise_fp8(_build(kind, plan.arguments), dtype)
     return fill(
-        skeleton,
-        state,
-        source=checkpoint.name,
+        plan.skeleton,
+        plan.state,
+        source=plan.source,
         dtype=dtype,
         device=device,
-        fp32=skeleton._keep_in_fp32_modules or (),
+        fp32=plan.skeleton._keep_in_fp32_modules or (),
         keep_fp8=kept,
     )
-
-
-def _own_part(kind: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    if kind in keymaps.KINDS:
-        return dict(keymaps.strip_prefix(kind, state))
-    for prefix in ("vae.", "first_stage_model."):
-        if any(k.startswith(prefix) for k in state):
-            return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-    return state
 
 
 def _infer(kind: str, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -244,8 +305,14 @@ def _to_diffusers(kind: str, checkpoint: Checkpoint, arguments: Mapping[str, Any
     state = checkpoint.state
     if kind == "flux_vae":
         public = "decoder.conv_in.weight" in state and "decoder.up.0.block.0.conv1.weight" in state
-        return convert_ldm_vae_checkpoint(state, arguments) if public else state
-    return keymaps.from_public(kind, state, arguments) if keymaps.is_public(kind, state.keys()) else state
+        if not public:
+            return state
+        with keymaps.shapes_of(kind):
+            return convert_ldm_vae_checkpoint(state, arguments)
+    if keymaps.is_public(kind, state.keys()):
+        return keymaps.from_public(kind, state, arguments)
+    keymaps.check_depth(kind, state, arguments)
+    return state
 
 
 def _build(kind: str, arguments: Mapping[str, Any]) -> ModelMixin:
@@ -270,7 +337,7 @@ def _build(kind: str, arguments: Mapping[str, Any]) -> ModelMixin:
     try:
         with init_empty_weights():
             return cls(**own)
-    except (TypeError, ValueError, AssertionError, IndexError, KeyError, RuntimeError, ZeroDivisionError) as error:
+    except Exception as error:  # whatever a class that trusts its arguments runs into
         raise InputError(
             "config", f"must describe a {cls.__name__}", str(error), "give the config that belongs to the file"
         ) from error

@@ -293,7 +293,7 @@ def test_broken_files_are_named(tmp_path):
     with pytest.raises(InputError, match="pickles can run code"):
         load_transformer("wan", tmp_path / "folder")
     (tmp_path / "config.json").write_text("[1, 2")
-    with pytest.raises(InputError, match="must be JSON"):
+    with pytest.raises(InputError, match="not valid JSON"):
         read_config(tmp_path / "config.json")
 
 
@@ -302,7 +302,7 @@ def test_an_index_does_not_lead_out_of_its_folder(tmp_path):
     (tmp_path / "m").mkdir()
     index = {"weight_map": {"a": "../secret.safetensors"}}
     (tmp_path / "m" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(InputError, match="all parts named in"):
+    with pytest.raises(InputError, match="in its own folder"):
         load_transformer("wan", tmp_path / "m", WAN)
 
 

@@ -9,13 +9,13 @@ Kinds: `flux`, `wan`, `mochi`, `wan_vae`, `mochi_vae`, `t5`, `umt5`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 
+from ...story.documents import as_object, parse_json
 from ...story.errors import InputError
 from . import flux, mochi, mochi_vae, t5, wan, wan_vae
 from .shapes import count_blocks
@@ -23,14 +23,18 @@ from .table import Entry, StateDict, Table, split_rows, swap_halves
 
 __all__ = [
     "KINDS",
+    "OTHER_PARTS",
     "Entry",
     "StateDict",
     "Table",
+    "check_depth",
     "detect_kind",
     "from_public",
     "infer_config",
     "is_public",
     "lora_table",
+    "part_prefix",
+    "shapes_of",
     "split_rows",
     "strip_prefix",
     "swap_halves",
@@ -132,7 +136,8 @@ def to_public(kind: str, state_dict: Mapping[str, torch.Tensor]) -> StateDict:
     Raises:
         InputError: unknown kind, or a tensor that such a model does not have.
     """
-    return _kind(kind).to_public(state_dict)
+    with shapes_of(kind):
+        return _kind(kind).to_public(state_dict)
 
 
 def from_public(
@@ -148,21 +153,39 @@ def from_public(
     Raises:
         InputError: unknown kind, a tensor that such a model does not have, or a config of another depth.
     """
-    with _shapes_of(kind):
+    with shapes_of(kind):
         out = _kind(kind).from_public(strip_prefix(kind, state_dict))
-    layers = (config or {}).get("num_layers")
-    stacks = {"flux": "transformer_blocks.", "wan": "blocks.", "mochi": "transformer_blocks."}
-    stacks |= dict.fromkeys(("t5", "umt5"), "encoder.block.")
-    if layers is not None and kind in stacks:
-        seen = count_blocks(out, stacks[kind])
+    check_depth(kind, out, config or {})
+    return out
+
+
+_STACKS = {
+    "flux": {"num_layers": "transformer_blocks.", "num_single_layers": "single_transformer_blocks."},
+    "wan": {"num_layers": "blocks."},
+    "mochi": {"num_layers": "transformer_blocks."},
+    "t5": {"num_layers": "encoder.block."},
+    "umt5": {"num_layers": "encoder.block."},
+}
+
+
+def check_depth(kind: str, state_dict: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
+    """Check that a config has as many blocks as a diffusers / transformers state dict.
+
+    Raises:
+        InputError: it has more or fewer.
+    """
+    for argument, prefix in _STACKS.get(kind, {}).items():
+        layers = config.get(argument)
+        if layers is None:
+            continue
+        seen = count_blocks(state_dict, prefix)
         if seen != layers:
             raise InputError(
-                "config.num_layers",
+                f"config.{argument}",
                 "the config must describe the file's own depth",
                 layers,
                 f"the file has {seen} blocks; give the config that belongs to it",
             )
-    return out
 
 
 def infer_config(
@@ -180,19 +203,8 @@ def infer_config(
     """
     entry = _kind(kind)
     if metadata and "config" in metadata:
-        try:
-            config = json.loads(metadata["config"])
-        except json.JSONDecodeError:
-            config = None
-        if not isinstance(config, dict):
-            raise InputError(
-                "metadata.config",
-                "must be a JSON object with the model's arguments",
-                metadata["config"],
-                "export the file again, or give the config explicitly",
-            )
-        return config
-    with _shapes_of(kind):
+        return as_object(parse_json(metadata["config"], "metadata.config"), "metadata.config")
+    with shapes_of(kind):
         return entry.infer_config(strip_prefix(kind, state_dict))
 
 
@@ -212,11 +224,22 @@ def is_public(kind: str, keys: Collection[str]) -> bool:
     return _kind(kind).is_public(set(keys))
 
 
+OTHER_PARTS = (
+    *_UNET, "vae.", "first_stage_model.", "text_encoders.", "cond_stage_model.", "conditioner.", "clip_vision.",
+    "model_ema.", "audio_vae.", "vocoder.",
+)  # fmt: skip
+"""Where all-in-one checkpoints keep their parts."""
+
+
+def part_prefix(kind: str, names: Collection[str]) -> str | None:
+    """The prefix under which an all-in-one checkpoint of these tensor names keeps a model of `kind`, or None."""
+    return next((prefix for prefix in _kind(kind).prefixes if any(name.startswith(prefix) for name in names)), None)
+
+
 def strip_prefix(kind: str, state_dict: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
     """The part of a checkpoint that belongs to `kind`: with a known prefix, only the tensors under it, without it."""
-    for prefix in _kind(kind).prefixes:
-        if any(k.startswith(prefix) for k in state_dict):
-            return {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
+    if prefix := part_prefix(kind, state_dict.keys()):
+        return {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
     return mochi_vae.with_side(state_dict) if kind == "mochi_vae" else state_dict
 
 
@@ -236,13 +259,13 @@ def lora_table(kind: str, modules: Collection[str] = ()) -> Table:
 
 
 @contextmanager
-def _shapes_of(kind: str) -> Iterator[None]:
+def shapes_of(kind: str) -> Iterator[None]:
     """Tensors of the right names and impossible shapes are the file's fault, wherever they stop the arithmetic."""
     try:
         yield
     except InputError:
         raise
-    except (ValueError, IndexError, TypeError, RuntimeError, ZeroDivisionError) as error:
+    except (ValueError, LookupError, TypeError, RuntimeError, ArithmeticError) as error:
         raise InputError(
             "state_dict",
             f"tensors must have the shapes of a {kind} model",

@@ -8,6 +8,9 @@ import torch
 
 from ...story.errors import InputError
 
+MAX_BLOCKS = 512
+"""Most blocks of one kind; published models have up to 64."""
+
 
 def need(state: Mapping[str, torch.Tensor], *names: str) -> torch.Tensor:
     """The first of `names` that is present; InputError if none is."""
@@ -23,9 +26,18 @@ def need(state: Mapping[str, torch.Tensor], *names: str) -> torch.Tensor:
 
 
 def count_blocks(keys: Iterable[str], prefix: str) -> int:
-    """How many numbered blocks follow `prefix` in the key names: the highest number plus one, 0 if there are none."""
-    numbers = {int(n) for k in keys if k.startswith(prefix) and (n := k[len(prefix) :].split(".", 1)[0]).isdigit()}
-    return max(numbers, default=-1) + 1
+    """How many numbered blocks follow `prefix` in the key names, 0 if there are none.
+
+    Raises:
+        InputError: a gap in the numbers, or more blocks than any model has: a name must not make a model of its own.
+    """
+    names = {k[len(prefix) :].split(".", 1)[0] for k in keys if k.startswith(prefix)}
+    numbers = {int(name) for name in names if name.isascii() and name.isdigit() and len(name) <= 9}
+    if numbers and max(numbers) >= min(len(numbers), MAX_BLOCKS):
+        fix = "check that the file is whole"
+        rule = f"blocks {prefix}… must be numbered from 0 without a gap, and at most {MAX_BLOCKS}"
+        raise InputError("state_dict", rule, f"{len(numbers)} up to number {max(numbers)}", fix)
+    return len(numbers)
 
 
 def need_config(argument: str, seen: str) -> InputError:
