@@ -37,6 +37,8 @@ FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 PathLike = str | os.PathLike[str]
 Model = TypeVar("Model", bound=nn.Module)
 
+SMALL_FILE = 256 << 20
+"""Up to so many bytes of tensors, a check before loading looks at every value."""
 MAX_JSON = 4 << 20
 """Largest config.json or index in bytes."""
 MAX_ENTRIES = 4096
@@ -87,8 +89,10 @@ class Checkpoint:
         unread = {key: value for key, value in self.unread.items() if not key.startswith(prefixes)}
         return replace(self, state=state, unread=unread) if state else self
 
-    def shapes(self) -> Checkpoint:
-        """The same with tensors that have names, shapes and types but no values (on the meta device)."""
+    def without_large_values(self) -> Checkpoint:
+        """The same; above `SMALL_FILE` with tensors that have names, shapes and types but no values (meta device)."""
+        if sum(value.nbytes for value in self.state.values()) <= SMALL_FILE:
+            return self
         # What is read as text or as one number stays: it says how the others are to be read.
         state = {
             key: value if value.numel() <= 1 or key.endswith(".comfy_quant") else value.to("meta")

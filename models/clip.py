@@ -6,9 +6,8 @@ Any open_clip `CLIP` architecture loads: the pocket studio's, or a public checkp
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,19 +17,20 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import text_global_pool
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..memory.retrieval import mean_direction, query_parts
 from ..story.errors import InputError
 from ..story.files import atomic_path
+from .checkpoint import check_values, compare, dequantise, fill, read_checkpoint
+from .clip_config import Config, find_config, split_config
 from .tokenizer import ClipTokenizer
 
-__all__ = ["ClipScorer", "build_clip"]
+__all__ = ["ClipScorer", "build_clip", "empty_clip"]
 
-Config = Mapping[str, Any]
-_CHOICES = {"resize_mode": ("squash", "shortest", "longest"), "interpolation": ("bicubic", "bilinear")}
+VOCABULARY = 49408
+"""Tokens of CLIP's own tokenizer."""
 
 
 class ClipScorer:
@@ -51,7 +51,7 @@ class ClipScorer:
     """
 
     def __init__(self, model: open_clip.CLIP, config: Config) -> None:
-        model_cfg, self.preprocess_cfg = _split(config)
+        model_cfg, self.preprocess_cfg = split_config(config)
         self.model = model.eval()
         self.config: dict[str, Any] = {"model_cfg": model_cfg, "preprocess_cfg": self.preprocess_cfg}
         size = model.visual.image_size
@@ -83,10 +83,25 @@ class ClipScorer:
         Raises:
             InputError: missing or unreadable file, no or unknown config, or weights that do not fit the config.
         """
-        state, metadata = _read(Path(path))
-        found = _config(config, metadata, path)
-        model = build_clip(found, state, source=str(path))
-        return cls(model.to(device=device, dtype=dtype or torch.float32), found)
+        checkpoint = read_checkpoint(path, "clip")
+        found = find_config(config, checkpoint.metadata, path)
+        checkpoint.state = dequantise(checkpoint, torch.float32)
+        model = build_clip(found, checkpoint.state, checkpoint.name, dtype=dtype or torch.float32, device=device)
+        return cls(model, found)
+
+    @staticmethod
+    def prove(path: str | os.PathLike[str], config: Config | str | None = None) -> open_clip.CLIP:
+        """The model of a file without its weights, once it is known that they would load; large files stay unread.
+
+        Args and errors as `load`.
+        """
+        checkpoint = read_checkpoint(path, "clip")
+        found = find_config(config, checkpoint.metadata, path)
+        tensors = dequantise(checkpoint.without_large_values(), torch.float32)
+        state = {key: value for key, value in tensors.items() if key != "attn_mask"}
+        model = empty_clip(found, state, checkpoint.name)
+        check_values(state, torch.float32, checkpoint.name)
+        return model
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> Path:
         """Write the weights, with the config (and `metadata`) in the file's metadata, in one atomic step."""
@@ -189,103 +204,89 @@ def _listed(texts: Sequence[str]) -> list[str]:
     return list(texts)
 
 
-def build_clip(config: Config, state: Mapping[str, Tensor] | None = None, source: str = "clip") -> open_clip.CLIP:
+def build_clip(
+    config: Config,
+    state: Mapping[str, Tensor] | None = None,
+    source: str = "clip",
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> open_clip.CLIP:
     """Build `open_clip.CLIP` from a config; with `state`, take the weights from it without initialising any.
 
     Raises:
-        InputError: the config is no CLIP that we can build, or the weights do not fit it.
+        InputError: the config is no CLIP that we can build, or the weights do not fit it or are not finite.
     """
-    model_cfg, _ = _split(config)
-    arguments = {key: value for key, value in model_cfg.items() if key != "custom_text"}
-    if arguments["vision_cfg"].get("timm_model_name"):
-        name = arguments["vision_cfg"]["timm_model_name"]
-        raise InputError(f"{source}: config", "must use CLIP's own vision tower", name, "choose a ViT CLIP model")
-    try:
-        # On the meta device nothing is initialised: faster, and the global random state stays as it was.
-        with torch.device("meta") if state is not None else contextlib.nullcontext():
-            model = open_clip.CLIP(**arguments)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise InputError(f"{source}: config", "must be an open_clip CLIP config", str(error), "correct it") from error
     if state is None:
-        return model
+        return _build(split_config(config)[0], source)
     # Older files carry the causal mask, which the model makes itself.
-    state = {key: value.float() for key, value in state.items() if key != "attn_mask"}
-    expected, given = set(model.state_dict()), set(state)
-    if expected != given:
-        _refuse_keys(source, expected, given)
-    try:
-        model.load_state_dict(dict(state), assign=True)
-    except RuntimeError as error:
-        rule = "weights must have the shapes of the config"
-        raise InputError(source, rule, str(error).split("\n")[1].strip(), "give the config of this file") from error
+    own = {key: value for key, value in state.items() if key != "attn_mask"}
+    model = empty_clip(config, own, source)
     if model.attn_mask is not None:
         length = model.context_length
         model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
+    return fill(model, own, source=source, dtype=dtype, device=device)
+
+
+def empty_clip(config: Config, state: Mapping[str, Tensor], source: str = "clip") -> open_clip.CLIP:
+    """The CLIP that a config and tensors describe, without weights (on the meta device), once it is known to work.
+
+    Raises:
+        InputError: as `build_clip`, of what names, shapes and types tell.
+    """
+    if any(key.startswith(("text_model.", "vision_model.")) for key in state):
+        fix = "use the open_clip file of this model"
+        raise InputError(source, "must have open_clip's key names", "a transformers CLIP file", fix)
+    model_cfg, _ = split_config(config, state)
+    image = model_cfg["vision_cfg"]
+    positions = state.get("visual.positional_embedding")
+    if positions is not None and positions.ndim and isinstance(image.get("layers"), int):
+        # Before building: some position tables are computed in full.
+        sides = [image.get(name, default) for name, default in (("image_size", 224), ("patch_size", 16))]
+        grid = [side if isinstance(side, list) else [side, side] for side in sides]
+        if len(grid[0]) == len(grid[1]) == 2 and all(isinstance(n, int) and n > 0 for pair in grid for n in pair):
+            rows = math.prod(size // patch for size, patch in zip(*grid, strict=True)) + 1
+            if rows != len(positions):
+                rule = f"image_size and patch_size must make the file's {len(positions)} positions"
+                raise InputError(f"{source}: config", rule, rows, "give the config of this file")
+    with torch.device("meta"):  # nothing is initialised: faster, and the global random state stays as it was
+        model = _build(model_cfg, source)
+    expected, given = set(model.state_dict()), set(state)
+    if expected != given:
+        _refuse_keys(source, expected, given)
+    compare(model, state, source)
+    _prove(model, source)
     return model
 
 
-def _split(config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return (model config, complete preprocess config)."""
-    model_cfg = dict(config.get("model_cfg", config))
-    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in model_cfg]
-    if missing:
-        rule = f"must have {', '.join(missing)}"
-        raise InputError("clip config", rule, sorted(model_cfg), "give an open_clip config")
-    text_cfg = model_cfg["text_cfg"]
-    if text_cfg.get("hf_model_name") or text_cfg.get("hf_tokenizer_name"):
-        name = text_cfg.get("hf_model_name") or text_cfg.get("hf_tokenizer_name")
-        raise InputError("clip config", "must use CLIP's own text tower and tokenizer", name, "choose a ViT CLIP model")
-    preprocess = {
-        "mean": list(open_clip.OPENAI_DATASET_MEAN),
-        "std": list(open_clip.OPENAI_DATASET_STD),
-        "interpolation": "bicubic",
-        "resize_mode": "squash",
-        **{key: value for key, value in dict(config.get("preprocess_cfg") or {}).items() if value is not None},
-    }
-    for key, choices in _CHOICES.items():
-        if preprocess[key] not in choices:
-            rule = f"must be one of {', '.join(choices)}"
-            raise InputError(f"preprocess_cfg.{key}", rule, preprocess[key], "choose one of them")
-    return model_cfg, preprocess
-
-
-def _config(config: Config | str | None, metadata: Mapping[str, str], path: str | os.PathLike[str]) -> Config:
-    if isinstance(config, str):
-        found = open_clip.get_model_config(config)
-        if found is None:
-            near = difflib.get_close_matches(config, open_clip.list_models(), 3)
-            fix = f"try {' or '.join(near) or 'ViT-L-14'}"
-            raise InputError("clip config", "must be a model name that open_clip knows", config, fix)
-        return found
-    if config is not None:
-        return config
-    if "config" not in metadata:
-        fix = "give a config or an open_clip model name such as ViT-L-14-quickgelu"
-        raise InputError(str(path), "must carry its config in the metadata", sorted(metadata), fix)
+def _build(model_cfg: Mapping[str, Any], source: str) -> open_clip.CLIP:
     try:
-        found = json.loads(metadata["config"])
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: config", "must be JSON", str(error), "give a config") from error
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: config", "must be a JSON object", type(found).__name__, "give a config")
-    return found
+        return open_clip.CLIP(**{key: value for key, value in model_cfg.items() if key != "custom_text"})
+    except Exception as error:  # whatever a class that trusts its arguments runs into
+        raise InputError(f"{source}: config", "must be an open_clip CLIP config", str(error), "correct it") from error
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise InputError(str(path), "must be a file", "nothing there", "correct the path")
+def _prove(model: open_clip.CLIP, source: str) -> None:
+    """Let shapes run through both towers: a config may describe layers that do not fit each other."""
+    size, rows = model.visual.image_size, model.token_embedding.weight.shape[0]
+    height, width = (size, size) if isinstance(size, int) else size
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
-    except SafetensorError as error:
-        rule = "must be a safetensors file; pickled checkpoints are never opened"
-        raise InputError(str(path), rule, str(error), "convert it to safetensors") from error
+        with torch.device("meta"), torch.no_grad():
+            model.eval()
+            image = model.encode_image(torch.zeros(1, 3, height, width))
+            text = model.encode_text(torch.zeros(1, model.context_length, dtype=torch.long))
+        shapes = tuple(image.shape), tuple(text.shape)
+    except Exception as error:
+        raise InputError(f"{source}: config", "must be an open_clip CLIP config", str(error), "correct it") from error
+    if shapes[0] != shapes[1] or len(shapes[0]) != 2:
+        rule = "pictures and texts must become vectors of one length"
+        raise InputError(f"{source}: config", rule, f"{shapes[0]} and {shapes[1]}", "give the config of this file")
+    if rows < VOCABULARY:
+        fix = "give a CLIP with CLIP's own vocabulary"
+        raise InputError(source, f"must know CLIP's {VOCABULARY} tokens", f"{rows} rows", fix)
 
 
 def _refuse_keys(source: str, expected: set[str], given: set[str]) -> None:
-    if any(key.startswith(("text_model.", "vision_model.")) for key in given):
-        fix = "use the open_clip file of this model"
-        raise InputError(source, "must have open_clip's key names", "a transformers CLIP file", fix)
     missing, surplus = sorted(expected - given), sorted(given - expected)
     seen = f"{len(missing)} missing {missing[:2]}, {len(surplus)} unexpected {surplus[:2]}"
     raise InputError(source, "weights must have the keys of the config", seen, "give the config of this file")

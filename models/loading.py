@@ -49,9 +49,6 @@ __all__ = [
     "prove_model",
 ]  # fmt: skip
 
-SMALL_FILE = 256 << 20
-"""Up to so many bytes of tensors, `prove_model` looks at every value."""
-
 _STOCK: dict[str, type[ModelMixin]] = {
     "flux": FluxTransformer2DModel,
     "wan": WanTransformer3DModel,
@@ -188,8 +185,8 @@ def prove_model(
 ) -> Any:
     """The model of a file, without its weights, once it is known that they would load: names, shapes, types, config.
 
-    The values are looked at, too, where the file is small (`SMALL_FILE`); the tensors of large ones stay unread, so
-    that it takes seconds and no memory.
+    The values are looked at, too, where the file is small (`checkpoint.SMALL_FILE`); the tensors of large ones stay
+    unread, so that it takes seconds and no memory.
 
     Args:
         kind: `flux`, `wan`, `mochi`, `wan_vae`, `flux_vae` or `mochi_vae`.
@@ -254,8 +251,8 @@ def _plan(
 ) -> _Plan:
     checkpoint = own_part(kind, read_checkpoint(path))
     check_kind(kind, checkpoint)
-    if not values and sum(t.nbytes for t in checkpoint.state.values()) > SMALL_FILE:
-        checkpoint = checkpoint.shapes()
+    if not values:
+        checkpoint = checkpoint.without_large_values()
     checkpoint.state = dequantise(checkpoint, dtype)
     arguments = check_arguments(read_config(config) or checkpoint.config or _infer(kind, checkpoint), checkpoint.state)
     state = dict(_to_diffusers(kind, checkpoint, arguments))

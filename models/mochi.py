@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..story.errors import InputError
+from .arguments import check_latents
 from .vae import ImageCodec
 
 __all__ = ["MOCHI_GRID", "MochiVAE", "mochi_latents"]
@@ -33,7 +34,7 @@ class MochiVAE(ImageCodec):
         pixels_per_call: see `ImageCodec`.
 
     Raises:
-        InputError: the model does not compress time six times.
+        InputError: the model does not compress time six times, or its latent statistics are unusable.
     """
 
     model: AutoencoderKLMochi
@@ -45,6 +46,7 @@ class MochiVAE(ImageCodec):
             fix = "use temporal_expansions that multiply to 6"
             raise InputError("vae", "must compress time 6 times", model.temporal_compression_ratio, fix)
         self.latent_channels = config.latent_channels
+        check_latents(config, self.latent_channels, "vae")
         self.image_size_multiple = model.spatial_compression_ratio
         scale = float(config.scaling_factor)
         mean, std = config.latents_mean, config.latents_std

@@ -19,8 +19,9 @@ import torch
 from ..story.errors import InputError
 from ..story.files import file_identity, model_files
 from .checkpoint import read_config
-from .loading import Offload, empty_vae, load_transformer, load_vae
+from .loading import Offload, empty_vae, load_transformer, load_vae, prove_model
 from .lora import LoraSpec
+from .proof import files_key, fit_together, named, prove_lora
 from .studio_config import (
     DTYPES,
     Defaults,
@@ -32,7 +33,7 @@ from .studio_config import (
     built_in,
     read_studio,
 )
-from .text import ClipTextPooler, Pooler, TextEncoder, load_text
+from .text import ClipTextPooler, Pooler, TextEncoder, load_text, prove_text
 
 if TYPE_CHECKING:
     from .clip import ClipScorer
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 Present = TypeVar("Present", bound=Part)
 
+# What was proven good, with the state of its files: films are made one after the other in one process.
+_PROVEN: set[tuple[Any, ...]] = set()
 PARTS = ("clip", "keyframe_text", "image_vae", "keyframe", "video_text", "video_vae", "video", "video_low")
 _TINY = 64 << 20
 """Weights of at most so many bytes make a studio tiny: loaded in a second, and no work for several cores."""
@@ -174,10 +177,7 @@ class Studio:
         from .clip import ClipScorer
 
         part = self.config.clip
-        path = self._file("clip", part)
-        config: Any = part.config
-        if config is not None and config.endswith(".json"):
-            config = read_config(self._config("clip", part))
+        path, config = self._file("clip", part), self._clip_config(part)
         return ClipScorer.load(path, config, device=self.device, dtype=self._precision(part))
 
     def latent_cell(self) -> tuple[int, int]:
@@ -207,13 +207,47 @@ class Studio:
             self._present("keyframe", self.config.keyframe)
 
     def check(self, *parts: str) -> None:
-        """Look for the files of these parts (of all by default) without loading them.
+        """Prove that these parts (all by default) would load and fit each other, without loading them.
+
+        Headers, names, shapes, types, configs, tokenizers and LoRAs are looked at; of files up to 256 MiB the values,
+        too. Nothing is done twice as long as the files stay as they are.
 
         Raises:
-            InputError: the first that is missing, with where it was looked for.
+            InputError: the first fault: a missing file, with where it was looked for, or whatever would stop loading.
         """
-        for field, part in self._chosen_parts(parts):
-            self._paths(field, part)
+        chosen = self._chosen_parts(parts)
+        files = [path for field, part in chosen for path in self._paths(field, part)]
+        settings = self.config.model_dump_json(exclude={"defaults": True})
+        key = (settings, tuple(field for field, _ in chosen), str(self._dtype), files_key(files))
+        if key in _PROVEN:
+            return
+        models: dict[str, Any] = {}
+        for field, part in chosen:
+            if "loras[" not in field:
+                with named(field, self.file.name):
+                    models[field] = self._prove(field, part)
+        fit_together(models, self.file.name)
+        _PROVEN.add(key)
+
+    def _prove(self, field: str, part: Part) -> Any:
+        """The part's empty model, once it is known to load, its LoRAs matched."""
+        path, config, dtype = self._file(field, part), self._config(field, part), self._precision(part)
+        if isinstance(part, VaePart):
+            return self._wrap(part, prove_model(part.kind, path, config, dtype))
+        if isinstance(part, TransformerPart):
+            kind = getattr(part, "kind", "flux" if field == "keyframe" else "wan")
+            model = prove_model(kind, path, config, dtype)
+            for i, lora in enumerate(part.loras):
+                with named(f"{field}.loras[{i}]", self.file.name):
+                    prove_lora(model, kind, self._file(f"{field}.loras[{i}]", lora))
+            return model
+        if isinstance(part, TextPart):
+            return prove_text(part.kind, path, self._tokenizer(field, part), config, dtype)
+        if field == "clip":
+            from .clip import ClipScorer
+
+            return ClipScorer.prove(path, self._clip_config(part))
+        return ClipTextPooler.prove(path, config, dtype)
 
     def files(self, *parts: str) -> list[Path]:
         """All files of these parts (of all by default), those in folders included.
@@ -327,19 +361,20 @@ class Studio:
         )
 
     def _vae(self, field: str, part: VaePart, empty: bool = False) -> Any:
+        path, config = self._file(field, part), self._config(field, part)
+        if empty:
+            return self._wrap(part, empty_vae(part.kind, path, config))
+        return self._wrap(part, load_vae(part.kind, path, config, dtype=self._precision(part), device=self.device))
+
+    def _wrap(self, part: VaePart, model: Any) -> Any:
         from .mochi import MochiVAE
         from .vae import ImageVAE, VideoVAE
 
-        path, config = self._file(field, part), self._config(field, part)
-        if empty:
-            model = empty_vae(part.kind, path, config)
-        else:
-            model = load_vae(part.kind, path, config, dtype=self._precision(part), device=self.device)
         wrap: dict[str, Any] = {"flux_vae": ImageVAE, "wan_vae": VideoVAE, "mochi_vae": MochiVAE}
         return wrap[part.kind](model)
 
     def _text(self, field: str, part: TextPart, pooler: Pooler | None) -> TextEncoder:
-        tokenizer = None if part.tokenizer is None else self._find(f"{field}.tokenizer", part.tokenizer)
+        tokenizer = self._tokenizer(field, part)
         offload = Offload("leaf") if part.offload != "none" and self.device.type != "cpu" else None
         return load_text(
             part.kind,
@@ -368,6 +403,15 @@ class Studio:
     def _config(self, field: str, part: Part) -> Path | None:
         return None if part.config is None else self._find(f"{field}.config", [part.config])
 
+    def _tokenizer(self, field: str, part: TextPart) -> Path | None:
+        return None if part.tokenizer is None else self._find(f"{field}.tokenizer", part.tokenizer)
+
+    def _clip_config(self, part: Part) -> Any:
+        """CLIP's config: a JSON file's, or the name of an architecture."""
+        if part.config is None or not part.config.endswith(".json"):
+            return part.config
+        return read_config(self._config("clip", part))
+
     def _file(self, field: str, part: Any) -> Path:
         return self._find(f"{field}.file", part.file)
 
@@ -376,7 +420,7 @@ class Studio:
         for name in names:
             path = Path(name).expanduser()
             for candidate in [path] if path.is_absolute() else [root / path for root in self.roots]:
-                if candidate.exists():
+                if _exists(candidate):
                     return candidate
         shown = names[0] if len(names) == 1 else f"{names[0]} or {len(names) - 1} alternatives"
         if self.roots:
@@ -385,3 +429,10 @@ class Studio:
         else:
             fix = f"set models_dir in {self.file.name}, or the environment's ANCHORSHOT_MODELS or COMFYUI_PATH"
         raise InputError(field, "file must exist", shown, fix, self.file.name)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, a zero byte
+        return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,14 +30,25 @@ from transformers import (
 from ..story.errors import InputError
 from ..story.stages import alias_names
 from . import keymaps
-from .checkpoint import FP8, PathLike, dequantise, fill, read_checkpoint, read_config
+from .arguments import check_arguments
+from .checkpoint import (
+    FP8,
+    Checkpoint,
+    PathLike,
+    check_values,
+    compare,
+    dequantise,
+    fill,
+    read_checkpoint,
+    read_config,
+)
 from .keymaps.shapes import count_blocks, need
-from .loading import Offload, check_kind
+from .loading import Offload, check_kind, own_part
 from .prompt_text import literal
 from .text_cond import TextCond
 from .tokenizer import ClipTokenizer, TextTokenizer, listed_names, load_tokenizer
 
-__all__ = ["ClipTextPooler", "Pooler", "TextCond", "TextEncoder", "load_text"]
+__all__ = ["ClipTextPooler", "Pooler", "TextCond", "TextEncoder", "load_text", "prove_text"]
 
 logger = logging.getLogger(__name__)
 
@@ -167,24 +179,56 @@ class ClipTextPooler:
         Raises:
             InputError: another kind of file, or broken weights.
         """
-        checkpoint = read_checkpoint(path, "clip")
-        names = {re.sub(r"^.*?text_model\.", "", k): v for k, v in dequantise(checkpoint, dtype).items()}
-        state = {
-            k: v
-            for k, v in names.items()
-            if k.startswith(("embeddings.", "encoder.", "final_layer_norm.")) and not k.endswith("position_ids")
-        }
-        if "embeddings.token_embedding.weight" not in state:
-            seen = next(iter(checkpoint.state), "nothing")
-            raise InputError(
-                checkpoint.name,
-                "file must hold a CLIP text model in transformers names",
-                seen,
-                "give clip_l.safetensors",
-            )
-        arguments = read_config(config) or checkpoint.config or _clip_config(state)
-        model = _build(CLIPTextConfig, CLIPTextModel, arguments)
-        return cls(fill(model, state, source=checkpoint.name, dtype=dtype, device=device))
+        model, state, source = _clip_text(path, config, dtype)
+        return cls(fill(model, state, source=source, dtype=dtype, device=device))
+
+    @staticmethod
+    def prove(
+        path: PathLike, config: Mapping[str, Any] | PathLike | None = None, dtype: torch.dtype = torch.float32
+    ) -> CLIPTextModel:
+        """The model of a file without its weights, once it is known that they would load; large files stay unread.
+
+        Args and errors as `load`.
+        """
+        model, state, source = _clip_text(path, config, dtype, values=False)
+        compare(model, state, source)
+        check_values(state, dtype, source)
+        return model
+
+
+def _clip_text(
+    path: PathLike, config: Mapping[str, Any] | PathLike | None, dtype: torch.dtype, values: bool = True
+) -> tuple[CLIPTextModel, dict[str, Tensor], str]:
+    """An empty CLIP text model, its tensors, and the file's name."""
+    whole = read_checkpoint(path, "clip")
+    prefixes = {found[0] for key in whole.state if (found := re.match(r".*?text_model\.", key))}
+    # All-in-one files may hold several; Flux reads CLIP-L's.
+    best = sorted(prefix for prefix in prefixes if "clip_l" in prefix) or sorted(prefixes)
+    checkpoint = whole.part(best[0]) if best else whole
+    tensors = dequantise(checkpoint if values else checkpoint.without_large_values(), dtype)
+    state = {
+        k: v
+        for k, v in tensors.items()
+        if k.startswith(("embeddings.", "encoder.", "final_layer_norm.")) and not k.endswith("position_ids")
+    }
+    if "embeddings.token_embedding.weight" not in state:
+        seen = next(iter(whole.state), "nothing")
+        raise InputError(
+            checkpoint.name,
+            "file must hold a CLIP text model in transformers names",
+            seen,
+            "give clip_l.safetensors",
+        )
+    with keymaps.shapes_of("CLIP text"):
+        inferred = _clip_config(state)
+    arguments = read_config(config) or checkpoint.config or inferred
+    if arguments.get("num_hidden_layers", inferred["num_hidden_layers"]) != inferred["num_hidden_layers"]:
+        rule, fix = "the config must describe the file's own depth", "give the config that belongs to the file"
+        raise InputError("config.num_hidden_layers", rule, arguments["num_hidden_layers"], fix)
+    model = _build(
+        CLIPTextConfig, CLIPTextModel, {"num_hidden_layers": inferred["num_hidden_layers"], **arguments}, state
+    )
+    return model, state, checkpoint.name
 
 
 def _clip_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -232,26 +276,10 @@ def load_text(
     Raises:
         InputError: a file of another kind, broken weights, or no tokenizer.
     """
-    if kind not in _CLASSES:
-        raise InputError("kind", "must be t5 or umt5", kind, "choose one of them")
-    checkpoint = read_checkpoint(path)
-    raw = checkpoint.state
-    checkpoint.state = dict(keymaps.strip_prefix(kind, checkpoint.state))
-    own = dequantise(checkpoint, dtype)
-    if tokenizer is None and checkpoint.config is not None:
-        tokenizer = path
-    words = load_tokenizer(tokenizer, raw, checkpoint.metadata, checkpoint.name)
-    check_kind(kind, checkpoint)
-    arguments = read_config(config) or checkpoint.config or keymaps.infer_config(kind, own, checkpoint.metadata)
-    arguments = {"vocab_size": need(own, "shared.weight", "encoder.embed_tokens.weight").shape[0], **arguments}
-    state = keymaps.from_public(kind, own, arguments)
-    del own, raw
-    checkpoint.state = {}
-    config_class, model_class = _CLASSES[kind]
-    model = _build(config_class, model_class, arguments)
+    model, state, words, checkpoint = _plan(kind, path, tokenizer, config, dtype)
     kept: set[str] = set()
     if fp8 and any(t.dtype == torch.float8_e4m3fn for t in state.values()):
-        skeleton = _build(config_class, model_class, arguments).to(dtype)
+        skeleton = _build(*_CLASSES[kind], model.config.to_dict(), state).to(dtype)
         _cast_fp8(skeleton, dtype)
         kept = {name for name, parameter in skeleton.named_parameters() if parameter.dtype in FP8}
     waiting = torch.device("cpu") if offload else torch.device(device)
@@ -274,15 +302,66 @@ def load_text(
     return TextEncoder(model, words, pooler, max_length=max_length, pad_to=pad_to, names=names, device=device)
 
 
-def _build(config_class: Any, model_class: Any, arguments: Mapping[str, Any]) -> Any:
+def prove_text(
+    kind: str,
+    path: PathLike,
+    tokenizer: PathLike | None = None,
+    config: Mapping[str, Any] | PathLike | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
+    """The encoder of a file without its weights, once it is known that they would load, with a tokenizer that fits.
+
+    Large files stay unread. Args and errors as `load_text`.
+    """
+    model, state, _, checkpoint = _plan(kind, path, tokenizer, config, dtype, values=False)
+    compare(model, state, checkpoint.name)
+    check_values(state, dtype, checkpoint.name)
+    return model
+
+
+def _plan(
+    kind: str,
+    path: PathLike,
+    tokenizer: PathLike | None,
+    config: Mapping[str, Any] | PathLike | None,
+    dtype: torch.dtype,
+    values: bool = True,
+) -> tuple[PreTrainedModel, dict[str, Tensor], TextTokenizer, Checkpoint]:
+    """An empty encoder, its tensors, its tokenizer, and what is left of the file."""
+    if kind not in _CLASSES:
+        raise InputError("kind", "must be t5 or umt5", kind, "choose one of them")
+    whole = read_checkpoint(path)
+    checkpoint = own_part(kind, whole)
+    if tokenizer is None and checkpoint.config is not None:
+        tokenizer = path
+    words = load_tokenizer(tokenizer, whole.state, checkpoint.metadata, checkpoint.name)
+    check_kind(kind, checkpoint)
+    own = dequantise(checkpoint if values else checkpoint.without_large_values(), dtype)
+    arguments = read_config(config) or checkpoint.config or keymaps.infer_config(kind, own, checkpoint.metadata)
+    with keymaps.shapes_of(kind):
+        rows = need(own, "shared.weight", "encoder.embed_tokens.weight").shape[0]
+    arguments = {"vocab_size": rows, **arguments}
+    state = keymaps.from_public(kind, own, arguments)
+    model = _build(*_CLASSES[kind], arguments, state)
+    return model, state, words, replace(checkpoint, state={})
+
+
+_T5 = (
+    "vocab_size d_model d_kv d_ff num_layers num_heads relative_attention_num_buckets relative_attention_max_distance "
+    "dropout_rate layer_norm_epsilon feed_forward_proj pad_token_id eos_token_id"
+)
+_CLIP = (
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads max_position_embeddings hidden_act "
+    "layer_norm_eps attention_dropout pad_token_id bos_token_id eos_token_id"
+)
+_ARGUMENTS = {T5Config: _T5, UMT5Config: _T5, CLIPTextConfig: _CLIP}
+"""What of a config is used. The rest may be anything: transformers would fetch kernels that a config names."""
+
+
+def _build(config_class: Any, model_class: Any, arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
     """A transformers model without weights."""
-    own = {
-        k: v
-        for k, v in arguments.items()
-        if k not in ("architectures", "model_type", "torch_dtype", "dtype")
-        and not k.startswith("_")
-        and k != "transformers_version"
-    }
+    known = _ARGUMENTS[config_class].split()
+    own = check_arguments({name: arguments[name] for name in known if arguments.get(name) is not None}, state)
     try:
         with init_empty_weights():
             return model_class(config_class(**own))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..story.errors import InputError
 from ..story.timeline import GRID
+from .arguments import check_latents
 from .wan.layout import latent_length
 
 __all__ = ["ImageCodec", "ImageVAE", "VideoVAE", "latent_length"]
@@ -97,6 +98,7 @@ class ImageVAE(ImageCodec):
     def __init__(self, model: AutoencoderKL, pixels_per_call: int = 1 << 20) -> None:
         super().__init__(model, pixels_per_call)
         self.latent_channels = model.config.latent_channels
+        check_latents(model.config, self.latent_channels, "vae")
         self.image_size_multiple = 2 ** (len(model.config.block_out_channels) - 1)
         self._scale = float(model.config.scaling_factor or 1.0)
         self._shift = float(model.config.shift_factor or 0.0)
@@ -131,7 +133,7 @@ class VideoVAE(ImageCodec):
     (mode − latents_mean) / latents_std of the config.
 
     Raises:
-        InputError: the model does not compress time four times.
+        InputError: the model does not compress time four times, or its latent statistics are unusable.
     """
 
     model: AutoencoderKLWan
@@ -144,6 +146,7 @@ class VideoVAE(ImageCodec):
             fix = "use temperal_downsample with exactly two true entries"
             raise InputError("vae.temperal_downsample", "the VAE must compress time 4 times", factor, fix)
         self.latent_channels = config.z_dim
+        check_latents(config, self.latent_channels, "vae")
         # From the layers and not from config.scale_factor_spatial, which small custom configs leave at its default.
         self.image_size_multiple = 2 ** (len(config.dim_mult) - 1) * (config.patch_size or 1)
         self._mean = torch.tensor(config.latents_mean, dtype=torch.float32).view(1, -1, 1, 1, 1)

@@ -106,14 +106,17 @@ def test_batches_do_not_change_results(scorer: ClipScorer, frames: torch.Tensor)
     assert scorer.pooled([]).shape == (0, 16)
 
 
-def test_file_round_trip_is_exact_and_leaves_the_random_state(
+def test_file_round_trip_keeps_every_weight_and_the_random_state(
     scorer: ClipScorer, saved: Path, frames: torch.Tensor
 ) -> None:
     state = torch.get_rng_state()
     loaded = ClipScorer.load(saved)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(loaded.embed_images(frames), scorer.embed_images(frames))
-    assert torch.equal(loaded.pooled(TEXTS), scorer.pooled(TEXTS))
+    for key, value in scorer.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[key], value), key
+    # Weights that want gradients take another path through torch's kernels, a few last bits away.
+    assert torch.allclose(loaded.embed_images(frames), scorer.embed_images(frames), atol=1e-5)
+    assert torch.allclose(loaded.pooled(TEXTS), scorer.pooled(TEXTS), atol=1e-5)
     with safe_open(saved, framework="pt") as file:
         assert file.metadata()["recipe"] == "random"
         assert json.loads(file.metadata()["config"])["model_cfg"]["embed_dim"] == 24
@@ -182,12 +185,12 @@ def test_refusals_name_the_fault(saved: Path, frames: torch.Tensor, scorer: Clip
     other = {**CONFIG, "embed_dim": 48}
     siglip = open_clip.get_model_config("ViT-B-16-SigLIP")
     cases = [
-        (lambda: ClipScorer.load(tmp_path / "none.safetensors"), "must be a file"),
-        (lambda: ClipScorer.load(pickled), "never opened"),
+        (lambda: ClipScorer.load(tmp_path / "none.safetensors"), "file must exist"),
+        (lambda: ClipScorer.load(pickled), "a pickle"),
         (lambda: ClipScorer.load(refusal(tmp_path, "a.safetensors", tensors)), "carry its config"),
-        (lambda: ClipScorer.load(refusal(tmp_path, "b.safetensors", tensors, config="{")), "must be JSON"),
+        (lambda: ClipScorer.load(refusal(tmp_path, "b.safetensors", tensors, config="{")), "not valid JSON"),
         (lambda: ClipScorer.load(refusal(tmp_path, "c.safetensors", without), CONFIG), "1 missing"),
-        (lambda: ClipScorer.load(saved, other), "shapes of the config"),
+        (lambda: ClipScorer.load(saved, other), "must have shape"),
         (lambda: ClipScorer.load(saved, "ViT-L-41"), "ViT-L-14"),
         (lambda: ClipScorer.load(saved, siglip), "own text tower"),
         (lambda: ClipScorer.load(saved, {"embed_dim": 3}), "vision_cfg"),
