@@ -70,11 +70,11 @@ def fit_together(models: Mapping[str, Any], file: str) -> None:
                 field, rule, have, f"give models that belong together: {field} or {other} is another one's", file
             )
 
-    image = models.get("image_vae") or models.get("video_vae")
+    image = models.get("image_vae")
     fit("keyframe", "in_channels", "the image VAE", image and image.latent_channels * _PATCH**2)
     fit("keyframe", "joint_attention_dim", "keyframe_text", _width(models.get("keyframe_text")))
     fit("keyframe", "pooled_projection_dim", "the pooling CLIP", _pooled(models))
-    text = _width(models.get("video_text") or models.get("keyframe_text"))
+    text = _width(models.get("video_text"))
     channels = models.get("video_vae") and models["video_vae"].latent_channels
     for field in ("video", "video.low"):
         for argument in ("text_dim", "text_embed_dim"):

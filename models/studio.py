@@ -226,6 +226,9 @@ class Studio:
             if "loras[" not in field:
                 with named(field, self.file.name):
                     models[field] = self._prove(field, part)
+        for missing, other in (("image_vae", "video_vae"), ("video_text", "keyframe_text")):
+            if getattr(self.config, missing) is None and other in models:
+                models[missing] = models[other]  # which serves as it, too
         fit_together(models, self.file.name)
         _PROVEN.add(key)
 
