@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..memory.golden_mem import GoldenMem
+from ..models.flux.layout import read_noise
 from ..models.pocket.bank import to_tensor
 from ..models.pocket.recogniser import Recogniser
 from ..models.pocket.render import render
@@ -53,6 +54,10 @@ VARIANTS = (
     "noise:0.1",
     "noise:0.3",
     "noise:0.6",
+    "noise:0.001-0.25",
+    "noise:0.251-0.5",
+    "noise:0.501-0.75",
+    "noise:0.751-1",
 )
 
 RETRIEVAL_BUDGET = 2
@@ -86,7 +91,8 @@ class Variant:
         Args:
             name: `ground_truth`, `full`, `none`, `joint`; `goldenmem` and `latent` (shrunk after the VAE), also with
                 `:K` (the most relevant frames on tier K) and `:clip|text|recency` (how they are ranked);
-                `retrieval:clip|text|recency`, also with `:K`; `noise:T` with T in 0…1.
+                `retrieval:clip|text|recency`, also with `:K`; `noise:T` with T in 0…1, or `noise:LOW-HIGH`, each
+                remembered frame with a level of its own.
             settings: the studio's defaults.
             shots: length of the longest story.
 
@@ -102,8 +108,8 @@ class Variant:
         elif name == "full":
             recall = replace(default, memory=GoldenMem.full(max(1, shots - 1)))
         elif name.startswith("noise:"):
-            level = _unit(name.removeprefix("noise:"))
-            recall = None if level is None else replace(default, context_noise=level)
+            noise = read_noise(name.removeprefix("noise:"))
+            recall = None if noise is None else replace(default, context_noise=noise)
         elif found := _TIERED.fullmatch(name):
             memory, kind = settings.memory, found["few"] or found["all"] or settings.retrieval
             if found["few"]:
@@ -278,12 +284,3 @@ class _Suite:
             out = extend(stories, variant.recall, self._settings.keyframe, tick)
         tick(shots)
         return out
-
-
-def _unit(text: str) -> float | None:
-    """A number in 0…1, or None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 <= value <= 1 else None

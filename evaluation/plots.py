@@ -54,6 +54,9 @@ def _keyframe_panels(result: Result) -> list[Panel]:
         panels.append(lambda axes: _noise(axes, noise))
     if len(counts) > 1:
         panels.append(lambda axes: _lengths(axes, rows, counts))
+    tiers = [row for row in rows if row["pairs"] == counts[-1] and _seen(row)]
+    if tiers:
+        panels.append(lambda axes: _tiers(axes, tiers))
     made = [row for row in rows if row["tokens"] is not None and row["identity"] is not None]
     if made:
         shown = [row for row in made if row["pairs"] == counts[-1] and not row["variant"].startswith("noise:")]
@@ -88,13 +91,37 @@ def _along(axes: Axes, by_shot: Mapping[str, Sequence[float | None]], pairs: int
 
 
 def _noise(axes: Axes, rows: Sequence[Result]) -> None:
-    rows = sorted(rows, key=lambda row: float(row["variant"].partition(":")[2]))
-    levels = [float(row["variant"].partition(":")[2]) for row in rows]
+    """Levels that all frames share as points, ranges that each draws its own from as bars over the range."""
+    spans = [[float(t) for t in row["variant"].partition(":")[2].split("-")] for row in rows]
     for colour, score in zip(_COLOURS, ("identity", "layout"), strict=False):
-        points = [(t, row[score]) for t, row in zip(levels, rows, strict=True) if row[score] is not None]
+        found = sorted((span, row[score]) for span, row in zip(spans, rows, strict=True) if row[score] is not None)
+        points = [(span[0], value) for span, value in found if len(span) == 1]
         axes.plot(*zip(*points, strict=True) if points else ((), ()), "o-", color=colour, label=score)
+        for span, value in found:
+            if len(span) == 2:
+                axes.plot(span, (value, value), "|-", color=colour, linewidth=3, alpha=0.6)
     axes.set(ylim=(0, 1.02), xlabel="noise on the context, t", ylabel="share", title="context noise")
     axes.legend()
+
+
+def _seen(row: Result) -> list[str]:
+    """The tiers in which something was seen that came back."""
+    layout = row.get("layout_by_tier", {})
+    return [tier for tier, part in row.get("identity_by_tier", {}).items() if part["count"] or layout[tier]["count"]]
+
+
+def _tiers(axes: Axes, rows: Sequence[Result]) -> None:
+    names = sorted({tier for row in rows for tier in _seen(row)}, key=lambda tier: (not tier.isdigit(), tier))
+    for colour, row in zip(_COLOURS, [row for row in rows if row["variant"].startswith("goldenmem")], strict=False):
+        for score, style in (("identity", "o-"), ("layout", "s--")):
+            parts = row[f"{score}_by_tier"]
+            points = [(names.index(t), parts[t]["share"]) for t in names if t in parts and parts[t]["count"]]
+            axes.plot(*zip(*points, strict=True) if points else ((), ()), style, color=colour,
+                      label=f"{row['variant']}, {score}")  # fmt: skip
+    axes.set_xticks(range(len(names)), names)
+    axes.set(ylim=(0, 1.02), xlabel="tier of the sharpest frame that shows it", ylabel="share", title="by tier")
+    if axes.lines:
+        axes.legend(fontsize=8)
 
 
 def _lengths(axes: Axes, rows: Sequence[Result], counts: Sequence[int]) -> None:

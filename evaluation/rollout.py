@@ -19,6 +19,7 @@ from torch import Tensor
 from ..memory.golden_mem import GoldenMem, Size, Slot
 from ..memory.retrieval import mean_pool
 from ..models.cost import Pair, flux_cost, memory_pairs
+from ..models.flux.layout import NoiseLevel
 from ..models.pocket.world import HEIGHT, WIDTH, Story
 from ..models.text import TextCond
 from ..sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
@@ -40,12 +41,12 @@ class Recall:
     Attributes:
         memory: sizes of the remembered frames; None remembers nothing.
         retrieval: their order.
-        context_noise: t of context frames.
+        context_noise: t of context frames, or a range that every frame draws its own from.
     """
 
     memory: GoldenMem | None
     retrieval: Retrieval
-    context_noise: float
+    context_noise: NoiseLevel
 
 
 @dataclass

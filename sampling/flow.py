@@ -1,4 +1,4 @@
-"""Flow matching: the noise schedule and the solver every sampler here uses.
+"""Flow matching: the noise schedule and the solvers that samplers here use.
 
 z_t = (1 − t)·data + t·noise and v = noise − data (SmartDirector §3.1), with t falling from 1 to 0.
 """
@@ -6,16 +6,34 @@ z_t = (1 − t)·data + t·noise and v = noise − data (SmartDirector §3.1), w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..story.errors import InputError
 
-__all__ = ["Callback", "Edit", "Step", "Velocity", "dynamic_shift", "edited", "euler", "flow_sigmas"]
+__all__ = [
+    "SOLVERS",
+    "Callback",
+    "Edit",
+    "Solver",
+    "SolverName",
+    "Step",
+    "Velocity",
+    "check_sigmas",
+    "dpmpp_2m",
+    "dynamic_shift",
+    "edited",
+    "euler",
+    "flow_sigmas",
+    "guided",
+    "heun",
+]
 
 Velocity = Callable[[Tensor, float], Tensor]
 """A function (x, t) → v: `x` any shape, t in 0…1, v of x's shape."""
@@ -61,6 +79,19 @@ def flow_sigmas(steps: int, shift: float = 1.0) -> Tensor:
     return (shift * t / (1 + (shift - 1) * t)).float()
 
 
+def check_sigmas(sigmas: Sequence[float]) -> Tensor:
+    """A schedule of one's own as `[steps + 1]` fp32 on the CPU.
+
+    Raises:
+        InputError: it does not fall from 1 to 0, every level below the one before.
+    """
+    levels = list(sigmas)
+    numbers = all(isinstance(t, int | float) and not isinstance(t, bool) and math.isfinite(t) for t in levels)
+    if not numbers or len(levels) < 2 or levels[0] != 1 or levels[-1] != 0 or any(b >= a for a, b in pairwise(levels)):
+        raise InputError("sigmas", "must fall from 1 to 0, one number a level", levels, "write e.g. [1, 0.9, 0.6, 0]")
+    return torch.tensor(levels, dtype=torch.float64).float()
+
+
 def dynamic_shift(
     tokens: int, *, base_tokens: int = 256, max_tokens: int = 4096, base_mu: float = 0.5, max_mu: float = 1.15
 ) -> float:
@@ -87,6 +118,18 @@ def edited(velocity: Velocity, edit: Edit | None) -> Velocity:
     return steered
 
 
+def guided(velocity: Velocity, against: Velocity, scale: float) -> Velocity:
+    """Classifier-free guidance: v∅ + scale·(v − v∅), v∅ from `against`; 1 never asks it."""
+    if scale == 1:
+        return velocity
+
+    def away(x: Tensor, t: float) -> Tensor:
+        empty = against(x, t)
+        return empty + scale * (velocity(x, t) - empty)
+
+    return away
+
+
 def euler(velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
     """Follow dx/dt = v(x, t) along `sigmas` with Euler steps; deterministic.
 
@@ -100,3 +143,46 @@ def euler(velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | No
         if callback is not None:
             callback(Step(i, len(levels) - 1, t, x, x0))
     return x
+
+
+def heun(velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
+    """The same with Heun's steps: the mean of the velocity here and at the end of an Euler step (Karras et al. 2022).
+
+    Second order; every step but the last asks the model twice. The callback sees the first answer.
+    """
+    levels = sigmas.tolist()
+    for i, (t, t_next) in enumerate(pairwise(levels)):
+        v = velocity(x, t)
+        x0, mean = x - t * v, v
+        if t_next > 0:
+            mean = (v + velocity(x + (t_next - t) * v, t_next)) / 2
+        x = x + (t_next - t) * mean
+        if callback is not None:
+            callback(Step(i, len(levels) - 1, t, x, x0))
+    return x
+
+
+def dpmpp_2m(velocity: Velocity, x: Tensor, sigmas: Tensor, callback: Callback | None = None) -> Tensor:
+    """The same with DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2): x0 extrapolated from the last two answers.
+
+    Second order at one answer a step. Time is −log t, as in ComfyUI's `dpmpp_2m`; the first and the last step are
+    Euler's.
+    """
+    levels = sigmas.tolist()
+    last: tuple[float, Tensor] | None = None
+    for i, (t, t_next) in enumerate(pairwise(levels)):
+        x0 = x - t * velocity(x, t)
+        ahead = x0
+        if last is not None and t_next > 0:
+            half = math.log(t / t_next) / math.log(last[0] / t) / 2
+            ahead = (1 + half) * x0 - half * last[1]
+        x, last = (t_next / t) * x + (1 - t_next / t) * ahead, (t, x0)
+        if callback is not None:
+            callback(Step(i, len(levels) - 1, t, x, x0))
+    return x
+
+
+Solver = Callable[[Velocity, Tensor, Tensor, Callback | None], Tensor]
+SolverName = Literal["euler", "heun", "dpmpp_2m"]
+SOLVERS: Mapping[SolverName, Solver] = MappingProxyType({"euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m})
+"""Solvers by the names that ComfyUI gives them, too."""

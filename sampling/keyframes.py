@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from ..models.flux.headless import CaptainFlux, KVCache, Mode, Pairs
-from ..models.flux.layout import Size, pack_latent, token_size, unpack_latent
+from ..models.flux.layout import NoiseLevel, Size, check_noise, context_levels, pack_latent, token_size, unpack_latent
 from ..models.text import TextCond
 from ..story.errors import InputError
-from .flow import Callback, euler, flow_sigmas
+from .flow import SOLVERS, Callback, SolverName, Velocity, check_sigmas, flow_sigmas, guided
 
-__all__ = ["ContextFrame", "KeyframeSettings", "sample_keyframes"]
+__all__ = ["MAX_WINDOW", "ContextFrame", "KeyframeSettings", "sample_keyframes"]
+
+MAX_WINDOW = 32
+"""Frames that are made together at most: as many as Captain Cinema shows (Appendix C)."""
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One generator for a batch, or one per row."""
@@ -38,20 +41,32 @@ class KeyframeSettings:
     """How keyframes are sampled.
 
     Attributes:
-        steps: Euler steps.
+        steps: solver steps.
         shift: noise schedule shift (from ONE frame's length, never the packed sequence's).
-        context_noise: t of the context frames, 0…1. The paper's timesteps 1–250 of 1000 work best (Fig. 10).
+        context_noise: t of the context frames, 0…1, or (low, high), between which every frame has a level of its own.
+            The paper's timesteps 1–250 of 1000 work best (Fig. 10).
         mode: ``causal`` (context cached) or ``full`` (bidirectional, recomputed every step).
         guidance: distilled guidance, for models that take it.
         cache: keep the context's keys and values over the steps (causal mode only).
+        cfg: classifier-free guidance, v∅ + cfg·(v − v∅); 1 is off.
+        sampler: ``euler``, ``heun`` or ``dpmpp_2m``, see `flow.SOLVERS`.
+        sigmas: noise levels of one's own, 1 … 0, in place of steps and shift.
     """
 
     steps: int = 20
     shift: float = 1.0
-    context_noise: float = 0.1
+    context_noise: NoiseLevel = 0.1
     mode: Mode = "causal"
     guidance: float | None = None
     cache: bool = True
+    cfg: float = 1.0
+    sampler: SolverName = "euler"
+    sigmas: tuple[float, ...] | None = None
+
+    @property
+    def schedule(self) -> Tensor:
+        """Noise levels 1 … 0, fp32 [steps + 1]."""
+        return flow_sigmas(self.steps, self.shift) if self.sigmas is None else check_sigmas(self.sigmas)
 
 
 def sample_keyframes(
@@ -62,6 +77,7 @@ def sample_keyframes(
     settings: KeyframeSettings = KeyframeSettings(),
     generator: Generators = None,
     callback: Callback | None = None,
+    negative: TextCond | None = None,
 ) -> list[Tensor]:
     """Sample one new frame per prompt (Captain Cinema §3.2, Fig. 3).
 
@@ -70,17 +86,19 @@ def sample_keyframes(
         prompts: W captions, each a TextCond of B rows: W frames are generated together.
         shape: (C, h, w) of a new frame's latent; h and w even.
         context: earlier frames, most relevant first; none means every frame comes from noise.
-        settings: steps, noise, attention mode.
+        settings: steps, noise, attention mode, guidance, solver.
         generator: CPU generator, or one per row, so that rows do not depend on their batch.
         callback: sees every step; `x` there is [B, W·tokens, 4C], the new frames packed one after the other.
+        negative: what `settings.cfg` ≠ 1 leads away from, 1 or B rows, for all new frames; None is zeroed captions. The
+            context keeps its captions, so guidance does not push away from what is remembered.
 
     Returns:
         W latents [B, C, h, w].
 
     Raises:
-        InputError: no prompts, odd sizes, or context noise outside 0…1.
+        InputError: no prompts, odd sizes, or settings out of range.
     """
-    _check(prompts, shape, settings)
+    _check(prompts, shape, settings, negative)
     device, dtype = model.device, model.dtype
     rows, size = prompts[0].tokens.shape[0], (shape[1] // 2, shape[2] // 2)
     # the new frames' noise is drawn first: it does not depend on what is remembered
@@ -89,17 +107,29 @@ def sample_keyframes(
     cached = settings.cache and settings.mode == "causal"
     past = _encode(model, memory) if cached and memory is not None else None
 
-    @torch.no_grad()
-    def velocity(x: Tensor, t: float) -> Tensor:
-        new = _new_pairs(x.to(dtype), prompts, size, t, settings.guidance, device)
-        if memory is None or past is not None:
-            out = model.forward_pairs(new, settings.mode, past)
-        else:
-            out = model.forward_pairs(_join(memory, new), settings.mode)[len(memory) :]
-        return torch.cat(out, 1).float()
+    def told(captions: Sequence[TextCond]) -> Velocity:
+        @torch.no_grad()
+        def velocity(x: Tensor, t: float) -> Tensor:
+            new = _new_pairs(x.to(dtype), captions, size, t, settings.guidance, device)
+            if memory is None or past is not None:
+                out = model.forward_pairs(new, settings.mode, past)
+            else:
+                out = model.forward_pairs(_join(memory, new), settings.mode)[len(memory) :]
+            return torch.cat(out, 1).float()
 
-    x = euler(velocity, x, flow_sigmas(settings.steps, settings.shift), callback)
+        return velocity
+
+    velocity = guided(told(prompts), told(_negatives(prompts, negative)), settings.cfg)
+    x = SOLVERS[settings.sampler](velocity, x, settings.schedule, callback)
     return [unpack_latent(part, size) for part in x.chunk(len(prompts), 1)]
+
+
+def _negatives(prompts: Sequence[TextCond], negative: TextCond | None) -> list[TextCond]:
+    """What guidance leads away from, for every new frame: one caption for all, or zeros as long as its own."""
+    if negative is not None:
+        return [negative.expand(text.tokens.shape[0]) for text in prompts]
+    zeros = [None if text.pooled is None else torch.zeros_like(text.pooled) for text in prompts]
+    return [TextCond(torch.zeros_like(t.tokens), t.mask, pooled) for t, pooled in zip(prompts, zeros, strict=True)]
 
 
 def noise_like(shape: Sequence[int], generator: Generators) -> Tensor:
@@ -126,18 +156,26 @@ def _context_pairs(
     """Context as pairs, least relevant first, positions counted backwards from the new frames (−1: most relevant)."""
     if not context:
         return None
-    t = settings.context_noise
+    levels = context_levels(settings.context_noise, len(context), _seeds(generator, rows))
     latents, sizes = [], []
-    for frame in context:
+    for frame, t in zip(context, levels[..., None, None, None].unbind(1), strict=True):
         clean = frame.latent.float().cpu()
         noise = noise_like(clean.shape, generator)
-        latents.append(pack_latent((1 - t) * clean + t * noise).to(device, dtype))
+        latents.append(pack_latent((1 - t).float() * clean + t.float() * noise).to(device, dtype))
         sizes.append(token_size(clean))
     texts = [frame.text for frame in context]
-    times = torch.full((rows, len(context)), t)
-    pairs = _pairs(latents, sizes, texts, times, settings.guidance, device, dtype, size)
+    pairs = _pairs(latents, sizes, texts, levels.float(), settings.guidance, device, dtype, size)
     pairs.frames = [-1 - rank for rank in range(len(context))]
-    return _order(pairs, range(len(context) - 1, -1, -1))
+    return pairs.pick(range(len(context) - 1, -1, -1))
+
+
+def _seeds(generator: Generators, rows: int) -> list[int]:
+    """The seed of every row; without a generator one of torch's own."""
+    if generator is None:
+        return [int(torch.randint(2**62, (1,)))] * rows
+    if isinstance(generator, torch.Generator):
+        return [generator.initial_seed()] * rows
+    return [g.initial_seed() for g in generator]
 
 
 def _new_pairs(
@@ -173,23 +211,6 @@ def _pairs(
     )
 
 
-def _order(pairs: Pairs, index: Sequence[int]) -> Pairs:
-    """The same pairs in another order."""
-    pick = list(index)
-    frames = pairs.frame_index
-    return Pairs(
-        latents=[pairs.latents[i] for i in pick],
-        sizes=[pairs.sizes[i] for i in pick],
-        texts=[pairs.texts[i] for i in pick],
-        pooled=pairs.pooled[:, pick],
-        timestep=pairs.timestep[:, pick],
-        guidance=None if pairs.guidance is None else pairs.guidance[:, pick],
-        masks=None if pairs.masks is None else [pairs.masks[i] for i in pick],
-        frames=[frames[i] for i in pick],
-        reference=pairs.reference,
-    )
-
-
 def _join(a: Pairs, b: Pairs) -> Pairs:
     """Pairs of `a` followed by those of `b`."""
     guidance = None
@@ -209,10 +230,16 @@ def _join(a: Pairs, b: Pairs) -> Pairs:
     )
 
 
-def _check(prompts: Sequence[TextCond], shape: tuple[int, int, int], settings: KeyframeSettings) -> None:
+def _check(
+    prompts: Sequence[TextCond], shape: tuple[int, int, int], settings: KeyframeSettings, negative: TextCond | None
+) -> None:
     if not prompts:
         raise InputError("prompts", "at least one new frame is needed", 0, "give one caption per new frame")
     if shape[1] % 2 or shape[2] % 2:
         raise InputError("size", "latent height and width must be even", shape[1:], "use multiples of 16 pixels")
-    if not 0 <= settings.context_noise <= 1:
-        raise InputError("context_noise", "must lie in 0…1", settings.context_noise, "0.1 is a good start")
+    if negative is not None and len(negative) not in (1, len(prompts[0])):
+        rule = f"must have 1 or {len(prompts[0])} rows"
+        raise InputError("negative", rule, len(negative), "give one negative prompt for all")
+    check_noise(settings.context_noise)
+    if settings.sampler not in SOLVERS:
+        raise InputError("sampler", f"must be one of {', '.join(SOLVERS)}", settings.sampler, "euler is the default")

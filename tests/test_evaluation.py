@@ -30,6 +30,7 @@ from anchorshot.evaluation.stories import held_out_stories
 from anchorshot.evaluation.video import held_out_clips, sample_clips
 from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.models.cost import Pair, count_flux
+from anchorshot.models.flux.layout import NoiseLevel
 from anchorshot.models.keymaps import to_public
 from anchorshot.models.pocket.configs import CLIP, KEYFRAME, T5, VAE, VIDEO
 from anchorshot.models.pocket.recogniser import Recogniser
@@ -106,7 +107,7 @@ def stories(count: int, shots: int) -> list[Story]:
     return held_out_stories(3, count, shots)
 
 
-def recall(memory: GoldenMem | None, retrieval: str = "clip", noise: float = 0.1) -> Recall:
+def recall(memory: GoldenMem | None, retrieval: str = "clip", noise: NoiseLevel = 0.1) -> Recall:
     return Recall(memory, retrieval, noise)  # type: ignore[arg-type]
 
 
@@ -169,6 +170,7 @@ def test_variants_mean_what_their_names_say(studio: Studio) -> None:
     assert made["goldenmem"] == Recall(GoldenMem(3, 2, 1), "clip", 0.1)
     assert made["none"] == Recall(None, "clip", 0.1)
     assert made["noise:0.6"] == Recall(GoldenMem(3, 2, 1), "clip", 0.6)
+    assert Variant.parse("noise:0.001-0.25", film, 8).recall == recall(GoldenMem(3, 2, 1), noise=(0.001, 0.25))
     for kind in ("clip", "text", "recency"):
         assert Variant.parse(f"retrieval:{kind}", film, 8).recall == recall(GoldenMem(1, RETRIEVAL_BUDGET, 1), kind)
         first = Variant.parse(f"retrieval:{kind}:0", film, 8).recall
@@ -178,7 +180,19 @@ def test_variants_mean_what_their_names_say(studio: Studio) -> None:
     assert Variant.parse("latent", film, 8).recall == recall(GoldenMem(3, 2, 1, "latent"))
     assert Variant.parse("joint", film, 8).kind == "joint" and Variant.parse("ground_truth", film, 8).kind == "truth"
     wrong = ("goldenmem:", "goldenmem:9", "goldenmem:x", "retrieval:clip:text", "latent:1:2")
-    for name in ("", "golden", "retrieval:", "retrieval:dice", *wrong, "noise:", "noise:2", "noise:nan", "noise:-0.1"):
+    for name in (
+        "",
+        "golden",
+        "retrieval:",
+        "retrieval:dice",
+        *wrong,
+        "noise:",
+        "noise:2",
+        "noise:nan",
+        "noise:-0.1",
+        "noise:0.5-0.1",
+        "noise:0-0.1-0.2",
+    ):
         with pytest.raises(InputError, match="variants"):
             Variant.parse(name, film, 8)
 

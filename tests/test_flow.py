@@ -8,7 +8,17 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchorshot.sampling.flow import Step, dynamic_shift, euler, flow_sigmas
+from anchorshot.sampling.flow import (
+    SOLVERS,
+    Step,
+    check_sigmas,
+    dpmpp_2m,
+    dynamic_shift,
+    euler,
+    flow_sigmas,
+    guided,
+    heun,
+)
 from anchorshot.story.errors import InputError
 
 
@@ -53,6 +63,67 @@ def test_true_velocity_leads_to_the_data(steps: int, shift: float, seed: int) ->
     g = torch.Generator().manual_seed(seed)
     data, noise = torch.randn(2, 5, generator=g), torch.randn(2, 5, generator=g)
     assert torch.allclose(euler(lambda x, t: noise - data, noise, flow_sigmas(steps, shift)), data, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@given(steps=st.integers(1, 20), shift=st.floats(0.5, 10), seed=st.integers(0, 2**31))
+@settings(max_examples=15, deadline=None)
+def test_every_solver_follows_a_straight_path(name: str, steps: int, shift: float, seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    data, noise = torch.randn(2, 5, generator=g), torch.randn(2, 5, generator=g)
+    seen: list[Step] = []
+    x = SOLVERS[name](lambda x, t: noise - data, noise, flow_sigmas(steps, shift), seen.append)
+    assert torch.allclose(x, data, atol=1e-5)  # a dozen fp32 roundings
+    assert [(step.index, step.steps) for step in seen] == [(i, steps) for i in range(steps)]
+    assert all(torch.allclose(step.x0, data, atol=1e-4) for step in seen) and torch.equal(seen[-1].x, x)
+
+
+def gaussian(x: torch.Tensor, t: float) -> torch.Tensor:
+    """The exact velocity of data ~ N(0, 0.25): E[noise − data | x]."""
+    return x * (t - 0.25 * (1 - t)) / (0.25 * (1 - t) ** 2 + t**2)
+
+
+def test_second_order_solvers_are_nearer_to_the_exact_path() -> None:
+    """For Gaussian data the path is known: x keeps its quantile, so it ends at half of its noise."""
+    noise = torch.linspace(-2, 2, 9, dtype=torch.float64)
+
+    def error(solver, steps: int) -> float:
+        return float((solver(gaussian, noise, flow_sigmas(steps), None) - noise / 2).abs().max())
+
+    for solver in (heun, dpmpp_2m):
+        assert error(solver, 24) < 0.35 * error(euler, 24)
+        assert error(solver, 48) < 0.4 * error(solver, 24)  # second order: a quarter
+    assert 0.4 < error(euler, 48) / error(euler, 24) < 0.6
+
+
+def test_guidance_leads_away_and_one_never_asks() -> None:
+    def never(x: torch.Tensor, t: float) -> torch.Tensor:
+        raise AssertionError("guidance 1 asked for the negative")
+
+    plain = lambda x, t: x * t  # noqa: E731
+    assert guided(plain, never, 1) is plain
+    x = torch.ones(3)
+    assert torch.allclose(guided(plain, lambda x, t: 0.5 * x, 3.0)(x, 0.8), torch.full((3,), 0.5 + 3 * 0.3))
+
+
+WRONG = [
+    [],
+    [1],
+    [1, 0.5],
+    [0.9, 0],
+    [1, 0.5, 0.5, 0],
+    [1, 0.2, 0.4, 0],
+    [1, float("nan"), 0],
+    [1, "0.5", 0],
+    [True, 0],
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_schedules_of_ones_own_fall_from_one_to_zero(wrong: list) -> None:
+    assert check_sigmas((1, 0.7, 0)).tolist() == pytest.approx([1, 0.7, 0])
+    with pytest.raises(InputError, match="sigmas: must fall from 1 to 0"):
+        check_sigmas(wrong)
 
 
 def test_zero_velocity_keeps_every_bit() -> None:

@@ -6,7 +6,7 @@ from diffusers import FluxTransformer2DModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anchorshot.models.flux.headless import CaptainFlux, Pairs
+from anchorshot.models.flux.headless import CaptainFlux, KVCache, Pairs
 from anchorshot.models.flux.layout import causal_spans, pack_latent, pair_ids, segment_index, unpack_latent
 from anchorshot.story.errors import InputError
 
@@ -175,8 +175,26 @@ def test_one_cache_serves_many_targets(model):
         targets.timestep.repeat_interleave(2, 0),
         targets.guidance.repeat_interleave(2, 0),
     )
-    many = model.forward_pairs(doubled, "causal", past.repeat(2))[0]
+    shared = past.repeat(2)
+    many = model.forward_pairs(doubled, "causal", shared)[0]
     assert worst([many[::2], many[1::2]], [alone, alone]) < 2e-5
+    assert all(a is b for a, b in zip(shared.keys + shared.values, past.keys + past.values, strict=True))
+
+
+@torch.no_grad()
+def test_a_shared_cache_keeps_its_rows_apart():
+    g = torch.Generator().manual_seed(0)
+    cache = KVCache([torch.randn(2, 3, 1, 4, generator=g)], [torch.randn(2, 3, 1, 4, generator=g)])
+    cache.mask = torch.tensor([[True, True, False], [True, True, True]])
+    k, v = torch.randn(2, 6, 1, 1, 4, generator=g)
+    shared = cache.repeat(3)
+    keys, values = shared.before(0, k, v)
+    for row in range(6):
+        assert torch.equal(keys[row], torch.cat([cache.keys[0][row // 3], k[row]]))
+        assert torch.equal(values[row], torch.cat([cache.values[0][row // 3], v[row]]))
+    assert shared.key_mask(6, k.device).tolist() == cache.mask.repeat_interleave(3, 0).tolist()
+    one = KVCache([cache.keys[0][:1]], [cache.values[0][:1]]).repeat(4)
+    assert one._rows(one.keys[0]).data_ptr() == cache.keys[0].data_ptr(), "one row for many is a view"
 
 
 @torch.no_grad()

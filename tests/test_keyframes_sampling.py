@@ -4,7 +4,9 @@ import pytest
 import torch
 from test_flux import CONFIG, CaptainFlux, strong_, worst
 
+from anchorshot.models.flux.layout import context_levels
 from anchorshot.models.text import TextCond
+from anchorshot.sampling.flow import flow_sigmas
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from anchorshot.story.errors import InputError
 
@@ -89,6 +91,51 @@ def test_rows_do_not_depend_on_their_batch(model):
     assert worst([batch], [torch.cat(alone)]) < 1e-4
 
 
+def test_a_range_of_noise_gives_every_frame_its_own_level():
+    levels = context_levels((0.001, 0.25), 12, [7, 8])
+    assert levels.shape == (2, 12) and levels.min() >= 0.001 and levels.max() <= 0.25
+    assert len(set(levels.flatten().tolist())) == 24
+    assert torch.equal(context_levels((0.001, 0.25), 5, [7]), levels[:1, :5]), "a level must not depend on the others"
+    assert torch.equal(context_levels((0.0, 1.0), 12, [7])[0] * 0.249 + 0.001, levels[0])
+    assert context_levels((0.2, 0.2), 3, [1]).tolist() == context_levels(0.2, 3, [1]).tolist() == [[0.2] * 3]
+    assert 0.4 < context_levels((0.0, 1.0), 1, range(200)).mean() < 0.6  # 5 standard errors
+
+
+def test_the_cache_holds_with_a_level_for_every_frame(model):
+    context = [frame(0), frame(1, (4, 4, 4)), frame(2, (4, 2, 2))]
+    drawn = generate(model, context, context_noise=(0.0, 0.5))
+    assert worst(drawn, generate(model, context, context_noise=(0.0, 0.5), cache=False)) < 1e-4
+    assert worst(drawn, generate(model, context, context_noise=0.25)) > 1e-3
+    assert worst(generate(model, context, context_noise=(0.3, 0.3)), generate(model, context, context_noise=0.3)) == 0
+
+
+def test_guidance_pushes_away_from_the_negative_not_from_what_is_remembered(model):
+    context, prompt, negative = [frame(0)], text(seed=50), text(seed=9, length=3)
+    guide = {"steps": 1, "cfg": 3.0}
+
+    def one(prompts, against=None, **settings):
+        chosen = KeyframeSettings(**guide | settings)
+        return sample_keyframes(model, prompts, SHAPE, context, chosen, torch.Generator().manual_seed(0), None, against)
+
+    plain, against = one([prompt], cfg=1.0), one([negative], cfg=1.0)
+    # one Euler step from t = 1 to 0 is linear in the velocity
+    assert worst(one([prompt], negative), [against[0] + 3 * (plain[0] - against[0])]) < 1e-4
+    zeros = TextCond(torch.zeros_like(prompt.tokens), prompt.mask, torch.zeros_like(prompt.pooled))
+    assert worst(one([prompt]), one([prompt], zeros)) == 0
+    assert worst(one([prompt], negative), one([prompt], negative, cache=False)) < 1e-3  # three times the cache's
+    rows = TextCond(*(torch.cat([x, x]) for x in (negative.tokens, negative.mask, negative.pooled)))
+    with pytest.raises(InputError, match="negative: must have 1 or 1 rows"):
+        one([prompt], rows)
+
+
+def test_solvers_and_schedules_are_settings(model):
+    fine = generate(model, [frame(0)], sigmas=tuple(1 - i / 64 for i in range(65)))
+    near = {name: worst(generate(model, [frame(0)], sampler=name), fine) for name in ("euler", "heun", "dpmpp_2m")}
+    assert 0 < near["heun"] < near["euler"] and 0 < near["dpmpp_2m"] and near["dpmpp_2m"] != near["euler"]
+    own = generate(model, [frame(0)], sigmas=tuple(flow_sigmas(3, 2.0).tolist()))
+    assert worst(own, generate(model, [frame(0)], shift=2.0)) < 1e-5
+
+
 def test_callback_sees_steps_and_can_cancel(model):
     seen = []
 
@@ -108,6 +155,10 @@ def test_callback_sees_steps_and_can_cancel(model):
         ({"prompts": []}, "prompts"),
         ({"shape": (4, 5, 8)}, "even"),
         ({"settings": KeyframeSettings(context_noise=1.5)}, "context_noise"),
+        ({"settings": KeyframeSettings(context_noise=(0.5, 0.1))}, "context_noise"),
+        ({"settings": KeyframeSettings(context_noise=(0.1, float("nan")))}, "context_noise"),
+        ({"settings": KeyframeSettings(sampler="ddim")}, "sampler: must be one of euler, heun, dpmpp_2m"),
+        ({"settings": KeyframeSettings(sigmas=(1.0, 0.5))}, "sigmas"),
     ],
 )
 def test_bad_input_is_named(model, change, match):

@@ -64,7 +64,7 @@ class PairAttnProcessor(FluxAttnProcessor):
         before, mask = 0, plan.mask
         if plan.past is not None:
             before = plan.past.tokens
-            k, v = torch.cat([plan.past.keys[layer], k], 1), torch.cat([plan.past.values[layer], v], 1)
+            k, v = plan.past.before(layer, k, v)
         out = []
         for start, end in [(0, q.shape[1])] if plan.mode == "full" else causal_spans(plan.lengths):
             first = before + start if plan.mode == "local" else 0
@@ -234,10 +234,7 @@ def _joined_mask(pairs: Pairs, past: KVCache | None) -> Tensor | None:
         return None
     rows = pairs.latents[0].shape[0]
     device = pairs.latents[0].device
-    before = past.mask
-    if before is None:
-        before = torch.ones(rows, past.tokens, dtype=torch.bool, device=device)
     if own is None:
         tokens = sum(t.shape[1] + x.shape[1] for t, x in zip(pairs.texts, pairs.latents, strict=True))
         own = torch.ones(rows, tokens, dtype=torch.bool, device=device)
-    return torch.cat([before, own], 1)
+    return torch.cat([past.key_mask(rows, device), own], 1)

@@ -5,6 +5,7 @@ Pure tensor arithmetic shared by both hosts (Captain Cinema §3.2, hybrid attent
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,6 +20,10 @@ Size = tuple[int, int]
 
 Mode = Literal["full", "causal", "local"]
 """What a pair sees in the single-stream blocks: all pairs, itself and those before it, or only itself."""
+
+
+NoiseLevel = float | tuple[float, float]
+"""t of the context frames, 0…1: one for all, or (low, high), between which every frame gets its own."""
 
 
 @dataclass
@@ -92,11 +97,17 @@ class KVCache:
 
     Valid while the context's latents, noise, timestep, text and the weights stay the same; exact in causal mode, where
     context never looks at what comes after it.
+
+    Attributes:
+        keys, values: by block.
+        mask: bool [B, L], or None when every token is real.
+        targets: how many batch rows look at each row of the cache (see `repeat`).
     """
 
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
     mask: Tensor | None = None
+    targets: int = 1
 
     @property
     def tokens(self) -> int:
@@ -104,10 +115,24 @@ class KVCache:
         return self.keys[0].shape[1] if self.keys else 0
 
     def repeat(self, rows: int) -> KVCache:
-        """Every row `rows` times in a row: one context, many targets as batch rows."""
-        mask = None if self.mask is None else self.mask.repeat_interleave(rows, 0)
-        keys = [k.repeat_interleave(rows, 0) for k in self.keys]
-        return KVCache(keys, [v.repeat_interleave(rows, 0) for v in self.values], mask)
+        """Every row for `rows` batch rows in a row: one context, many targets. Nothing is copied."""
+        return KVCache(self.keys, self.values, self.mask, self.targets * rows)
+
+    def before(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of one block with those of the new tokens [B·targets, L', heads, d] behind them."""
+        return torch.cat([self._rows(self.keys[layer]), k], 1), torch.cat([self._rows(self.values[layer]), v], 1)
+
+    def key_mask(self, rows: int, device: torch.device) -> Tensor:
+        """Bool [rows, L]: which cached tokens are real."""
+        if self.mask is None:
+            return torch.ones(rows, self.tokens, dtype=torch.bool, device=device)
+        return self._rows(self.mask)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """A view of one row for all targets; of several rows a copy, which lives as long as one block needs it."""
+        if self.targets == 1:
+            return x
+        return x[:, None].expand(-1, self.targets, *x.shape[1:]).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -122,7 +147,7 @@ class PairLayout:
         sizes: (rows, columns) in tokens of every listed frame; all new ones have one size.
         new: number of new frames, at least 1.
         mode: ``full`` or ``causal``.
-        context_noise: t of the context frames, 0…1; the paper's timesteps 1-250 of 1000 work best (Fig. 10).
+        context_noise: t of the context frames, 0…1, or a range (see `context_levels`).
         cache: keep the context's keys and values over the steps (causal mode only).
         text_lengths: tokens of every listed frame's caption; empty where nobody needs them.
     """
@@ -130,7 +155,7 @@ class PairLayout:
     sizes: tuple[Size, ...]
     new: int = 1
     mode: Mode = "causal"
-    context_noise: float = 0.1
+    context_noise: NoiseLevel = 0.1
     cache: bool = True
     text_lengths: tuple[int, ...] = ()
 
@@ -143,8 +168,7 @@ class PairLayout:
             raise InputError("new frames", "must all have one size", seen, "make frames of other sizes in other runs")
         if self.mode not in ("full", "causal"):
             raise InputError("mode", "must be full or causal", self.mode, "choose one of them")
-        if not 0 <= self.context_noise <= 1:
-            raise InputError("context_noise", "must lie in 0…1", self.context_noise, "0.1 is a good start")
+        check_noise(self.context_noise)
         if self.text_lengths and len(self.text_lengths) != len(self.sizes):
             rule = f"must be one for each of the {len(self.sizes)} frames"
             raise InputError("captions", rule, len(self.text_lengths), "give every frame its caption")
@@ -153,6 +177,10 @@ class PairLayout:
     def context(self) -> int:
         """Number of context frames."""
         return len(self.sizes) - self.new
+
+    def levels(self, seed: int) -> Tensor:
+        """t of every context frame, the most relevant first: fp64 [context]."""
+        return context_levels(self.context_noise, self.context, [seed])[0]
 
     @property
     def cached(self) -> bool:
@@ -180,6 +208,45 @@ class PairLayout:
         lengths = self.text_lengths or (0,) * len(self.sizes)
         per_frame = [h * w + length for (h, w), length in zip(self.sizes, lengths, strict=True)]
         return sum(per_frame[: self.new]), sum(per_frame[self.new :])
+
+
+def check_noise(noise: NoiseLevel, field: str = "context_noise") -> None:
+    """Refuse what is no level of noise, and no range of them, with an `InputError`."""
+    levels = noise if isinstance(noise, tuple) else (noise, noise)
+    numbers = all(isinstance(t, int | float) and not isinstance(t, bool) for t in levels)
+    if len(levels) != 2 or not numbers or not 0 <= levels[0] <= levels[1] <= 1:
+        seen = list(levels) if isinstance(noise, tuple) else noise
+        fix = "0.1 is a good start, [0.001, 0.25] the paper's best range"
+        raise InputError(field, "must lie in 0…1, or be [low, high]", seen, fix)
+
+
+def read_noise(text: str) -> NoiseLevel | None:
+    """`T` or `LOW-HIGH` as a level or a range of them; None for anything else."""
+    try:
+        levels = [float(part) for part in text.split("-")]
+        noise: NoiseLevel = levels[0] if len(levels) == 1 else (levels[0], levels[1])
+        check_noise(noise)
+    except (ValueError, InputError):
+        return None
+    return noise if len(levels) <= 2 else None
+
+
+def context_levels(noise: NoiseLevel, count: int, seeds: Sequence[int]) -> Tensor:
+    """t of `count` context frames for every row's seed, the most relevant frame first: fp64 [rows, count].
+
+    With a range every frame has its own level, drawn evenly from it (Captain Cinema Fig. 10: "each conditioning frame
+    has individually been injected with random noise"; timesteps 1–250 of 1000 work best). A frame's level depends on
+    the seed and its rank, not on how many are remembered, and not on the noise drawn with the same seed.
+    """
+    if not isinstance(noise, tuple):
+        return torch.full((len(seeds), count), noise, dtype=torch.float64)
+    low, high = noise
+    drawn = []
+    for seed in seeds:
+        digest = hashlib.sha256(f"context noise {seed % 2**64}".encode()).digest()
+        g = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        drawn.append(torch.rand(count, generator=g, dtype=torch.float64))
+    return low + (high - low) * torch.stack(drawn)
 
 
 def pack_latent(latent: Tensor) -> Tensor:

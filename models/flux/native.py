@@ -38,7 +38,7 @@ from .native_inputs import (
     negative_captions,
     positive_captions,
 )
-from .native_run import PairRun
+from .native_run import PairRun, seeded
 
 __all__ = [
     "ContextPair",
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 KEY = "anchorshot_pairs"
-TEXTS, POOLED = "anchorshot_texts", "anchorshot_pooled"
+TEXTS, POOLED, LEVELS = "anchorshot_texts", "anchorshot_pooled", "anchorshot_context_levels"
 Callback = Callable[[int, Any, Any, int], None]
 """ComfyUI's sampler callback: (step, x0, x, steps)."""
 
@@ -226,11 +226,14 @@ class _Patch(PairRun):
         if self.layout.cached and not hooked:
             options[KEY] = caches
         try:
-            out = executor(
-                noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, latent_shapes
-            )
+            with seeded(seed):
+                options[LEVELS] = self.levels()  # the network may be called in another thread
+                out = executor(
+                    noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, latent_shapes
+                )
         finally:
             options.pop(KEY, None)
+            options.pop(LEVELS, None)
             caches.clear()
         return self.with_context(out)
 
@@ -296,7 +299,7 @@ class _Patch(PairRun):
         layout, options = self.layout, transformer_options
         frames = comfy.utils.unpack_latents(x, self.shapes)
         times = timestep.float()[:, None].repeat(1, len(frames))
-        times[:, layout.new :] = layout.context_noise
+        times[:, layout.new :] = options.get(LEVELS, self.levels()).to(times)
         pairs = Pairs(
             latents=[pack_latent(frame) for frame in frames],
             sizes=list(layout.sizes),

@@ -127,8 +127,7 @@ class _Attention:
         before = 0
         if self.past is not None:
             before = self.past.tokens
-            k = torch.cat([self.past.keys[self.layer].transpose(1, 2), k], 2)
-            v = torch.cat([self.past.values[self.layer].transpose(1, 2), v], 2)
+            k, v = (x.transpose(1, 2) for x in self.past.before(self.layer, k.transpose(1, 2), v.transpose(1, 2)))
         out = []
         for start, end in [(0, q.shape[2])] if self.mode == "full" else self.spans:
             first, last = (before + start if self.mode == "local" else 0), before + end

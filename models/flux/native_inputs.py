@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...story.errors import InputError
-from .layout import Mode, PairLayout, token_size
+from .layout import Mode, NoiseLevel, PairLayout, token_size
 from .native_checks import Conditioning, check_shared, only_entry, real_caption
 
 __all__ = ["DEFAULTS", "Caption", "ContextPair", "PairSettings", "lay_out", "negative_captions", "positive_captions"]
@@ -37,7 +37,7 @@ class PairSettings:
     """How frames are sampled together; see `PairLayout` for mode, context_noise and cache."""
 
     mode: Mode = "causal"
-    context_noise: float = 0.1
+    context_noise: NoiseLevel = 0.1
     cache: bool = True
 
 

@@ -7,7 +7,9 @@ and how much memory they take when the model runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,20 @@ from torch import Tensor
 
 from .layout import PairLayout
 
-__all__ = ["PairRun"]
+__all__ = ["PairRun", "seeded"]
+
+_SEED: ContextVar[int] = ContextVar("anchorshot_pair_seed", default=0)
+"""Seed of the sampling run that is under way: not all that core asks of a clone comes with it."""
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Inside, context frames have the noise levels of a sampling run's seed."""
+    token = _SEED.set(seed or 0)
+    try:
+        yield
+    finally:
+        _SEED.reset(token)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +86,17 @@ class PairRun:
 
     def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:
         """What stands where the mask is 0: context at its own noise level, parts of new frames at the sampler's."""
-        new, t = self.new_numbers, self.layout.context_noise
+        new, levels = self.new_numbers, self.levels()
         stock = self.stock["scale_latent_inpaint"](sigma=sigma, noise=noise, latent_image=latent_image, **kwargs)
         if not self.layout.context:
             return stock
-        context = (1 - t) * latent_image[..., new:] + t * noise[..., new:]
-        return torch.cat([stock[..., :new], context], -1)
+        numbers = torch.tensor([math.prod(shape) for shape in self.shapes[self.layout.new :]])
+        keep, t = ((x.repeat_interleave(numbers).to(latent_image)) for x in (1 - levels, levels))
+        return torch.cat([stock[..., :new], keep * latent_image[..., new:] + t * noise[..., new:]], -1)
+
+    def levels(self) -> Tensor:
+        """t of every context frame in the run under way, in the layout's order: fp64 [context]."""
+        return self.layout.levels(_SEED.get())
 
     def memory_required(self, input_shape: Sequence[int], cond_shapes: Any = None) -> float:
         """Bytes for one call of the model; `input_shape` may be the packed [B, 1, N]."""

@@ -117,22 +117,30 @@ def as_text(conditioning, rows) -> TextCond:
     return TextCond(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool), entry["pooled_output"].repeat(rows, 1))
 
 
+RANGE = (0.05, 0.6)
+
+
 @pytest.mark.parametrize(
-    ("mode", "prompts", "sizes", "rows", "cache"),
+    ("mode", "prompts", "sizes", "rows", "cache", "noise", "sampler", "cfg"),
     [
-        ("causal", (1,), CONTEXT, 1, True),
-        ("causal", (1, 2), CONTEXT, 2, True),
-        ("causal", (1, 2), CONTEXT, 1, False),
-        ("full", (1, 2), CONTEXT, 2, True),
-        ("full", (1, 2, 3), [], 1, True),
-        ("causal", (1, 2), [], 1, True),
+        ("causal", (1,), CONTEXT, 1, True, 0.15, "euler", 1.0),
+        ("causal", (1, 2), CONTEXT, 2, True, RANGE, "euler", 1.0),
+        ("causal", (1, 2), CONTEXT, 1, False, RANGE, "euler", 1.0),
+        ("full", (1, 2), CONTEXT, 2, True, RANGE, "euler", 1.0),
+        ("full", (1, 2, 3), [], 1, True, 0.15, "euler", 1.0),
+        ("causal", (1, 2), [], 1, True, 0.15, "euler", 1.0),
+        ("causal", (1,), CONTEXT, 1, True, RANGE, "heun", 2.5),
+        ("causal", (1, 2), CONTEXT, 1, True, 0.15, "dpmpp_2m", 2.5),
+        ("full", (1,), CONTEXT, 1, True, RANGE, "dpmpp_2m", -2.5),  # below 0: without a negative prompt
     ],
 )
-def test_sampling_equals_headless(both, mode, prompts, sizes, rows, cache):
-    """A whole run from the same seed: same noise, same order, same ids, same noise on the context."""
+def test_sampling_equals_headless(both, mode, prompts, sizes, rows, cache, noise, sampler, cfg):
+    """A whole run from the same seed: same noise, same order, same ids, same noise on the context, same solver."""
     context = context_of(sizes, config=both.config)
-    settings = PairSettings(mode, context_noise=0.15, cache=cache)
-    found = run(both.native, prompts, context, rows, both.config, settings=settings)
+    settings = PairSettings(mode, context_noise=noise, cache=cache)
+    negative = [caption(9, 4, both.config)] if cfg > 1 else None
+    chosen = {"sampler": comfy.samplers.sampler_object(sampler), "cfg": abs(cfg), "negative": negative}
+    found = run(both.native, prompts, context, rows, both.config, settings=settings, **chosen)
     scale = both.native.model.latent_format
     expected = sample_keyframes(
         both.headless,
@@ -144,12 +152,15 @@ def test_sampling_equals_headless(both, mode, prompts, sizes, rows, cache):
         ],
         KeyframeSettings(
             steps=len(SIGMAS) - 1,
-            context_noise=0.15,
+            context_noise=noise,
             mode=mode,
             guidance=3.5 if both.config["guidance_embed"] else None,
             cache=cache,
+            cfg=abs(cfg),
+            sampler=sampler,
         ),
         torch.Generator().manual_seed(7),
+        negative=None if negative is None else as_text(negative[0], 1),
     )
     assert len(found) == len(prompts)
     for ours, theirs in zip(found, expected, strict=True):
