@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import InputImpl, Types, io, ui
 
+from .checks import checked
 from .images import only
 from .sockets import StoryboardSocket
 
@@ -63,6 +64,7 @@ class Film(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         from .film_run import join, transitions_of
 
@@ -107,6 +109,7 @@ class ContactSheet(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, storyboard: Any, keyframes: Any) -> io.NodeOutput:
         from .film_run import contact_sheet
 

@@ -79,7 +79,9 @@ def memory_errors(field: str, work: str, fix: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        if not comfy.model_management.is_oom(error):
+        # torch's CPU allocator raises a plain RuntimeError
+        full = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+        if not full and not comfy.model_management.is_oom(error):
             raise
         # ComfyUI does this for errors that it recognises, and ours is another class.
         comfy.model_management.unload_all_models()

@@ -46,6 +46,10 @@ def empty_latent(model: Any, latent: Mapping[str, Any]) -> Tensor:
         raise InputError(
             "latent", "must be the empty latent of one picture", "another kind", "use Empty SD3 Latent Image"
         )
+    channels = model.get_model_object("latent_format").latent_channels
+    if samples.shape[1] != channels and samples.count_nonzero():  # empty ones get the model's channels
+        fix = "use Empty SD3 Latent Image"
+        raise InputError("latent", f"must have {channels} channels, as the model", tuple(samples.shape), fix)
     scale = latent.get("downscale_ratio_spacial")
     fitted = comfy.sample.fix_empty_latent_channels(model, samples, scale)
     fitted = fitted[:, :, 0] if fitted.ndim == 5 and fitted.shape[2] == 1 else fitted

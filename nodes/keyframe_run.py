@@ -15,6 +15,7 @@ from ..models.flux.native import ContextPair, PairSettings, sample_native
 from ..models.flux.native_checks import PADDED, count_padded
 from ..story.errors import InputError
 from ..story.stages import FIRST_TAKE, stage_seed
+from .fits import fit_prompt, fit_sigmas, fit_vae, sampled
 from .frame_memory import FrameMemory, Remembered
 from .host import Progress, memory_errors, stop_if_asked
 from .images import decode_frame, encode_frame
@@ -139,6 +140,7 @@ def make_keyframes(
     if memory is not None:
         memory.check_for([job.words for job in jobs], (latent.shape[-2] * 8, latent.shape[-1] * 8))
     _warn_of_padding([*prompts, *(() if memory is None else memory.given_captions)])
+    _fit(sampling, prompts, negative)
     progress = Progress(sampling.model, sum(job.picture is None for job in jobs) * sampling.steps)
     pictures: list[Tensor] = []
     latents: list[Tensor] = []
@@ -170,6 +172,16 @@ def _warn_of_padding(captions: Sequence[Conditioning]) -> None:
             len(captions),
             PADDED,
         )
+
+
+def _fit(sampling: Sampling, prompts: Sequence[Conditioning], negative: Sequence[Conditioning] | None) -> None:
+    """Raise InputError if VAE, prompts or noise levels are another model's."""
+    fit_vae(sampling.vae, sampling.model)
+    fit_sigmas(sampling.sigmas, sampling.model)
+    width = getattr(getattr(sampling.model.model.diffusion_model, "params", None), "context_in_dim", None)
+    for name, given in (("positive", prompts), ("negative", negative or ())):
+        for i, prompt in enumerate(given):
+            fit_prompt(prompt, name if len(given) == 1 else f"{name}[{i}]", width)
 
 
 def _windows(jobs: Sequence[Job], width: int) -> Iterator[list[Job]]:
@@ -207,7 +219,7 @@ def _sample(
         against = negative
         if negative is not None and len(negative) > 1:
             against = [negative[job.prompt] for job in window]
-        sampled = sample_native(
+        made = sample_native(
             sampling.model,
             [prompts[job.prompt] for job in window],
             [torch.zeros_like(latent) for _ in window],
@@ -221,4 +233,5 @@ def _sample(
             callback=progress.callback(),
             disable_pbar=False,
         )
-        return [(decode_frame(sampling.vae, made), made) for made in sampled]
+        sampled(made)
+        return [(decode_frame(sampling.vae, latent), latent) for latent in made]

@@ -8,6 +8,7 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io, ui
 
+from .checks import checked
 from .images import only, to_image
 from .sockets import Context, StoryboardSocket
 
@@ -136,6 +137,7 @@ class InterleavedKeyframeSampler(io.ComfyNode):
         )
 
     @classmethod
+    @checked("positive", "negative", "queries")
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         from .keyframe_input import empty_latent, sampling_of, with_queries
         from .keyframe_run import make_keyframes, plan_jobs

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from .checks import checked
 from .sockets import Context, StoryboardSocket
 
 __all__ = ["GoldenMemContext", "GoldenMemReferences"]
@@ -121,6 +122,7 @@ class GoldenMemContext(io.ComfyNode):
         )
 
     @classmethod
+    @checked("captions")
     def execute(cls, **inputs: Any) -> io.NodeOutput:
         from .memory_input import layout_of, memory_of, token_count
 
@@ -160,6 +162,7 @@ class GoldenMemReferences(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, conditioning: Any, context: Any, query: str = "") -> io.NodeOutput:
         from .memory_input import token_count, with_references
 

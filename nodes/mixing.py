@@ -6,6 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from .checks import checked
+
 __all__ = ["DIPWGuider", "DIPWModelPatch", "DIPWWeights", "SAR", "TWBBlend"]
 
 _WORDS = "in plain words, for the CLIP pair. Default: empty, which is right only without a CLIP pair."
@@ -142,6 +144,7 @@ class DIPWGuider(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, model: Any, scene: Any, action: Any, negative: Any, cfg: float, **weighting: Any) -> io.NodeOutput:
         from .mixing_run import mixing_guider
 
@@ -171,6 +174,7 @@ class DIPWModelPatch(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, model: Any, action: Any, **weighting: Any) -> io.NodeOutput:
         from .mixing_run import mixing_patch
 
@@ -244,6 +248,7 @@ class TWBBlend(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, model: Any, gamma: float, previous: Any = None, **settings: Any) -> io.NodeOutput:
         from .mixing_run import blending_patch
 
@@ -301,6 +306,7 @@ class SAR(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(
         cls, clip: Any, previous_action: str, action: str, gamma: float, encoding: str = "tokens"
     ) -> io.NodeOutput:
@@ -333,6 +339,7 @@ class DIPWWeights(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, mixed: Any, latent: Any) -> io.NodeOutput:
         from .mixing_run import weight_curve
 

@@ -27,7 +27,10 @@ from ..models.text_cond import TextCond
 from ..sampling.blending import Blend, blend_noise, semantic_gamma
 from ..sampling.prompt_mixing import DIPW, MixStep, PromptMixer, Scorer
 from ..story.errors import InputError
+from .checks import finite
 from .encode_text import embed_words, tokenize
+from .fits import video_latent
+from .host import memory_errors
 from .mixing_preview import DECODED, preview_scorer
 
 __all__ = ["action_gamma", "blending_patch", "mixing_guider", "mixing_patch", "weight_curve"]
@@ -76,6 +79,9 @@ def mixing_patch(
     if model.wrappers.get(_W.PREDICT_NOISE, {}).get(_KEY):
         raise InputError("model", "must not have a DIPW patch yet", "a patched model", "connect the one before DIPW")
     lambdas = (lambda_picture, lambda_previous, lambda_progress)
+    if start_percent > end_percent:
+        fix = "pictures are scored between the two; lambda_picture 0 scores none"
+        raise InputError("start_percent", f"must not lie beyond end_percent, {end_percent:g}", start_percent, fix)
     settings = DIPW(lambdas, temperature, score_every, prior_shift=progress_shift)
     scorer = None
     lenders = []
@@ -186,6 +192,11 @@ class _Mixing:
             latent_shapes=getattr(guider.inner_model, "latent_shapes", None),
         )[0]["model_conds"]
         a, b = [_words(conds, noise) for conds in (scene["model_conds"], encoded)]
+        if a.tokens.shape[-1] != b.tokens.shape[-1]:
+            rule = f"must be {a.tokens.shape[-1]} wide, as the scene"
+            raise InputError("action", rule, b.tokens.shape[-1], "encode both with the text encoder of this model")
+        for name, text in (("scene", a), ("action", b)):
+            finite(text.tokens, name, "prompt tokens")
         masked = all(_has_mask(conds) for conds in (scene["model_conds"], encoded))
         if "num_tokens" in encoded and noise.shape[0] > 1 and not torch.equal(a.mask.sum(1), b.mask.sum(1)):
             fix = "use batch_size 1, and queue several"  # it crops all rows alike, though each has its dominant prompt
@@ -286,9 +297,7 @@ def blending_patch(
     model = model.clone()
     if previous is None or gamma == 0 or (when == "every_step" and end_percent == 0):
         return model
-    near = previous["samples"]
-    if getattr(near, "is_nested", False) or near.ndim != 5:
-        raise InputError("previous", "must be a video's latent", tuple(near.shape), "connect a video sampler's latent")
+    near = video_latent(previous, "previous")
     key = f"anchorshot_twb_{end}"
     if model.wrappers.get(_W.SAMPLER_SAMPLE, {}).get(key):
         fix = "use one TWB Blend for each end of a segment"
@@ -330,7 +339,10 @@ def action_gamma(clip: Any, previous: str, action: str, gamma: float, encoding: 
     """
     if not previous.strip() or not action.strip():
         return float(gamma), 0.0
-    a, b = (_action_vector(clip, text, encoding) for text in (previous, action))
+    longest = max(len(previous), len(action))
+    with memory_errors("SAR", f"a text of {longest} characters", "shorten it"):
+        a, b = (_action_vector(clip, text, encoding) for text in (previous, action))
+    finite(torch.stack([a, b]), "clip", "values in what it makes of a text")
     similarity = float(torch.nn.functional.cosine_similarity(a.float(), b.float(), dim=0))
     return float(semantic_gamma(gamma, similarity)), similarity
 
@@ -359,6 +371,9 @@ def weight_curve(mixed: Any, latent: Any) -> Tensor:
     if record is None or not record.runs:
         seen = "no DIPW" if record is None else "no finished run"
         raise InputError("mixed", "must be what the latent was sampled with", seen, "connect DIPW Guider or its model")
+    if getattr(latent["samples"], "is_nested", False) is True:
+        fix = "connect what the sampler made with it"
+        raise InputError("latent", "must be of one picture or video", "a nested latent", fix)
     weights = torch.stack([step.weights.mean(0) for step in record.of(latent["samples"])])
     page = draw_curves("DIPW weights", {"scene": weights[:, 0].tolist(), "action": weights[:, 1].tolist()})
     return torch.from_numpy(np.asarray(page, dtype=np.float32) / 255)[None]

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..story.errors import InputError
+from .checks import checked
 from .sockets import StoryboardSocket, TimelineSocket
 
 __all__ = ["Shot", "Storyboard"]
@@ -117,6 +118,7 @@ class Storyboard(io.ComfyNode):
         return story_fingerprint(story or "")
 
     @classmethod
+    @checked()
     def execute(cls, story: str, clip: Any = None) -> io.NodeOutput:
         from ..models.prompt_text import to_prompt
         from ..story.stages import FIRST_TAKE, stage_seed, tile_captions
@@ -178,6 +180,7 @@ class Shot(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, storyboard: Any, shot: str | int, clip: Any = None) -> io.NodeOutput:
         from ..models.prompt_text import to_prompt
         from ..story.stages import FIRST_TAKE, stage_seed

@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..story.errors import InputError
 from ..story.timeline import MAX_FPS, MAX_FRAMES, MIN_FPS
+from .checks import checked
 from .images import frames_of, to_image
 from .sockets import StoryboardSocket, TimelineSocket
 from .timeline_input import plan, read_edit
@@ -94,6 +95,7 @@ class KeyframeTimeline(io.ComfyNode):
         return True
 
     @classmethod
+    @checked()
     def execute(
         cls,
         fps: float,

@@ -7,6 +7,7 @@ from typing import Any
 import comfy.samplers
 from comfy_api.latest import io
 
+from .checks import checked
 from .sockets import TimelineSocket
 
 __all__ = ["ExtendVideo", "MultiChunkDecode", "MultiChunkModel", "MultiChunkVideoSampler", "RepinKeyframes"]
@@ -52,6 +53,7 @@ class MultiChunkModel(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(
         cls, model: Any, vae: Any, timeline: Any, method: str, keyframes: Any = None, width: int = 0, height: int = 0
     ) -> io.NodeOutput:
@@ -164,9 +166,11 @@ class MultiChunkVideoSampler(io.ComfyNode):
     def validate_inputs(cls, sampler_name: str | None = None) -> bool | str:
         from .video_run import sampler_fault
 
-        return True if sampler_name is None else sampler_fault(sampler_name) or True
+        fault = None if sampler_name is None else sampler_fault(sampler_name)
+        return True if fault is None else str(fault)
 
     @classmethod
+    @checked()
     def execute(cls, model: Any, vae: Any, timeline: Any, **inputs: Any) -> io.NodeOutput:
         from .video_run import sample_video
 
@@ -194,6 +198,7 @@ class MultiChunkDecode(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, latent: Any, vae: Any) -> io.NodeOutput:
         from .video_run import decode
 
@@ -220,6 +225,7 @@ class RepinKeyframes(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(cls, latent: Any, clean: Any) -> io.NodeOutput:
         from ..models.wan.latents import repin
 
@@ -264,6 +270,7 @@ class ExtendVideo(io.ComfyNode):
         )
 
     @classmethod
+    @checked()
     def execute(
         cls, model: Any, vae: Any, clip: Any, timeline: Any, context_frames: int, keyframes: Any = None
     ) -> io.NodeOutput:

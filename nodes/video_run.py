@@ -12,6 +12,7 @@ from ..models.wan.latents import MultiChunkVideo, decode_frames, extend_video, m
 from ..models.wan.native import Experts, adds_noise, chunk_vae, patch_video, sample_native
 from ..story.errors import InputError
 from ..story.timeline import Timeline
+from .fits import fit_prompt, fit_sigmas, fit_vae, sampled, video_latent
 from .host import Progress, memory_errors
 
 __all__ = ["decode", "lay_out", "lay_out_extension", "patch_video", "sample_video", "sampler_fault"]
@@ -38,16 +39,18 @@ def lay_out_extension(vae: Any, clip: Tensor, timeline: Timeline, keyframes: Any
 
 def decode(vae: Any, latent: Any) -> Tensor:
     """IMAGE of a sampled multi-chunk latent."""
-    with memory_errors("VAE", f"a latent of {tuple(latent['samples'].shape)}", _FIX):
-        return decode_frames(chunk_vae(vae), latent)
+    chunks = chunk_vae(vae)
+    samples = video_latent(latent, "latent", chunks.latent_channels)
+    with memory_errors("VAE", f"a latent of {tuple(samples.shape)}", _FIX):
+        return decode_frames(chunks, latent)
 
 
-def sampler_fault(name: str) -> str | None:
-    """What is wrong with a sampler for multi-chunk video, in one sentence; None if nothing is."""
+def sampler_fault(name: str) -> InputError | None:
+    """What is wrong with a sampler for multi-chunk video; None if nothing is."""
     if name in comfy.samplers.KSampler.SAMPLERS and not adds_noise(comfy.samplers.sampler_object(name)):
         return None
     fix = "use euler, heun, dpmpp_2m or uni_pc, or KSampler with Multi-Chunk Model"
-    return str(InputError("sampler_name", "must be a core sampler that adds no noise of its own", name, fix))
+    return InputError("sampler_name", "must be a core sampler that adds no noise of its own", name, fix)
 
 
 def sample_video(
@@ -80,6 +83,13 @@ def sample_video(
     if negative is None and any(scale != 1 for scale in used):
         fix = "connect a negative prompt (an empty one will do), or set cfg to 1"
         raise InputError("negative", "is needed when cfg is not 1", None, fix)
+    if fault := sampler_fault(sampler_name):
+        raise fault
+    for name, expert in (("model", model), ("model_low", model_low)):
+        if expert is not None:
+            _fit(expert, name, vae, positive, negative)
+    if sigmas is not None:
+        fit_sigmas(sigmas, model)
     video = lay_out(vae, timeline, keyframes, method, width, height)
     if sigmas is None:
         schedule = model.get_model_object("model_sampling")
@@ -99,4 +109,15 @@ def sample_video(
             seed=seed,
             callback=Progress(model, len(sigmas) - 1).callback(),
         )
+    sampled([latent["samples"]])
     return latent, decode(vae, latent)
+
+
+def _fit(model: Any, name: str, vae: Any, positive: Any, negative: Any) -> None:
+    """Raise InputError if VAE or prompts are another model's."""
+    fit_vae(vae, model, name)
+    embedding = getattr(model.model.diffusion_model, "text_embedding", None)
+    width = None if embedding is None else getattr(embedding[0], "in_features", None)
+    for field, prompt in (("positive", positive), ("negative", negative)):
+        if prompt is not None:
+            fit_prompt(prompt, field, width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = ["InputError", "closest", "show_value"]
 
@@ -56,6 +57,18 @@ class InputError(ValueError):
     def __str__(self) -> str:
         place = f"{self.where}, {self.field}" if self.where else self.field
         return _printable(" ".join(f"{place}: {self.rule} (got {show_value(self.value)}); {self.fix}".split()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, self.args
+
+
+def _again(*args: Any) -> InputError:
+    """An error that another process has sent: pickle would look the class up by the name that people see."""
+    return InputError(*args)
+
+
+# ComfyUI shows it before the message, and knows this module by the path of a folder.
+InputError.__module__ = "anchorshot"
 
 
 def closest(word: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:

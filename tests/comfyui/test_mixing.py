@@ -276,7 +276,7 @@ def test_mixing_errors_say_what_to_do(models: dict[str, Any], pair: dict[str, An
     for weighting, said in [
         (pair | {"action_text": " "}, "action_text: is needed to score pictures"),
         (pair | {"preview": "decoded_frame"}, "vae: is needed for decoded_frame"),
-        ({"temperature": 0.0}, "tau: must be a positive number"),
+        ({"temperature": 0.0}, "temperature: must be a finite number of at least 0.01"),
     ]:
         with pytest.raises(InputError, match=said):
             mixed(wan, **weighting)

@@ -299,7 +299,11 @@ def test_video_errors_say_what_to_do(studio: dict[str, Any], pictures: Tensor) -
         (none, {}, "size: is needed for a video without keyframes"),
         (PLAN, {"keyframes": [pictures[0], pictures[1, :64]]}, "keyframes: must all have one size"),
         (PLAN, {"keyframes": pictures[:2], "cfg": 4.0}, "negative: is needed when cfg is not 1"),
-        (PLAN, {"keyframes": pictures[:2], "sampler_name": "euler_ancestral"}, "sampler: must be deterministic"),
+        (
+            PLAN,
+            {"keyframes": pictures[:2], "sampler_name": "euler_ancestral"},
+            "sampler_name: must be a core sampler",
+        ),
     ]:
         with pytest.raises(InputError, match=said):
             shoot(studio, planned, **inputs)
