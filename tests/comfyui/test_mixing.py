@@ -286,7 +286,7 @@ def test_mixing_errors_say_what_to_do(models: dict[str, Any], pair: dict[str, An
         patched(patched(wan))
     with pytest.raises(InputError, match="scene: must be one prompt"):
         run(mixed(wan, SCENE + ACTION), latent("wan"))
-    with pytest.raises(InputError, match="action: must be one prompt"):
+    with pytest.raises(InputError, match="action: must be a CONDITIONING of at least one prompt"):
         run(mixed(wan, SCENE, []), latent("wan"))
     with pytest.raises(InputError, match="action: must be a text alone .*area"):
         run(mixed(wan, SCENE, [[ACTION[0][0], {"area": (2, 2, 0, 0)}]]), latent("wan"))
