@@ -179,7 +179,11 @@ def test_keyframe_errors_say_what_to_do(studio: dict[str, Any], pictures: Tensor
     batch = {"samples": torch.zeros(2, 16, 10, 20)}
     for positive, inputs, said in [
         ([], {}, r"^positive: at least one keyframe is needed \(got 0\)"),
-        ([prompt], {"storyboard": board}, "positive: must be 3 prompts, one for each keyframe, or 2, one for each shot"),
+        (
+            [prompt],
+            {"storyboard": board},
+            "positive: must be 3 prompts, one for each keyframe, or 2, one for each shot",
+        ),
         ([prompt], {"latent": batch}, "latent: must be of one picture"),
         ([prompt], {"context": small}, "context: must have the size of the new frames, 160x80"),
         ([prompt] * 3, {"context": context(studio, {})[0]}, "query: is needed to rank frames by clip"),
