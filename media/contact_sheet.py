@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from ..story.files import atomic_path
+from .picture import open_picture
 
 __all__ = ["SheetKeyframe", "SheetShot", "write_contact_sheet"]
 
@@ -95,7 +96,7 @@ def _draw_card(page: Image.Image, corner: tuple[int, int], height: int, shot: Sh
     draw.rounded_rectangle((x, y, x + _CARD - 1, y + height - 1), 12, _CARD_PAPER)
     pictures = _picture_boxes(shot)
     for keyframe, (left, top, width, tall) in zip(shot.keyframes, pictures, strict=True):
-        with Image.open(keyframe.picture) as picture:
+        with open_picture(keyframe.picture) as picture:
             page.paste(picture.convert("RGB").resize((width, tall), Image.Resampling.LANCZOS), (x + left, y + top))
         draw.text((x + left, y + top + tall + 5), _drawable(_times(keyframe)), _FAINT, _font(15))
     text = y + max(top + tall for _, top, _, tall in pictures) + 30
@@ -118,7 +119,7 @@ def _picture_boxes(shot: SheetShot) -> list[tuple[int, int, int, int]]:
     width = (_CARD - 2 * _PAD - (in_row - 1) * 8) // in_row
     if in_row == 3 and max(_font(15).getlength(_drawable(_times(keyframe))) for keyframe in shot.keyframes) > width:
         in_row, width = 2, (_CARD - 2 * _PAD - 8) // 2
-    with Image.open(shot.keyframes[0].picture) as picture:
+    with open_picture(shot.keyframes[0].picture) as picture:
         tall = max(1, round(width * picture.height / picture.width))
     return [
         (_PAD + (i % in_row) * (width + 8), _PAD + (i // in_row) * (tall + 30), width, tall)

@@ -12,8 +12,11 @@ import av
 import numpy as np
 import torch
 from av.container import InputContainer, OutputContainer
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.reformatter import Interpolation
 from torch import Tensor
 
+from ..story.documents import regular_file
 from ..story.errors import InputError
 from ..story.files import atomic_path
 from .frames import from_uint8, to_uint8
@@ -26,6 +29,12 @@ _ENCODER_THREADS = 4
 # Numbers of ISO/IEC 23091-2, as FFmpeg uses them.
 _BT709, _UNSPECIFIED, _BT601 = 1, 2, 5
 _LIMITED_RANGE, _FULL_RANGE = 1, 2
+_HDR_CURVES = {16: "PQ", 18: "HLG"}
+_HD_LINES = 720  # untagged pictures of at least so many lines are BT.709's, smaller ones BT.601's, as players have it
+# Between RGB and 4:2:0 both ways: by default the scaler rounds down and takes every second colour only, and a clip that
+# is read, worked on and written again gets darker and darker. (One thread, because the scaler's own threads outlive
+# their frame, and a process that is forked meanwhile waits for them for ever.)
+_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 @contextlib.contextmanager
@@ -85,6 +94,8 @@ class VideoWriter:
         else:
             picture = picture.reformat(
                 format="yuv420p",
+                interpolation=_EXACT,
+                threads=1,
                 dst_colorspace=_BT709,
                 src_color_range=_FULL_RANGE,
                 dst_color_range=_LIMITED_RANGE,
@@ -129,11 +140,15 @@ class VideoWriter:
 class VideoReader:
     """Read a video one frame at a time: ``for frame in VideoReader(path)`` yields float32 `[3, H, W]` in 0…1.
 
-    It can be iterated again; every pass opens the file anew. `fps` (Fraction), `size` (height, width) and `frames` come
-    from the header (`frames` is counted by decoding where the header does not tell).
+    It can be iterated again; every pass opens the file anew. `fps` (Fraction) and `size` (height, width) come from the
+    header; `frames` is counted, because headers count frames that an edit has cut away.
+
+    Frames are taken at a constant rate, upright, of standard dynamic range. A file that means something else is refused
+    rather than read wrongly.
 
     Raises:
-        InputError: the file is missing, no video, damaged or empty.
+        InputError: the file is missing, no video, damaged, cut off or empty; turned or mirrored by its header; of
+            varying frame rate; of high dynamic range. Some of these show only while frames are read.
     """
 
     def __init__(self, path: str | os.PathLike[str], field: str = "video") -> None:
@@ -143,7 +158,7 @@ class VideoReader:
             stream = container.streams.video[0]
             self.fps = Fraction(stream.average_rate or stream.guessed_rate or 1)
             self.size = (int(stream.height), int(stream.width))
-            self._frames = int(stream.frames)
+        self._frames = 0
 
     @property
     def frames(self) -> int:
@@ -159,21 +174,45 @@ class VideoReader:
     def arrays(self) -> Iterator[np.ndarray]:
         """Yield the frames as 8-bit RGB arrays `[H, W, 3]`."""
         with self._open() as container:
-            seen = 0
+            stream = container.streams.video[0]
+            times: list[float] = []
             try:
-                for frame in container.decode(video=0):
+                for frame in container.decode(stream):
+                    self._check_frame(frame, times)
                     yield _to_rgb(frame)
-                    seen += 1
             except av.error.FFmpegError as error:
                 raise self._damaged(error) from None
-            if not seen:
+            if not times:
                 raise InputError(self.field, "must hold at least one frame", str(self.path), "give another file")
+            said = _seconds(container)
+            # Matroska and MPEG-TS that are cut off end without an error; only their header still knows the length.
+            if said is not None and times[-1] - times[0] < said - 2.5 / float(self.fps) - 0.05 * said:
+                rule = f"must be whole: its header says {said:.2f} s"
+                seen = f"{times[-1] - times[0]:.2f} s in {self.path}"
+                raise InputError(self.field, rule, seen, "the file is cut off; copy it again")
+
+    def _check_frame(self, frame: av.VideoFrame, times: list[float]) -> None:
+        """Refuse what frames at a constant rate cannot show, and note this frame's time in seconds."""
+        curve = _HDR_CURVES.get(int(getattr(frame, "color_trc", 0) or 0))
+        if curve is not None:
+            fix = "convert it to SDR (BT.709)"
+            raise InputError(self.field, "must be of standard dynamic range", f"{curve} in {self.path}", fix)
+        if not times and frame.side_data.get(SideDataType.DISPLAYMATRIX) is not None and _turned(frame):
+            fix = "turn its pixels themselves: ffmpeg does when it re-encodes"
+            raise InputError(self.field, "must not be turned or mirrored by its header", str(self.path), fix)
+        step = 1 / float(self.fps)
+        time = float(frame.time) if frame.time is not None else (times[-1] + step if times else 0.0)
+        # Half a frame: containers round times to milliseconds, and some rates alternate between two neighbours.
+        if times and abs(time - times[-1] - step) > 0.5 * step:
+            seen = f"{time - times[-1]:.3f} s after {times[-1]:.3f} s at {float(self.fps):.3f} frames/s in {self.path}"
+            fix = "re-encode it at a constant rate, e.g. with ffmpeg -fps_mode cfr"
+            raise InputError(self.field, "must have a constant frame rate", seen, fix)
+        times.append(time)
 
     def _open(self) -> InputContainer:
-        if not self.path.is_file():
-            raise InputError(self.field, "must be an existing video file", str(self.path), "check the path")
+        file = regular_file(self.path, self.field, "video file")
         try:
-            container = av.open(str(self.path))
+            container = av.open(str(file))
         except av.error.FFmpegError as error:
             raise self._damaged(error) from None
         if not container.streams.video:
@@ -186,9 +225,30 @@ class VideoReader:
         return InputError(self.field, "must be a readable video", str(self.path), fix)
 
 
+def _seconds(container: InputContainer) -> float | None:
+    """How long the header says that the pictures last; None where it does not tell, or tells of sound as well."""
+    stream = container.streams.video[0]
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    if container.duration is None or len(container.streams) > 1:
+        return None
+    return container.duration / av.time_base
+
+
+def _turned(frame: av.VideoFrame) -> bool:
+    """Whether the display matrix (3×3, 16.16 fixed point) is another than the identity."""
+    matrix = np.frombuffer(bytes(frame.side_data[SideDataType.DISPLAYMATRIX]), "<i4", 9)
+    return [int(matrix[i]) for i in (0, 1, 3, 4)] != [1 << 16, 0, 0, 1 << 16]
+
+
 def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """One decoded frame as 8-bit RGB, by the matrix that the file names (BT.601 where it names none, as players do)."""
+    """One decoded frame as 8-bit RGB, by the matrix that the file names, or the one that players take for its size."""
     if frame.format.is_rgb:
         return frame.to_ndarray(format="rgb24")
-    matrix = _BT601 if frame.colorspace == _UNSPECIFIED else frame.colorspace
-    return frame.reformat(format="rgb24", src_colorspace=matrix, dst_color_range=_FULL_RANGE).to_ndarray()
+    matrix: int = frame.colorspace
+    if matrix == _UNSPECIFIED:
+        matrix = _BT709 if frame.height >= _HD_LINES else _BT601
+    full = frame.reformat(
+        format="rgb24", interpolation=_EXACT, threads=1, src_colorspace=matrix, dst_color_range=_FULL_RANGE
+    )
+    return full.to_ndarray()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -78,7 +80,13 @@ def _bad_pictures(folder: Path) -> dict[str, Path]:
     floats[3, 3] = np.nan
     Image.fromarray(floats).save(folder / "nan.tiff")
     Image.new("CMYK", (20, 20)).save(folder / "cmyk.jpg")
-    Image.fromarray(rng.integers(0, 65535, (20, 20), dtype=np.uint16)).save(folder / "deep.png")
+    Image.new("RGB", (20, 20)).save(folder / "profile.png", icc_profile=b"no profile")
+    Image.new("RGB", (20, 20)).save(
+        folder / "turn.png", save_all=True, append_images=[Image.new("RGB", (20, 20), "red")]
+    )
+    Image.new("RGB", (20, 20)).save(folder / "ps.eps")
+    (folder / "ps.eps").rename(folder / "ps.png")
+    Image.new("RGB", (20, 20)).save(folder / "gif.gif")
     Image.new("RGB", (20, 4)).save(folder / "small.png")
     whole = folder / "whole.png"
     Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(whole)
@@ -93,14 +101,17 @@ def _bad_pictures(folder: Path) -> dict[str, Path]:
     ("kind", "rule"),
     [
         ("missing", "existing picture file"),
-        ("folder", "existing picture file"),
+        ("folder", "regular picture file"),
         ("text", "must be a picture"),
         ("empty", "must be a picture"),
         ("cut", "readable picture"),
-        ("nan", "NaN"),
-        ("float", "8-bit"),
-        ("deep", "8-bit"),
-        ("cmyk", "8-bit"),
+        ("nan", "PNG, JPEG or WebP"),
+        ("float", "PNG, JPEG or WebP"),
+        ("gif", "PNG, JPEG or WebP"),
+        ("ps", "PNG, JPEG or WebP"),
+        ("turn", "single picture"),
+        ("profile", "colour profile"),
+        ("cmyk", "colour profile"),
         ("small", "sides from 16"),
     ],
 )
@@ -117,6 +128,45 @@ def test_a_decompression_bomb_is_refused_before_it_opens(tmp_path: Path, monkeyp
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
     with pytest.raises(InputError, match="pixels"):
         read_picture(tmp_path / "bomb.png")
+
+
+def test_only_named_formats_reach_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's PostScript plugin, which starts another program, must not even look at a file."""
+    from PIL import EpsImagePlugin
+
+    Image.new("RGB", (20, 20)).save(tmp_path / "x.eps")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("PostScript was run"))
+    for name in ("x.png", "x.jpg", "x.webp", "x.eps"):
+        (tmp_path / name).write_bytes((tmp_path / "x.eps").read_bytes())
+        with pytest.raises(InputError, match="PNG, JPEG or WebP"):
+            read_picture(tmp_path / name)
+    import anchorshot
+
+    root = Path(anchorshot.__file__).parent
+    for folder in ("media", "nodes", "pipelines", "models", "evaluation", "cli"):
+        for source in (root / folder).rglob("*.py"):
+            opens = "Image.open(" in source.read_text(encoding="utf-8")
+            assert not opens or source.name == "picture.py", f"{source} opens pictures of any format"
+
+
+def test_16_bit_grey_is_rounded_and_cameras_pictures_are_single(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert (read_picture(tmp_path / "deep.png")[0] - torch.from_numpy(deep / 65535)).abs().max() <= 0.5 / 255 + 1e-6
+    photo, depth = Image.new("RGB", (40, 20), (10, 200, 30)), Image.new("RGB", (40, 20))
+    photo.save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=[depth], quality=95)
+    assert (255 * read_picture(tmp_path / "x.jpg") - torch.tensor([10.0, 200, 30])[:, None, None]).abs().max() < 4
+
+
+def test_huge_pictures_come_back_smaller(tmp_path: Path) -> None:
+    """Cheap in memory, and the same picture: a quarter red at any factor, also from a palette."""
+    picture = Image.new("RGB", (8000, 4200), "white")
+    picture.paste("red", (0, 0, 4000, 2100))
+    for name, mode in (("rgb.png", "RGB"), ("palette.png", "P")):
+        picture.convert(mode).save(tmp_path / name, compress_level=1)
+        frame = read_picture(tmp_path / name)
+        assert frame.shape == (3, 2100, 4000)
+        assert frame[:, 500, 900].tolist() == [1, 0, 0] and frame[:, 1500, 3000].tolist() == [1, 1, 1]
 
 
 @given(st.integers(16, 90), st.integers(16, 90), st.sampled_from([(16, 32), (32, 16), (24, 24)]))
@@ -166,6 +216,104 @@ def test_mp4_plays_in_a_browser(tmp_path: Path) -> None:
     first = next(iter(reader))
     middles = slice(8, None, 16)
     assert (first - bars())[:, 32, middles].abs().max() < 4 / 255
+
+
+def test_colours_stay_over_ten_rounds_of_writing_and_reading(tmp_path: Path) -> None:
+    """Patches of random colours, their middles (4:2:0 mixes at edges, a little further each round)."""
+    patches = np.random.default_rng(0).integers(16, 240, (6, 6, 3)).astype(np.uint8)
+    start = np.kron(patches, np.ones((48, 48, 1), np.uint8))
+    frame = start
+    for _ in range(10):
+        with open_writer(tmp_path / "x.mp4", 25, crf=0) as writer:
+            writer.write_array(frame)
+        frame = next(VideoReader(tmp_path / "x.mp4").arrays())
+    middle = np.zeros((6, 48, 6, 48), bool)
+    middle[:, 20:28, :, 20:28] = True
+    error = (frame.astype(int) - start)[middle.reshape(288, 288)]
+    assert np.abs(error.mean(0)).max() < 0.5 and np.abs(error).max() <= 4
+
+
+def flat(rgb: tuple[int, int, int], height: int = 96, width: int = 160) -> np.ndarray:
+    return np.full((height, width, 3), rgb, np.uint8)
+
+
+def foreign(path: Path, pictures: list[np.ndarray], ticks: list[int] | None = None, untag: bool = False) -> Path:
+    """A clip as other programs write them: 25 ticks a second, frames at `ticks`, BT.709 pixels with or without tags."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], "yuv420p"
+        stream.options = {"qp": "1", "g": "10"}
+        for n, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if untag:
+                frame = frame.reformat(format="yuv420p", dst_colorspace=1, src_color_range=2, dst_color_range=1)
+                frame.colorspace, frame.color_range = 2, 0
+            frame.pts, frame.time_base = n if ticks is None else ticks[n], Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def test_turned_clips_are_refused(tmp_path: Path) -> None:
+    path = foreign(tmp_path / "x.mp4", [flat((200, 30, 30))] * 3)
+    assert VideoReader(path).frames == 3
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    turns = {"quarter": (0, 65536, -65536, 0), "mirror": (-65536, 0, 0, 65536), "half": (-65536, 0, 0, -65536)}
+    for a, b, c, d in turns.values():
+        data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+        path.write_bytes(data)
+        with pytest.raises(InputError, match="turned or mirrored"):
+            list(VideoReader(path))
+
+
+def test_varying_frame_rates_are_refused(tmp_path: Path) -> None:
+    stills = [flat((20 * n,) * 3) for n in range(8)]
+    for ticks in ([0, 2, 5, 6, 9, 12, 14, 20], [0, 1, 2, 3, 10, 11, 12, 13], [0, 1, 2, 4, 5, 6, 7, 8]):
+        path = foreign(tmp_path / "x.mp4", stills, [5 * tick for tick in ticks])
+        with pytest.raises(InputError, match="constant frame rate"):
+            list(VideoReader(path))
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), 24, 12.5])
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_constant_rates_are_read_from_both_containers(rate: Fraction, suffix: str, tmp_path: Path) -> None:
+    """Matroska rounds times to milliseconds; that is no varying rate."""
+    with open_writer(tmp_path / f"x.{suffix}", rate, lossless=suffix == "mkv") as writer:
+        for n in range(40):
+            writer.write_array(flat((n, n, n), 16, 16))
+    assert VideoReader(tmp_path / f"x.{suffix}").frames == 40
+
+
+def test_frames_are_counted_where_the_header_counts_what_is_cut_away(tmp_path: Path) -> None:
+    whole = foreign(tmp_path / "whole.mp4", [flat((2 * n,) * 3) for n in range(100)])
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "cut.mp4"), "w") as out:
+        stream = source.streams.video[0]
+        target = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.size:
+                second = int(1 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - second, packet.dts - second, target
+                out.mux(packet)
+    reader = VideoReader(tmp_path / "cut.mp4")
+    assert reader.frames == len(list(reader.arrays())) == 75
+
+
+def test_a_clip_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with open_writer(tmp_path / "x.mkv", 25, lossless=True) as writer:
+        for _ in range(40):
+            writer.write_array(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8))
+    data = (tmp_path / "x.mkv").read_bytes()
+    (tmp_path / "x.mkv").write_bytes(data[: len(data) * 6 // 10])
+    with pytest.raises(InputError, match=r"whole|readable"):
+        list(VideoReader(tmp_path / "x.mkv"))
+
+
+def test_untagged_pictures_are_read_as_players_do(tmp_path: Path) -> None:
+    """HD without tags is BT.709's: green stays green."""
+    path = foreign(tmp_path / "x.mp4", [flat((0, 255, 0), 720, 128)], untag=True)
+    assert np.abs(next(VideoReader(path).arrays())[300, 60].astype(int) - [0, 255, 0]).max() <= 2
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
