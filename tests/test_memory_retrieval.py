@@ -7,7 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anchorshot.memory.retrieval import TIE, mean_pool, rank_clip, rank_recency, rank_text, similarity
+from anchorshot.memory.retrieval import (
+    TIE,
+    mean_direction,
+    mean_pool,
+    query_parts,
+    rank_clip,
+    rank_recency,
+    rank_text,
+    similarity,
+)
 from anchorshot.story.errors import InputError
 
 
@@ -76,3 +85,26 @@ def test_mean_pool_ignores_padding() -> None:
 def test_bad_input_names_the_field(call, field: str) -> None:
     with pytest.raises(InputError, match=field):
         call()
+
+
+@given(text=st.text("ab ,.\n。", max_size=200), limit=st.integers(1, 20))
+def test_a_long_query_is_told_in_parts(text: str, limit: int) -> None:
+    """Nothing is lost, and every part can be read."""
+    parts = query_parts(text, lambda part: len(part.split()), limit)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(len(part.split()) <= limit for part in parts) and (all(parts) or not text.strip())
+    assert len(parts) == 1 or len(text.split()) > limit
+    letters = query_parts(text, len, limit)  # no tokenizer: even a long word is cut
+    assert all(len(part) <= limit for part in letters)
+
+
+def test_parts_end_where_sentences_do() -> None:
+    text = "A girl waves on the left. Behind her, a boy walks to the town. It snows."
+    parts = query_parts(text, lambda part: len(part.split()), 9)
+    assert parts == ["A girl waves on the left.", "Behind her, a boy walks to the town.", "It snows."]
+
+
+def test_mean_direction_counts_every_part_alike() -> None:
+    parts = at_angles(0, 90) * torch.tensor([[9.0], [0.1]])
+    assert torch.allclose(mean_direction(parts), at_angles(45)[0])
+    assert rank_clip(mean_direction(parts), at_angles(0, 80, 50)) == [2, 1, 0]

@@ -7,6 +7,8 @@ import pytest
 import sentencepiece
 import torch
 from diffusers import FluxPipeline, WanPipeline
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from transformers import (
     CLIPTextConfig,
@@ -22,8 +24,9 @@ from anchorshot.models.checkpoint import read_checkpoint
 from anchorshot.models.keymaps import to_public
 from anchorshot.models.loading import Offload
 from anchorshot.models.pocket.tokenizer import build_tokenizer
+from anchorshot.models.prompt_text import from_prompt, literal, to_prompt
 from anchorshot.models.text import ClipTextPooler, TextCond, TextEncoder, load_text
-from anchorshot.models.tokenizer import JsonTokenizer, SentencePieceTokenizer, load_tokenizer
+from anchorshot.models.tokenizer import ClipTokenizer, JsonTokenizer, SentencePieceTokenizer, load_tokenizer
 from anchorshot.story.errors import InputError
 from anchorshot.story.stages import alias_names
 
@@ -33,6 +36,19 @@ PROMPTS = [
     "wide shot, static, in the desert. <Mira>, a yellow square with a crown, waves on the left.",
     "<Mira> waves on the left.",
     "close-up, pan left, on the moon. <Pip> jumps on the right. <Mira> stands on the left.",
+]
+ODD = [
+    "</s>",
+    "<pad>",
+    "<unk>",
+    "<extra_id_9>",
+    "<|endoftext|>",
+    "<|startoftext|>",
+    "\0",
+    "\ud800",
+    "\x85",
+    "embedding:x",
+    "(",
 ]
 BOTH = pytest.mark.parametrize("kind", ["t5", "umt5"])
 
@@ -63,7 +79,7 @@ def stock_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=build_tokenizer(), pad_token="<pad>", eos_token="</s>")
 
 
-def spiece(tmp_path):
+def spiece(tmp_path, symbols=()):
     """A real SentencePiece Unigram model with T5's control ids, trained on the prompts."""
     buffer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -79,7 +95,7 @@ def spiece(tmp_path):
         eos_piece="</s>",
         unk_piece="<unk>",
         hard_vocab_limit=False,
-        user_defined_symbols=["<Mira>", "<Otto>"],
+        user_defined_symbols=["<Mira>", "<Otto>", *symbols],
         minloglevel=2,
     )
     (tmp_path / "spiece.model").write_bytes(buffer.getvalue())
@@ -193,6 +209,53 @@ def test_sentencepiece_file_and_comfyui_tensor(tmp_path):
         assert isinstance(found, SentencePieceTokenizer)
         assert found.ids(PROMPTS) == want
         assert found.names == ["Mira", "Otto"]
+
+
+def test_names_of_any_script_and_case(tmp_path):
+    """Control tokens and what vocabularies keep for themselves are no names."""
+    own = ["<extra_id_0>", "<unused7>", "<0x0A>", "<mask>", "<2es>"]
+    names = ["<Émile>", "<李雷>", "<mira>", "<Anna Lena>", "<O'Neil>"]
+    words = SentencePieceTokenizer(spiece(tmp_path, names + own))
+    assert sorted(words.names) == sorted(["Mira", "Otto", *(name[1:-1] for name in names)])
+    prompts = ["<Émile> meets <李雷> and <mira>.", "<Zoë> waves."]
+    assert alias_names(prompts, words.names)[0] == prompts[0] and "<Zoë>" not in alias_names(prompts, words.names)[1]
+    # tokenizer.json, with SentencePiece's mark in front as the pocket's has it
+    plain = json.loads(build_tokenizer().to_str())
+    plain["model"]["vocab"] += [["▁<Émile>", -2.0], ["▁<李雷>", -2.0], ["<mira>", -2.0]]
+    assert JsonTokenizer(json.dumps(plain)).names[-3:] == ["Émile", "李雷", "mira"]
+
+
+@given(st.text(max_size=30) | st.lists(st.sampled_from(ODD), max_size=6).map(" ".join))
+def test_every_text_is_read_as_text(text):
+    """No text gives a control token but the last, in any tokenizer, or cannot be read at all."""
+    made = literal(text)
+    assert literal(made) == made and from_prompt(to_prompt(text)) == made
+    for ids in (pocket_tokenizer().ids([made])[0], ClipTokenizer()([text])[0].tolist()):
+        clip = ids[0] == 49406
+        end = 49407 if clip else 1
+        assert ids.count(end) == 1 and (clip or ids[-1] == end) and 49406 not in ids[1:]
+
+
+def test_only_commands_are_changed():
+    same = [*PROMPTS, "“No,” she said (smiling): <Émile> <pads> </b> {x} \\(y\\) &amp;", "embedding : x"]
+    assert [literal(text) for text in same] == same
+    assert literal("embedding:x </s> my-embedding:y") == "embedding :x < /s> my-embedding:y"
+    assert to_prompt("Mira (smiling) \\(aside\\)") == r"Mira \(smiling\) \\(aside\\)"
+
+
+def test_clip_reads_what_is_written(caplog):
+    """transformers' ids: quotes, entities and ligatures are not repaired, as open_clip would; plain words are alike."""
+    import open_clip
+
+    words, repairing = ClipTokenizer(), open_clip.SimpleTokenizer()
+    assert torch.equal(words(PROMPTS), repairing(PROMPTS))
+    for text in ("“No,” she said", "salt &amp; pepper", "ﬁne", "a <|endoftext|> b"):
+        assert not torch.equal(words([text]), repairing([text]))
+    assert words.lengths(["a desert", ""]) == [2, 0] and words([]).shape == (0, 77)
+    long = ["a small desert at night " * 20, "a town at night " * 30]
+    rows = words(long)
+    assert torch.equal(rows, repairing(long)) and (rows[:, -1] == 49407).all()
+    assert [record.levelname for record in caplog.records] == ["WARNING"] and "77 of 102" in caplog.text
 
 
 def test_tokenizers_that_cannot_be_read(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import comfy.latent_formats
 import comfy.sd
+import comfy.sd1_clip
 import comfy.supported_models
 import comfy.text_encoders.flux
 import comfy.utils
@@ -115,11 +116,11 @@ def image_vae() -> Any:
     return vae
 
 
-def flux_clip(config: dict[str, Any] = FLUX) -> Any:
+def flux_clip(config: dict[str, Any] = FLUX, layers: int = 1) -> Any:
     """CLIP of the FLUX.1 class (CLIP-L and T5 with their real tokenizers), as wide as a model of `config` reads."""
     width, pooled = config["context_in_dim"], config["vec_in_dim"]
     options = {
-        "t5xxl_model_config": {"d_model": width, "d_kv": 8, "num_heads": 4, "num_layers": 1, "d_ff": 64},
+        "t5xxl_model_config": {"d_model": width, "d_kv": 8, "num_heads": 4, "num_layers": layers, "d_ff": 64},
         "clip_l_model_config": {
             "hidden_size": pooled,
             "projection_dim": pooled,
@@ -131,6 +132,15 @@ def flux_clip(config: dict[str, Any] = FLUX) -> Any:
     }
     target = ClipTarget(comfy.text_encoders.flux.FluxTokenizer, comfy.text_encoders.flux.flux_clip(torch.float32))
     clip = comfy.sd.CLIP(target, model_options=options)
+    strong_(clip.cond_stage_model)
+    return clip
+
+
+def clip_l() -> Any:
+    """CLIP of Stable Diffusion 1.5's class, small, with strong random weights."""
+    sizes = {"hidden_size": 24, "projection_dim": 24, "intermediate_size": 48, "num_attention_heads": 2}
+    options = {"clip_l_model_config": sizes | {"num_hidden_layers": 2}, "dtype": torch.float32}
+    clip = comfy.sd.CLIP(ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel), model_options=options)
     strong_(clip.cond_stage_model)
     return clip
 
