@@ -112,7 +112,7 @@ def query_parts(text: str, length: Callable[[str], int], limit: int) -> list[str
     if length(text) <= limit or len(text) < 2:
         return [text]
     middle = len(text) / 2
-    for mark, near in ((r"[.!?;:…。！？；]\s*|\n+", 0.7), (r"[,，、]\s*", 0.3), (r"\s+", 1.0)):
+    for mark, near in ((r"[.!?;:…]\s+|[。！？；]\s*|\n+", 0.7), (r",\s+|[，、]\s*", 0.3), (r"\s+", 1.0)):
         cuts = [m.end() for m in re.finditer(mark, text) if abs(m.end() - middle) <= near * middle]
         if cuts and (cut := min(cuts, key=lambda at: abs(at - middle))) < len(text):
             break
