@@ -136,8 +136,8 @@ class Storyboard(io.ComfyNode):
             *board.size,
             float(board.fps),
             len(prompts),
-            keyframe_prompts(board, clip),
-            [caption.query for caption in keyframe_captions(board)],
+            [to_prompt(prompt) for prompt in keyframe_prompts(board, clip)],
+            [to_prompt(caption.query) for caption in keyframe_captions(board)],
             ui=ui.PreviewText(cast_line(board)),
         )
 
