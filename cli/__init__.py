@@ -90,8 +90,27 @@ def _film(commands: argparse._SubParsersAction) -> None:
     film.add_argument(
         "--dependents", action="store_true", help="with --redo: also remake the later shots that remember these"
     )
+    _keyframes(film)
     _device(film)
     _json(film, "write the summary here, too")
+
+
+def _keyframes(film: argparse.ArgumentParser) -> None:
+    own = film.add_argument_group("keyframes, in place of the studio's settings")
+    own.add_argument(
+        "--joint",
+        metavar="N",
+        nargs="?",
+        type=_whole(2, 32),
+        const=32,
+        help="make up to N (32) in a row together, each seeing all others",
+    )
+    noise = "noise on remembered frames, 0…1, or a range that each draws its own from, e.g. 0.001-0.25"
+    own.add_argument("--context-noise", metavar="T", help=noise)
+    own.add_argument("--cfg", metavar="W", type=float, help="classifier-free guidance; 1 is off")
+    own.add_argument("--negative", metavar="TEXT", help="with --cfg: what guidance leads away from")
+    own.add_argument("--sampler", choices=("euler", "heun", "dpmpp_2m"), help="solver of the flow")
+    own.add_argument("--level", choices=("pixel", "latent"), help="shrink remembered frames before or after the VAE")
 
 
 def _tell(commands: argparse._SubParsersAction) -> None:

@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> None:
     from ..models.studio import load_studio
     from ..pipelines.film import make_film
 
+    keyframe = _keyframe(options)
     studio = load_studio(options.studio, device=pick_device(options.device))
     with resumable(out) as progress:
         summary = make_film(
@@ -37,11 +38,29 @@ def run(options: argparse.Namespace) -> None:
             resume=options.resume,
             redo=options.redo,
             dependents=options.dependents,
+            keyframe=keyframe,
             progress=progress.update,
             say=progress.say,
         )
     write_json(options.json, summary)
     _show(summary, out)
+
+
+def _keyframe(options: argparse.Namespace) -> dict[str, Any]:
+    """What is asked for in place of the studio's settings of keyframes."""
+    from ..models.flux.layout import read_noise
+
+    named = {name: getattr(options, name) for name in ("cfg", "negative", "sampler", "level")}
+    asked = {name: value for name, value in named.items() if value is not None}
+    if options.joint is not None:
+        asked |= {"window": options.joint, "mode": "full"}
+    if options.context_noise is not None:
+        noise = read_noise(options.context_noise)
+        if noise is None:
+            fix = "write e.g. 0.1 or 0.001-0.25"
+            raise InputError("--context-noise", "must lie in 0…1, or be LOW-HIGH", options.context_noise, fix)
+        asked["context_noise"] = list(noise) if isinstance(noise, tuple) else noise
+    return asked
 
 
 def _show(summary: dict[str, Any], out: Path) -> None:

@@ -170,7 +170,7 @@ def run_keyframes(
             run = suite.frames(variant, count, true)
             scores = Scores(read_frames(recogniser, run.frames), StoryTruth.of(specs))
             row: Row = {"variant": variant.name, "pairs": count, **scores.all()}
-            row["identity_se"] = scores.standard_error("identity")
+            row |= {f"{name}_se": scores.standard_error(name) for name in ("identity", "layout")}
             row["recall"] = None if variant.recall is None else memory_recall(specs, run.remembered)
             row |= _by_tier(scores, specs, run) if variant.kind == "extend" else {}
             row |= {"diversity": diversity(run.frames), "diversity_truth": diversity(true[:, :count])}

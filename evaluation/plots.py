@@ -69,7 +69,7 @@ def _scores(axes: Axes, rows: Sequence[Result]) -> None:
     for k, score in enumerate(("identity", "layout")):
         at = [i + 0.4 * k for i in range(len(rows))]
         values = [row[score] or 0 for row in rows]
-        errors = [row["identity_se"] or 0 for row in rows] if score == "identity" else None
+        errors = [row[f"{score}_se"] or 0 for row in rows]
         axes.bar(at, values, 0.38, yerr=errors, color=_COLOURS[k], label=score, capsize=2)
         axes.axhline(CHANCE[score], color=_COLOURS[k], linestyle=":", linewidth=1)
     axes.set_xticks([i + 0.2 for i in range(len(rows))], names, rotation=40, ha="right")

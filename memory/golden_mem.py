@@ -197,7 +197,7 @@ def token_report(
     *,
     context_text: int | Sequence[int] = 0,
     new_frames: int = 1,
-    new_text: int = 0,
+    new_text: int | Sequence[int] = 0,
 ) -> dict[str, Any]:
     """Count the tokens of one packed sequence: the new frames at full size and the remembered ones on their tiers.
 
@@ -206,7 +206,7 @@ def token_report(
         size_tokens: (height, width) of a full frame in tokens.
         context_text: caption tokens of each remembered frame, or one number for all.
         new_frames: frames being made.
-        new_text: caption tokens of each new frame.
+        new_text: caption tokens of each new frame, or one number for all.
 
     Returns:
         JSON-ready: `tiers` (rows of tier, size, images, tokens_each, tokens), `context_image`, `context_text`, `new`,
@@ -218,14 +218,18 @@ def token_report(
     """
     height, width = _size("size_tokens", size_tokens)
     _at_least("new_frames", new_frames, 0)
-    _at_least("new_text", new_text, 0)
+    own = [new_text] * new_frames if isinstance(new_text, int) else list(new_text)
+    if len(own) != new_frames:
+        rule = f"must have one entry for each of the {new_frames} new frames"
+        raise InputError("new_text", rule, len(own), "give one per frame")
     texts = [context_text] * len(slots) if isinstance(context_text, int) else list(context_text)
     if len(texts) != len(slots):
         raise InputError(
             "context_text", f"must have one entry for each of the {len(slots)} slots", len(texts), "give one per slot"
         )
-    for length in texts:
-        _at_least("context_text", length, 0)
+    for field, lengths in (("new_text", own), ("context_text", texts)):
+        for length in lengths:
+            _at_least(field, length, 0)
     frame = height * width
     tiers = []
     for tier in sorted({slot.tier for slot in slots}):
@@ -240,7 +244,7 @@ def token_report(
             }
         )
     context_image = sum(slot.tokens for slot in slots)
-    new = new_frames * (frame + new_text)
+    new = new_frames * frame + sum(own)
     total = context_image + sum(texts) + new
     full = len(slots) * frame + sum(texts) + new
     return {

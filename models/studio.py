@@ -302,6 +302,7 @@ class Studio:
         without: dict[str, Any] = {"models_dir": True, "description": True}
         if self.config.video.kind == "wan":  # a younger field: films made before it was there stay resumable
             without["video"] = {"kind"}
+        without["defaults"] = {"keyframe": self.config.defaults.keyframe.unset}
         only = {field.partition(".")[0] for field, _ in self._chosen_parts(parts)} | {"dtype"}
         return self.config.model_dump_json(include=only if parts else None, exclude=without)
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from ..memory.golden_mem import GoldenMem, Size, Slot, resize_context
+from ..memory.golden_mem import GoldenMem, Level, Size, Slot, resize_context, resize_context_latent
 from ..memory.retrieval import mean_direction, rank_clip, rank_recency, rank_text
 from ..story.errors import InputError
 from .encode_text import embed_words, encode_caption
@@ -59,7 +59,7 @@ class Remembered:
         self.picture, self.words, self.text, self.label = picture, words or text, text, label
         self.encoded = caption
         self._embeddings: dict[str, Tensor] = {}
-        self._latents: dict[Size, Tensor] = {}
+        self._latents: dict[tuple[Size, Level], Tensor] = {}
 
     def caption(self, encoders: Encoders) -> Conditioning:
         """The caption as CONDITIONING.
@@ -85,13 +85,20 @@ class Remembered:
             self._embeddings[kind] = made
         return self._embeddings[kind]
 
-    def latent(self, size: Size, encoders: Encoders) -> Tensor:
-        """The frame at `size` in tokens, shrunk as pixels (§4.2) and encoded: `[1, C, h, w]`."""
-        if size not in self._latents:
+    def latent(self, size: Size, encoders: Encoders, level: Level = "pixel") -> Tensor:
+        """The frame at `size` in tokens, shrunk as pixels (§4.2) before the VAE or after it: `[1, C, h, w]`."""
+        if (size, level) not in self._latents:
             side = pixels_per_token(encoders.vae)
-            small = resize_context(self.picture[None], (size[0] * side, size[1] * side))
-            self._latents[size] = encode_frame(encoders.vae, small[0])
-        return self._latents[size]
+            full = self.picture.shape[1] // side, self.picture.shape[2] // side
+            if level == "latent" and size != full:
+                whole = self.latent(full, encoders, level)
+                cells = whole.shape[-2] // full[0]
+                made = resize_context_latent(whole, (size[0] * cells, size[1] * cells))
+            else:
+                small = resize_context(self.picture[None], (size[0] * side, size[1] * side))
+                made = encode_frame(encoders.vae, small[0])
+            self._latents[size, level] = made
+        return self._latents[size, level]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ __all__ = ["empty_latent", "sampling_of", "with_queries"]
 
 def sampling_of(given: Mapping[str, Any]) -> Sampling:
     """How to sample, by the node's widgets and models."""
-    sigmas = given.get("sigmas")
+    sigmas, noise, high = given.get("sigmas"), given["context_noise"], given.get("context_noise_high") or 0.0
     if sigmas is None:
         schedule = given["model"].get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(schedule, given["scheduler"], given["steps"])
@@ -30,7 +30,7 @@ def sampling_of(given: Mapping[str, Any]) -> Sampling:
         comfy.samplers.sampler_object(given["sampler_name"]),
         sigmas,
         given["cfg"],
-        PairSettings(given["attention"], given["context_noise"]),
+        PairSettings(given["attention"], noise if high <= noise else (noise, high)),
         given["window"],
     )
 

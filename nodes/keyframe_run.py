@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ..media.picture import fit_picture, read_picture
 from ..models.flux.native import ContextPair, PairSettings, sample_native
 from ..models.flux.native_checks import PADDED, count_padded
 from ..story.errors import InputError
-from ..story.stages import FIRST_TAKE, stage_seed
+from ..story.stages import FIRST_TAKE, stage_seed, window_seed, windows
 from .fits import fit_prompt, fit_sigmas, fit_vae, sampled
 from .frame_memory import FrameMemory, Remembered
 from .host import Progress, memory_errors, stop_if_asked
@@ -144,7 +144,7 @@ def make_keyframes(
     progress = Progress(sampling.model, sum(job.picture is None for job in jobs) * sampling.steps)
     pictures: list[Tensor] = []
     latents: list[Tensor] = []
-    for window in _windows(jobs, sampling.window):
+    for window in windows(jobs, sampling.window, lambda job: job.picture is not None):
         stop_if_asked()
         if window[0].picture is not None:
             made = [(window[0].picture, encode_frame(sampling.vae, window[0].picture))]
@@ -184,21 +184,6 @@ def _fit(sampling: Sampling, prompts: Sequence[Conditioning], negative: Sequence
             fit_prompt(prompt, name if len(given) == 1 else f"{name}[{i}]", width)
 
 
-def _windows(jobs: Sequence[Job], width: int) -> Iterator[list[Job]]:
-    """Jobs in runs of up to `width`; a picture of the user's own is a run for itself."""
-    window: list[Job] = []
-    for job in jobs:
-        if window and (job.picture is not None or len(window) == width):
-            yield window
-            window = []
-        if job.picture is not None:
-            yield [job]
-        else:
-            window.append(job)
-    if window:
-        yield window
-
-
 def _sample(
     window: Sequence[Job],
     prompts: Sequence[Conditioning],
@@ -215,7 +200,10 @@ def _sample(
         context = []
         if memory is not None:
             encoders = memory.encoders
-            context = [ContextPair(f.latent(slot.size, encoders), f.caption(encoders)) for f, slot in recalled]
+            context = [
+                ContextPair(f.latent(slot.size, encoders, memory.plan.level), f.caption(encoders))
+                for f, slot in recalled
+            ]
         against = negative
         if negative is not None and len(negative) > 1:
             against = [negative[job.prompt] for job in window]
@@ -227,7 +215,7 @@ def _sample(
             against,
             sampling.settings,
             sigmas=sampling.sigmas,
-            seed=window[0].seed,
+            seed=window_seed([job.seed for job in window]),
             cfg=sampling.cfg,
             sampler=sampling.sampler,
             callback=progress.callback(),

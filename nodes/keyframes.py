@@ -87,16 +87,16 @@ class InterleavedKeyframeSampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Noise on remembered frames, 0…1; default 0.1. The paper's best range is 0.001 to 0.25; "
-                    "more forgets them.",
+                    tooltip="Noise on remembered frames, 0…1; default 0.1. The paper's best range is 0.001 to 0.25 "
+                    "(see context_noise_high); more forgets them.",
                 ),
                 io.Int.Input(
                     "window",
                     default=1,
                     min=1,
-                    max=16,
-                    tooltip="Keyframes sampled together; default 1. More see each other while they are made, and "
-                    "need memory for each.",
+                    max=32,
+                    tooltip="Keyframes sampled together; default 1. More see each other while they are made (with "
+                    "attention full all of them), and need memory for each.",
                 ),
                 io.Conditioning.Input(
                     "negative", optional=True, tooltip="One negative prompt for all, or one for each. Default: empty."
@@ -123,6 +123,16 @@ class InterleavedKeyframeSampler(io.ComfyNode):
                 ),
                 io.Sigmas.Input(
                     "sigmas", optional=True, tooltip="Own noise levels, 1 … 0, in place of scheduler and steps."
+                ),
+                io.Float.Input(
+                    "context_noise_high",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Above context_noise: each remembered frame has a noise of its own between the two, drawn "
+                    "from the seed, as in the paper. Default 0: all have context_noise.",
                 ),
             ],
             outputs=[

@@ -113,6 +113,14 @@ class GoldenMemContext(io.ComfyNode):
                     optional=True,
                     tooltip="Gives captions and query: the frames are then the film's first keyframes. Default: none.",
                 ),
+                io.Combo.Input(
+                    "level",
+                    options=["pixel", "latent"],
+                    default="pixel",
+                    optional=True,
+                    tooltip="Where frames are shrunk. pixel (default, the paper's): before the VAE encodes them. "
+                    "latent: after it, softer, one encoding for all sizes.",
+                ),
             ],
             outputs=[
                 Context.Output("context", tooltip="The memory, for a sampler or for GoldenMem References."),

@@ -33,6 +33,7 @@ def memory_of(
     clip_vision: list[Any] | None = None,
     retrieval_clip: list[Any] | None = None,
     storyboard: list[Any] | None = None,
+    level: list[Any] | None = None,
 ) -> FrameMemory:
     """The memory that the node's inputs describe; each is a list, as the node takes lists of frames and captions.
 
@@ -46,7 +47,7 @@ def memory_of(
     ]
     return FrameMemory(
         Encoders(only(vae), only(clip), only(clip_vision), only(retrieval_clip)),
-        GoldenMem(only(groups), only(images), only(first_tier)),
+        GoldenMem(only(groups), only(images), only(first_tier), only(level) or "pixel"),
         only(retrieval),
         from_prompt(only(query) or "").strip() or following,
         tuple(remembered),
@@ -99,7 +100,8 @@ def with_references(conditioning: list[Any], memory: FrameMemory, query: str = "
     References that it has already stay in front.
     """
     encoders = memory.encoders
-    latents = [frame.latent(slot.size, encoders) for frame, slot in memory.recall(from_prompt(query))]
+    recalled, level = memory.recall(from_prompt(query)), memory.plan.level
+    latents = [frame.latent(slot.size, encoders, level) for frame, slot in recalled]
     if not latents:
         return conditioning, 0
     if encoders.vae.latent_dim == 3:  # Qwen-Image's is a video VAE, and its model reads latents as that gives them

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ def make_film(
     resume: bool = False,
     redo: str | None = None,
     dependents: bool = False,
+    keyframe: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     on_finish: Callable[[str, float], None] | None = None,
@@ -58,6 +59,7 @@ def make_film(
         resume: keep what the folder holds and is still right; else a film in it is made anew.
         redo: shots that get a new take, in the same writing; implies `resume`.
         dependents: with `redo`, remake the later shots that remember a redone one (same take); else they stay.
+        keyframe: other values for some of the studio's `defaults.keyframe`, such as ``{"window": 32, "mode": "full"}``.
         progress, say: receive progress and lines for people.
         on_finish: told every stage that is finished, such as ``s01/keyframe-0``, and the seconds that it took.
 
@@ -79,7 +81,7 @@ def make_film(
     _check_pictures(story, chosen[-1] + 1, out)
     prove(studio)
     check_size(story, studio, studio.image_vae, studio.video_vae)
-    settings = FilmSettings.of(studio, story.frame_size)
+    settings = FilmSettings.of(studio, story.frame_size, keyframe)
     with open_run(out, resume=resume) as run:
         run.on_finish = on_finish or run.on_finish
         job = FilmJob(story, chosen, studio, run, progress or no_progress, say or (lambda line: None), settings)

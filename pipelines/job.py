@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 
 from ..memory.golden_mem import GoldenMem
-from ..sampling.flow import dynamic_shift
+from ..sampling.flow import check_sigmas, dynamic_shift
 from ..sampling.keyframes import KeyframeSettings
 from ..sampling.memory_context import PATCH
 from ..story.shot import Shot
@@ -40,25 +40,47 @@ class FilmSettings:
         memory: how many earlier keyframes a new one remembers, and how large.
         retrieval: how they are ranked: `clip` (text to image), `text` (text to text) or `recency`.
         video: steps, shift, guidance and method of the clips.
+        negative: the prompt that guidance leads keyframes away from; None zeroes it.
+        window: keyframes that are made together.
+        unset: settings that are left out of what a keyframe was made from (see `KeyframeDefaults.unset`).
     """
 
     keyframe: KeyframeSettings
     memory: GoldenMem
     retrieval: Literal["clip", "text", "recency"]
     video: VideoDefaults
+    negative: str | None = None
+    window: int = 1
+    unset: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, studio: Studio, frame_size: tuple[int, int]) -> FilmSettings:
-        """The studio's defaults for frames of (height, width) px; a shift of null becomes FLUX.1's for that size."""
-        d = studio.defaults.keyframe
+    def of(cls, studio: Studio, frame_size: tuple[int, int], keyframe: Mapping[str, Any] | None = None) -> FilmSettings:
+        """The studio's defaults for frames of (height, width) px; a shift of null becomes FLUX.1's for that size.
+
+        Args:
+            studio: gives the defaults.
+            frame_size: of the film.
+            keyframe: other values for some of the studio's `defaults.keyframe`.
+
+        Raises:
+            InputError: a value that the studio file could not have either.
+        """
+        d = studio.defaults.keyframe.changed(keyframe or {})
         height, width = size_tokens(studio, frame_size)
         shift = dynamic_shift(height * width) if d.shift is None else d.shift
-        keyframe = KeyframeSettings(d.steps, shift, d.context_noise, d.mode, d.guidance)
-        return cls(keyframe, GoldenMem(d.groups, d.images, d.first_tier), d.retrieval, studio.defaults.video)
+        sigmas = None if d.sigmas is None else tuple(check_sigmas(d.sigmas, "defaults.keyframe.sigmas").tolist())
+        steps = d.steps if sigmas is None else len(sigmas) - 1
+        settings = KeyframeSettings(
+            steps, shift, d.context_noise, d.mode, d.guidance, cfg=d.cfg, sampler=d.sampler, sigmas=sigmas
+        )
+        memory = GoldenMem(d.groups, d.images, d.first_tier, d.level)
+        return cls(settings, memory, d.retrieval, studio.defaults.video, d.negative, d.window, frozenset(d.unset))
 
     def keyframe_inputs(self) -> dict[str, Any]:
         """Everything that a keyframe depends on, as plain JSON."""
-        return asdict(self.keyframe) | asdict(self.memory) | {"retrieval": self.retrieval}
+        found = asdict(self.keyframe) | asdict(self.memory)
+        found |= {"retrieval": self.retrieval, "negative": self.negative, "window": self.window}
+        return {name: value for name, value in found.items() if name not in self.unset}
 
     def video_inputs(self) -> dict[str, Any]:
         """Everything that a clip depends on, as plain JSON."""

@@ -120,6 +120,7 @@ def _numbers(value: Any, where: str) -> None:
 # Figures that are read again. Others may stand there, too; nothing but a summary shows them.
 _INFO: dict[str, Callable[[Any, str], object]] = {
     "remembers": _texts,
+    "together": _texts,
     "source": as_text,
     "keyframe_psnr_db": _numbers,
     "scene_weights": _numbers,

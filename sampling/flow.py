@@ -79,7 +79,7 @@ def flow_sigmas(steps: int, shift: float = 1.0) -> Tensor:
     return (shift * t / (1 + (shift - 1) * t)).float()
 
 
-def check_sigmas(sigmas: Sequence[float]) -> Tensor:
+def check_sigmas(sigmas: Sequence[float], field: str = "sigmas") -> Tensor:
     """A schedule of one's own as `[steps + 1]` fp32 on the CPU.
 
     Raises:
@@ -88,7 +88,7 @@ def check_sigmas(sigmas: Sequence[float]) -> Tensor:
     levels = list(sigmas)
     numbers = all(isinstance(t, int | float) and not isinstance(t, bool) and math.isfinite(t) for t in levels)
     if not numbers or len(levels) < 2 or levels[0] != 1 or levels[-1] != 0 or any(b >= a for a, b in pairwise(levels)):
-        raise InputError("sigmas", "must fall from 1 to 0, one number a level", levels, "write e.g. [1, 0.9, 0.6, 0]")
+        raise InputError(field, "must fall from 1 to 0, one number a level", levels, "write e.g. [1, 0.9, 0.6, 0]")
     return torch.tensor(levels, dtype=torch.float64).float()
 
 

@@ -19,10 +19,7 @@ from ..models.text import TextCond
 from ..story.errors import InputError
 from .flow import SOLVERS, Callback, SolverName, Velocity, check_sigmas, flow_sigmas, guided
 
-__all__ = ["MAX_WINDOW", "ContextFrame", "KeyframeSettings", "sample_keyframes"]
-
-MAX_WINDOW = 32
-"""Frames that are made together at most: as many as Captain Cinema shows (Appendix C)."""
+__all__ = ["ContextFrame", "KeyframeSettings", "sample_keyframes"]
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One generator for a batch, or one per row."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from .errors import InputError
 from .names import find_names
 from .shot import MAX_SEED, Shot
 
-__all__ = ["FIRST_TAKE", "alias_names", "stage_seed", "tile_captions"]
+__all__ = ["FIRST_TAKE", "MAX_WINDOW", "alias_names", "stage_seed", "tile_captions", "window_seed", "windows"]
+
+T = TypeVar("T")
+
+MAX_WINDOW = 32
+"""Keyframes that are made together at most: as many as Captain Cinema shows (Appendix C)."""
 
 FIRST_TAKE = 1
 """The take of a shot that has not been made again."""
@@ -24,6 +30,26 @@ def stage_seed(shot: Shot, take: int, stage: str) -> int:
     So it does not matter which shots are rendered, in what order, or how often a run was broken off.
     """
     text = f"{shot.noise_seed()}:{take}:{stage}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") & MAX_SEED
+
+
+def windows(keyframes: Sequence[T], width: int, given: Callable[[T], bool]) -> Iterator[list[T]]:
+    """Keyframes in runs of up to `width`, which are made together; one that is `given` already is a run for itself."""
+    run: list[T] = []
+    for keyframe in keyframes:
+        if run and (given(keyframe) or given(run[0]) or len(run) == width):
+            yield run
+            run = []
+        run.append(keyframe)
+    if run:
+        yield run
+
+
+def window_seed(seeds: Sequence[int]) -> int:
+    """The seed of keyframes that are made together, from the seeds of all: a new take of one is a new take of them."""
+    if len(seeds) == 1:
+        return seeds[0]
+    text = ",".join(str(seed) for seed in seeds)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") & MAX_SEED
 
 

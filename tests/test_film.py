@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,9 +26,11 @@ from anchorshot.media.picture import read_picture, write_picture
 from anchorshot.media.video import VideoReader, open_writer
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.film import make_film
+from anchorshot.pipelines.job import FilmSettings
 from anchorshot.pipelines.join import join_clips, joined_clips
+from anchorshot.sampling.keyframes import sample_keyframes
 from anchorshot.story.errors import InputError
-from anchorshot.story.stages import stage_seed
+from anchorshot.story.stages import stage_seed, window_seed
 from anchorshot.story.storyboard import Storyboard, load_storyboard
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,6 +112,69 @@ def test_a_film_is_whole(whole: Path) -> None:
     assert len(set(seeds)) == 4
     assert Image.open(whole / "contact_sheet.png").size[0] > 500
     assert not list(whole.rglob(".tmp-*"))
+
+
+@pytest.fixture(scope="module")
+def joint(tiny_studio: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film whose keyframes are made in windows of up to three, all seeing all."""
+    folder = tmp_path_factory.mktemp("film") / "joint"
+    make_film(story(), load_studio(tiny_studio), folder, keyframe=JOINT)
+    return folder
+
+
+JOINT = {"window": 3, "mode": "full"}
+
+
+def test_a_window_of_keyframes_is_made_together(joint: Path, whole: Path, studio: Studio) -> None:
+    """What was made together says so, what came before is remembered, and only those that share a window differ."""
+    keys = [k for shot in json.loads((joint / "summary.json").read_text())["shots"] for k in shot["keyframes"]]
+    names = [f"keyframes/{name}.png" for name in ("s01_00", "s02_00", "s03_00", "s03_01")]
+    assert [k.get("together") for k in keys] == [names[:3]] * 3 + [None]
+    assert [k["remembers"] for k in keys[:3]] == [[]] * 3 and set(keys[3]["remembers"]) <= set(names[:3])
+    before, after = frames(whole), frames(joint)
+    assert all(before[name] != after[name] for name in names)
+    texts = studio.keyframe_text.alias([caption.prompt for caption in story().captions()])
+    window = studio.keyframe_text.encode(texts).rows()
+    seed = window_seed([stage_seed(shot, 1, "keyframe-0") for shot in story().shots])
+    settings = replace(FilmSettings.of(studio, (32, 64)).keyframe, mode="full")
+    latents = sample_keyframes(studio.keyframe, window, (16, 4, 8), (), settings, torch.Generator().manual_seed(seed))
+    for name, latent in zip(names, latents, strict=False):
+        made_alone, shown = studio.image_vae.decode_image(latent)[0], read_picture(joint / name)
+        assert (made_alone - shown).abs().max() <= 1.01 / 255
+
+
+def test_a_window_is_gone_on_with_and_made_again_as_one(joint: Path, studio: Studio, tmp_path: Path) -> None:
+    done = Path(shutil.copytree(joint, tmp_path / "done"))
+    before, first = frames(done), {"s01/keyframe-0", "s02/keyframe-0", "s03/keyframe-0"}
+    assert made(make_film(story(), studio, done, resume=True, keyframe=JOINT)) == set()
+    (done / "keyframes" / "s02_00.png").unlink()
+    summary = make_film(story(), studio, done, resume=True, keyframe=JOINT)
+    assert made(summary) == first and frames(done) == before
+    summary = make_film(story(), studio, done, redo="s02", keyframe=JOINT)
+    clips = {"s01/clip", "s02/clip", "s03/clip"}
+    assert made(summary) == first | clips | {"film"}  # the last keyframe only remembers them: see --dependents
+    assert {"keyframes/s01_00.png", "keyframes/s03_00.png"} <= changed(before, frames(done))
+    summary = make_film(story(), studio, tmp_path / "one", shots="s01", keyframe=JOINT)
+    assert first <= made(summary) and "s03/keyframe-1" not in made(summary)
+    assert (tmp_path / "one" / "keyframes" / "s01_00.png").read_bytes() == before["keyframes/s01_00.png"]
+
+
+def test_settings_of_one_s_own_are_used_and_enter_the_manifest(done: Path, studio: Studio, whole: Path) -> None:
+    """And a film made before there were such settings is not made again where they are left alone."""
+    plain = json.loads((whole / "manifest.json").read_text())["stages"]["s01/keyframe-0"]["inputs"]["settings"]
+    assert set(plain) == {"steps", "shift", "context_noise", "mode", "guidance", "cache", "groups", "images",
+                          "first_tier", "retrieval"}  # fmt: skip
+    lines: list[str] = []
+    change = {"cfg": 2.0, "negative": "a forest", "sampler": "heun", "sigmas": [1, 0.5, 0], "level": "latent",
+              "context_noise": [0.05, 0.2]}  # fmt: skip
+    make_film(story(), studio, done, resume=True, keyframe=change, say=lines.append)
+    used = json.loads((done / "manifest.json").read_text())["stages"]["s03/keyframe-1"]["inputs"]["settings"]
+    assert used == plain | change | {"steps": 2} and "settings (" in lines[0] and "cfg" in lines[0]
+    assert changed(frames(whole), frames(done)) >= {f"keyframes/s0{i}_00.png" for i in (1, 2, 3)}
+    for wrong, said in (({"window": 0}, "window: must be at least 1"), ({"widow": 2}, "did you mean `window`"),
+                        ({"sigmas": [1, 0.2, 0.4, 0]}, "sigmas: must fall from 1 to 0")):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            make_film(story(), studio, done, resume=True, keyframe=wrong)
 
 
 def test_keyframes_of_a_clip_are_the_vae_s_picture_of_them(whole: Path, studio: Studio) -> None:

@@ -60,6 +60,19 @@ def test_context_encodes_each_frame_at_its_size(studio: dict[str, Any], pictures
     assert torch.allclose(latents[0], newest, atol=1e-5)
 
 
+def test_frames_shrunk_as_latents_equal_headless(studio: dict[str, Any], pictures: Tensor) -> None:
+    from anchorshot.sampling.memory_context import encode_at
+
+    made, _, _ = context(studio, {"frame_0": [pictures[:3]]}, retrieval="recency", level="latent")
+    vae = load_studio("pocket").image_vae
+    for number, (frame, slot) in enumerate(made.recall()):
+        latent = studio["keyframe_model"].model.process_latent_in(frame.latent(slot.size, made.encoders, "latent"))
+        wanted = encode_at(vae, pictures[2 - number][None].movedim(-1, 1), slot.size, "latent")
+        assert torch.allclose(latent, wanted, atol=1e-4)
+        pixels = frame.latent(slot.size, made.encoders)
+        assert (number == 0) == torch.allclose(pixels, frame.latent(slot.size, made.encoders, "latent"), atol=1e-3)
+
+
 def test_context_takes_captions_and_query_from_the_storyboard(
     studio: dict[str, Any], pictures: Tensor, board: Storyboard
 ) -> None:
@@ -171,6 +184,22 @@ def test_frames_of_a_window_see_each_other(studio: dict[str, Any]) -> None:
     prompts = [encode(studio["clip"], "wide shot, static, in the desert."), encode(studio["clip"], "close-up, static.")]
     apart, together = (sample(studio, prompts, window=w).args[0] for w in (1, 2))
     assert [i.shape[0] for i in together] == [1, 1] and not torch.allclose(apart[1], together[1], atol=0.01)
+
+
+def test_a_joint_film_equals_headless(studio: dict[str, Any], board: Storyboard, tmp_path: Path) -> None:
+    """All keyframes of a film in one window, full attention; and then two windows, the second with a noisy memory."""
+    from anchorshot.media.picture import read_picture
+    from anchorshot.pipelines.film import make_film
+
+    prompts = [encode(studio["clip"], prompt) for prompt in story.Storyboard.execute(STORY).args[1]]
+    for window in (3, 2):
+        change = {"window": window, "mode": "full", "steps": 2, "context_noise": [0.0, 0.5], "first_tier": 0}
+        make_film(board, load_studio("pocket"), tmp_path / str(window), keyframe=change)
+        wanted = [read_picture(path) for path in sorted((tmp_path / str(window) / "keyframes").iterdir())]
+        inputs = {"window": window, "attention": "full", "context_noise": 0.0, "context_noise_high": 0.5}
+        made, _, _ = context(studio, {}, images=3)
+        found = torch.cat(sample(studio, prompts, storyboard=board, context=made, **inputs).args[0]).movedim(-1, 1)
+        assert (found - torch.stack(wanted)).abs().max() < 1.5 / 255  # a picture's rounding to 8 bits, twice
 
 
 def test_keyframe_errors_say_what_to_do(studio: dict[str, Any], pictures: Tensor, board: Storyboard) -> None:
