@@ -7,9 +7,11 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["InputError", "closest", "show_value"]
+__all__ = ["InputError", "closest", "shorten", "show_value"]
 
 _SHOWN = 80
+_PART = 160  # longest field or place in a message; only hostile ones come near it
+_LINE = 590  # longest message
 
 
 def _printable(text: str) -> str:
@@ -42,8 +44,8 @@ class InputError(ValueError):
         fix: what to do about it.
         where: the file and line, when known, e.g. ``story.yaml line 12``.
 
-    ``str(error)`` is always ONE line: ``field: rule (got value); fix``, after ``where, `` when that is known. The
-    command line prints it to stderr and exits with code 2.
+    ``str(error)`` is always ONE line of at most 590 characters: ``field: rule (got value); fix``, after ``where, ``
+    when that is known. What is too long for that is cut. The command line prints it to stderr and exits with code 2.
     """
 
     def __init__(self, field: str, rule: str, value: object, fix: str, where: str = "") -> None:
@@ -55,8 +57,17 @@ class InputError(ValueError):
         self.where = where
 
     def __str__(self) -> str:
-        place = f"{self.where}, {self.field}" if self.where else self.field
-        return _printable(" ".join(f"{place}: {self.rule} (got {show_value(self.value)}); {self.fix}".split()))
+        field, where, fix = (shorten(part, _PART) for part in (self.field, self.where, self.fix))
+        place = f"{where}, {field}" if where else field
+        value = show_value(self.value)
+        left = _LINE - len(place) - len(value) - len(fix) - len(":  (got ); ")
+        return f"{place}: {shorten(self.rule, left)} (got {value}); {fix}"
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text` as one line of at most `limit` characters."""
+    line = _printable(" ".join(text[: 4 * _LINE].split()))
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, self.args

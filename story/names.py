@@ -17,6 +17,7 @@ __all__ = ["Character", "check_tags", "expand_names", "find_names", "introduce_n
 _TAG = re.compile(r"<([^<>]*)>")
 _TAG_POSSESSIVE = re.compile(r"<([^<>]*)>('s\b|’s\b)?")
 _UNCLOSED = re.compile(r"<\s*[^\W\d_]")
+_NEXT = re.compile(r"\s*(\S?)")
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def introduce_names(text: str, characters: Mapping[str, str], known: set[str]) -
         known.add(name)
         if possessive:  # a comma there would tear the owner from what is owned
             return f"<{name}>{possessive} ({characters[name]})"
-        rest = text[match.end() :].lstrip()
-        comma = "" if not rest or rest[0] in ".,;:!?)…" else ","
+        following = _NEXT.match(text, match.end())
+        comma = "" if following is None or following[1] in tuple(".,;:!?)…") or not following[1] else ","
         return f"<{name}>, {characters[name]}{comma}"
 
     return _TAG_POSSESSIVE.sub(tell, text)

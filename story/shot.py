@@ -6,63 +6,33 @@ import hashlib
 import re
 import unicodedata
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .errors import InputError
+from .limits import MAX_KEYFRAMES, MAX_TEXT
+from .terms import Angle, Movement, Scale, fold_term
 from .timeline import GRID, MAX_FRAMES, Time, Timeline
 
 __all__ = ["DEFAULT_SECONDS", "IMAGE_SUFFIXES", "MAX_KEYFRAMES", "MAX_SEED", "Camera", "Id", "Keyframe", "Shot", "Text"]
 
 DEFAULT_SECONDS = 2.125
-MAX_KEYFRAMES = 64
 MAX_SEED = 2**63 - 1
-MAX_TEXT = 2000
+MAX_PATH = 1000  # no system takes longer ones in practice
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_BROKEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # Unicode's categories Cc and Cs
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
-
-Scale = Literal[
-    "extreme wide shot", "wide shot", "full shot", "medium wide shot", "medium shot", "medium close-up", "close-up",
-    "extreme close-up",
-]  # fmt: skip
-Angle = Literal[
-    "eye level", "high angle", "low angle", "overhead", "bird's-eye view", "ground level", "dutch angle",
-    "over the shoulder", "point of view",
-]  # fmt: skip
-Movement = Literal[
-    "static", "pan left", "pan right", "tilt up", "tilt down", "zoom in", "zoom out", "dolly in", "dolly out",
-    "truck left", "truck right", "pedestal up", "pedestal down", "crane up", "crane down", "orbit left", "orbit right",
-    "tracking", "handheld",
-]  # fmt: skip
-
 
 def clean_text(value: Any) -> Any:
     """One line of composed Unicode; control characters and half characters are refused. Other types pass unchanged."""
     if not isinstance(value, str):
         return value
     text = unicodedata.normalize("NFC", " ".join(value.split()))
-    for character in text:
-        if unicodedata.category(character) in ("Cc", "Cs"):
-            seen = f"U+{ord(character):04X}"
-            raise InputError("", "must not hold control characters or broken Unicode", seen, "delete that character")
+    if bad := _BROKEN.search(text):
+        seen = f"U+{ord(bad[0]):04X}"
+        raise InputError("", "must not hold control characters or broken Unicode", seen, "delete that character")
     return text
-
-
-def fold_term(value: Any) -> Any:
-    """``Close_Up`` and ``close up`` mean ``close-up``: the closed vocabularies do not turn on case or hyphens."""
-    if not isinstance(value, str):
-        return value
-    plain = _plain(value)
-    return next((term for term in TERMS if _plain(term) == plain), value)
-
-
-def _plain(term: str) -> str:
-    return re.sub(r"[\s_\-'’]+", "", term.lower())
-
-
-TERMS: tuple[str, ...] = (*get_args(Scale), *get_args(Angle), *get_args(Movement))
-"""Every camera term."""
 
 
 def _check_id(value: str) -> str:
@@ -74,7 +44,7 @@ def _check_id(value: str) -> str:
 def check_image_path(value: str) -> str:
     """Refuse what could point outside the storyboard's folder or is no picture; links are followed on loading."""
     fix = "put the picture in the storyboard's folder and write its relative path, e.g. images/mira.png"
-    if not value or any(unicodedata.category(c) in ("Cc", "Cs") for c in value):
+    if not value or len(value) > MAX_PATH or _BROKEN.search(value):
         raise InputError("", "must be a relative file path", value, fix)
     if "\\" in value:
         raise InputError("", "must use / between folders", value, "write images/mira.png, not images\\mira.png")
@@ -135,7 +105,11 @@ class Keyframe(Strict):
 class Shot(Strict):
     """One shot: a scene prompt and an action prompt (P1 and P2 of Text2Story), a camera, a length and keyframes."""
 
-    id: Id = Field(description="Unique name: letters, digits, - and _. Output files carry it.")
+    id: Id = Field(
+        default="",
+        description="Unique name: letters, digits, - and _. Output files carry it. s01, s02, … by position if left out.",
+        json_schema_extra=lambda schema: schema.pop("default", None),
+    )
     place: Id | None = Field(default=None, description="A key of `places`; none if the scene text tells it.")
     scene: Text = Field(
         default="", description="What is seen; <Name> tags a character.", examples=["<Mira> stands on the left."]
@@ -178,6 +152,8 @@ class Shot(Strict):
             below = max(1, (self.frames - 1) // GRID * GRID + 1)
             rule = "must be 4n+1, because the video VAE turns 4n+1 frames into n+1 latents"
             raise InputError("frames", rule, self.frames, f"use {below} or {below + GRID}")
+        if not self.id:
+            raise InputError("id", "is required for a shot by itself", None, "write e.g. s01")
         if not self.scene and not self.action:
             raise InputError("scene", "must say what is seen (here or in action)", self.scene, "write a sentence")
         return self

@@ -24,19 +24,19 @@ from pydantic import (
 )
 
 from .errors import InputError, closest
+from .limits import MAX_FILM_KEYFRAMES, MAX_NAMED, MAX_SHOTS
 from .load import StoryData, read_story, read_story_text
 from .names import Character, check_tags, expand_names, find_names, introduce_names
+from .numbering import number_shots
 from .shot import Camera, Id, Keyframe, Shot, Strict, clean_text
 from .timeline import MAX_FPS, MIN_FPS, frame_rate, plain_fps
-from .validation import Lines, to_input_error
+from .validation import Lines, line_of, to_input_error
 
 __all__ = [
     "Camera", "Caption", "Character", "Keyframe", "Shot", "Storyboard", "expand_names", "load_storyboard",
     "parse_storyboard",
 ]  # fmt: skip
 
-MAX_SHOTS = 1000
-MAX_NAMED = 200
 MIN_SIDE, MAX_SIDE, SIDE_STEP = 32, 4096, 16
 MAX_PIXELS = 4096 * 2304
 _PREPOSITIONS = {
@@ -98,6 +98,7 @@ class Storyboard(Strict):
     )
 
     _folder: Path | None = PrivateAttr(default=None)
+    _notes: tuple[str, ...] = PrivateAttr(default=())
 
     @classmethod
     def parse(
@@ -118,12 +119,19 @@ class Storyboard(Strict):
             seen = None if data is None else f"a {type(data).__name__}"
             rule = "must be a mapping with title, characters, places and shots"
             raise InputError("storyboard", rule, seen, "start the file with `title: …` and `shots:`", source)
+        _check_counts(data, lines or {}, source)
         try:
             board = cls.model_validate(dict(data), context={"folder": folder})
         except ValidationError as error:
             raise to_input_error(error, _model_at, lines or {}, source) from None
         board._folder = None if folder is None else Path(folder)
         return board
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, data: Any) -> Any:
+        shots = data.get("shots") if isinstance(data, Mapping) else None
+        return {**data, "shots": number_shots(shots)} if isinstance(shots, list) else data
 
     @model_validator(mode="after")
     def _check(self, info: ValidationInfo) -> Storyboard:
@@ -153,6 +161,11 @@ class Storyboard(Strict):
                 if keyframe.image is not None and folder is not None:
                     _resolve_image(Path(folder), keyframe.image, f"{where}.keyframes[{k}].image")
         return self
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader left out or had to decide, one line each; empty for a storyboard's own formats."""
+        return self._notes
 
     def _place_fix(self, place: str) -> str:
         near = closest(place, self.places)
@@ -260,17 +273,26 @@ class Storyboard(Strict):
         return _resolve_image(self._folder, keyframe.image, "keyframe.image")
 
 
-def load_storyboard(path: str | os.PathLike[str]) -> Storyboard:
-    """Read a storyboard: YAML or JSON, a CSV shot list, or a text file with one shot per paragraph.
+def load_storyboard(path: str | os.PathLike[str], *, shown: str = "") -> Storyboard:
+    """Read a storyboard file in any of the formats of `formats.KINDS`.
+
+    Args:
+        path: the file; its suffix decides the format, and a ``.txt`` is told by its content.
+        shown: what errors call the path, where the path itself is nobody's business.
 
     Raises:
         InputError: the file cannot be read, or anything in it is wrong.
     """
-    return _from_data(read_story(path))
+    return _from_data(read_story(path, shown=shown))
 
 
 def parse_storyboard(text: str, kind: str = "yaml", *, folder: str | os.PathLike[str] | None = None) -> Storyboard:
-    """The same from text in hand; `kind` is yaml, json, csv or txt.
+    """The same from text in hand.
+
+    Args:
+        text: the storyboard.
+        kind: yaml, json, csv, txt, fountain or fdx; ``auto`` tells it by the text.
+        folder: where keyframe images lie, see `Storyboard.parse`.
 
     Raises:
         InputError: anything in it is wrong.
@@ -279,7 +301,28 @@ def parse_storyboard(text: str, kind: str = "yaml", *, folder: str | os.PathLike
 
 
 def _from_data(story: StoryData) -> Storyboard:
-    return Storyboard.parse(story.data, folder=story.folder, lines=story.lines, source=story.source)
+    board = Storyboard.parse(story.data, folder=story.folder, lines=story.lines, source=story.source)
+    board._notes = story.notes
+    return board
+
+
+def _check_counts(data: Mapping[Any, Any], lines: Lines, source: str) -> None:
+    """Refuse too many of anything before each is looked at, so that a check costs no more than a film may hold."""
+    shots = data.get("shots")
+    shots = shots if isinstance(shots, list) else []
+    counts = {name: len(data[name]) for name in ("characters", "places") if isinstance(data.get(name), Mapping)}
+    keyframes = [s.get("keyframes") for s in shots[:MAX_SHOTS] if isinstance(s, Mapping)]
+    for name, count, most, fix in (
+        ("shots", len(shots), MAX_SHOTS, "split the film into several storyboards"),
+        ("characters", counts.get("characters", 0), MAX_NAMED, "describe only who comes again"),
+        ("places", counts.get("places", 0), MAX_NAMED, "use the same words where the place is the same"),
+        ("keyframes", sum(len(k) for k in keyframes if isinstance(k, list)), MAX_FILM_KEYFRAMES,
+         "split the film into several storyboards"),
+    ):  # fmt: skip
+        if count > most:
+            line = line_of((name,), lines)
+            where = f"{source} line {line}" if source and line else source
+            raise InputError(name, f"must hold at most {most}", f"{count} items", fix, where)
 
 
 def _model_at(location: tuple[Any, ...]) -> type[BaseModel] | None:

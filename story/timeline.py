@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import accumulate
 from typing import Any
 
 from .errors import InputError
@@ -43,6 +44,7 @@ _RESOLUTION = 240_000
 LONGEST = 100 * 3600 - 1
 """Latest time in seconds: what a timecode of two-digit hours can write."""
 _NTSC = (24, 30, 48, 60, 120)
+_DROPPED = {Fraction(30_000, 1001): 2, Fraction(60_000, 1001): 4}  # frame numbers that drop-frame timecode leaves out
 
 
 def _number(value: object, name: str) -> Fraction:
@@ -112,17 +114,34 @@ class Time:
 
     @classmethod
     def from_timecode(cls, timecode: str, fps: float | Fraction, name: str = "timecode") -> Time:
-        """A non-drop-frame timecode ``HH:MM:SS:FF``. Raises InputError for any other form or a part out of range."""
+        """A SMPTE timecode ``HH:MM:SS:FF``; with ``;`` (before the frames, or throughout) drop-frame.
+
+        Drop-frame timecode leaves out the frame numbers 0 and 1 (0 to 3 at 59.94) of every minute but each tenth, so
+        that it keeps up with the clock (SMPTE ST 12-1).
+
+        Raises:
+            InputError: any other form, a part out of range, or drop-frame at a rate that has none.
+        """
         rate = frame_rate(fps)
         per_second = math.ceil(rate)
-        parts = timecode.strip().split(":")
+        parts = timecode.strip().replace(";", ":").split(":")
         fix = f"write HH:MM:SS:FF with MM and SS below 60 and FF below {per_second}, e.g. 00:00:02:01"
         if len(parts) != 4 or not all(p.isascii() and p.isdigit() and len(p) <= 3 for p in parts):
             raise InputError(name, "must be a timecode", timecode, fix)
         hours, minutes, seconds, frames = map(int, parts)
         if hours > 99 or minutes > 59 or seconds > 59 or frames >= per_second:
             raise InputError(name, "has a part out of range", timecode, fix)
-        return cls.from_frames(((hours * 60 + minutes) * 60 + seconds) * per_second + frames, rate)
+        dropped = 0
+        if ";" in timecode:
+            dropped = _DROPPED.get(rate, 0)
+            if not dropped:
+                rule = f"is drop-frame, which {plain_fps(rate):g} fps does not have"
+                raise InputError(name, rule, timecode, "set fps to 29.97 or 59.94, or write : before the frames")
+            if frames < dropped and seconds == 0 and minutes % 10:
+                rule = "is a frame number that drop-frame timecode leaves out"
+                raise InputError(name, rule, timecode, f"use {frames + dropped:02d} as the frame")
+        whole = hours * 60 + minutes
+        return cls.from_frames((whole * 60 + seconds) * per_second + frames - dropped * (whole - whole // 10), rate)
 
     @property
     def seconds(self) -> float:
@@ -309,7 +328,7 @@ class Timeline:
     @property
     def chunk_starts(self) -> list[int]:
         """First frame of every chunk."""
-        return [sum(self.chunks[:k]) for k in range(len(self.chunks))]
+        return [0, *accumulate(self.chunks[:-1])] if self.chunks else []
 
     @property
     def latent_chunks(self) -> list[int]:
@@ -329,8 +348,8 @@ class Timeline:
     @property
     def keyframe_latents(self) -> list[int]:
         """Latent of every keyframe: the first of its chunk, which encodes that frame alone."""
-        counts = self.latent_chunks
-        first = {start: sum(counts[:k]) for k, start in enumerate(self.chunk_starts)}
+        starts = [0, *accumulate(self.latent_chunks)]
+        first = dict(zip(self.chunk_starts, starts, strict=False))
         return [first[f] for f in self.keyframe_frames]
 
     def describe(self) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .errors import InputError, closest
+from .errors import InputError, closest, shorten
 
 __all__ = ["Lines", "field_path", "line_of", "to_input_error"]
 
@@ -29,6 +29,7 @@ _TYPES = {
     "finite_number": "must be a finite number",
     "invalid_key": "must have text as field names",
 }
+_NAME = 40  # longest field name in a message
 _BOUNDS = {
     "greater_than": ("must be greater than {}", "gt"),
     "greater_than_equal": ("must be at least {}", "ge"),
@@ -43,7 +44,8 @@ def field_path(location: Location) -> str:
     for part in location:
         if part == "[key]":
             continue
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        name = part if isinstance(part, int) else shorten(str(part), _NAME)
+        text += f"[{part}]" if isinstance(part, int) else f".{name}" if text else str(name)
     return text or "storyboard"
 
 
@@ -84,7 +86,8 @@ def to_input_error(
 def _parse(path: str) -> list[Any]:
     """``shots[2].seconds`` → ``["shots", 2, "seconds"]``."""
     parts = path.replace("]", "").replace("[", ".").split(".")
-    return [int(p) if p.isdigit() else p for p in parts if p]
+    # isdigit() also holds for ² and the like, which int() refuses.
+    return [int(p) if p.isascii() and p.isdigit() and len(p) < 10 else p for p in parts if p]
 
 
 def _example(location: Location, model_at: Callable[[Location], type[BaseModel] | None]) -> str | None:
@@ -154,7 +157,8 @@ def _word(finding: Any, location: Location, model_at: Callable[[Location], type[
     if kind in ("too_long", "too_short"):
         bound = "at most" if kind == "too_long" else "at least"
         count = context["max_length" if kind == "too_long" else "min_length"]
-        return InputError("", f"must hold {bound} {count}", f"{context['actual_length']} items", such)
+        seen = len(value) if isinstance(value, Sized) else "more"
+        return InputError("", f"must hold {bound} {count}", f"{seen} items", such)
     return InputError("", finding["msg"].lower(), value, such)
 
 

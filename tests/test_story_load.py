@@ -105,9 +105,9 @@ def test_errors_name_the_line_and_the_field(tmp_path):
         ("a: \x07", "a.yaml line 1: must not hold control characters"),
         ("a: x\nb: \0", "a.yaml line 2: must be plain text"),
         ("title: 2024-13-45", "a.yaml: holds a value that YAML cannot read"),
-        ("title: " + "9" * 5000, "a.yaml: holds a value that YAML cannot read"),
+        ("title: " + "9" * 5000, "a.yaml line 1: must not hold numbers of more than 400 digits"),
         ("[" * 100_000, "a.yaml: must not nest deeper"),
-        ("- " * 50_000, "a.yaml: must not nest deeper"),
+        ("- " * 50_000, "a.yaml line 1: must not nest deeper"),
         ("a: " + "[" * 40 + "]" * 40, "a.yaml line 1: must not nest deeper"),
         ("a: &a [*a]", "a.yaml line 1: must not nest deeper"),
         ("a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
@@ -115,7 +115,7 @@ def test_errors_name_the_line_and_the_field(tmp_path):
         ("", "a.yaml: is empty"),
         ("  \n\n", "a.yaml: is empty"),
         ("# only a comment", "a.yaml, storyboard: must be a mapping"),
-        ("- a\n- b", "a.yaml, storyboard: must be a mapping"),
+        ("- 1\n- b", "a.yaml line 1, shots[0]: must be a mapping"),
         ("just words", "a.yaml, storyboard: must be a mapping"),
         ("title: x", "a.yaml line 1, shots: is required"),
     ],
@@ -127,13 +127,14 @@ def test_broken_yaml(tmp_path, content, start):
 @pytest.mark.parametrize(
     ("content", "start"),
     [
-        ('{"title": "x",}', "a.json line 1, column "),
-        ('{\n  "title" "x"\n}', "a.json line 2, column 11: is not valid JSON: expecting ':' delimiter"),
+        ('{"title": "x",}', "a.json: is not valid JSON: expecting property name enclosed in double quotes in line 1"),
+        ('{\n  "title" "x"\n}', "a.json: is not valid JSON: expecting ':' delimiter in line 2, column 11"),
         ('{"a": 1, "a": 2}', "a.json: must not give a field twice"),
-        ("[" * 200_000, "a.json: is not valid JSON"),
-        ('{"fps": ' + "9" * 5000 + "}", "a.json: is not valid JSON"),
-        ('{"fps": NaN, "shots": [{"id": "a", "scene": "x"}]}', "a.json, fps: must be a finite number"),
-        ("[]", "a.json, storyboard: must be a mapping"),
+        ("[" * 200_000, "a.json: must not nest deeper"),
+        ('{"fps": ' + "9" * 5000 + "}", "a.json: must not hold numbers of more than 400 digits"),
+        ('{"fps": NaN, "shots": [{"id": "a", "scene": "x"}]}', "a.json: must hold finite numbers only"),
+        ("[]", "a.json, shots: must hold at least 1"),
+        ("[1]", "a.json, shots[0]: must be a mapping"),
         ("null", "a.json, storyboard: must be a mapping"),
     ],
 )
@@ -142,18 +143,18 @@ def test_broken_json(tmp_path, content, start):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    assert "does not exist" in str(fails(tmp_path / "gone.yaml", None))
-    assert "must be a file" in str(fails(tmp_path, None))
+    assert "must be an existing storyboard file" in str(fails(tmp_path / "gone.yaml", None))
+    assert "must be a regular storyboard file" in str(fails(tmp_path, None))
     assert "must end in .yaml" in str(fails(tmp_path / "film.docx", "x"))
     assert "must end in .yaml" in str(fails(tmp_path / "film", "x"))
     assert "UTF-8" in str(fails(tmp_path / "a.yaml", "title: Zoë".encode("latin-1")))
-    assert "UTF-8" in str(fails(tmp_path / "a.csv", "scene\nx".encode("utf-16")))
+    assert "whole UTF-16" in str(fails(tmp_path / "a.csv", "scene\nx".encode("utf-16")[:-1]))
     assert f"at most {MAX_BYTES} bytes" in str(fails(tmp_path / "a.txt", "x" * (MAX_BYTES + 1)))
-    assert "usable path" in str(fails(tmp_path / ("n" * 5000 + ".yaml"), None))
+    assert "must be a readable storyboard file" in str(fails(tmp_path / ("n" * 5000 + ".yaml"), None))
     assert fails(tmp_path / "a\0.yaml", None).field == "story"
     os.mkfifo(tmp_path / "pipe.yaml")
-    assert "must be a file" in str(fails(tmp_path / "pipe.yaml", None))
-    with pytest.raises(InputError, match="must be yaml, json, csv or txt"):
+    assert "must be a regular storyboard file" in str(fails(tmp_path / "pipe.yaml", None))
+    with pytest.raises(InputError, match="must be one of auto, yaml, json, csv, txt"):
         read_story_text("x", "toml")
 
 
@@ -190,15 +191,14 @@ def test_csv_keyframe_images(tmp_path):
     ("content", "start"),
     [
         ("scene,secnds\nx,2", 'a.csv line 1: has an unknown column (got "secnds"); did you mean `seconds`?'),
-        ("scene,zzzz\nx,2", 'a.csv line 1: has an unknown column (got "zzzz"); use id, place'),
         ("scene,scene\nx,2", "a.csv line 1: has a column twice"),
         ("id,place\na,b", "a.csv line 1: must have a column scene or action"),
-        ("<Mira: a fox> runs,2", "a.csv line 1: has an unknown column"),
-        ("scene,seconds\nx,two", "a.csv line 2, seconds: must be a number"),
+        ("<Mira: a fox> runs,2", "a.csv line 1: must have a column scene or action"),
+        ("scene,seconds\nx,two", "a.csv line 2, seconds: must be a length of time"),
         ("scene,seconds\nx,00:99:00:00", "a.csv line 2, seconds: has a part out of range"),
-        ('scene,seconds\nx,"2,5"', "a.csv line 2, seconds: must be a number"),
+        ('scene,seconds\nx,"2,5,1"', "a.csv line 2, seconds: must be a length of time"),
         ("scene,seconds\nx,-1", "a.csv line 2, shots[0].seconds: must be greater than 0"),
-        ("scene,seconds\nx,nan", "a.csv line 2, shots[0].seconds: must be a finite number"),
+        ("scene,seconds\nx,nan", "a.csv line 2, seconds: must be a length of time"),
         ("scene,frames\nx,16", "a.csv line 2, shots[0].frames: must be 4n+1"),
         ("scene,frames\nx,1_7", "a.csv line 2, frames: must be a whole number"),
         ("scene,keyframes\nx,0;x", "a.csv line 2, keyframes: must be a number"),

@@ -73,7 +73,6 @@ FAULTS = [
     ("shots.1.id", "..", "shots[1].id", ["letters, digits"]),
     ("shots.1.id", "NUL", "shots[1].id", ["device name"]),
     ("shots.1.id", 2, "shots[1].id", ["must be text", "quotes"]),
-    ("shots.1.id", "DELETE", "shots[1].id", ["required", "s01"]),
     ("shots.2.keyframes.1.at", -0.5, "shots[2].keyframes[1].at", ["at least 0"]),
     ("shots.2.keyframes.1.at", 2.2, "shots[2].keyframes[1].at", ["beyond", "at most 2"]),
     ("shots.2.keyframes.1.at", 99.0, "shots[2].keyframes[1].at", ["beyond"]),
