@@ -16,6 +16,7 @@ from ..media.picture import read_picture, write_picture
 from ..pipelines.join import Transition, joined_clips
 from ..story.errors import InputError
 from ..story.timeline import frame_rate
+from .host import relative_paths
 from .images import batches_of, frames_of, to_image
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def contact_sheet(board: Storyboard, keyframes: Any) -> Tensor:
         fix = "connect the keyframes of every shot in film order"
         raise InputError("keyframes", f"must be {wanted}, the storyboard's keyframes", len(pictures), fix)
     starts = joined_clips([t.frames for t in timelines], [s.transition for s in board.shots], board.rate)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, relative_paths(folder):
         files = [write_picture(Path(folder, f"{i:04d}.png"), picture) for i, picture in enumerate(pictures)]
         cards, used = [], 0
         for shot, caption, timeline, start in zip(board.shots, board.captions(), timelines, starts, strict=True):

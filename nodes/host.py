@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import comfy.model_management
@@ -15,7 +16,9 @@ from PIL import Image
 
 from ..story.errors import InputError
 
-__all__ = ["Progress", "input_path", "memory_errors", "stop_if_asked", "temporary_folder"]
+__all__ = [
+    "Progress", "input_folder", "input_path", "memory_errors", "relative_paths", "stop_if_asked", "temporary_folder",
+]  # fmt: skip
 
 Pick = Callable[[Any], Any]
 
@@ -89,21 +92,52 @@ def memory_errors(field: str, work: str, fix: str) -> Iterator[None]:
         raise InputError(field, "needs more memory than the device has", work, fix) from error
 
 
+def input_folder() -> Path:
+    """ComfyUI's input folder, with links followed."""
+    return Path(folder_paths.get_input_directory()).resolve()
+
+
 def input_path(name: str, field: str) -> Path:
     """A file of ComfyUI's input folder by its relative path; links are followed.
 
     Raises:
-        InputError: it leads out of that folder.
+        InputError: it leads out of that folder, by its words or by a link.
     """
-    root = Path(folder_paths.get_input_directory()).resolve()
+    fix = "copy the file there and give its name, with / between folders"
+    windows, posix = PureWindowsPath(name), PurePosixPath(name)
+    # By the words first: on Windows the very look at a name such as //host/share makes the system call that host.
+    outside = windows.drive or windows.root or posix.is_absolute() or ".." in windows.parts or name.startswith("~")
+    if outside or "\\" in name or not name or len(name) > 1000:
+        raise InputError(field, "must lie in ComfyUI's input folder", name, fix)
+    root = input_folder()
     try:
         path = (root / name).resolve()
         inside = path.is_relative_to(root)
-    except (OSError, ValueError) as error:  # too long a name, a zero byte
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a zero byte, a ring of links
         raise InputError(field, "is not a usable path", name, "give a path inside the input folder") from error
     if not inside:
-        raise InputError(field, "must lie in ComfyUI's input folder", name, "copy the file there and give its name")
+        raise InputError(field, "must lie in ComfyUI's input folder", name, fix)
     return path
+
+
+@contextlib.contextmanager
+def relative_paths(*folders: str | Path) -> Iterator[None]:
+    """Errors of the body show paths relative to ComfyUI's input folder and `folders`: a server's own are its secret.
+
+    Raises:
+        InputError: the body's, so changed.
+    """
+    try:
+        yield
+    except InputError as error:
+        roots = [str(input_folder()), folder_paths.get_input_directory(), *map(str, folders)]
+
+        def cut(part: Any) -> Any:
+            for root in roots if isinstance(part, str) else ():
+                part = part.replace(root.rstrip("/\\") + os.sep, "")
+            return part
+
+        raise InputError(*map(cut, error.args)) from None
 
 
 def temporary_folder() -> Path:

@@ -17,7 +17,7 @@ from ..story.errors import InputError
 from ..story.stages import FIRST_TAKE, stage_seed, window_seed, windows
 from .fits import fit_prompt, fit_sigmas, fit_vae, sampled
 from .frame_memory import FrameMemory, Remembered
-from .host import Progress, memory_errors, stop_if_asked
+from .host import Progress, memory_errors, relative_paths, stop_if_asked
 from .images import decode_frame, encode_frame
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ def plan_jobs(prompts: int, seed: int, board: Storyboard | None, size: tuple[int
     jobs: list[Job] = []
     for position, index in flat:
         shot = board.shots[position]
-        path = board.image_path(shot.keyframes[index])
-        picture = None if path is None else fit_picture(read_picture(path, f"{shot.id} keyframe {index + 1}"), size)
+        with relative_paths():
+            path = board.image_path(shot.keyframes[index])
+            picture = None if path is None else fit_picture(read_picture(path, f"{shot.id} keyframe {index + 1}"), size)
         drawn, label = stage_seed(shot, FIRST_TAKE + seed, f"keyframe-{index}"), f"{shot.id}, keyframe {index + 1}"
         prompt = len(jobs) if prompts == len(flat) else position
         jobs.append(Job(prompt, drawn, captions[position][index].query, picture, label, position))

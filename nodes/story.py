@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -51,16 +52,17 @@ class Storyboard(io.ComfyNode):
             category="Anchorshot/story",
             description="Reads a film as people write it down: cast, places and shots. The lists have one entry for "
             "each shot, in film order: nodes behind them run once for every shot.",
-            search_aliases=["script", "screenplay", "shot list", "film", "story", "scenes", "yaml"],
+            search_aliases=["script", "screenplay", "shot list", "film", "story", "scenes", "yaml", "fountain", "csv"],
             inputs=[
                 io.String.Input(
                     "story",
                     default=SAMPLE,
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="The storyboard: YAML, JSON, a CSV shot list, or plain text with one shot per paragraph; "
-                    "or one line with the name of such a file in ComfyUI's input folder. Default: a film of three "
-                    "shots. Pictures named in it lie beside the file, or in the input folder.",
+                    tooltip="The storyboard: YAML, JSON, a shot list (CSV, or cells from a spreadsheet), a screenplay "
+                    "(Fountain, Final Draft), timed prompts, or plain text with one shot per paragraph; or one line "
+                    "with the name of such a file in ComfyUI's input folder. Default: a film of three shots. Pictures "
+                    "named in it lie beside the file, or in the input folder.",
                 ),
                 io.Clip.Input(
                     "clip",
@@ -98,15 +100,17 @@ class Storyboard(io.ComfyNode):
                     tooltip="The same with looks in the place of names, for retrieval.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def validate_inputs(cls, story: str | None = None) -> bool | str:
+    async def validate_inputs(cls, story: str | None = None) -> bool | str:
         from .story_input import read_story
 
         try:
             if story is not None:  # a linked text is known only when the graph runs
-                read_story(story)
+                # In a thread: the server's only loop waits for this, and answers nobody meanwhile.
+                await asyncio.to_thread(read_story, story)
         except InputError as error:
             return str(error)
         return True
@@ -115,16 +119,16 @@ class Storyboard(io.ComfyNode):
     def fingerprint_inputs(cls, story: str | None = None, **links: Any) -> str:
         from .story_input import story_fingerprint
 
-        return story_fingerprint(story or "")
+        return story_fingerprint(story, _node_id(cls))
 
     @classmethod
     @checked()
     def execute(cls, story: str, clip: Any = None) -> io.NodeOutput:
         from ..models.prompt_text import to_prompt
         from ..story.stages import FIRST_TAKE, stage_seed, tile_captions
-        from .story_input import cast_line, keyframe_captions, keyframe_prompts, prompts_for, read_story
+        from .story_input import cast_line, keyframe_captions, keyframe_prompts, prompts_for, read_and_note
 
-        board = read_story(story)
+        board = read_and_note(story, _node_id(cls))
         prompts = prompts_for(board, clip)
         return io.NodeOutput(
             board,
@@ -140,6 +144,11 @@ class Storyboard(io.ComfyNode):
             [to_prompt(caption.query) for caption in keyframe_captions(board)],
             ui=ui.PreviewText(cast_line(board)),
         )
+
+
+def _node_id(cls: type[io.ComfyNode]) -> str:
+    """The node's id in its graph; empty outside of one."""
+    return str(getattr(cls.hidden, "unique_id", "") or "")
 
 
 class Shot(io.ComfyNode):

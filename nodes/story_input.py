@@ -2,87 +2,49 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 from ..story.errors import InputError, closest
-from ..story.files import sha256_file
-from ..story.importers import COLUMNS
-from ..story.load import KINDS
 from ..story.names import find_names
 from ..story.shot import Shot
 from ..story.stages import alias_names
-from ..story.storyboard import Caption, Storyboard, load_storyboard, parse_storyboard
+from ..story.storyboard import Caption, Storyboard
 from ..story.timeline import Time, Timeline
-from .host import input_path
+from .story_files import LINKED, read_story, story_files
 
 __all__ = [
     "cast_line",
     "film_timeline",
-    "guess_kind",
     "keyframe_captions",
     "keyframe_prompts",
-    "named_file",
     "prompts_for",
+    "read_and_note",
     "read_story",
     "shot_at",
     "story_fingerprint",
 ]
 
-_FIELD = re.compile(r"(title|fps|size|characters|places|shots)\s*:")
 
+def story_fingerprint(story: str | None, node: str = "") -> str:
+    """Changes when a file that the text names, or a picture that its storyboard uses, changes; else empty.
 
-def named_file(story: str) -> str | None:
-    """The file that `story` names: one line that ends like a storyboard file. None if it is the storyboard itself."""
-    line = story.strip()
-    return line if "\n" not in line and Path(line).suffix.lower() in KINDS else None
-
-
-def guess_kind(text: str) -> str:
-    """Which of the storyboard formats a text is in: ``yaml``, ``json``, ``csv`` or ``txt``."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    first = lines[0] if lines else ""
-    if re.match(r"\{\s*(\"|$)", first):
-        return "json"
-    if first.startswith("{"):  # YAML in one pair of braces
-        return "yaml"
-    if any(_FIELD.match(line) for line in lines if not line.startswith(("-", "["))):
-        return "yaml"
-    cells = [cell.strip().lower() for cell in re.split(r"[,;\t]", first)]
-    if len(cells) > 1 and {"scene", "action"} & set(cells) and len(set(cells) & set(COLUMNS)) > 1:
-        return "csv"
-    return "txt"
-
-
-def read_story(story: str) -> Storyboard:
-    """Read a storyboard from text in any of its formats, or from a file in ComfyUI's input folder.
-
-    Pictures that it names are looked for beside its file, or in the input folder.
-
-    Raises:
-        InputError: anything in it is wrong.
+    Args:
+        story: the node's text; None where it is linked.
+        node: the node's id, to look up what a linked text has led to.
     """
-    name = named_file(story)
-    if name is not None:
-        return load_storyboard(input_path(name, "story"))
-    return parse_storyboard(story, guess_kind(story), folder=input_path("", "story"))
-
-
-def story_fingerprint(story: str) -> str:
-    """Changes when the file that `story` names, or a picture that its storyboard uses, changes; else empty."""
-    stamps = []
+    if story is None:
+        return f"version {LINKED.version(node)}"
     try:
-        name = named_file(story)
-        if name is not None:
-            stamps.append(sha256_file(input_path(name, "story")))
-        board = read_story(story)
-        for keyframe in (keyframe for shot in board.shots for keyframe in shot.keyframes):
-            if (picture := board.image_path(keyframe)) is not None:
-                stamps.append(f"{picture.stat().st_mtime_ns}:{picture.stat().st_size}")
-    except (InputError, OSError) as error:
+        return "|".join(story_files(story).values())
+    except InputError as error:
         return str(error)  # said properly when the node runs
-    return "|".join(stamps)
+
+
+def read_and_note(story: str, node: str = "") -> Storyboard:
+    """`read_story`, with a note of the files for the fingerprint of a linked text."""
+    board = read_story(story)
+    LINKED.note(node, story_files(story))
+    return board
 
 
 def shot_at(board: Storyboard, shot: str | int) -> int:
@@ -95,7 +57,8 @@ def shot_at(board: Storyboard, shot: str | int) -> int:
     ids = [each.id for each in board.shots]
     if name in ids:
         return ids.index(name)
-    if name.isdigit() and 1 <= int(name) <= len(ids):
+    # isdigit() also holds for ² and the like, which int() refuses.
+    if name.isascii() and name.isdigit() and len(name) < 10 and 1 <= int(name) <= len(ids):
         return int(name) - 1
     near = closest(name, ids)
     rule = f"must be a number from 1 to {len(ids)}, or the id of a shot"
@@ -154,4 +117,5 @@ def cast_line(board: Storyboard) -> str:
     names = {name for shot in board.shots for name in find_names(" ".join(shot.texts))}
     cast = f", with {', '.join(sorted(names))}" if names else ""
     plural = "" if len(board.shots) == 1 else "s"
-    return f"{board.title}: {len(board.shots)} shot{plural}, {seconds:.2f} s at {board.fps:g} fps{cast}"
+    line = f"{board.title}: {len(board.shots)} shot{plural}, {seconds:.2f} s at {board.fps:g} fps{cast}"
+    return "\n".join((line, *board.notes))

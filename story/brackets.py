@@ -14,7 +14,11 @@ from .terms import TERMS, camera_like, camera_term, near_term
 __all__ = ["read_bracket", "split_brackets", "transition_of"]
 
 _SYNTAX = re.compile(r"[\[\]<>{}=:#@*_\\\"]|\d\s?(?:mm|fps|s|f|%)\b")
-_LEAD = re.compile(r"(?:the|an?|in|on|at|by|inside|outside|under|over|near|behind|his|her|their|my|our)\s", re.IGNORECASE)
+_AFTER = re.compile(r"[ \t:,–—-]*")
+_MOST, _LONGEST = 10, 1000
+_LEAD = re.compile(
+    r"(?:the|an?|in|on|at|by|inside|outside|under|over|near|behind|his|her|their|my|our)\s", re.IGNORECASE
+)
 _TRANSITIONS = {
     "cut": "cut", "cut to": "cut", "hard cut": "cut", "smash cut": "cut", "smash cut to": "cut", "match cut": "cut",
     "match cut to": "cut", "jump cut": "cut", "straight cut": "cut", "jump cut to": "cut", "blend": "blend",
@@ -35,17 +39,23 @@ def split_brackets(paragraph: str, where: str) -> tuple[list[str], str]:
     Raises:
         InputError: a bracket that is not closed, or one within another.
     """
-    found = []
-    while paragraph.startswith("["):
-        inside, close, rest = paragraph[1:].partition("]")
-        if not close:
+    found: list[str] = []
+    start = 0
+    while paragraph.startswith("[", start):
+        end = paragraph.find("]", start)
+        inside = paragraph[start + 1 : end if end >= 0 else start + 60]
+        if end < 0:
             raise InputError(where, "has a [ without a ]", inside[:40], "close the bracket after the place")
         if "[" in inside:
             fix = "write one pair, e.g. [the desert; close-up; 2.5 s]"
-            raise InputError(where, "has a bracket within a bracket", paragraph[:60], fix)
+            raise InputError(where, "has a bracket within a bracket", paragraph[start : start + 60], fix)
+        if len(inside) > _LONGEST or len(found) >= _MOST:
+            rule = f"must have at most {_MOST} brackets of {_LONGEST} characters before its text"
+            raise InputError(where, rule, inside[:40], "say less about the shot")
         found.append(inside)
-        paragraph = rest.lstrip(" \t-–—:,")
-    return found, paragraph.strip()
+        following = _AFTER.match(paragraph, end + 1)
+        start = following.end() if following else end + 1
+    return found, paragraph[start:].strip()
 
 
 def read_bracket(inside: str, shot: dict[str, Any], build: Builder, line: int) -> None:
@@ -102,7 +112,9 @@ def _sort(item: str, shot: dict[str, Any], build: Builder, line: int) -> tuple[d
         raise InputError(where, "has a bracket item that nothing knows", item, f"did you mean {near}?")
     if not _reads_like_place(item):
         rule = "has a bracket item that is no place, camera term, length or transition"
-        raise InputError(where, rule, item, f"write a place such as `the desert`, {TERMS[1]}, {TERMS[6]}, 2.5 s or blend")
+        raise InputError(
+            where, rule, item, f"write a place such as `the desert`, {TERMS[1]}, {TERMS[6]}, 2.5 s or blend"
+        )
     return shot, "place", build.place(item, line)
 
 

@@ -1,7 +1,7 @@
 """Collects the shots of a list, a table or a screenplay into a storyboard's plain mapping.
 
-They all say who a character is where it is first mentioned, ``<Mira: a yellow square with a crown> waves on the left.``,
-name places by their description, and may hold settings in comment lines: ``# title: …``, ``# fps: …``,
+They all say who a character is where it is first mentioned (``<Mira: a yellow square with a crown> waves.``), name
+places by their description, and may hold settings in comment lines: ``# title: …``, ``# fps: …``,
 ``# size: 160x80``. `Storyboard.parse` checks the result like any other.
 """
 
@@ -61,6 +61,8 @@ class Builder:
         key = key.lower()
         if not colon or key not in _SETTINGS:
             return
+        if (key,) in self.lines:
+            raise InputError(key, "must not be set twice", value, "keep one of the two", self.at(line))
         if key == "title":
             self.data["title"] = value
         elif key == "fps":

@@ -30,7 +30,7 @@ _NAMES = {
     "angle": "angle, camera angle, shot angle",
     "movement": "movement, camera movement, camera move, camera motion, move, motion, movements",
     "camera": "shot type, camera, type, type of shot, camera work",
-    "seconds": "seconds, duration, length, dur, secs, sec, shot length, shot duration, running time, time s, est duration, "
+    "seconds": "seconds, duration, length, dur, secs, sec, shot length, shot duration, running time, est duration, "
     "estimated duration, screen time",
     "count": "nb frames, frame count, number of frames, num frames, no of frames, frames count, duration frames, "
     "length frames, total frames",
@@ -118,7 +118,9 @@ def assign(header: Sequence[str], rows: Sequence[Sequence[str]], where: str) -> 
         roles.left_out += [header[position] for _, position in columns[1:]]
     if not roles.texts["scene"] and not roles.texts["action"]:
         seen_names = ", ".join(cell for cell in header if cell)
-        fix = "name one scene, action or description in the first row; if this is no table, put empty lines between shots"
+        fix = (
+            "name one scene, action or description in the first row; if this is no table, put empty lines between shots"
+        )
         raise InputError(where, "must have a column scene or action, in words", seen_names, fix)
     return roles
 

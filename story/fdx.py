@@ -89,9 +89,13 @@ class _Reader:
             fix = "give a shorter script"
             raise InputError(self._where(), f"must hold at most {MAX_VALUES} elements", "more", fix)
         if len(self._path) > _MAX_DEPTH:
-            raise InputError(self._where(), f"must not nest deeper than {_MAX_DEPTH}", "deep nesting", "export it again")
+            raise InputError(
+                self._where(), f"must not nest deeper than {_MAX_DEPTH}", "deep nesting", "export it again"
+            )
         if len(self._path) == 1 and tag != "FinalDraft":
-            raise InputError(self._where(), "must be a Final Draft document", f"<{tag[:40]}>", "export the script as .fdx")
+            raise InputError(
+                self._where(), "must be a Final Draft document", f"<{tag[:40]}>", "export the script as .fdx"
+            )
         if self._path == ["FinalDraft", "Content", "Paragraph"]:
             self._type = attributes.get("Type", "Action").lower()
             self._line, self._words = self._parser.CurrentLineNumber, []
@@ -103,7 +107,11 @@ class _Reader:
 
     def _data(self, words: str) -> None:
         # Only the paragraph's own runs of text: notes and summaries hold paragraphs of their own within it.
-        if len(self._path) == 4 and self._path[:3] == ["FinalDraft", "Content", "Paragraph"] and self._path[3] == "Text":
+        if (
+            len(self._path) == 4
+            and self._path[:3] == ["FinalDraft", "Content", "Paragraph"]
+            and self._path[3] == "Text"
+        ):
             self._words.append(words)
 
     def _paragraph(self, text: str) -> None:

@@ -1,7 +1,7 @@
 """Fountain screenplays (fountain.io, syntax 1.1), as far as a film without sound needs them.
 
-A reader of our own: the published ones (screenplay-tools 0.0.10, fountain-tools 0.0.7) keep no line numbers, which every
-error here names, and take FADE IN: for a scene heading.
+A reader of our own: the published ones (screenplay-tools 0.0.10, fountain-tools 0.0.7) keep no line numbers, which
+every error here names, and take FADE IN: for a scene heading.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from __future__ import annotations
 import re
 
 from .builder import Builder, Story
+from .errors import InputError
 from .headings import is_heading
 from .screenplay import Element, screenplay_story
 
 __all__ = ["fountain_like", "fountain_story"]
 
-_TITLE_KEY = re.compile(r"(title|credit|authors?|source|notes|draft date|date|contact|copyright|revision)\s?:(.*)", re.I)
+_TITLE_KEY = re.compile(
+    r"(title|credit|authors?|source|notes|draft date|date|contact|copyright|revision)\s?:(.*)", re.I
+)
 _TRANSITION = re.compile(r"[A-Z][A-Z ]{0,40} TO:|FADE (?:IN|OUT|TO BLACK)[.:]?|CUT TO BLACK[.:]?|THE END\.?")
 _FORCED = re.compile(r"\.(?!\.)\s?\S")
 _EMPHASIS = re.compile(r"(?<!\\)(?:\*{1,3}|(?<!\w)_|_(?!\w))")
 _ESCAPE = re.compile(r"\\([*_\\!@~.>#=])")
+_ELEMENTS = 10_000  # ten for each of the most shots
 _MARKS = re.compile(r"\[\[|\]\]|/\*|\*/")
 
 
@@ -77,7 +81,7 @@ def _title_page(rows: list[str], build: Builder) -> int:
     """Take the title; the number of rows that the title page has."""
     if not rows or not _TITLE_KEY.match(rows[0].lstrip("\ufeff")):
         return 0
-    key = ""
+    key, words = "", list[str]()
     for i, row in enumerate(rows):
         found = _TITLE_KEY.match(row.lstrip("\ufeff"))
         if not row.strip() or row == "\0":
@@ -92,8 +96,8 @@ def _title_page(rows: list[str], build: Builder) -> int:
         else:
             return i
         if key == "title" and _plain(value):
-            known = build.data["title"] if ("title",) in build.lines else ""
-            build.data["title"] = f"{known} {_plain(value)}".strip()
+            words.append(_plain(value))
+            build.data["title"] = " ".join(words[:20])[:200]
             build.lines[("title",)] = i + 1
     return len(rows)
 
@@ -113,6 +117,9 @@ def _elements(rows: list[str], first: int, build: Builder) -> list[Element]:
         elif paragraph:
             elements += _paragraph(paragraph, build)
             paragraph = []
+            if len(elements) > _ELEMENTS:
+                fix = "split the film into several storyboards"
+                raise InputError("story", f"must have at most {_ELEMENTS} paragraphs", "more", fix, build.at(line))
     return elements
 
 

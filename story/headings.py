@@ -9,7 +9,8 @@ __all__ = ["heading_place", "is_heading"]
 _SCENE_NUMBER = r"(?:\d{1,4}[A-Za-z]{0,2}[.)]?\s+)?"
 # Small letters need the full stop: "est un chien" is a sentence.
 _HEADING = re.compile(
-    _SCENE_NUMBER + r"(?:(?:INT\.?\s?/\s?EXT|EXT\.?\s?/\s?INT|I/E|INT|EXT|EST)(?:\.|\s|$)|(?i:int\.?\s?/\s?ext|int|ext|i/e)\.)"
+    _SCENE_NUMBER
+    + r"(?:(?:INT\.?\s?/\s?EXT|EXT\.?\s?/\s?INT|I/E|INT|EXT|EST)(?:\.|\s|$)|(?i:int\.?\s?/\s?ext|int|ext|i/e)\.)"
 )
 _NUMBER = re.compile(r"#[\w.\-]{1,12}#|(?:\s{2,}|\t)\d{1,4}[A-Za-z]{0,2}$")
 _PREFIX = re.compile(
@@ -27,7 +28,9 @@ _UNSEEN = {
     "continuous", "cont'd", "later", "moments later", "same", "same time", "same day", "next day", "the next day",
     "present", "present day", "flashback", "days later", "hours later", "minutes later", "a moment later", "that night",
 }  # fmt: skip
-_OWN_ARTICLE = re.compile(r"(?:the|a|an|his|her|their|my|our|its|this|that)\b|.*['’]s?\b|.*\d|[^\W\d_]+s['’](?:\s|$)", re.I)
+_OWN_ARTICLE = re.compile(
+    r"(?:the|a|an|his|her|their|my|our|its|this|that)\b|.*['’]s?\b|.*\d|[^\W\d_]+s['’](?:\s|$)", re.I
+)
 
 
 def is_heading(line: str) -> bool:

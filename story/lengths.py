@@ -27,7 +27,8 @@ _TIMECODE = re.compile(r"\d{1,3}[:;]\d{1,3}[:;]\d{1,3}[:;]\d{1,3}")
 _SPAN = re.compile(r"(?<=[\w\"″'])\s*(?:-->|-|–|—|→|\.\.|\bto\b|\bbis\b)\s*(?=\d)")
 _BETWEEN = re.compile(r"\d[\d:;.,]*\s?[a-z]{0,8}")
 _NUMBERED = re.compile(
-    r"(?:(?:scene|shot|sc|sh|szene|panel|take|no|nr)\b\.?\s*)?[#№]?\s*[+-]?\d[\d.,:;/\-\s]*[a-z]{0,2}\.?#?", re.IGNORECASE
+    r"(?:(?:scene|shot|sc|sh|szene|panel|take|no|nr)\b\.?\s*)?[#№]?\s*[+-]?\d[\d.,:;/\-\s]*[a-z]{0,2}\.?#?",
+    re.IGNORECASE,
 )
 
 

@@ -1,9 +1,10 @@
-"""How much a storyboard may hold. Readers check these while they read, so that no text costs more than its size allows."""
+"""How much a storyboard may hold. Readers check these while they read, so that no text costs more than its size."""
 
 from __future__ import annotations
 
 __all__ = [
-    "MAX_BYTES", "MAX_DEPTH", "MAX_FILM_KEYFRAMES", "MAX_KEYFRAMES", "MAX_NAMED", "MAX_SHOTS", "MAX_TEXT", "MAX_VALUES",
+    "MAX_BYTES", "MAX_DEPTH", "MAX_FILM_KEYFRAMES", "MAX_KEYFRAMES", "MAX_LINES", "MAX_NAMED", "MAX_SHOTS", "MAX_TEXT",
+    "MAX_VALUES",
 ]  # fmt: skip
 
 MAX_BYTES = 1 << 20
@@ -14,11 +15,13 @@ MAX_NAMED = 200
 """Most characters, and most places."""
 MAX_KEYFRAMES = 64
 """Most keyframes of a shot."""
-MAX_FILM_KEYFRAMES = 8000
-"""Most keyframes of a film: eight for each of the most shots."""
+MAX_FILM_KEYFRAMES = 4000
+"""Most keyframes of a film: four for each of the most shots."""
 MAX_TEXT = 2000
 """Longest scene or action, in characters."""
-MAX_VALUES = 50_000
-"""Most values in YAML or JSON, with aliases written out: fifty for each of the most shots."""
+MAX_VALUES = 30_000
+"""Most values in YAML or JSON, with aliases written out: thirty for each of the most shots."""
+MAX_LINES = 50_000
+"""Most lines of a story: fifty for each of the most shots."""
 MAX_DEPTH = 24
 """Deepest nesting of YAML or JSON."""

@@ -1,4 +1,4 @@
-"""Reads a story file or text into plain data with line numbers; what the data means is checked by `Storyboard.parse`."""
+"""Reads a story file or text into plain data with line numbers; `Storyboard.parse` checks what the data means."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .errors import InputError, closest
 from .fdx import fdx_story
 from .formats import KINDS, guess_kind, unfence
 from .fountain import fountain_story
-from .limits import MAX_BYTES, MAX_DEPTH, MAX_SHOTS, MAX_VALUES
+from .limits import MAX_BYTES, MAX_DEPTH, MAX_LINES, MAX_SHOTS, MAX_VALUES
 from .paragraphs import text_story
 from .tables import csv_story
 from .timed import timed_story
 from .yaml_text import read_yaml
 
-__all__ = ["KINDS", "MAX_BYTES", "StoryData", "read_story", "read_story_text"]
+__all__ = ["KINDS", "MAX_BYTES", "StoryData", "read_story", "read_story_text", "story_bytes"]
 
 _READERS: dict[str, Callable[[str, str, str], Story]] = {
     "csv": csv_story, "txt": text_story, "timed": timed_story, "fountain": fountain_story, "fdx": fdx_story,
@@ -47,29 +47,37 @@ class StoryData:
     notes: tuple[str, ...] = ()
 
 
-def read_story(path: str | os.PathLike[str], *, shown: str = "") -> StoryData:
+def story_bytes(path: str | os.PathLike[str], *, shown: str = "") -> bytes:
+    """The content of a story file; `shown` is what errors call it, the path itself if empty.
+
+    Raises:
+        InputError: missing, not a regular file, unreadable, or too large.
+    """
+    try:
+        return read_bytes(path, "story", limit=MAX_BYTES, what="storyboard file")
+    except InputError as error:
+        seen = str(error.value).replace(str(path), shown or str(path))
+        raise InputError("story", error.rule, seen, error.fix) from None
+
+
+def read_story(path: str | os.PathLike[str], *, shown: str = "", raw: bytes | None = None) -> StoryData:
     """Read a story file; the suffix decides the format (`KINDS`).
 
     Args:
         path: the file.
         shown: what errors call it; the path itself if empty.
+        raw: its content, if it is known.
 
     Raises:
-        InputError: missing, not a regular file, unreadable, too large, not UTF-8 or UTF-16, of an unknown kind, or
-            broken inside.
+        InputError: as `story_bytes`; not UTF-8 or UTF-16, of an unknown kind, or broken inside.
     """
     file = Path(path)
-    shown = shown or str(path)
+    raw = story_bytes(path, shown=shown) if raw is None else raw
     kind = KINDS.get(file.suffix.lower())
-    try:
-        raw = read_bytes(path, "story", limit=MAX_BYTES, what="storyboard file")
-    except InputError as error:
-        value = str(error.value).replace(str(path), shown) if str(path) in str(error.value) else error.value
-        raise InputError("story", error.rule, value, error.fix) from None
     if kind is None:
         near = closest(file.suffix.lower(), KINDS, 0.5)
         fix = f"rename it to {near} if that is what it holds" if near else "rename or convert the file"
-        raise InputError("story", f"must end in {', '.join(KINDS)}", shown, fix)
+        raise InputError("story", f"must end in {', '.join(KINDS)}", shown or str(path), fix)
     return read_story_text(_decode(raw, file.name), kind, folder=file.parent, source=file.name)
 
 
@@ -107,6 +115,9 @@ def read_story_text(
         fix = "split the film into several storyboards"
         raise InputError(source or "story", f"must be at most {MAX_BYTES} bytes", f"{len(text)} characters", fix)
     text = text.removeprefix("\ufeff")
+    if text.count("\n") + text.count("\r") > 2 * MAX_LINES or text.count("\n") > MAX_LINES:
+        fix = "split the film into several storyboards"
+        raise InputError(source or "story", f"must have at most {MAX_LINES} lines", "more", fix)
     note = ""
     if kind == "auto":
         text, kind, note = unfence(text, source or "story text")

@@ -20,10 +20,13 @@ _ITEM = re.compile(
     r")(?:\*\*|__)?[:.]?\s*",
     re.IGNORECASE,
 )
+_PARAGRAPHS = 4 * MAX_SHOTS  # an item of a list may have several
 _LONG = 60  # a line this long was wrapped rather than ended
 _INNER = re.compile(r"\[([^\[\]]{0,200})\]")
 _BRACKET = re.compile(r"\[[^\]]*\]")
-_FILE = re.compile(r"[^\s<>|:;,\"]{1,200}\.(?:ya?ml|json|csv|tsv|txt|fountain|spmd|fdx|xlsx?|ods|docx?|odt|pdf|rtf|md|celtx)", re.I)
+_FILE = re.compile(
+    r"[^\s<>|:;,\"]{1,200}\.(?:ya?ml|json|csv|tsv|txt|fountain|spmd|fdx|xlsx?|ods|docx?|odt|pdf|rtf|md|celtx)", re.I
+)
 
 Paragraph = tuple[int, list[str]]
 
@@ -69,6 +72,9 @@ def _paragraphs(text: str, build: Builder) -> list[list[tuple[int, str]]]:
         elif not row:
             fresh = True
         elif fresh:
+            if len(found) > _PARAGRAPHS:
+                fix = "split the film into several storyboards"
+                raise InputError("shots", f"must hold at most {MAX_SHOTS}", "more", fix, build.at(line))
             found.append([(line, row)])
             fresh = False
         else:
@@ -120,7 +126,9 @@ def _refuse_lines(paragraph: list[tuple[int, str]], build: Builder) -> None:
         return
     fix = "put a blank line between shots, or number them (1. 2. …); write one shot in one line"
     line = paragraph[0][0]
-    raise InputError(build.at(line), f"may be one shot or {len(rows)}: {len(rows)} lines without a blank one", rows[0], fix)
+    raise InputError(
+        build.at(line), f"may be one shot or {len(rows)}: {len(rows)} lines without a blank one", rows[0], fix
+    )
 
 
 def _check_words(words: str, build: Builder, line: int, alone: bool) -> None:

@@ -67,9 +67,9 @@ def screenplay_story(elements: list[Element], build: Builder) -> Story:
         _add(lead, None, place, transition, build)
         fresh = False
     silent += fresh
+    silence = "a film without sound shows action only"
     for count, one, many in (
-        (speeches, "speech was left out: a film without sound shows action only", "speeches were left out: a film without "
-         "sound shows action only"),
+        (speeches, f"speech was left out: {silence}", f"speeches were left out: {silence}"),
         (centred, "centred line was left out", "centred lines were left out"),
         (silent, "scene has no action and was left out", "scenes have no action and were left out"),
     ):  # fmt: skip

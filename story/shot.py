@@ -21,18 +21,36 @@ DEFAULT_SECONDS = 2.125
 MAX_SEED = 2**63 - 1
 MAX_PATH = 1000  # no system takes longer ones in practice
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_NORMALISED = 4 * MAX_TEXT
+_MARKS = 30  # as in Unicode's Stream-Safe Text Format (UAX #15)
 _BROKEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # Unicode's categories Cc and Cs
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
+
 
 def clean_text(value: Any) -> Any:
     """One line of composed Unicode; control characters and half characters are refused. Other types pass unchanged."""
     if not isinstance(value, str):
         return value
-    text = unicodedata.normalize("NFC", " ".join(value.split()))
+    text = " ".join(value.split())
+    if len(text) > _NORMALISED:  # longer than any field may be, however it composes
+        return text
+    if not text.isascii():
+        _check_marks(text)
+        text = unicodedata.normalize("NFC", text)
     if bad := _BROKEN.search(text):
         seen = f"U+{ord(bad[0]):04X}"
         raise InputError("", "must not hold control characters or broken Unicode", seen, "delete that character")
     return text
+
+
+def _check_marks(text: str) -> None:
+    """Refuse piles of combining marks: Unicode's normalisation sorts each pile in quadratic time."""
+    pile = 0
+    for character in text:
+        pile = pile + 1 if unicodedata.combining(character) else 0
+        if pile > _MARKS:
+            fix = "write the letter without them"
+            raise InputError("", f"must not pile more than {_MARKS} marks on one letter", text[:20], fix)
 
 
 def _check_id(value: str) -> str:
@@ -60,6 +78,11 @@ Text = Annotated[str, Field(max_length=MAX_TEXT), BeforeValidator(clean_text)]
 Id = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$", examples=["s01"]), AfterValidator(_check_id)
 ]  # fmt: skip
+
+
+def _no_default(schema: dict[str, Any]) -> None:
+    """Leave a default out of the published schema that no file may hold."""
+    schema.pop("default", None)
 
 
 class Strict(BaseModel):
@@ -107,8 +130,9 @@ class Shot(Strict):
 
     id: Id = Field(
         default="",
-        description="Unique name: letters, digits, - and _. Output files carry it. s01, s02, … by position if left out.",
-        json_schema_extra=lambda schema: schema.pop("default", None),
+        description="Unique name: letters, digits, - and _. Output files carry it. "
+        "If left out, s01, s02, … by position.",
+        json_schema_extra=_no_default,
     )
     place: Id | None = Field(default=None, description="A key of `places`; none if the scene text tells it.")
     scene: Text = Field(

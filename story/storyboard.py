@@ -273,17 +273,18 @@ class Storyboard(Strict):
         return _resolve_image(self._folder, keyframe.image, "keyframe.image")
 
 
-def load_storyboard(path: str | os.PathLike[str], *, shown: str = "") -> Storyboard:
+def load_storyboard(path: str | os.PathLike[str], *, shown: str = "", raw: bytes | None = None) -> Storyboard:
     """Read a storyboard file in any of the formats of `formats.KINDS`.
 
     Args:
         path: the file; its suffix decides the format, and a ``.txt`` is told by its content.
         shown: what errors call the path, where the path itself is nobody's business.
+        raw: the file's content, if it is known.
 
     Raises:
         InputError: the file cannot be read, or anything in it is wrong.
     """
-    return _from_data(read_story(path, shown=shown))
+    return _from_data(read_story(path, shown=shown, raw=raw))
 
 
 def parse_storyboard(text: str, kind: str = "yaml", *, folder: str | os.PathLike[str] | None = None) -> Storyboard:

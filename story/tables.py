@@ -212,7 +212,7 @@ def _rate(roles: Roles, rows: Sequence[Row], build: Builder) -> None:
 
 
 def _ids(roles: Roles, rows: Sequence[Row]) -> list[str]:
-    """A name for every row, or nothing: its id; with the scene's number before it where shots count anew in each scene."""
+    """An id for every row, or nothing; with the scene's number before it where shots count anew in each scene."""
     position, scene = roles.at.get("id"), roles.at.get("number")
     if position is None:
         return [""] * len(rows)
@@ -331,7 +331,9 @@ def _keyframes(text: str, build: Builder, line: int) -> list[dict[str, Any]]:
             rule = f"must hold at most {MAX_KEYFRAMES}"
             raise InputError("keyframes", rule, "more", "split the shot in two", build.at(line))
         at, equals, image = (p.strip() for p in part.partition("="))
-        seconds = build.seconds(at, line, "keyframes") if ":" in at else build.number(at.rstrip("s "), "keyframes", line)
+        seconds = (
+            build.seconds(at, line, "keyframes") if ":" in at else build.number(at.rstrip("s "), "keyframes", line)
+        )
         found.append({"at": seconds} | ({"image": image} if equals else {}))
     return found
 

@@ -8,7 +8,17 @@ from typing import Any, Literal, get_args
 
 from .errors import closest
 
-__all__ = ["TERMS", "VOCABULARIES", "Angle", "Movement", "Scale", "camera_like", "camera_term", "fold_term", "near_term"]
+__all__ = [
+    "TERMS",
+    "VOCABULARIES",
+    "Angle",
+    "Movement",
+    "Scale",
+    "camera_like",
+    "camera_term",
+    "fold_term",
+    "near_term",
+]
 
 Scale = Literal[
     "extreme wide shot", "wide shot", "full shot", "medium wide shot", "medium shot", "medium close-up", "close-up",
@@ -33,7 +43,8 @@ TERMS: tuple[str, ...] = tuple(term for terms in VOCABULARIES.values() for term 
 
 # As shot lists, screenplays and the forms of StudioBinder, Kitsu and the like write them.
 _OTHER = {
-    "extreme wide shot": "EWS, ELS, XWS, XLS, VWS, VLS, extreme wide, extreme long shot, very wide shot, very long shot, "
+    "extreme wide shot": "EWS, ELS, XWS, XLS, VWS, VLS, extreme wide, extreme long shot, very wide shot, "
+    "very long shot, "
     "establishing, establishing shot",
     "wide shot": "WS, LS, wide, long shot, wide angle shot",
     "full shot": "FS, full, full body, full body shot",
@@ -67,8 +78,8 @@ _OTHER = {
     "handheld": "hand held shot, handheld shot, hand held camera, handheld camera",
 }  # fmt: skip
 _CAMERA_WORD = re.compile(
-    r"(?<!\w)(shots?|close[ -]?ups?|closeups?|angles?|zoom\w*|pan|pans|panning|tilt\w*|doll(?:y|ies)|camera|cam|lens|lenses|"
-    r"mm|fps|tracking|handheld|steadicam|gimbal|pedestal|orbit|pov|ots|scale|movement|wide|medium|extreme|cut|cuts|"
+    r"(?<!\w)(shots?|close[ -]?ups?|closeups?|angles?|zoom\w*|pan|pans|panning|tilt\w*|doll(?:y|ies)|camera|cam|lens|"
+    r"lenses|mm|fps|tracking|handheld|steadicam|gimbal|pedestal|orbit|pov|ots|scale|movement|wide|medium|extreme|cut|cuts|"
     r"dissolve\w*|fade\w*|wipe|blend|transition|seconds?|secs?|frames?|duration|length|shoulder)(?!\w)",
     re.IGNORECASE,
 )

@@ -24,10 +24,8 @@ _TIME = rf"(?:{_CLOCK}|{_UNITS})"
 _SPAN = rf"(?:{_CLOCK}|{_AMOUNT}\s?(?:s|secs?|seconds?)?)\s?(?:-->|-|–|—|→|to)\s?{_TIME}"
 _CLOSE_SPAN = rf"(?:{_CLOCK}|{_AMOUNT}s?)\s?(?:-->|-|–|—|→)\s?(?:{_CLOCK}|{_AMOUNT}s)"
 # [2s: text]; behind a clock or a bare number the colon must not belong to the time itself.
-_INLINE = re.compile(
-    rf"\[\s?(?:({_SPAN}|{_UNITS})\s?:\s?|({_CLOCK}|{_AMOUNT})\s?:(?:\s|(?=[^\d\s])))([^\[\]]*)\]"
-)
-# A time that opens a line. "3 seconds later" is a sentence: words for seconds need a sign behind them, 0:03 only a space.
+_INLINE = re.compile(rf"\[\s?(?:({_SPAN}|{_UNITS})\s?:\s?|({_CLOCK}|{_AMOUNT})\s?:(?:\s|(?=[^\d\s])))([^\[\]]*)\]")
+# A time that opens a line. "3 seconds later" is a sentence: words need a sign behind them, 0:03 only a space.
 _STAMP = re.compile(
     rf"(?:\[({_SPAN})\]\s?[:|–-]?|\(({_SPAN}|{_TIME})\)\s?[:|–-]?|({_SPAN}|{_TIME})(?:\s?[:|](?=\s|[^\d])|\s[-–—](?=\s))"
     rf"|({_CLOSE_SPAN}|{_CLOCK})(?=\s|$))\s*(.*)",
@@ -136,7 +134,9 @@ def _travel(rows: list[tuple[int, str]], build: Builder) -> list[_Cue]:
         _room(cues, build, line)
         cues.append(_Cue(line, Fraction(int(found[1])) / build.rate, None, body[1:-1].strip()))
     if "fps" not in build.data:
-        build.notes.append(f"frames are counted at {build.rate} a second; write # fps: 24, or what it is, if they are others")
+        build.notes.append(
+            f"frames are counted at {build.rate} a second; write # fps: 24, or what it is, if they are others"
+        )
     return cues
 
 
@@ -171,14 +171,18 @@ def _lengths(cues: list[_Cue], build: Builder) -> list[Fraction | None]:
     lengths: list[Fraction | None] = []
     if len(cues) == 1 and cues[0].end is None and cues[0].start:
         fix = "write its length before a single shot, e.g. [2 s] a boat"
-        raise InputError("time", "must have an end or a prompt after it", float(cues[0].start), fix, build.at(cues[0].line))
+        raise InputError(
+            "time", "must have an end or a prompt after it", float(cues[0].start), fix, build.at(cues[0].line)
+        )
     for i, cue in enumerate(cues):
         following = cues[i + 1].start if i + 1 < len(cues) else None
         if cue.end is not None and cue.end <= cue.start:
             raise InputError("time", "must end after its start", cue.text, "check the times", build.at(cue.line))
         if following is not None and following <= cue.start:
             fix = "order the prompts by time"
-            raise InputError("time", "must be later than the one before", float(following), fix, build.at(cues[i + 1].line))
+            raise InputError(
+                "time", "must be later than the one before", float(following), fix, build.at(cues[i + 1].line)
+            )
         end = cue.end if following is None or (cue.end is not None and cue.end < following) else following
         start = cue.start if i or cue.end is not None else Fraction(0)
         if end is not None:

@@ -68,7 +68,8 @@ def _count(text: str, name: str) -> None:
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:
-                    where = f"{name} line {event.start_mark.line + 1}"
+                    line = event.start_mark.line + 1 if event.start_mark else 0
+                    where = f"{name} line {line}"
                     raise InputError(where, f"must not nest deeper than {MAX_DEPTH}", "deep nesting", "flatten it")
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1

@@ -99,12 +99,12 @@ def test_bad_files_and_arguments(tmp_path: Path, capsys) -> None:
     story = tmp_path / "story.yaml"
     story.write_text(GOOD)
     out = tmp_path / "out"
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "binary.yaml").write_bytes(b"title: \xff")
     (tmp_path / "file").write_text("")
     for words, arguments in {
-        "does not exist": ["film", tmp_path / "gone.yaml"],
+        "must be an existing": ["film", tmp_path / "gone.yaml"],
         "UTF-8": ["film", tmp_path / "binary.yaml"],
-        "must be a file": ["film", tmp_path],
+        "must be a regular": ["film", tmp_path],
         "must end in": ["film", tmp_path / "file"],
         "does not exist (got": ["film", story, "--shots", "s09"],
         "must list": ["film", story, "--shots", ","],

@@ -318,5 +318,5 @@ def test_a_fault_in_the_file_is_named(at: list[Any], value: object, field: str, 
 def test_a_file_that_is_no_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be a mapping"):
         StorytellingSet.parse([1])
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="must be an existing"):
         StorytellingSet.read(tmp_path / "none.yaml")

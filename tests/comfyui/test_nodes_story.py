@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from anchorshot.media.contact_sheet import SHOTS_PER_PAGE
 from anchorshot.nodes import film, film_run, story, timeline
-from anchorshot.nodes.story_input import guess_kind
 from anchorshot.story import stages
 from anchorshot.story.errors import InputError
+from anchorshot.story.formats import guess_kind
 from anchorshot.story.storyboard import Storyboard, load_storyboard, parse_storyboard
 from anchorshot.story.timeline import Timeline
 
@@ -25,6 +26,10 @@ pytestmark = pytest.mark.usefixtures("folders")
 
 
 # --- story -----------------------------------------------------------------------------------------------------------
+
+
+def valid(text: str | None) -> bool | str:
+    return asyncio.run(story.Storyboard.validate_inputs(text))
 
 
 def test_storyboard_gives_one_entry_for_each_shot(board: Storyboard) -> None:
@@ -52,14 +57,15 @@ def test_storyboard_from_a_file_of_the_input_folder(folders: Path) -> None:
     (folders / "input" / "film").mkdir()
     (folders / "input" / "film" / "story.yaml").write_text(STORY)
     assert story.Storyboard.execute("film/story.yaml\n").args[9] == 2
-    assert story.Storyboard.validate_inputs("film/story.yaml") is True
+    assert valid("film/story.yaml") is True
     before = story.Storyboard.fingerprint_inputs("film/story.yaml")
     (folders / "input" / "film" / "story.yaml").write_text(STORY.replace("waves", "jumps"))
     assert story.Storyboard.fingerprint_inputs("film/story.yaml") != before
     (folders / "secret.yaml").write_text(STORY)
     for outside in ("../secret.yaml", str(folders / "secret.yaml")):
-        assert "must lie in ComfyUI's input folder" in str(story.Storyboard.validate_inputs(outside))
-    assert "does not exist" in str(story.Storyboard.validate_inputs("film/other.yaml"))
+        assert "must lie in ComfyUI's input folder" in str(valid(outside))
+    missing = str(valid("film/other.yaml"))
+    assert 'must be an existing storyboard file (got "film/other.yaml")' in missing and str(folders) not in missing
 
 
 @pytest.mark.parametrize(
@@ -72,9 +78,9 @@ def test_storyboard_from_a_file_of_the_input_folder(folders: Path) -> None:
     ],
 )
 def test_bad_storyboards_are_refused_before_the_queue(text: str, said: str) -> None:
-    answer = story.Storyboard.validate_inputs(text)
+    answer = valid(text)
     assert isinstance(answer, str) and said in answer and "\n" not in answer
-    assert story.Storyboard.validate_inputs(None) is True  # linked: known when the graph runs
+    assert valid(None) is True  # linked: known when the graph runs
 
 
 def test_formats_are_told_apart() -> None:
