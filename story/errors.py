@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 from typing import Any
 
 __all__ = ["InputError", "closest", "shorten", "show_value"]
@@ -56,12 +57,19 @@ class InputError(ValueError):
         self.fix = fix
         self.where = where
 
+    def __reduce__(self) -> tuple[Callable[..., InputError], tuple[object, ...]]:
+        return _error, self.args  # by this module's function: the class is not found where it says it is
+
     def __str__(self) -> str:
         field, where, fix = (shorten(part, _PART) for part in (self.field, self.where, self.fix))
         place = f"{where}, {field}" if where else field
         value = show_value(self.value)
         left = _LINE - len(place) - len(value) - len(fix) - len(":  (got ); ")
         return f"{place}: {shorten(self.rule, left)} (got {value}); {fix}"
+
+
+def _error(*args: Any) -> InputError:
+    return InputError(*args)
 
 
 def shorten(text: str, limit: int) -> str:
