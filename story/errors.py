@@ -6,7 +6,6 @@ import difflib
 import reprlib
 from collections.abc import Callable, Iterable
 from typing import Any
-from typing import Any
 
 __all__ = ["InputError", "closest", "shorten", "show_value"]
 
