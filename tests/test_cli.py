@@ -110,6 +110,11 @@ def test_bad_files_and_arguments(tmp_path: Path, capsys) -> None:
         "must list": ["film", story, "--shots", ","],
         "backwards": ["film", story, "--shots", "s02-s01"],
         "--dependents": ["film", story, "--dependents"],
+        "number from 2 to 32": ["film", story, "--joint", "33"],
+        "0…1, or be LOW-HIGH": ["film", story, "--context-noise", "0.3-0.1"],
+        "negative: matters only with guidance": ["film", story, "--negative", "a forest"],
+        "cfg: must be a finite number": ["film", story, "--cfg", "nan"],
+        "choose from 'euler', 'heun', 'dpmpp_2m'": ["film", story, "--sampler", "ddim"],
         "device of this machine": ["film", story, "--device", "toaster"],
         "not a folder": ["film", story, "--json", tmp_path],
         "must lie in a folder": ["film", story, "--json", tmp_path / "file" / "x.json"],
@@ -161,6 +166,17 @@ def test_film_writes_its_files_and_the_json(story: Path, tiny_studio: Path, tmp_
     assert [shot["id"] for shot in summary["shots"]] == ["s01"]
     for name in ("film.mp4", "contact_sheet.png", "summary.json"):
         assert (out / name).stat().st_size > 0 and str(out / name) in captured.out
+
+
+def test_settings_of_keyframes_reach_the_film(story: Path, tiny_studio: Path, tmp_path: Path) -> None:
+    flags = ("--joint", "2", "--context-noise", "0.001-0.25", "--cfg", "2", "--negative", "a forest")
+    more = ("--sampler", "heun", "--level", "latent", "--shots", "s01")
+    assert render(story, tiny_studio, tmp_path / "out", *flags, *more) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    asked = {"window": 2, "mode": "full", "context_noise": [0.001, 0.25], "cfg": 2.0, "negative": "a forest",
+             "sampler": "heun", "level": "latent"}  # fmt: skip
+    assert asked.items() <= manifest["stages"]["s01/keyframe-0"]["inputs"]["settings"].items()
+    assert "s02/keyframe-0" in manifest["stages"]  # of the same window
 
 
 def test_ctrl_c_ends_with_130_and_leaves_a_resumable_folder(
