@@ -286,6 +286,8 @@ def _option(value: Any, field: str, part: Any) -> None:
 
 
 def _text(value: Any, field: str, part: Any) -> None:
+    if part.id == "timeline" and isinstance(value, Mapping | list):
+        return
     if not isinstance(value, str):
         raise InputError(field, "must be a text", _seen(value), "connect a STRING")
     if part.id in _LONG:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
@@ -16,13 +20,16 @@ from ..media.picture import read_picture, write_picture
 from ..pipelines.join import Transition, joined_clips
 from ..story.errors import InputError
 from ..story.timeline import frame_rate
-from .host import relative_paths
+from .host import relative_paths, temporary_folder
 from .images import batches_of, frames_of, to_image
 
 if TYPE_CHECKING:
     from ..story.storyboard import Storyboard
 
-__all__ = ["contact_sheet", "join", "transitions_of"]
+__all__ = ["IN_MEMORY", "contact_sheet", "join", "transitions_of"]
+
+IN_MEMORY = 1 << 28
+"""Bytes up to which a film is held in memory."""
 
 
 def transitions_of(
@@ -48,7 +55,7 @@ def join(clips: Sequence[Tensor], transitions: Sequence[Transition], fps: Fracti
     """The film as IMAGE `[T, H, W, 3]`: clips end to end, dissolving where they overlap."""
     placed = joined_clips([len(clip) for clip in clips], transitions, fps)
     frames, height, width = placed[-1].start + placed[-1].frames, *clips[0].shape[-2:]
-    film = torch.empty(frames, height, width, 3)  # the only copy: a long film is many times larger than its models
+    film = _room(frames, height, width, 3)
     for clip, place in zip(clips, placed, strict=True):
         images, shared = clip.movedim(1, -1).cpu(), place.overlap
         if shared:
@@ -56,6 +63,27 @@ def join(clips: Sequence[Tensor], transitions: Sequence[Transition], fps: Fracti
             film[place.start : place.start + shared].lerp_(images[:shared], weight)
         film[place.start + shared : place.start + place.frames] = images[shared:]
     return film
+
+
+def _room(*shape: int) -> Tensor:
+    """An empty tensor; a large one lies in a file that the system may put out of memory, gone with the tensor.
+
+    The film is the second copy of all its clips, and may be many times larger than the models.
+    """
+    size = 4 * math.prod(shape)
+    if size < IN_MEMORY:
+        return torch.empty(shape)
+    folder = temporary_folder()
+    # A full disk under mapped memory would end the process: only where there is room twice over.
+    if shutil.disk_usage(folder).free < 2 * size:
+        return torch.empty(shape)
+    handle, name = tempfile.mkstemp(".film", dir=folder)
+    os.close(handle)
+    try:
+        return torch.from_file(name, shared=True, size=size // 4, dtype=torch.float32).view(shape)
+    finally:
+        with contextlib.suppress(OSError):  # Windows keeps a mapped file; ComfyUI empties the folder
+            os.unlink(name)
 
 
 def contact_sheet(board: Storyboard, keyframes: Any) -> Tensor:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -12,13 +15,21 @@ import comfy.model_management
 import comfy.utils
 import folder_paths
 import latent_preview
+from comfy_execution.utils import get_executing_context
 from PIL import Image
+from torch import Tensor
 
 from ..story.errors import InputError
 
 __all__ = [
-    "Progress", "input_folder", "input_path", "memory_errors", "relative_paths", "stop_if_asked", "temporary_folder",
+    "Progress", "input_folder", "input_path", "memory_errors", "relative_paths", "stop_if_asked", "tell",
+    "temporary_folder",
 ]  # fmt: skip
+
+logger = logging.getLogger(__name__)
+
+_SHEET = 1024
+"""Longest side of the finished pictures that are shown, in pixels."""
 
 Pick = Callable[[Any], Any]
 
@@ -30,13 +41,14 @@ class Progress:
         model: the MODEL that samples; its latent format makes the previews.
         total: sampler steps of all runs together.
         pick: takes the latent to show out of a run's x0; None shows what ComfyUI would.
+        done: steps that earlier calls of the same node have made.
     """
 
-    def __init__(self, model: Any, total: int, pick: Pick | None = None) -> None:
+    def __init__(self, model: Any, total: int, pick: Pick | None = None, done: int = 0) -> None:
         self._bar = comfy.utils.ProgressBar(max(1, total))
         self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
         self._pick = pick
-        self._done = 0
+        self._done = done
 
     def callback(self) -> Callable[[int, Any, Any, int], None]:
         """The sampler callback of the next run, which starts where the last one ended."""
@@ -53,11 +65,28 @@ class Progress:
 
         return report
 
-    def skip(self, steps: int, picture: Image.Image | None = None) -> None:
-        """Count steps that need no sampling."""
-        self._done += steps
-        preview = None if picture is None else ("JPEG", picture, 512)
-        self._bar.update_absolute(self._done, None, preview)
+    def show(self, images: Tensor) -> None:
+        """Put finished pictures, IMAGE `[K, H, W, 3]`, in the place of the last preview, which would stay."""
+        if self._previewer is None:
+            return
+        count = len(images)
+        columns = math.ceil(math.sqrt(count))
+        sheet = images.new_zeros(math.ceil(count / columns) * columns, *images.shape[1:])
+        sheet[:count] = images
+        rows = sheet.unflatten(0, (-1, columns)).permute(0, 2, 1, 3, 4).flatten(2, 3).flatten(0, 1)
+        picture = Image.fromarray((rows * 255).round().byte().cpu().numpy())
+        self._bar.update_absolute(self._done, None, ("JPEG", picture, _SHEET))
+
+
+def tell(text: str, warn: bool = False) -> None:
+    """Say something to people on the node that runs, and as a warning also in the log."""
+    context = get_executing_context()
+    # Not imported: without a server (tests, scripts) there is nobody to tell.
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if context is not None and server is not None:
+        server.send_progress_text(text, context.node_id)
+    if warn:
+        logger.warning("%s", text)
 
 
 def stop_if_asked() -> None:

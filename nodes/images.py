@@ -8,9 +8,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..media.picture import fit_picture
 from ..story.errors import InputError
 
-__all__ = ["batches_of", "decode_frame", "encode_frame", "frames_of", "only", "to_image"]
+__all__ = ["batches_of", "FITS", "decode_frame", "encode_frame", "fitted", "frames_of", "only", "to_image"]
+
+
+FITS = ["cover", "contain", "off"]
+"""How a picture of another size comes to the film's: filled and cropped, as in the storyboard; whole, on black; not."""
+
+
+def fitted(images: Any, size: tuple[int, int], fit: str, field: str) -> Any:
+    """Pictures brought to `size` = (height, width); those that have it stay as they are.
+
+    Args:
+        images: an IMAGE, or lists of them.
+        size: in pixels.
+        fit: one of `FITS`; ``off`` gives them back, and whoever takes them says what does not fit.
+        field: the input's name, for errors.
+
+    Returns:
+        IMAGE `[K, H, W, 3]`.
+    """
+    frames = [frame for batch in _flat(images) for frame in _plain(batch, field)]
+    if fit == "off" or all(tuple(frame.shape[1:]) == size for frame in frames):
+        return images
+    return to_image(torch.stack([(_whole if fit == "contain" else fit_picture)(frame, size) for frame in frames]))
+
+
+def _whole(frame: Tensor, size: tuple[int, int]) -> Tensor:
+    """A frame `[3, H, W]` as large as goes into `size`, in its middle, on black."""
+    scale = min(size[0] / frame.shape[1], size[1] / frame.shape[2])
+    inner = tuple(max(1, min(side, round(old * scale))) for side, old in zip(size, frame.shape[1:], strict=True))
+    canvas = torch.zeros(3, *size)
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    canvas[:, top : top + inner[0], left : left + inner[1]] = fit_picture(frame, (inner[0], inner[1]))
+    return canvas
 
 
 def only(value: Any) -> Any:

@@ -17,8 +17,8 @@ from ..story.errors import InputError
 from ..story.stages import FIRST_TAKE, stage_seed, window_seed, windows
 from .fits import fit_prompt, fit_sigmas, fit_vae, sampled
 from .frame_memory import FrameMemory, Remembered
-from .host import Progress, memory_errors, relative_paths, stop_if_asked
-from .images import decode_frame, encode_frame
+from .host import Progress, memory_errors, relative_paths, stop_if_asked, tell
+from .images import decode_frame, encode_frame, to_image
 
 if TYPE_CHECKING:
     from ..story.storyboard import Storyboard
@@ -147,6 +147,7 @@ def make_keyframes(
     latents: list[Tensor] = []
     for window in windows(jobs, sampling.window, lambda job: job.picture is not None):
         stop_if_asked()
+        tell(f"keyframe {len(pictures) + 1}/{len(jobs)} · {window[0].label}")
         if window[0].picture is not None:
             made = [(window[0].picture, encode_frame(sampling.vae, window[0].picture))]
         else:
@@ -158,6 +159,7 @@ def make_keyframes(
             )
         pictures += [picture for picture, _ in made]
         latents += [encoded for _, encoded in made]
+        progress.show(to_image(torch.stack(pictures)))
     return pictures, latents, memory
 
 

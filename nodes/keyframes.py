@@ -78,6 +78,7 @@ class InterleavedKeyframeSampler(io.ComfyNode):
                     "attention",
                     options=["causal", "full"],
                     default="causal",
+                    advanced=True,
                     tooltip="What frames see. causal (default): a frame sees those before it, and the memory is "
                     "computed once and kept. full: all see all, computed anew at every step.",
                 ),
@@ -87,6 +88,7 @@ class InterleavedKeyframeSampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
+                    advanced=True,
                     tooltip="Noise on remembered frames, 0…1; default 0.1. The paper's best range is 0.001 to 0.25 "
                     "(see context_noise_high); more forgets them.",
                 ),
@@ -95,6 +97,7 @@ class InterleavedKeyframeSampler(io.ComfyNode):
                     default=1,
                     min=1,
                     max=32,
+                    advanced=True,
                     tooltip="Keyframes sampled together; default 1. More see each other while they are made (with "
                     "attention full all of them), and need memory for each.",
                 ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -134,7 +135,7 @@ class Storyboard(io.ComfyNode):
             board,
             [to_prompt(prompt) for prompt in prompts],
             [to_prompt(caption.query) for caption in board.captions()],
-            [shot.timeline(board.fps) for shot in board.shots],
+            [replace(s.timeline(board.fps), part=(i, len(prompts), s.id)) for i, s in enumerate(board.shots, 1)],
             [stage_seed(shot, FIRST_TAKE, "clip") for shot in board.shots],
             to_prompt(tile_captions(prompts)),
             *board.size,

@@ -109,7 +109,8 @@ class KeyframeTimeline(io.ComfyNode):
         pictures = frames_of(keyframes, "keyframes")
         if keyframes is not None and len(pictures) != len(planned.keyframes):
             rule = f"must be {len(planned.keyframes)} pictures, one for each keyframe of the timeline"
-            raise InputError("keyframes", rule, len(pictures), "add pictures, or remove keyframes from the timeline")
+            fix = "add pictures (Batch Images; Rebatch Images joins a list), or remove keyframes from the timeline"
+            raise InputError("keyframes", rule, len(pictures), fix)
         shown: dict[str, Any] = {"timeline": [planned.to_json()], "text": [planned.describe()]}
         image = to_image(pictures) if len(pictures) else None
         if image is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,12 @@ class Edit:
     durations: list[float] | None = None
 
 
-def read_edit(text: str) -> Edit:
-    """Read the widget's JSON.
+# Strings and words of an object as Python writes it.
+_PYTHON = re.compile(r"""'((?:[^'\\\n]|\\.)*)'|"(?:[^"\\\n]|\\.)*"|\b(?:True|False|None)\b""")
+
+
+def read_edit(text: Any) -> Edit:
+    """Read the widget's JSON; an object or list in its place is taken as if it were written down.
 
     It is what the TIMELINE socket holds as JSON (`Timeline.to_json`); of it only ``keyframes[].requested`` counts, the
     rest is planned anew. ``durations``, a list of seconds, makes a video of several shots. A plain list of seconds is
@@ -47,11 +52,9 @@ def read_edit(text: str) -> Edit:
     Raises:
         InputError: no JSON, not of this form, or more than `MAX_TEXT` characters or `MAX_MARKS` keyframes or shots.
     """
-    if not text.strip():
+    data = _parsed(text) if isinstance(text, str) else text
+    if data is None:
         return Edit()
-    if len(text) > MAX_TEXT:
-        raise InputError("timeline", f"must be at most {MAX_TEXT} characters", f"{len(text)}", "write times only")
-    data = parse_json(text, "timeline", max_depth=MAX_DEPTH)
     if isinstance(data, list):
         return Edit(_numbers(data, "timeline"))
     if not isinstance(data, Mapping):
@@ -61,6 +64,23 @@ def read_edit(text: str) -> Edit:
         None if times is None else _numbers(times, "keyframes"),
         _numbers(durations, "durations") if durations else None,
     )
+
+
+def _parsed(text: str) -> Any:
+    if not text.strip():
+        return None
+    if len(text) > MAX_TEXT:
+        raise InputError("timeline", f"must be at most {MAX_TEXT} characters", f"{len(text)}", "write times only")
+    if text.lstrip().startswith(("{'", "[{'")):
+        # ComfyUI makes a text of an object that an API graph gives, and does so in Python's way.
+        text = _PYTHON.sub(_as_json, text)
+    return parse_json(text, "timeline", max_depth=MAX_DEPTH)
+
+
+def _as_json(found: re.Match[str]) -> str:
+    words = {"True": "true", "False": "false", "None": "null"}
+    inner = found[1]
+    return words.get(found[0], found[0]) if inner is None else '"' + inner.replace("\\'", "'").replace('"', '\\"') + '"'
 
 
 def plan(edit: Edit, fps: float, seconds: float, board: Storyboard | None = None, shot: str = "") -> Timeline:

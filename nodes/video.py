@@ -8,6 +8,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from .checks import checked
+from .images import FITS
 from .sockets import TimelineSocket
 
 __all__ = ["ExtendVideo", "MultiChunkDecode", "MultiChunkModel", "MultiChunkVideoSampler", "RepinKeyframes"]
@@ -21,6 +22,10 @@ _KEYFRAMES = (
 _METHOD = (
     "How keyframes enter. multi_chunk (default): a chunk of its own for each. latent_replacement and replication: "
     "the paper's two baselines, for comparison."
+)
+_FIT = (
+    "Keyframes of another size than the video's. cover (default): scaled to fill it and cropped, as the storyboard's "
+    "pictures. contain: whole, on black. off: refused."
 )
 _SIDE = "of the video in pixels. Default 0: the keyframes' size; needed only without keyframes."
 
@@ -45,6 +50,7 @@ class MultiChunkModel(io.ComfyNode):
                 io.Image.Input("keyframes", optional=True, tooltip=_KEYFRAMES),
                 io.Int.Input("width", default=0, min=0, max=8192, step=16, optional=True, tooltip=f"Width {_SIDE}"),
                 io.Int.Input("height", default=0, min=0, max=8192, step=16, optional=True, tooltip=f"Height {_SIDE}"),
+                io.Combo.Input("fit", options=FITS, default=FITS[0], optional=True, tooltip=_FIT),
             ],
             outputs=[
                 io.Model.Output("model_out", display_name="model", tooltip="For this timeline's latent only."),
@@ -55,11 +61,20 @@ class MultiChunkModel(io.ComfyNode):
     @classmethod
     @checked()
     def execute(
-        cls, model: Any, vae: Any, timeline: Any, method: str, keyframes: Any = None, width: int = 0, height: int = 0
+        cls,
+        model: Any,
+        vae: Any,
+        timeline: Any,
+        method: str,
+        keyframes: Any = None,
+        width: int = 0,
+        height: int = 0,
+        fit: str = "cover",
     ) -> io.NodeOutput:
-        from .video_run import lay_out, patch_video
+        from .video_run import hint_size, lay_out, patch_video
 
-        video = lay_out(vae, timeline, keyframes, method, width, height)
+        video = lay_out(vae, timeline, keyframes, method, width, height, fit)
+        hint_size(model, video)
         return io.NodeOutput(patch_video(model, video), video.latent)
 
 
@@ -138,6 +153,7 @@ class MultiChunkVideoSampler(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     optional=True,
+                    advanced=True,
                     tooltip="Noise level, 0…1, below which model_low takes over; default 0.875 (text-to-video), 0.9 "
                     "for image-to-video.",
                 ),
@@ -148,6 +164,7 @@ class MultiChunkVideoSampler(io.ComfyNode):
                     max=100.0,
                     step=0.1,
                     optional=True,
+                    advanced=True,
                     tooltip="Guidance scale of model_low; default 0, which takes cfg.",
                 ),
                 io.Int.Input("width", default=0, min=0, max=8192, step=16, optional=True, tooltip=f"Width {_SIDE}"),
@@ -155,6 +172,7 @@ class MultiChunkVideoSampler(io.ComfyNode):
                 io.Sigmas.Input(
                     "sigmas", optional=True, tooltip="Own noise levels, 1 … 0, in place of scheduler and steps."
                 ),
+                io.Combo.Input("fit", options=FITS, default=FITS[0], optional=True, tooltip=_FIT),
             ],
             outputs=[
                 io.Image.Output("images", tooltip="All frames of the video."),
@@ -193,16 +211,30 @@ class MultiChunkDecode(io.ComfyNode):
             inputs=[
                 io.Latent.Input("latent", tooltip="What a sampler made of a multi-chunk latent. No default."),
                 io.Vae.Input("vae", tooltip="VAE of the model. No default."),
+                TimelineSocket.Input(
+                    "timeline",
+                    optional=True,
+                    tooltip="Of a latent that has lost its layout, as Save Latent and Load Latent lose it. Default: "
+                    "none, the latent knows.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=METHODS,
+                    default=METHODS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="How keyframes entered such a latent; default multi_chunk.",
+                ),
             ],
             outputs=[io.Image.Output("images", tooltip="The frames; after Extend Video the new ones only.")],
         )
 
     @classmethod
     @checked()
-    def execute(cls, latent: Any, vae: Any) -> io.NodeOutput:
+    def execute(cls, latent: Any, vae: Any, timeline: Any = None, method: str = METHODS[0]) -> io.NodeOutput:
         from .video_run import decode
 
-        return io.NodeOutput(decode(vae, latent))
+        return io.NodeOutput(decode(vae, latent, timeline, method))
 
 
 class RepinKeyframes(io.ComfyNode):
@@ -262,6 +294,7 @@ class ExtendVideo(io.ComfyNode):
                     "memory.",
                 ),
                 io.Image.Input("keyframes", optional=True, tooltip=_KEYFRAMES),
+                io.Combo.Input("fit", options=FITS, default=FITS[0], optional=True, tooltip=_FIT),
             ],
             outputs=[
                 io.Model.Output("model_out", display_name="model", tooltip="For this latent only."),
@@ -272,9 +305,17 @@ class ExtendVideo(io.ComfyNode):
     @classmethod
     @checked()
     def execute(
-        cls, model: Any, vae: Any, clip: Any, timeline: Any, context_frames: int, keyframes: Any = None
+        cls,
+        model: Any,
+        vae: Any,
+        clip: Any,
+        timeline: Any,
+        context_frames: int,
+        keyframes: Any = None,
+        fit: str = "cover",
     ) -> io.NodeOutput:
-        from .video_run import lay_out_extension, patch_video
+        from .video_run import hint_size, lay_out_extension, patch_video
 
-        video = lay_out_extension(vae, clip, timeline, keyframes, context_frames)
+        video = lay_out_extension(vae, clip, timeline, keyframes, context_frames, fit)
+        hint_size(model, video)
         return io.NodeOutput(patch_video(model, video), video.latent)

@@ -8,12 +8,22 @@ from typing import Any
 import comfy.samplers
 from torch import Tensor
 
-from ..models.wan.latents import MultiChunkVideo, decode_frames, extend_video, multi_chunk_video
+from ..models.wan.latents import (
+    NATIVE_SIZE,
+    PATCH,
+    PLAN,
+    MultiChunkVideo,
+    decode_frames,
+    extend_video,
+    multi_chunk_video,
+)
+from ..models.wan.layout import plan_video
 from ..models.wan.native import Experts, adds_noise, chunk_vae, patch_video, sample_native
 from ..story.errors import InputError
 from ..story.timeline import Timeline
 from .fits import fit_prompt, fit_sigmas, fit_vae, sampled, video_latent
-from .host import Progress, memory_errors
+from .host import Progress, memory_errors, tell
+from .images import fitted
 
 __all__ = ["decode", "lay_out", "lay_out_extension", "patch_video", "sample_video", "sampler_fault"]
 
@@ -21,28 +31,64 @@ _FIX = "make the video shorter or smaller, or load the model in fp8"
 
 
 def lay_out(
-    vae: Any, timeline: Timeline, keyframes: Any, method: Any, width: int = 0, height: int = 0
+    vae: Any, timeline: Timeline, keyframes: Any, method: Any, width: int = 0, height: int = 0, fit: str = "cover"
 ) -> MultiChunkVideo:
-    """`multi_chunk_video` for a node: `keyframes` may be missing, a size of 0 is the keyframes' own."""
+    """`multi_chunk_video` for a node: `keyframes` may be missing, a size of 0 is the keyframes' own.
+
+    Raises:
+        InputError: one side without the other, or sides that make no whole tokens; and as `multi_chunk_video`.
+    """
+    chunks = chunk_vae(vae)
+    if bool(width) != bool(height) or not (timeline.keyframes or keyframes is not None or width):
+        missing = "height" if width else "width"
+        rule = "is needed with the other side" if width or height else "and height are needed without keyframes"
+        raise InputError(missing, rule, 0, "give the video's width and height in pixels")
+    multiple = chunks.image_size_multiple * PATCH
+    for name, side in (("width", width), ("height", height)):
+        if side % multiple:
+            fix = f"use {max(1, round(side / multiple)) * multiple}"
+            raise InputError(name, f"must divide by {multiple}", side, fix)
     images: Any = () if keyframes is None else keyframes
-    size = (height, width) if width and height else None
-    with memory_errors("VAE", f"{len(images)} keyframes", _FIX):
-        return multi_chunk_video(chunk_vae(vae), timeline, images, method=method, size=size)
+    size = (height, width) if width else None
+    if keyframes is not None and size is not None:
+        images = fitted(images, size, fit, "keyframes")
+    with memory_errors("vae", f"{len(images)} keyframes", _FIX):
+        return multi_chunk_video(chunks, timeline, images, method=method, size=size)
 
 
-def lay_out_extension(vae: Any, clip: Tensor, timeline: Timeline, keyframes: Any, context: int) -> MultiChunkVideo:
+def lay_out_extension(
+    vae: Any, clip: Tensor, timeline: Timeline, keyframes: Any, context: int, fit: str = "cover"
+) -> MultiChunkVideo:
     """`extend_video` for a node: `context` 0 looks back at the whole clip."""
-    images: Any = () if keyframes is None else keyframes
-    with memory_errors("VAE", f"a clip of {len(clip)} frames", "look back at fewer frames (context_frames)"):
+    height, width = clip.shape[-3:-1]
+    images: Any = () if keyframes is None else fitted(keyframes, (height, width), fit, "keyframes")
+    with memory_errors("vae", f"a clip of {len(clip)} frames", "look back at fewer frames (context_frames)"):
         return extend_video(chunk_vae(vae), clip, timeline, images, context_frames=context or None)
 
 
-def decode(vae: Any, latent: Any) -> Tensor:
-    """IMAGE of a sampled multi-chunk latent."""
+def decode(vae: Any, latent: Any, timeline: Timeline | None = None, method: Any = "multi_chunk") -> Tensor:
+    """IMAGE of a sampled multi-chunk latent; `timeline` is needed where it has lost its layout.
+
+    Raises:
+        InputError: no layout, two that differ, or another VAE's latent.
+    """
     chunks = chunk_vae(vae)
     samples = video_latent(latent, "latent", chunks.latent_channels)
-    with memory_errors("VAE", f"a latent of {tuple(samples.shape)}", _FIX):
-        return decode_frames(chunks, latent)
+    plan = None if timeline is None else plan_video(timeline, method)
+    if plan is not None and latent.get(PLAN) not in (None, plan):
+        fix = "disconnect the timeline: this latent knows its layout"
+        raise InputError("timeline", "must be that of the latent", "another layout", fix)
+    with memory_errors("vae", f"a latent of {tuple(samples.shape)}", _FIX):
+        return decode_frames(chunks, latent, plan)
+
+
+def hint_size(model: Any, video: MultiChunkVideo) -> None:
+    """Say it where a model that knows its size shall make a much larger or smaller one."""
+    native = model.attachments.get(NATIVE_SIZE)
+    height, width = video.pixels.shape[-2:]
+    if native is not None and not 1 / 3 <= height * width / (native[0] * native[1]) <= 3:
+        fix = "set width and height: pictures are then scaled"
+        tell(f"{width}x{height} is far from the {native[1]}x{native[0]} that this model was made for; {fix}", warn=True)
 
 
 def sampler_fault(name: str) -> InputError | None:
@@ -72,6 +118,7 @@ def sample_video(
     width: int = 0,
     height: int = 0,
     sigmas: Tensor | None = None,
+    fit: str = "cover",
 ) -> tuple[Any, Tensor]:
     """The latent and the frames of a video, by the Multi-Chunk Video Sampler's inputs.
 
@@ -90,13 +137,19 @@ def sample_video(
             _fit(expert, name, vae, positive, negative)
     if sigmas is not None:
         fit_sigmas(sigmas, model)
-    video = lay_out(vae, timeline, keyframes, method, width, height)
+    video = lay_out(vae, timeline, keyframes, method, width, height, fit)
+    hint_size(model, video)
     if sigmas is None:
         schedule = model.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(schedule, scheduler, steps)
     patched = patch_video(model, video)
     experts = patched if model_low is None else Experts(patched, patch_video(model_low, video), boundary)
     height, width = video.pixels.shape[-2:]
+    number, count, name = timeline.part or (1, 1, "")
+    if name:
+        tell(f"shot {number}/{count} · {name}")
+    steps = len(sigmas) - 1
+    progress = Progress(model, count * steps, done=(number - 1) * steps)
     with memory_errors("Multi-Chunk Video Sampler", f"{timeline.frames} frames of {width}x{height}", _FIX):
         latent = sample_native(
             experts,
@@ -107,10 +160,12 @@ def sample_video(
             cfg=scales,
             sampler=sampler_name,
             seed=seed,
-            callback=Progress(model, len(sigmas) - 1).callback(),
+            callback=progress.callback(),
         )
     sampled([latent["samples"]])
-    return latent, decode(vae, latent)
+    images = decode(vae, latent)
+    progress.show(images[len(images) // 2][None])
+    return latent, images
 
 
 def _fit(model: Any, name: str, vae: Any, positive: Any, negative: Any) -> None:

@@ -217,12 +217,14 @@ class Timeline:
         keyframes: in order of time; each on the first frame of a chunk. A chunk may have none (the first chunk of a
             shot whose first keyframe comes later).
         requested: the length that was asked for; `length` is the one it got.
+        part: number, count and id of its shot, where it is one of a film; for people, it changes nothing.
     """
 
     fps: float
     chunks: list[int]
     keyframes: list[Keyed] = field(default_factory=list)
     requested: Time | None = None
+    part: tuple[int, int, str] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         rate = frame_rate(self.fps, "timeline.fps")

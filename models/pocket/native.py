@@ -39,6 +39,7 @@ from ..checkpoint import Checkpoint
 from ..latent_rgb import calibration_pictures, fit_latent_rgb
 from ..prompt_text import literal
 from ..tokenizer import TextTokenizer
+from ..wan.latents import NATIVE_SIZE
 from .native_files import (
     Config,
     File,
@@ -115,7 +116,9 @@ def _model(model_config: Any, latents: _Latents, checkpoint: Checkpoint, state: 
     own = model_config.process_unet_state_dict(state)
     _fill(model.diffusion_model, own, checkpoint)
     device, waiting = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    return ModelPatcher(model, load_device=device, offload_device=waiting)
+    patcher = ModelPatcher(model, load_device=device, offload_device=waiting)
+    patcher.set_attachments(NATIVE_SIZE, (HEIGHT, WIDTH))
+    return patcher
 
 
 def preview_factors(vae: PocketVAE) -> tuple[Tensor, Tensor]:

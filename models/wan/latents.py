@@ -28,6 +28,8 @@ from .layout import (
 )
 
 __all__ = [
+    "NATIVE_SIZE",
+    "PATCH",
     "PLAN",
     "ChunkVAE",
     "Latent",
@@ -44,9 +46,12 @@ __all__ = [
 PLAN = "anchorshot_plan"
 """Where a LATENT carries its plan; core samplers hand unknown keys on."""
 
+NATIVE_SIZE = "anchorshot_size"
+"""Where a MODEL carries the (height, width) that it was made for, among its attachments, if it says so."""
+
 Latent = dict[str, Any]
 
-_PATCH = 2  # Wan's transformers fold 2×2 latent cells into a token
+PATCH = 2  # Wan's transformers fold 2×2 latent cells into a token
 
 
 class ChunkVAE:
@@ -235,7 +240,7 @@ def plan_of(latent: Mapping[str, Any]) -> VideoPlan:
     """The plan that a LATENT carries. Raises InputError when it carries none."""
     plan = latent.get(PLAN)
     if not isinstance(plan, VideoPlan):
-        fix = "connect the latent of Multi-Chunk Model, or what a sampler made of it"
+        fix = "connect what a sampler made of Multi-Chunk Model's latent; to decode a saved one, connect its timeline"
         raise InputError("latent", "must be laid out by a timeline", "a plain latent", fix)
     return plan
 
@@ -285,7 +290,7 @@ def stack_images(
         raise InputError(field, "must all have one size", listed, "resize them to the video's size")
     found = sum(len(batch) for batch in batches)
     if found != count:
-        fix = "give one image per keyframe, or change the timeline"
+        fix = "give one image per keyframe (Batch Images; Rebatch Images joins a list), or change the timeline"
         raise InputError(field, f"must be {count} images, the timeline's keyframes", found, fix)
     if not sizes and size is None:
         raise InputError("size", "is needed for a video without keyframes", None, "give height and width in pixels")
@@ -293,7 +298,7 @@ def stack_images(
     if size is not None and (height, width) != tuple(size):
         rule = f"must have the size {size[1]}x{size[0]}"
         raise InputError(field, rule, f"{width}x{height}", "resize them to the video's size")
-    multiple = cell * _PATCH
+    multiple = cell * PATCH
     if height % multiple or width % multiple or not height * width:
         fix = f"resize to {max(1, round(width / multiple)) * multiple}x{max(1, round(height / multiple)) * multiple}"
         raise InputError(field if sizes else "size", f"must divide by {multiple}", f"{width}x{height}", fix)

@@ -40,10 +40,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
 
     Empty files by the names of the public models lie in its folders, so that only their content is missing.
     """
+    from comfyui.odd_graphs import VALUES
     from comfyui.server import PACK, ROOT, running
     from comfyui.shipped.parts import place_files
 
-    with running(tmp_path_factory.mktemp("comfyui"), {PACK: ROOT}, timeout=900) as comfy:
+    packs = {PACK: ROOT, "odd-values": VALUES}
+    with running(tmp_path_factory.mktemp("comfyui"), packs, timeout=900) as comfy:
         place_files(comfy.base)
         yield comfy
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.patcher_extension
+import comfy.utils
+import latent_preview
+import numpy as np
 import pytest
 import torch
 from comfyui.node_inputs import STORY, encode
+from comfyui.odd_values import drawn, prompt
 from comfyui.tiny import FLUX, flux_clip
 from torch import Tensor
 
@@ -17,6 +22,7 @@ import nodes as comfy_nodes
 from anchorshot.memory.golden_mem import GoldenMem, token_report
 from anchorshot.models.studio import load_studio
 from anchorshot.nodes import keyframes, memory, story, video
+from anchorshot.nodes.images import fitted
 from anchorshot.nodes.similarity import embed_picture, embed_query
 from anchorshot.story import stages
 from anchorshot.story.errors import InputError
@@ -264,11 +270,11 @@ PLAN = Timeline.plan(8, 1.25, [0.0, 0.7])
 
 
 def shoot(studio: dict[str, Any], planned: Timeline, **inputs: Any) -> tuple[Tensor, dict[str, Any]]:
-    given: dict[str, Any] = {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple",
+    given: dict[str, Any] = {"positive": encode(studio["video_clip"], "wide shot, static, in the desert."),
+                             "seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple",
                              "method": "multi_chunk"}  # fmt: skip
-    positive = encode(studio["video_clip"], "wide shot, static, in the desert.")
     models = (studio["video_model"], studio["video_vae"], planned)
-    return video.MultiChunkVideoSampler.execute(*models, positive=positive, **(given | inputs)).args
+    return video.MultiChunkVideoSampler.execute(*models, **(given | inputs)).args
 
 
 def test_keyframes_land_on_their_frames(studio: dict[str, Any], pictures: Tensor) -> None:
@@ -277,6 +283,83 @@ def test_keyframes_land_on_their_frames(studio: dict[str, Any], pictures: Tensor
     through_the_vae = studio["vae"].decode(studio["vae"].encode(pictures[:2]))
     assert torch.allclose(images[PLAN.keyframe_frames], through_the_vae, atol=1e-4)
     assert torch.equal(video.MultiChunkDecode.execute(latent, studio["video_vae"]).args[0], images)
+
+
+def test_pictures_of_another_size_are_fitted(studio: dict[str, Any], pictures: Tensor) -> None:
+    """Where width and height are given: filled and cropped, or whole on black; equal ones stay as they are."""
+    large = torch.nn.functional.interpolate(pictures[:2].movedim(-1, 1), (160, 160)).movedim(1, -1)
+    for fit, cells in (("cover", 10), ("contain", 10)):
+        _, latent = video.MultiChunkModel.execute(
+            studio["video_model"], studio["video_vae"], PLAN, "multi_chunk", large, 160, 80, fit
+        ).args
+        assert latent["samples"].shape[-2:] == (cells, 20)
+    whole = fitted(large, (80, 160), "contain", "keyframes")
+    assert whole.shape == (2, 80, 160, 3) and not whole[:, :, :40].any() and not whole[:, :, 120:].any()
+    filled = fitted(large, (80, 160), "cover", "keyframes")
+    assert torch.allclose(filled, large[:, 40:120], atol=1e-6)
+    assert fitted(pictures, (80, 160), "cover", "keyframes") is pictures
+
+
+def test_a_saved_latent_is_decoded_with_its_timeline(studio: dict[str, Any], pictures: Tensor) -> None:
+    """Saving loses the layout; the timeline gives it back, and another one is refused."""
+    images, latent = shoot(studio, PLAN, keyframes=pictures[:2])
+    decode, saved = video.MultiChunkDecode.execute, {"samples": latent["samples"]}
+    assert torch.equal(decode(saved, studio["video_vae"], PLAN).args[0], images)
+    assert torch.equal(decode(latent, studio["video_vae"], PLAN).args[0], images)
+    other = Timeline.plan(8, 2.0, [0.0])
+    for given, planned, said in [
+        (saved, None, "latent: must be laid out by a timeline.*to decode a saved one, connect its timeline"),
+        (saved, other, "latent: must have 5 latent frames, as its timeline"),
+        (latent, other, "timeline: must be that of the latent"),
+        ({"samples": latent["samples"][:, :4]}, PLAN, r"latent: must be a video's latent \[B, 16, F, h, w\]"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            decode(given, studio["video_vae"], planned)
+
+
+def test_a_model_that_gives_nan_is_named(studio: dict[str, Any], pictures: Tensor) -> None:
+    """As one does that overflows in fp16; before, the film was black."""
+
+    def overflow(executor: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return executor(x, *args, **kwargs) * float("nan")
+
+    broken = studio.copy()
+    for name in ("keyframe_model", "video_model"):
+        broken[name] = studio[name].clone()
+        kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+        broken[name].add_wrapper_with_key(kind, "test", overflow)
+    said = "model: must hold finite values in what it samples.*bf16 or fp32"
+    with pytest.raises(InputError, match=said):
+        sample(broken, [encode(studio["clip"], "wide shot")])
+    with pytest.raises(InputError, match=said):
+        shoot(broken, PLAN, keyframes=pictures[:2])
+
+
+def test_one_bar_over_all_shots_and_the_finished_pictures_last(
+    studio: dict[str, Any], pictures: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each shot of a film goes on where the one before ended; the last preview is what was made, not a latent."""
+    sent: list[tuple[float, float, Any]] = []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda v, t, p, node_id=None: sent.append((v, t, p)))
+    monkeypatch.setattr(latent_preview.args, "preview_method", latent_preview.LatentPreviewMethod.Latent2RGB)
+    for number in (1, 2, 3):
+        shoot(studio, replace(PLAN, part=(number, 3, f"s0{number}")), keyframes=pictures[:2])
+    values = [value for value, total, preview in sent if total == 6]
+    assert values == sorted(values) and values[-1] == 6 and len(sent) >= 6
+    sent.clear()
+    images = sample(studio, [encode(studio["clip"], "wide shot, static, in the desert.")] * 2).args[0]
+    last = torch.from_numpy(np.array(sent[-1][2][1])).float() / 255
+    assert last.shape == (80, 320, 3) and torch.allclose(last[:, 160:], images[1][0], atol=1 / 255)
+
+
+def test_a_size_far_from_the_models_own_is_said(
+    studio: dict[str, Any], pictures: Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = torch.nn.functional.interpolate(pictures[:2].movedim(-1, 1), (256, 512)).movedim(1, -1)
+    video.MultiChunkModel.execute(studio["video_model"], studio["video_vae"], PLAN, "multi_chunk", pictures[:2])
+    assert not caplog.messages
+    video.MultiChunkModel.execute(studio["video_model"], studio["video_vae"], PLAN, "multi_chunk", large)
+    assert "512x256 is far from the 160x80 that this model was made for" in caplog.text
 
 
 def test_core_sampler_on_the_model_gives_the_same_video(studio: dict[str, Any], pictures: Tensor) -> None:
@@ -329,7 +412,13 @@ def test_video_errors_say_what_to_do(studio: dict[str, Any], pictures: Tensor) -
     for planned, inputs, said in [
         (PLAN, {}, "keyframes: must be 2 images, the timeline's keyframes"),
         (none, {"keyframes": pictures[:1]}, "keyframes: must be 0 images"),
-        (none, {}, "size: is needed for a video without keyframes"),
+        (none, {}, "width: and height are needed without keyframes"),
+        (PLAN, {"keyframes": pictures[:2], "width": 160}, "height: is needed with the other side"),
+        (PLAN, {"keyframes": pictures[:2], "width": 160, "height": 72}, "height: must divide by 16"),
+        (PLAN, {"keyframes": pictures[:2], "width": 160, "height": 96, "fit": "off"}, "keyframes: must have the size"),
+        (PLAN, {"keyframes": pictures[:1]}, "keyframes: must be 2 images.*Rebatch Images joins a list"),
+        (PLAN, {"keyframes": pictures[:2], "positive": prompt(drawn(1, 5, 64))}, "positive: must be 128 wide"),
+        (PLAN, {"keyframes": pictures[:2], "sigmas": torch.tensor([14.6, 0.0])}, "sigmas: must start at the model's 1"),
         (PLAN, {"keyframes": [pictures[0], pictures[1, :64]]}, "keyframes: must all have one size"),
         (PLAN, {"keyframes": pictures[:2], "cfg": 4.0}, "negative: is needed when cfg is not 1"),
         (

@@ -6,6 +6,7 @@ import asyncio
 import json
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,6 +138,17 @@ def test_timeline_from_widgets_json_and_storyboard(board: Storyboard, pictures: 
     assert torch.equal(shown.args[1], pictures[:2]) and len(shown.ui["thumbnails"]) == 2
 
 
+def test_an_object_in_the_place_of_the_text_is_read_as_json() -> None:
+    """As it comes along a link, and as ComfyUI writes down one that an API graph gives."""
+    given = {"keyframes": [{"requested": 0, "why": 'it\'s "here"'}, {"requested": 1.0}], "durations": None}
+    node = timeline.KeyframeTimeline
+    for text in (given, str(given), json.dumps(given), [0, 1.0], str([0, 1.0])):
+        assert node.execute(8, 2.0, text).args[0] == Timeline.plan(8, 2.0, [0.0, 1.0])
+        assert node.validate_inputs(text) is True
+    for text in ("{'keyframes': [{'requested': 0}", "{'a': __import__('os')}", "{'" * 5000):
+        assert "timeline: " in str(node.validate_inputs(text))
+
+
 def test_timeline_errors_say_what_to_do(pictures: Tensor, board: Storyboard) -> None:
     node = timeline.KeyframeTimeline
     for inputs, said in [
@@ -144,7 +156,7 @@ def test_timeline_errors_say_what_to_do(pictures: Tensor, board: Storyboard) -> 
         ((8, 2.0, "[1.0, 0.0]"), "must be in order of time"),
         ((8, 2.0, '{"keyframes": ["x"]}'), r"keyframes\[0\]: must be a number of seconds"),
         ((8, 2.0, '{"durations": [1, 0]}'), r"durations\[1\]: must be greater than 0"),
-        ((8, 2.0, "[0, 1.0]", None, "", pictures[:1]), "keyframes: must be 2 pictures"),
+        ((8, 2.0, "[0, 1.0]", None, "", pictures[:1]), "keyframes: must be 2 pictures.*Rebatch Images joins a list"),
         ((8, 2.0, "", board, "s9"), "shot: must be a number from 1 to 2, or the id of a shot"),
     ]:
         with pytest.raises(InputError, match=said):
@@ -170,6 +182,20 @@ def test_film_cuts_and_dissolves(board: Storyboard, folders: Path) -> None:
     assert torch.allclose(images[2:6, 0, 0, 0], torch.tensor([0.0, 1 / 3, 2 / 3, 1.0]))
     made.save_to(str(folders / "film.mp4"))
     assert made.get_components().frame_rate == Fraction(8) and (folders / "film.mp4").stat().st_size > 500
+
+
+def test_a_long_film_lies_on_the_disk(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames are the same, the file is not left behind, and a disk without room leaves it in memory."""
+    clips, cuts = [torch.rand(5, 3, 16, 32), torch.rand(9, 3, 16, 32)], ["cut", "blend"]
+    held = film_run.join(clips, cuts, Fraction(8))
+    monkeypatch.setattr(film_run, "IN_MEMORY", 1000)
+    mapped = []
+    from_file = torch.from_file
+    monkeypatch.setattr(torch, "from_file", lambda *a, **k: mapped.append(a) or from_file(*a, **k))
+    assert torch.equal(film_run.join(clips, cuts, Fraction(8)), held) and len(mapped) == 1
+    assert not list((folders / "temp").iterdir())
+    monkeypatch.setattr(film_run.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2000))
+    assert torch.equal(film_run.join(clips, cuts, Fraction(8)), held) and len(mapped) == 1
 
 
 def test_film_errors_say_what_to_do(board: Storyboard) -> None:
