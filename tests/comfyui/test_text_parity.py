@@ -16,6 +16,8 @@ from comfy_extras.nodes_model_advanced import ModelSamplingFlux
 from comfyui import tiny, tiny_text
 from comfyui.flux_runs import SIZE, relative
 from comfyui.node_inputs import encode
+from comfyui.shipped.blueprints import interleaved_keyframes
+from comfyui.shipped.films import flux_wan_film
 from comfyui.test_flux_native import headless_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,8 +33,10 @@ from anchorshot.nodes.encode_text import LONGEST, embed_words, encode_caption, t
 from anchorshot.nodes.frame_memory import Encoders, FrameMemory, Remembered
 from anchorshot.nodes.keyframe_input import with_queries
 from anchorshot.nodes.keyframe_run import Sampling, _warn_of_padding, make_keyframes, plan_jobs
+from anchorshot.nodes.memory_input import memory_of
+from anchorshot.nodes.mixing_run import action_gamma
 from anchorshot.nodes.similarity import embed_query
-from anchorshot.nodes.story import Storyboard
+from anchorshot.nodes.story import Shot, Storyboard
 from anchorshot.sampling.flow import dynamic_shift, flow_sigmas
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from anchorshot.story.storyboard import parse_storyboard
@@ -121,6 +125,47 @@ def test_two_hundred_captions_through_the_nodes(clips: dict[str, Any]) -> None:
     assert torch.equal(ours.argmax(1), ends)  # the end token has the highest id
     real = torch.arange(77)[None] <= ends[:, None]
     assert torch.equal(ours[real], theirs[real])
+
+
+def test_every_text_that_leaves_or_enters_a_node_is_spelled_alike(studio: dict[str, Any], pictures: Any) -> None:
+    """Storyboard and Shot escape, and what takes a text reads that back; nothing else about it changes."""
+    odd = r"<Mira> (smiling, {x}) points \(there\) at a (red:1.4) hat"
+    keyframes = [{"at": 0, "text": odd}]
+    shot = {"id": "s1", "scene": odd, "action": "<Mira> waves.", "frames": 5, "keyframes": keyframes}
+    story = json.dumps({"title": "T", "characters": {"Mira": "a girl (twelve)"}, "shots": [shot]})
+    outputs = [output.id or output.display_name for output in Storyboard.define_schema().outputs]
+    given = dict(zip(outputs, Storyboard.execute(story).args, strict=True))
+    board = given["storyboard"]
+    caption = board.captions()[0]
+    assert given["prompts"] == [to_prompt(caption.prompt)] and given["queries"] == [to_prompt(caption.query)]
+    one = Shot.execute(board, "s1").args
+    assert one[:2] == (given["prompts"][0], given["queries"][0])
+    texts = [*given["prompts"], *given["queries"], *given["keyframe_prompts"], *given["keyframe_queries"]]
+    assert all(r"\(smiling, {x}\)" in text and r"\\(there\\)" in text for text in [*texts, given["tiled_prompt"]])
+    encoders = {"vae": [studio["vae"]], "clip": [studio["clip"]], "groups": [1], "images": [1], "first_tier": [0]}
+    frames = {"frame_0": [pictures[:1]]}
+    typed = memory_of(
+        frames=frames, retrieval=["text"], captions=given["keyframe_prompts"], query=given["queries"], **encoders
+    )
+    told = memory_of(frames=frames, retrieval=["text"], captions=[""], query=[""], storyboard=[board], **encoders)
+    assert typed.frames[0].text == from_prompt(given["keyframe_prompts"][0]) and typed.query == caption.query
+    assert relative(typed.frames[0].caption(typed.encoders)[0][0], told.frames[0].caption(told.encoders)[0][0]) < 1e-6
+    (job,) = with_queries(plan_jobs(1, 0, None, (80, 160)), given["queries"], 1)
+    assert job.words == caption.query
+    gamma, same = action_gamma(studio["clip"], to_prompt(odd), to_prompt(odd), 0.25, "tokens")
+    other = action_gamma(studio["clip"], to_prompt(odd), odd.replace("(", "").replace(")", ""), 0.25, "tokens")[1]
+    assert same == pytest.approx(1, abs=1e-5) and gamma == pytest.approx(0, abs=1e-5) and other < 0.999
+
+
+@pytest.mark.parametrize("sketch", [flux_wan_film, interleaved_keyframes])
+def test_shipped_graphs_encode_captions_unpadded(sketch: Any) -> None:
+    """Every FLUX prompt and every memory reads its CLIP through T5 Tokenizer Options without padding."""
+    nodes = sketch().nodes
+    (options,) = [number for number, node in enumerate(nodes) if node["kind"] == "T5TokenizerOptions"]
+    assert nodes[options]["values"] == {"min_padding": 0, "min_length": 0}
+    kinds = ["CLIPTextEncode", "AnchorshotGoldenMemContext"]
+    assert [node["kind"] for node in nodes if node["links"].get("clip") == [options, 0]] == kinds
+    assert not [node for node in nodes if node["kind"] == kinds[1] and node["links"].get("clip") != [options, 0]]
 
 
 # --- states ----------------------------------------------------------------------------------------------------------
