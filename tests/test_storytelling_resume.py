@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from close import same_picture, same_result
 
 from anchorshot import evaluation
 from anchorshot.evaluation.judges import Judges
@@ -48,7 +49,7 @@ def test_a_broken_off_run_leaves_what_is_finished(tiny_studio: Path, tmp_path: P
     for result in (kept, whole):
         for row in result["rows"]:
             del row["seconds"], row["time_ratio"]
-    assert kept == json.loads(json.dumps(whole))
+    assert same_result(kept, json.loads(json.dumps(whole)))  # the texts of three stories were encoded together
 
 
 def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, judge_files: Path, tmp_path: Path) -> None:
@@ -91,9 +92,10 @@ def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, judge_files
     broken_part.write_bytes(b"half a file")
     with pytest.raises(InputError, match="size"):  # a mistake costs nothing
         run("out", size=(81, 160))
-    assert run("out", resume=True) == (expected, ["plain 0", "full 1"])
-    pages = [(tmp_path / out / "storytelling_frames.png").read_bytes() for out in ("whole", "out")]
-    assert pages[0] == pages[1] and not parts.exists()
+    resumed, made = run("out", resume=True)
+    assert same_result(resumed, expected) and made == ["plain 0", "full 1"]
+    assert same_picture(*(tmp_path / out / "storytelling_frames.png" for out in ("whole", "out")))
+    assert not parts.exists()
     broken()
     whole, made = run("out", resume=True, variants=["plain", "full", "prior_shift:3"])  # what is there stays
     assert sorted(made) == ["full 0", "full 1", "full 1"] and [row["variant"] for row in whole["rows"]][1] == "full"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from close import TOLERANCE
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -50,6 +51,11 @@ def whole(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tell") / "whole"
     tell_story(story(), studio, folder)
     return folder
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Stories of other lengths encode other texts together, and matrix kernels round by the size of their batch."""
+    return torch.allclose(a, b, atol=TOLERANCE)
 
 
 def latents(folder: Path, shot: str, stage: str = "segment") -> torch.Tensor:
@@ -93,7 +99,7 @@ def test_a_broken_off_run_goes_on(whole: Path, studio: Studio, tmp_path: Path) -
     summary = tell_story(story(), studio, folder, resume=True)
     assert summary["timings"]["made"] == ["s01/clip", "s02/clip", "s03/clip", "s03/segment"]
     assert (folder / "film.mp4").read_bytes() == before
-    assert torch.equal(latents(folder, "s03"), latents(whole, "s03"))
+    assert same(latents(folder, "s03"), latents(whole, "s03"))
     lines: list[str] = []
     edit = story(s02={"action": "<Pip> waves on the right."})
     made = tell_story(edit, studio, folder, resume=True, say=lines.append)["timings"]["made"]
@@ -105,7 +111,7 @@ def test_without_blending_segments_are_independent(studio: Studio, tmp_path: Pat
     settings = StorySettings(gamma=0.0)
     first = tell_story(story(), studio, tmp_path / "a", settings)
     tell_story(story(s01={"action": "<Mira> dances on the left."}), studio, tmp_path / "b", settings)
-    assert torch.equal(latents(tmp_path / "a", "s02"), latents(tmp_path / "b", "s02"))
+    assert same(latents(tmp_path / "a", "s02"), latents(tmp_path / "b", "s02"))
     assert not torch.equal(latents(tmp_path / "a", "s01"), latents(tmp_path / "b", "s01"))
     assert [shot["gamma"] for shot in first["shots"]] == [0, 0, 0]
 
@@ -125,7 +131,7 @@ def test_the_backward_pass_draws_ends_to_what_follows(whole: Path, studio: Studi
     def gap(z: torch.Tensor) -> float:
         return float((z[:, :, -1] - after[:, :, 0]).abs().mean())
 
-    assert torch.equal(last, latents(whole, "s02"))
+    assert same(last, latents(whole, "s02"))
     assert gap(drawn) < 0.8 * gap(last)
     assert not (tmp_path / "film" / "latents" / "s03_backward.safetensors").exists()
 
@@ -146,11 +152,11 @@ def test_a_cut_where_the_place_changes(whole: Path, studio: Studio, tmp_path: Pa
     both = StorySettings(backward=0.4)
     summary = tell_story(Storyboard.parse(moved()), studio, folder, both, cut=True, progress=progress)
     assert summary["settings"]["cut"] and summary["shots"][1]["gamma"] > 0 == summary["shots"][2]["gamma"]
-    assert torch.equal(latents(folder, "s02"), latents(whole, "s02"))
+    assert same(latents(folder, "s02"), latents(whole, "s02"))
     assert told["backward"][-1] == 1 and not (folder / "latents" / "s02_backward.safetensors").exists()
     alone = moved() | {"shots": moved()["shots"][2:]}
     tell_story(Storyboard.parse(alone), studio, tmp_path / "alone")
-    assert torch.equal(latents(folder, "s03"), latents(tmp_path / "alone", "s03"))
+    assert same(latents(folder, "s03"), latents(tmp_path / "alone", "s03"))
     unnamed = Storyboard.parse(moved(s02={"place": None}))  # where the shot before was
     gammas = [shot["gamma"] for shot in tell_story(unnamed, studio, tmp_path / "unnamed", cut=True)["shots"]]
     assert gammas[1] > 0 == gammas[2]
