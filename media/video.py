@@ -90,7 +90,7 @@ class VideoWriter:
             raise ValueError(f"frame {self.frames} is {size} (height, width), the frames before it are {self._size}")
         picture = av.VideoFrame.from_ndarray(array, format="rgb24")
         if self._lossless:
-            picture = picture.reformat(format="bgr0")
+            picture = picture.reformat(format="bgr0", threads=1)
         else:
             picture = picture.reformat(
                 format="yuv420p",
@@ -244,7 +244,7 @@ def _turned(frame: av.VideoFrame) -> bool:
 def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
     """One decoded frame as 8-bit RGB, by the matrix that the file names, or the one that players take for its size."""
     if frame.format.is_rgb:
-        return frame.to_ndarray(format="rgb24")
+        return frame.reformat(format="rgb24", threads=1).to_ndarray()
     matrix: int = frame.colorspace
     if matrix == _UNSPECIFIED:
         matrix = _BT709 if frame.height >= _HD_LINES else _BT601
