@@ -11,6 +11,7 @@ from rich.table import Table
 from ..story.errors import InputError
 from ..story.storyboard import load_storyboard
 from .console import check_json_path, console, pick_device, resumable, write_json
+from .notes import show_notes
 
 __all__ = ["run"]
 
@@ -21,6 +22,7 @@ def run(options: argparse.Namespace) -> None:
     if options.dependents and not options.redo:
         raise InputError("--dependents", "goes with --redo", "no --redo", "add e.g. --redo s03")
     story = load_storyboard(options.story)
+    show_notes(story, options.story)
     out = options.out if options.out is not None else Path("output") / options.story.stem
     story.subset(options.shots)
     # Only a sound storyboard is worth the seconds that the model libraries take to import.

@@ -12,6 +12,7 @@ from rich.table import Table
 from ..story.errors import InputError
 from ..story.storyboard import load_storyboard
 from .console import check_json_path, console, pick_device, resumable, write_json
+from .notes import show_notes
 
 __all__ = ["run"]
 
@@ -23,6 +24,7 @@ def run(options: argparse.Namespace) -> None:
     check_json_path(options.json)
     without = _without(options.without)
     story = load_storyboard(options.story)
+    show_notes(story, options.story)
     out = options.out if options.out is not None else Path("output") / f"{options.story.stem}_told"
     # Only a sound storyboard is worth the seconds that the model libraries take to import.
     from ..models.studio import load_studio
