@@ -13,7 +13,7 @@ from .terms import TERMS, camera_like, camera_term, near_term
 
 __all__ = ["read_bracket", "split_brackets", "transition_of"]
 
-_SYNTAX = re.compile(r"[\[\]<>{}=:#@*_\\\"]|\d\s?(?:mm|fps|s|f|%)\b")
+_SYNTAX = re.compile(r"[\[\]<>{}=:#@*_\\\"]|\b\w/\d|\d\s?(?:mm|fps|s|f|%)\b")
 _AFTER = re.compile(r"[ \t:,–—-]*")
 _MOST, _LONGEST = 10, 1000
 _LEAD = re.compile(
@@ -76,10 +76,10 @@ def read_bracket(inside: str, shot: dict[str, Any], build: Builder, line: int) -
 def _items(inside: str) -> list[str]:
     items = []
     for item in re.split(r"[;|]", inside):
-        # A comma may belong to a place ("a house, by the sea"), unless a part beside it is something else.
+        # A comma may belong to a place ("a house, by the sea"), unless what stands beside it is something else.
         parts = [part.strip() for part in re.split(r",(?!\d)", item)]
-        known = [bool(part) and (camera_term(part) or transition_of(part) or _is_time(part)) for part in parts]
-        items += parts if len(parts) > 1 and any(known) else [item]
+        known = [p for p in parts if p and (camera_term(p) or transition_of(p) is not None or _is_time(p))]
+        items += [*known, ", ".join(p for p in parts if p not in known)] if known else [item]
     return [" ".join(item.split()) for item in items if item.strip()]
 
 
@@ -121,6 +121,8 @@ def _sort(item: str, shot: dict[str, Any], build: Builder, line: int) -> tuple[d
 def _reads_like_place(words: str) -> bool:
     """Whether words that nothing else knows may be a place: no code, no sentence, nothing about the camera."""
     if len(words) > 120 or _SYNTAX.search(words) or words[-1:] in "!?." or not re.search(r"[^\W\d_]", words):
+        return False
+    if any(c.isdigit() and not c.isdecimal() for c in words):  # ² and the like
         return False
     if _LEAD.match(words):
         return True

@@ -12,6 +12,7 @@ from .builder import Builder, Story
 from .errors import InputError
 from .headings import is_heading
 from .screenplay import Element, screenplay_story
+from .terms import camera_term
 
 __all__ = ["fountain_like", "fountain_story"]
 
@@ -30,6 +31,9 @@ def fountain_like(text: str) -> bool:
     """Whether a text is Fountain by its look: a scene heading, a title page, or notes in double brackets."""
     rows = text[:200_000].splitlines()
     first = next((row.strip() for row in rows if row.strip()), "")
+    note = re.match(r"\[\[([^\[\]]{0,60})\]\]", first)
+    if note and camera_term(note[1]):  # a bracket written twice, which plain text refuses
+        return False
     if first.startswith(("[[", "/*")) or re.match(r"(?:Title|Credit|Authors?)\s?:", first):
         return True
     return any(is_heading(row.strip()) for row in rows) or any(

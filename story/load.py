@@ -18,7 +18,7 @@ from .fountain import fountain_story
 from .limits import MAX_BYTES, MAX_DEPTH, MAX_LINES, MAX_SHOTS, MAX_VALUES
 from .paragraphs import text_story
 from .tables import csv_story
-from .timed import timed_story
+from .timed import timed_story, travel_story
 from .yaml_text import read_yaml
 
 __all__ = ["KINDS", "MAX_BYTES", "StoryData", "read_story", "read_story_text", "story_bytes"]
@@ -138,11 +138,18 @@ def _read(text: str, kind: str, name: str, title: str) -> Story:
         data, lines = read_yaml(text, name)
         return _film(data), lines if isinstance(data, dict) else {("shots", *key): n for key, n in lines.items()}, ()
     if kind == "json":
-        return _film(parse_json(text, name, max_depth=MAX_DEPTH, max_values=MAX_VALUES)), {}, ()
+        data = parse_json(text, name, max_depth=MAX_DEPTH, max_values=MAX_VALUES)
+        if isinstance(data, dict) and data and all(_is_frame(k) and isinstance(v, str) for k, v in data.items()):
+            return travel_story(data, name, title)
+        return _film(data), {}, ()
     if kind not in _READERS:
         kinds = ", ".join(["auto", "yaml", "json", *_READERS])
         raise InputError("kind", f"must be one of {kinds}", kind, "name the format of the text")
     return _READERS[kind](text, name, title)
+
+
+def _is_frame(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) < 7
 
 
 def _film(data: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from .brackets import read_bracket, split_brackets
 from .builder import Builder, Story
@@ -24,8 +25,12 @@ _PARAGRAPHS = 4 * MAX_SHOTS  # an item of a list may have several
 _LONG = 60  # a line this long was wrapped rather than ended
 _INNER = re.compile(r"\[([^\[\]]{0,200})\]")
 _BRACKET = re.compile(r"\[[^\]]*\]")
+_TERM = re.compile(r"([^:.,\[\]<>]{2,40}):\s+(?=\S)")
+_BOLD = re.compile(r"\*\*|(?<!\w)__|__(?!\w)")
 _FILE = re.compile(
-    r"[^\s<>|:;,\"]{1,200}\.(?:ya?ml|json|csv|tsv|txt|fountain|spmd|fdx|xlsx?|ods|docx?|odt|pdf|rtf|md|celtx)", re.I
+    r"[^\s<>|:;,\"]{1,200}\.(?:ya?ml|json|csv|tsv|txt|fountain|spmd|fdx|xlsx?|ods|docx?|odt|pdf|rtf|md|celtx|"
+    r"png|jpe?g|webp|mp4|mov)",
+    re.I,
 )
 
 Paragraph = tuple[int, list[str]]
@@ -48,13 +53,14 @@ def text_story(text: str, name: str, title: str = "") -> Story:
     found = _shots(_paragraphs(text, build), build)
     place: str | None = None
     for line, paragraph in found:
-        shot: dict[str, object] = {}
+        shot: dict[str, Any] = {}
         brackets, words = split_brackets(paragraph, build.at(line))
         for inside in brackets:
             read_bracket(inside, shot, build, line)
         here = shot.get("place", place)
         if isinstance(here, str):
             shot["place"] = place = here
+        words = _camera_before(words, shot)
         _check_words(words, build, line, alone=len(found) == 1)
         shot["scene"] = build.prose(words, "scene", line)
         build.add(shot, line)
@@ -110,7 +116,7 @@ def _shots(paragraphs: list[list[tuple[int, str]]], build: Builder) -> list[tupl
                     raise InputError("shots", f"must hold at most {MAX_SHOTS}", "more", fix, build.at(line))
             else:
                 shots[-1][1].append(row)
-    return [(line, " ".join(filter(None, rows))) for line, rows in shots]
+    return [(line, _BOLD.sub("", " ".join(filter(None, rows))).strip()) for line, rows in shots]
 
 
 def _introduces(paragraphs: list[list[tuple[int, str]]]) -> bool:
@@ -129,6 +135,16 @@ def _refuse_lines(paragraph: list[tuple[int, str]], build: Builder) -> None:
     raise InputError(
         build.at(line), f"may be one shot or {len(rows)}: {len(rows)} lines without a blank one", rows[0], fix
     )
+
+
+def _camera_before(words: str, shot: dict[str, Any]) -> str:
+    """The words less a camera term and a colon before them, ``CU: Mira waves``, which goes to the shot."""
+    found = _TERM.match(words)
+    term = camera_term(found[1]) if found else None
+    if found is None or term is None or term[0] in shot.get("camera", {}):
+        return words
+    shot.setdefault("camera", {})[term[0]] = term[1]
+    return words[found.end() :]
 
 
 def _check_words(words: str, build: Builder, line: int, alone: bool) -> None:

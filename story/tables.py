@@ -120,8 +120,8 @@ def csv_story(text: str, name: str, title: str = "") -> Story:
 
 def _head(text: str, count: int) -> list[str]:
     """The first lines that are neither empty nor comments."""
-    lines = (line.strip(" \r") for line in io.StringIO(text[:20_000]))
-    told = (line.rstrip("\n") for line in lines if line.strip() and not line.startswith(_COMMENTS))
+    lines = (line.strip(" \r\n") for line in io.StringIO(text[:20_000]))
+    told = (line for line in lines if line.strip() and not line.startswith(_COMMENTS))
     return list(islice(told, count))
 
 

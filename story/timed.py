@@ -7,6 +7,7 @@ on, even where its time is later, as in FramePack; the last, whose end nothing t
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,7 +16,7 @@ from .errors import InputError
 from .lengths import read_length, read_span
 from .limits import MAX_SHOTS
 
-__all__ = ["timed_like", "timed_story"]
+__all__ = ["timed_like", "timed_story", "travel_story"]
 
 _CLOCK = r"\d{1,3}(?::\d{1,2}){1,2}(?:[:;.,]\d{1,3})?"
 _AMOUNT = r"\d{1,6}(?:[.,]\d{1,6})?"
@@ -27,12 +28,12 @@ _CLOSE_SPAN = rf"(?:{_CLOCK}|{_AMOUNT}s?)\s?(?:-->|-|–|—|→)\s?(?:{_CLOCK}|
 _INLINE = re.compile(rf"\[\s?(?:({_SPAN}|{_UNITS})\s?:\s?|({_CLOCK}|{_AMOUNT})\s?:(?:\s|(?=[^\d\s])))([^\[\]]*)\]")
 # A time that opens a line. "3 seconds later" is a sentence: words need a sign behind them, 0:03 only a space.
 _STAMP = re.compile(
-    rf"(?:\[({_SPAN})\]\s?[:|–-]?|\(({_SPAN}|{_TIME})\)\s?[:|–-]?|({_SPAN}|{_TIME})(?:\s?[:|](?=\s|[^\d])|\s[-–—](?=\s))"
-    rf"|({_CLOSE_SPAN}|{_CLOCK})(?=\s|$))\s*(.*)",
+    rf"(?:\[({_SPAN})\]\s?[:|–-]?|\(({_SPAN}|{_TIME})\)\s?[:|–-]?|({_CLOSE_SPAN})(?=\s|:|$):?"
+    rf"|({_SPAN}|{_TIME})(?:\s?[:|](?=\s|[^\d])|\s[-–—](?=\s+\D))|({_CLOCK})(?=\s|$))\s*(.*)",
     re.DOTALL,
 )
 _START = re.compile(rf"\[({_TIME}|0)\]\s?[:|–-]?\s*(.*)", re.DOTALL)
-_PARTS = re.compile(rf"(?=\[(?:{_SPAN}|{_TIME})\])")
+_PARTS = re.compile(rf"(?=\[(?:{_SPAN}|{_TIME})\]|\((?:{_SPAN}|{_TIME})\))")
 _TRAVEL = re.compile(r"[\"']?(\d{1,6})[\"']?\s?:\s?([\"'].*)", re.DOTALL)
 _ZERO = re.compile(r"\[0{1,2}(?:[.,:]0{1,3}){0,3}\s?s?\]")
 
@@ -47,7 +48,9 @@ class _Cue:
 
 def timed_like(text: str) -> bool:
     """Whether the text opens with a timed prompt."""
-    first = next((row for row in map(str.strip, text[:20_000].splitlines()) if row and not row.startswith("#")), "")
+    rows = [row for row in map(str.strip, text[:20_000].splitlines()[:200]) if row and not row.startswith("#")][:2]
+    # Subtitles have a running number before each time.
+    first = rows[-1] if rows and rows[0].isascii() and rows[0].isdigit() else rows[0] if rows else ""
     first = first[:400]
     # [2 s] before a shot is its length; [0 s] can only be a start.
     return any(p.match(first) for p in (_STAMP, _TRAVEL, _ZERO)) or _INLINE.match(first + "]") is not None
@@ -76,6 +79,19 @@ def timed_story(text: str, name: str, title: str = "") -> Story:
         cues = _travel(rows, build)
     else:
         cues = _stamped(rows, build)
+    return _story(cues, build)
+
+
+def travel_story(prompts: Mapping[str, str], name: str, title: str = "") -> Story:
+    """Prompt travel as a mapping of frame numbers to prompts. Raises InputError as `timed_story`."""
+    return timed_story("\n".join(f"{frame}: {_quoted(text)}" for frame, text in prompts.items()), name, title)
+
+
+def _quoted(text: str) -> str:
+    return '"' + " ".join(text.split()) + '"'
+
+
+def _story(cues: list[_Cue], build: Builder) -> Story:
     for cue, seconds in zip(cues, _lengths(cues, build), strict=True):
         build.refuse_number(cue.text, "scene", cue.line)
         shot = {"scene": build.prose(cue.text, "scene", cue.line)}
@@ -146,7 +162,7 @@ def _stamped(rows: list[tuple[int, str]], build: Builder) -> list[_Cue]:
     for i, (line, row) in enumerate(parts):
         if found := _STAMP.match(row):
             _room(cues, build, line)
-            cues.append(_cue(line, found[1] or found[2] or found[3] or found[4], found[5], build))
+            cues.append(_cue(line, next(filter(None, found.groups()[:5])), found[6], build))
         elif found := _START.match(row):
             _room(cues, build, line)
             cues.append(_cue(line, found[1], found[2], build))

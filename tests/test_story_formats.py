@@ -1,0 +1,434 @@
+"""What people write and paste: told apart, read as they mean it, or refused with what to write."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+import pytest
+
+from anchorshot.story.errors import InputError
+from anchorshot.story.formats import guess_kind, named_file
+from anchorshot.story.headings import heading_place
+from anchorshot.story.lengths import read_length, read_span
+from anchorshot.story.storyboard import Storyboard, load_storyboard, parse_storyboard
+from anchorshot.story.terms import TERMS, camera_term, fold_term
+from anchorshot.story.timeline import Time
+
+NTSC = Fraction(30_000, 1001)
+
+
+def read(text: str) -> Storyboard:
+    return parse_storyboard(text, "auto")
+
+
+def told(text: str) -> list[str]:
+    return [shot.scene for shot in read(text).shots]
+
+
+def refused(text: str, kind: str = "auto") -> str:
+    with pytest.raises(InputError) as caught:
+        parse_storyboard(text, kind)
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < 600
+    return message
+
+
+# --- which format ----------------------------------------------------------------------------------------------------
+
+YAML = "shots:\n  - {id: a1, scene: A fox runs., seconds: 2}\n  - {id: a2, scene: A hen sits., seconds: 3}\n"
+SAME = {
+    "yaml": YAML,
+    "fenced": f"Of course! Here is the film:\n\n```yaml\n{YAML}```\nTell me what to change.\n",
+    "json": '{"shots": [{"id": "a1", "scene": "A fox runs.", "seconds": 2}, {"id": "a2", "scene": "A hen sits.", '
+    '"seconds": 3}]}',
+    "list": '[{"id": "a1", "scene": "A fox runs.", "seconds": 2},\n {"id": "a2", "scene": "A hen sits.", '
+    '"seconds": 3}]',
+    "csv": "Shot,Description,Duration\na1,A fox runs.,2s\na2,A hen sits.,0:03\n",
+    "tsv": "Shot\tDescription\tDuration\na1\tA fox runs.\t2\na2\tA hen sits.\t3\n",
+    "german": 'sep=;\nshot;description;duration\na1;A fox runs.;"2,0"\na2;A hen sits.;3,0\n',
+    "markdown": "| Shot | Description | Duration |\n|:--|---|--:|\n"
+    "| a1 | A fox runs. | 2 s |\n| a2 | A hen sits. | 3 s |\n",
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_one_film_in_many_forms(name, tmp_path):
+    shots = read(YAML).shots
+    assert read(SAME[name]).shots == shots
+    assert read("\ufeff" + SAME[name].replace("\n", "\r\n")).shots == shots
+    # A text file of the same bytes is the same film, whatever it holds, and so is one in UTF-16.
+    (tmp_path / "a.txt").write_text(SAME[name], encoding="utf-8")
+    (tmp_path / "b.txt").write_text(SAME[name], encoding="utf-16")
+    assert load_storyboard(tmp_path / "a.txt").shots == load_storyboard(tmp_path / "b.txt").shots == shots
+
+
+def test_formats_by_their_look():
+    for kind, text in {
+        "json": '{"title": "x"}',
+        "yaml": "- scene: a fox\n- scene: a hen",
+        "timed": "[1s: a fox] [3s: a hen]",
+        "fountain": "INT. BARN - DAY\n\nA fox.",
+        "fdx": '<?xml version="1.0"?>\n<FinalDraft/>',
+        "csv": "scene,seconds\na,2",
+        "txt": "A fox sits, and waits.",
+    }.items():
+        assert guess_kind(text) == kind
+    assert guess_kind("<Mira: a fox> runs.") == guess_kind("[the desert; close-up] A fox.") == "txt"
+    assert named_file(" films/my story.Fountain\n") == "films/my story.Fountain"
+    assert named_file("A fox.\n\nstory.yaml") is named_file("A fox runs.") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a woman walks\nshe turns around\n# a remark\nshe runs", "may be one shot or 3"),
+        ("1,desert,A fox runs,2\n2,town,A hen sits,2", "must have a column scene or action"),
+        ("1\tdesert\tA fox runs\n2\ttown\tA hen sits", "must have a column scene or action"),
+        ("list.tsv", "is the name of a file"),
+        ("board.xlsx", "is the name of a file"),
+        ("42", "is only a number or time"),
+        ("12A", "is only a number or time"),
+        ("0:03", "must have an end or a prompt after it"),
+        ("A fox.\n\n1. one\n2. two", "has a list beside other text"),
+        ("A fox sits. [CU] A hen.", "has a bracket within the text"),
+        ("```yaml\nshots: []\n", "is not closed"),
+        ("```yaml\nshots: []\n```\n```yaml\nshots: []\n```", "must have one ``` block"),
+        ("```python\nprint()\n```", "in another format"),
+        ("scenes:\n  - a\n  - b", "scenes: is not a known field"),
+        ("[]", "must hold at least 1"),
+        ('["a fox", 3]', "shots[1]: must be a mapping"),
+        ("Title: x\nshots:\n- scene: a", "did you mean `title`"),
+    ],
+)
+def test_what_looks_like_something_else_is_refused(text, words):
+    assert words in refused(text)
+
+
+def test_lines_of_fenced_blocks_are_those_of_the_whole_text():
+    assert "yaml text line 4, column" in refused("Here:\n```yaml\nshots:\n  - scene: a: b\n```")
+
+
+def test_lists_and_labels():
+    for text in (
+        "1. A fox runs.\n2. A hen\n   sits.",
+        "- A fox runs.\n\n- A hen sits.",
+        "Shot 1: A fox runs.\nShot 2: A hen sits.",
+        "Scene 1\nA fox runs.\n\nScene 2\nA hen sits.",
+        "Here are the shots:\n\n**1.** A fox runs.\n**2.** A hen sits.",
+        '["A fox runs.", "A hen sits."]',
+        "- A fox runs.\n- A hen sits.\n",
+    ):
+        assert told(text) == ["A fox runs.", "A hen sits."], text
+    assert "left out the words before the list" in read("Here are the shots:\n1. A fox.\n2. A hen.").notes[0]
+    assert read("1. Wide shot: A fox.\n2. CU: A hen.").shots[1].camera.scale == "close-up"
+    wrapped = "A fox that has run all day over the hills and through the wide woods\nsits down."
+    assert told(wrapped) == [wrapped.replace("\n", " ")]
+
+
+# --- brackets --------------------------------------------------------------------------------------------------------
+
+
+def test_brackets_read_short_forms_and_lengths():
+    board = read(
+        "[the desert; CU; 2,5 s] A fox.\n\n[MS] A hen.\n\n[0:03; OTS; dissolve] A cat.\n\n[90 ms] A cow.\n\n"
+        "[a house, by the sea, WS, 2s] A dog.\n[INT. BARN - NIGHT] [pan left] A pig.\n\n[16 frames] A goat."
+    )
+    assert [s.seconds for s in board.shots] == [2.5, 2.125, 3.0, 0.09, 2.0, 2.125, 2.0]
+    assert [s.camera.scale for s in board.shots][:3] == ["close-up", "medium shot", "wide shot"]
+    assert board.shots[2].camera.angle == "over the shoulder" and board.shots[2].transition == "blend"
+    places = [board.places[s.place] for s in board.shots]
+    assert places[:4] == ["the desert"] * 4  # a shot without a place stays where the one before it was
+    assert places[4:] == ["a house, by the sea"] + ["inside the barn at night"] * 2
+    assert board.shots[5].camera.movement == "pan left"
+
+
+@pytest.mark.parametrize(
+    ("inside", "words"),
+    [
+        ("12A", "a number that is no length"),
+        ("scene 2", "a number that is no length"),
+        ("3", "a number that is no length"),
+        ("clos up", "did you mean close-up?"),
+        ("XYZ", "is no place"),
+        ("slow zoom", "is no place"),
+        ("f/2.8", "is no place"),
+        ("85mm lens", "is no place"),
+        ("she turns around.", "is no place"),
+        ("camera: close", "is no place"),
+        ("the desert [CU]", "a bracket within a bracket"),
+        ("[CU]", "a bracket within a bracket"),
+        ("0:75", "part out of range"),
+        ("CU; MS", "must not give scale twice"),
+    ],
+)
+def test_bracket_items_that_nothing_knows_are_no_places(inside, words):
+    assert words in refused(f"[{inside}] A fox.", "txt")
+
+
+def test_camera_words():
+    short = {
+        "ECU": "extreme close-up",
+        "MCU": "medium close-up",
+        "LS": "wide shot",
+        "MLS": "medium wide shot",
+        "EWS": "extreme wide shot",
+        "POV": "point of view",
+        "push in": "dolly in",
+        "Pan L": "pan left",
+    }
+    assert {word: fold_term(word) for word in short} == short
+    assert all(camera_term(term) and fold_term(term.upper()) == term for term in TERMS)
+    assert camera_term("a fox") is None and fold_term(7) == 7
+    assert read('{"shots": [{"scene": "a", "camera": {"scale": "CU"}}]}').shots[0].camera.scale == "close-up"
+
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2", 2),
+        ("2.5", 2.5),
+        ("2,5", 2.5),
+        ("2s", 2),
+        ("2,5 sec.", 2.5),
+        ("~3 s", 3),
+        ("250 ms", 0.25),
+        ("2 min", 120),
+        ("1m30s", 90),
+        ("0:03", 3),
+        ("0:03.5", 3.5),
+        ("1:02:03", 3723),
+        ("60 frames", 2.002),
+        ("00:00:02:00", 2.002),
+        ('3"', 3),
+        ("-1", -1),
+        ("two", None),
+        ("²", None),
+        ("2-3", None),
+        ("1_0", None),
+        ("1" * 100, None),
+        ("", None),
+    ],
+)
+def test_lengths(text, seconds):
+    length = read_length(text, NTSC)
+    assert length is None if seconds is None else float(length) == pytest.approx(seconds)
+
+
+def test_spans():
+    assert read_span("0.0-2.5s", NTSC) == (0, Fraction(5, 2))
+    assert read_span("00:00:01,000 --> 00:00:03,500", NTSC) == (1, Fraction(7, 2))
+    assert read_span("1-2 min", NTSC) == (60, 120) and read_span("0:03 – 0:05", NTSC) == (3, 5)
+    assert read_span("a-b", NTSC) is read_span("5", NTSC) is None
+
+
+def test_drop_frame_timecode():
+    # SMPTE ST 12-1: an hour of drop-frame timecode is 107892 frames, 3.6 ms short of an hour of the clock.
+    assert Time.from_timecode("01:00:00;00", 29.97).frame == 107_892
+    assert Time.from_timecode("01;00;00;00", 59.94).frame == 215_784
+    assert Time.from_timecode("00:00:59;29", 29.97).frame + 1 == Time.from_timecode("00:01:00;02", 29.97).frame
+    assert Time.from_timecode("00:09:59;29", 29.97).frame + 1 == Time.from_timecode("00:10:00;00", 29.97).frame
+    for code, fps, words in (("00:01:00;01", 29.97, "leaves out"), ("00:00:01;00", 24, "24 fps does not have")):
+        with pytest.raises(InputError, match=words):
+            Time.from_timecode(code, fps)
+    shots = parse_storyboard("# fps: 29.97\nscene,seconds\na,00:00:02;01\n", "csv").shots
+    assert shots[0].seconds == pytest.approx(61 * 1001 / 30_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("[0s: a fox] [2s: a hen]\n[5s: a cow]", [2, 3, 3]),
+        ("[1s: a fox] [3s: a hen] [5s: a cow]", [3, 2, 2]),  # the first is on from the start
+        ("[0.0-2.5s] a fox\n[2.5-5s] a hen [5-6s] a cow", [2.5, 2.5, 1]),
+        ("0:00 a fox\n0:02 a hen\n0:05 a cow", [2, 3, 3]),
+        ("0:00 - 0:02 a fox\n0:02 - 0:05 a hen\n0:05 - 0:06 a cow", [2, 3, 1]),
+        ("[0s] a fox\n\n[2s] a hen\n\n[5s] a cow", [2, 3, 3]),
+        ('# fps: 8\n"0": "a fox",\n"16": "a hen",\n"40": "a cow"', [2, 3, 3]),
+        ('{"0": "a fox", "16": "a hen", "40": "a cow"}', [2, 3, 3]),
+        (
+            "1\n00:00:00,000 --> 00:00:02,000\na fox\n\n2\n00:00:02,000 --> 00:00:05,000\na hen\n\n3\n"
+            "00:00:05,000 --> 00:00:06,500\na cow",
+            [2, 3, 1.5],
+        ),
+    ],
+)
+def test_timed_prompts_become_lengths(text, seconds):
+    board = read(text)
+    assert [s.scene for s in board.shots] == ["a fox", "a hen", "a cow"] and [s.seconds for s in board.shots] == seconds
+
+
+def test_timed_prompts_that_cannot_be():
+    assert "must be later than the one before" in refused("[3s: a fox] [1s: a hen]")
+    assert "has text outside of the timed prompts" in refused("[1s: a fox] and [3s: a hen]")
+    assert "must end after its start" in refused("[3-2s] a fox")
+    assert told("3 seconds later, she turns.") == ["3 seconds later, she turns."]
+    assert [s.seconds for s in read("[2s] a fox\n\n[3s] a hen").shots] == [2, 3]  # lengths, not starts
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_of_scenes_and_shots_stay_out_of_the_prompt():
+    board = read(
+        "Scene #,Shot #,Shot Size,Shot Type,Movement,Lens,Description,Cast,Location\n"
+        "1,1,WS,Eye Level,Static,35mm,A fox runs,Fox,the desert\n1,2,CU,Low Angle / OTS,Pan Left,50mm,A fox stops,Fox,\n"
+        "2,1,MS,Two Shot,,35mm,A hen sits,Hen,the barn\n"
+    )
+    assert [s.id for s in board.shots] == ["1-1", "1-2", "2-1"]
+    assert not any(re.search(r"\d", caption.prompt) for caption in board.captions())
+    assert board.shots[1].camera.model_dump() == {"scale": "close-up", "angle": "low angle", "movement": "pan left"}
+    assert board.notes == ("left out the columns Lens, Cast", "line 4: “Two Shot” is no camera term and was left out")
+    plain = read("Scene,Shot,Location,Action\n1,1A,the desert,A fox.\n1,1B,the desert,A hen.\n2,2A,the barn,A cow.\n")
+    assert [s.id for s in plain.shots] == ["1A", "1B", "2A"] and not plain.notes
+    assert [s.place for s in plain.shots] == ["desert", "desert", "barn"] and plain.shots[0].scene == ""
+    assert "is only a number" in refused("scene,seconds\nA fox.,2\n12,2\n")
+    assert "must be words" in refused("scene,place\nA fox.,12\n")
+    assert "in words" in refused("scene,place\n1,the desert\n2,the barn\n")
+
+
+def test_columns_of_words():
+    one = read("Scene,Description\nA beach at dawn,A fox waves\n").shots[0]
+    assert (one.scene, one.action) == ("A beach at dawn", "A fox waves")
+    assert read("Description,Visual\nA fox,Red light\n").shots[0].scene == "A fox. Red light"
+    assert read("Subject,Location\nA fox,the desert\n").shots[0].scene == "A fox"
+    board = read("Location,Description\nINT. BARN - DAY,A fox\nEXT. FIELD - NIGHT,A hen\n")
+    assert list(board.places.values()) == ["inside the barn by day", "at the field at night"]
+    assert "did you mean `seconds`" in refused("scene,secnds\nA fox,2")
+    assert read("scene,zzzz,,notes\nA fox,1,2,3\n").notes == ("left out the columns zzzz, no. 3 (no name), notes",)
+
+
+def test_frames_of_production_trackers():
+    text = "Sequence,Name,Description,Nb Frames,Frame In,Frame Out\nSQ1,SH10,A fox,48,1001,1048\n"
+    board = read(text)
+    assert board.shots[0].id == "SH10" and board.shots[0].seconds == 6.0 and "counted at 8 a second" in board.notes[0]
+    board = read("# fps: 24\n" + text)
+    assert board.shots[0].seconds == 2.0 and not board.notes
+    assert read("Name,Description,FPS,Nb Frames\na,b,24,48\n").fps == 24
+    assert read("description,frame in,frame out,fps\na,1001,1048,24\n").shots[0].seconds == 2.0
+    assert read("description,TC In,TC Out\na,00:00:01:00,00:00:03:00\n").shots[0].seconds == 2.0
+    assert "must be the same in all rows" in refused("scene,seconds,fps\na,1,24\nb,1,25\n")
+
+
+def test_spreadsheets():
+    semicolons = (
+        "id;place;scene;seconds;keyframes\na1;die Wüste;<Mira: ein Fuchs> winkt.;2,125;\na2;;<Mira>;2,5;0; 1,0\n"
+    )
+    board = read("\ufeff" + semicolons)
+    assert [s.seconds for s in board.shots] == [2.125, 2.5] and [k.at for k in board.shots[1].keyframes] == [0, 1.0]
+    assert board.places == {"die-wuste": "die Wüste"}
+    trailing = read("id,scene,seconds,,\na1,A fox,2,,\na2,A hen,2,,\n,,,,\n")
+    assert len(trailing.shots) == 2 and not trailing.notes
+    assert read('"# title: A, B",,\nscene,seconds,seed\nA fox,2,1\n').title == "A, B"
+
+
+# --- screenplays -----------------------------------------------------------------------------------------------------
+
+FOUNTAIN = """\
+Title: _**The Lamp**_
+Author: A. Person
+
+FADE IN:
+
+# Act one
+= A keeper is alone.
+
+12A INT. LIGHTHOUSE - NIGHT #12A#
+
+A keeper climbs [[slowly?]] the *stairs*
+with a lamp.
+
+KEEPER (V.O.)
+(whispering)
+It still burns.
+
+/* The storm
+comes later. */
+
+The lamp goes out. [[camera: close
+on the lamp]]
+
+DISSOLVE TO:
+
+.the harbour
+
+> THE NEXT DAY <
+
+!BOATS rock.
+
+EXT. BEACH - DAY
+
+MIRA
+Nothing here.
+
+> FADE OUT.
+"""
+
+
+def test_fountain():
+    board = read(FOUNTAIN)
+    assert board.title == "The Lamp"
+    assert [(s.scene, s.transition) for s in board.shots] == [
+        ("A keeper climbs the stairs with a lamp.", "cut"),
+        ("The lamp goes out.", "cut"),
+        ("BOATS rock.", "blend"),
+    ]
+    assert [board.places[s.place] for s in board.shots] == ["inside the lighthouse at night"] * 2 + ["the harbour"]
+    prompts = " ".join(caption.prompt for caption in board.captions())
+    assert not re.search(r"12|KEEPER|burns|storm|camera|slowly|alone|Act", prompts)
+    assert board.notes[0].startswith("2 speeches were left out") and board.notes[2].startswith("1 scene has no action")
+    assert told("[[PANEL+]]A lazy afternoon.\n\n[[PANEL]]A man enters.") == ["A lazy afternoon.", "A man enters."]
+    assert "at least one shot" in refused("INT. HOUSE - DAY\n\nMIRA\nHello.\n")
+    assert read("# fps: 24\n\nINT. HOUSE - DAY\n\nA fox.").fps == 24
+
+
+def test_scene_headings():
+    for heading, place in {
+        "INT. KITCHEN - DAY": "inside the kitchen by day",
+        "EXT. JOHN'S HOUSE - LATER": "at john's house",
+        "INT./EXT. Car - Dusk": "Car at dusk",
+        "EXT. THE MOON": "at the moon",
+        "3 INT. ROOM 12 - CONTINUOUS": "inside room 12",
+        "EXT. PARK -- NIGHT": "at the park at night",
+        "INT.": "",
+    }.items():
+        assert heading_place(heading) == place
+
+
+FDX = """<?xml version="1.0" encoding="UTF-16"?>
+<FinalDraft DocumentType="Script" Version="5"><Content>
+<Paragraph Number="7" Type="Scene Heading">
+<SceneProperties><Summary><Paragraph><Text>7 summary</Text></Paragraph></Summary></SceneProperties>
+<Text>INT. BARN - NIGHT</Text></Paragraph>
+<Paragraph Type="Action"><Text>A fox </Text><Text Style="Bold">runs</Text><Text> &amp; jumps.</Text></Paragraph>
+<Paragraph Type="Character"><Text>FOX</Text></Paragraph><Paragraph Type="Dialogue"><Text>Hm.</Text></Paragraph>
+<Paragraph Type="Transition"><Text>DISSOLVE TO:</Text></Paragraph>
+<Paragraph Type="Shot"><Text>THE DOOR:</Text></Paragraph><Paragraph Type="Action"><Text>It opens.</Text></Paragraph>
+</Content><TitlePage><Content><Paragraph><Text>No shot</Text></Paragraph></Content></TitlePage></FinalDraft>
+"""
+
+
+def test_final_draft():
+    board = read(FDX)
+    assert [(s.scene, s.transition) for s in board.shots] == [
+        ("A fox runs & jumps.", "cut"),
+        ("THE DOOR. It opens.", "blend"),
+    ]
+    assert set(board.places.values()) == {"inside the barn at night"} and board.notes[0].startswith("1 speech")
+    assert "must not declare a document type" in refused('<!DOCTYPE x [<!ENTITY a "b">]>\n<FinalDraft/>')
+    assert "must be a Final Draft document" in refused('<?xml version="1.0"?><Other/>')
+    assert "fdx text line 2, column" in refused("<FinalDraft>\n<Content>")
+    assert "must not nest deeper" in refused("<FinalDraft>" + "<a>" * 100)
+
+
+# --- ids -------------------------------------------------------------------------------------------------------------
+
+
+def test_shots_without_ids_number_themselves():
+    board = read("shots:\n- scene: a\n- {id: s03, scene: b}\n- scene: c\n- scene: d\n")
+    assert [s.id for s in board.shots] == ["s01", "s03", "s03b", "s04"]
+    assert [s.id for s in read(YAML.replace("id: a1, ", "")).shots] == ["s01", "a2"]
+    assert "shots[0].id" in refused("shots:\n- {id: '', scene: a}\n")
