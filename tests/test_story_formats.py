@@ -275,7 +275,8 @@ def test_timed_prompts_that_cannot_be():
 def test_numbers_of_scenes_and_shots_stay_out_of_the_prompt():
     board = read(
         "Scene #,Shot #,Shot Size,Shot Type,Movement,Lens,Description,Cast,Location\n"
-        "1,1,WS,Eye Level,Static,35mm,A fox runs,Fox,the desert\n1,2,CU,Low Angle / OTS,Pan Left,50mm,A fox stops,Fox,\n"
+        "1,1,WS,Eye Level,Static,35mm,A fox runs,Fox,the desert\n"
+        "1,2,CU,Low Angle / OTS,Pan Left,50mm,A fox stops,Fox,\n"
         "2,1,MS,Two Shot,,35mm,A hen sits,Hen,the barn\n"
     )
     assert [s.id for s in board.shots] == ["1-1", "1-2", "2-1"]
