@@ -6,13 +6,12 @@ because diffusers keeps alpha in the metadata, where ComfyUI does not look.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,20 +23,12 @@ from torch import nn
 from ..story.errors import InputError
 from ..story.files import atomic_path
 from . import keymaps
-from .checkpoint import Checkpoint, PathLike, read_checkpoint
+from .checkpoint import PathLike
+from .lora_file import LoraFile, parse_lora, read_lora, remarks
 
-__all__ = ["LoraFile", "LoraSpec", "export_lora", "load_lora", "parse_lora"]
+__all__ = ["LoraFile", "LoraSpec", "export_lora", "load_lora", "parse_lora", "read_lora", "remarks"]
 
 logger = logging.getLogger(__name__)
-
-_PREFIX = re.compile(
-    r"^(base_model\.model\.)?(transformer\.|model\.diffusion_model\.|diffusion_model\.|lora_unet__?|lora_transformer_|unet\.)?"
-)
-_TEXT = re.compile(r"^(text_encoders?\.|text_encoder_\d\.|lora_te\d?_|clip_)")
-_KEY = re.compile(r"^(?P<module>.+?)\.(?P<part>lora_A|lora_B|lora_down|lora_up|lora\.down|lora\.up)(\.[^.]+)?\.weight$")
-_OTHER = re.compile(r"^(?P<module>.+)\.(?P<part>alpha|diff|diff_b)$")
-_FOREIGN = re.compile(r"\.(dora_scale|lora_magnitude_vector.*|lokr_.*|hada_.*|oft_.*|lora_mid\.weight|reshape_weight)$")
-_FIX = "use a plain LoRA of this model"
 
 
 @dataclass(frozen=True)
@@ -55,15 +46,6 @@ class LoraSpec:
     name: str | None = None
 
 
-@dataclass
-class LoraFile:
-    """A LoRA under diffusers names: ΔW = B A per module, and tensors that are added to parameters as they are."""
-
-    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-    deltas: dict[str, torch.Tensor] = field(default_factory=dict)
-    unused: list[str] = field(default_factory=list)
-
-
 def load_lora(model: Any, kind: str, spec: LoraSpec, dtype: torch.dtype | None = None) -> str:
     """Add a LoRA file to a transformer as a peft adapter; returns the adapter's name.
 
@@ -79,12 +61,10 @@ def load_lora(model: Any, kind: str, spec: LoraSpec, dtype: torch.dtype | None =
     Raises:
         InputError: not a LoRA of this model, tensors that do not fit it, or a variant such as DoRA, LoKr, LoHa.
     """
-    checkpoint = read_checkpoint(spec.path, "lora")
+    checkpoint = read_lora(spec.path)
     lora = parse_lora(model, kind, checkpoint)
-    if lora.unused:
-        logger.warning(
-            "%s: %d tensors have no place in this model, e.g. %s", checkpoint.name, len(lora.unused), lora.unused[0]
-        )
+    for line in remarks(checkpoint, lora):
+        logger.warning("%s", line)
     present = dict(getattr(model, "peft_config", {}))
     name = spec.name or f"lora{len(present)}"
     if name in present:
@@ -102,45 +82,9 @@ def load_lora(model: Any, kind: str, spec: LoraSpec, dtype: torch.dtype | None =
         for key, delta in lora.deltas.items():
             module, _, suffix = key.rpartition(".")
             parameter = parameters[key if key in parameters else f"{module}.base_layer.{suffix}"]
-            parameter.add_(delta.to(parameter) * spec.strength)
+            # In fp32: a difference may be smaller than a step of the parameter's own type, and fp8 cannot add.
+            parameter.copy_((parameter.float() + delta.to(parameter.device) * spec.strength).to(parameter.dtype))
     return name
-
-
-def parse_lora(model: nn.Module, kind: str, checkpoint: Checkpoint) -> LoraFile:
-    """Sort a LoRA file's tensors by the model's modules, split where the public format fuses, alpha baked into B.
-
-    Raises:
-        InputError: as `load_lora`.
-    """
-    source = checkpoint.name
-    modules = _modules(model)
-    table = keymaps.lora_table(kind, modules.keys())
-    spellings = _spellings(table, modules)
-    found: dict[str, dict[str, torch.Tensor]] = {}
-    out = LoraFile()
-    for key, tensor in checkpoint.state.items():
-        if _TEXT.match(key):
-            out.unused.append(key)
-            continue
-        if foreign := _FOREIGN.search(key):
-            raise InputError(source, "LoRA variants other than plain A and B are not read", foreign[1], _FIX)
-        match = _KEY.match(key) or _OTHER.match(key)
-        spelled = _PREFIX.sub("", match["module"], count=1) if match else ""
-        if not match or spelled not in spellings:
-            out.unused.append(key)
-            continue
-        part = {"lora_A": "A", "lora_down": "A", "lora.down": "A"}.get(match["part"])
-        part = part or {"lora_B": "B", "lora_up": "B", "lora.up": "B"}.get(match["part"], match["part"])
-        if not torch.isfinite(tensor.float()).all():
-            raise InputError(source, "weights must be finite numbers", f"{key}: NaN or infinity", "copy the file again")
-        found.setdefault(spelled, {})[part] = tensor
-    for spelled, tensors in found.items():
-        entry, public = spellings[spelled]
-        _add(out, entry, public, tensors, modules, spelled, checkpoint)
-    if not out.pairs and not out.deltas:
-        seen = next(iter(checkpoint.state), "nothing")
-        raise InputError(source, f"file must hold a LoRA for {kind}", seen, _FIX)
-    return out
 
 
 def export_lora(
@@ -198,103 +142,6 @@ def _divisor(layer: LoraLayer, adapter: str) -> float:
     """r, or √r for rank-stabilised LoRA. Not `layer.scaling`: the strength it is used at now is in there too."""
     rank = layer.r[adapter]
     return math.sqrt(rank) if getattr(layer, "use_rslora", {}).get(adapter) else rank
-
-
-def _modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules under the names they have without adapters."""
-    out: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        if ".lora_" in name or ".base_layer" in name:
-            continue
-        out[name] = module.get_base_layer() if isinstance(module, LoraLayer) else module
-    return out
-
-
-def _spellings(table: keymaps.Table, modules: Mapping[str, nn.Module]) -> dict[str, tuple[keymaps.Entry, bool]]:
-    """Every way to write a module's name → (its line of the table, whether the name is the public one)."""
-    out: dict[str, tuple[keymaps.Entry, bool]] = {}
-    for name in modules:
-        entry = table.by_part(name)
-        if entry is None:
-            continue
-        for spelled, line, public in ((name, keymaps.Entry(name, (name,)), False), (entry.public, entry, True)):
-            # diffusers first: where both formats share a name (Wan's patch_embedding) they mean the same module.
-            out.setdefault(spelled, (line, public))
-            out.setdefault(spelled.replace(".", "_"), (line, public))
-    return out
-
-
-def _add(
-    out: LoraFile,
-    entry: keymaps.Entry,
-    public: bool,
-    tensors: Mapping[str, torch.Tensor],
-    modules: Mapping[str, nn.Module],
-    spelled: str,
-    checkpoint: Checkpoint,
-) -> None:
-    """Sort one module's tensors in; a fused module gives its A to every part and its rows of B to each."""
-    source = checkpoint.name
-    parts = [p for p in entry.parts if p in modules]
-    heights = [_weight(modules[p]).shape[0] for p in parts]
-
-    def split(tensor: torch.Tensor) -> list[torch.Tensor]:
-        if tensor.shape[0] != sum(heights):
-            raise InputError(source, f"{spelled} must have {sum(heights)} output rows", tensor.shape[0], _FIX)
-        tensor = keymaps.swap_halves(tensor) if public and entry.swapped else tensor
-        return [rows.clone() for rows in tensor.split(heights)]
-
-    for suffix, key in (("weight", "diff"), ("bias", "diff_b")):
-        if key in tensors:
-            for part, rows in zip(parts, split(tensors[key]), strict=True):
-                parameter = getattr(modules[part], suffix, None)
-                if parameter is None or parameter.shape != rows.shape:
-                    raise InputError(source, f"{spelled}.{key} must fit {part}.{suffix}", tuple(rows.shape), _FIX)
-                out.deltas[f"{part}.{suffix}"] = rows
-    if ("A" in tensors) != ("B" in tensors):
-        raise InputError(
-            source, "every LoRA pair must be whole", f"{spelled} has only {'AB'['B' in tensors]}", "copy the file again"
-        )
-    if "A" not in tensors:
-        return
-    a, b = tensors["A"].float(), tensors["B"].float()
-    if not all(isinstance(modules[p], nn.Linear) for p in parts):
-        raise InputError(source, "LoRA is read for linear layers", spelled, _FIX)
-    inputs = _weight(modules[parts[0]]).shape[1]
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != inputs or a.shape[0] != b.shape[1]:
-        raise InputError(
-            source,
-            f"{spelled} must have A [r, {inputs}] and B [rows, r]",
-            f"A {tuple(a.shape)}, B {tuple(b.shape)}",
-            _FIX,
-        )
-    scale = _scale(tensors.get("alpha"), a.shape[0], checkpoint.metadata, parts[0])
-    for part, rows in zip(parts, split(b * scale), strict=True):
-        out.pairs[part] = (a, rows)
-
-
-def _weight(module: nn.Module) -> torch.Tensor:
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    return weight
-
-
-def _scale(alpha: torch.Tensor | None, rank: int, metadata: Mapping[str, str], module: str) -> float:
-    """alpha / r from the file's own alpha, or from what diffusers writes into the metadata; 1 without either."""
-    if alpha is not None:
-        return float(alpha) / rank
-    try:
-        stored = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
-        stored = {}
-    config = {k.removeprefix("transformer."): v for k, v in stored.items()} if isinstance(stored, dict) else {}
-    if config.get("lora_alpha") is None:
-        return 1.0
-    value = float(config["lora_alpha"])
-    for pattern, special in (config.get("alpha_pattern") or {}).items():
-        if module == pattern.lstrip("^") or module.endswith("." + pattern):
-            value = float(special)
-    return value / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def _inject(model: Any, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]], name: str, dtype: torch.dtype) -> None:

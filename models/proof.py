@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..story.errors import InputError
-from .checkpoint import read_checkpoint
-from .lora import parse_lora
+from .lora_file import parse_lora, read_lora
 
 __all__ = ["files_key", "fit_together", "named", "prove_lora"]
 
@@ -37,7 +36,7 @@ def prove_lora(model: Any, kind: str, path: Path) -> None:
     Raises:
         InputError: it does not fit, or its values are no numbers.
     """
-    parse_lora(model, kind, read_checkpoint(path, "lora").without_large_values())
+    parse_lora(model, kind, read_lora(path).without_large_values())
 
 
 def files_key(paths: list[Path]) -> tuple[Any, ...]:

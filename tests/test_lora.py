@@ -287,7 +287,7 @@ def test_lora_files_that_do_not_fit(tmp_path):
         ({key + "lora_A.weight": a, key + "lora_B.weight": torch.zeros(63, 2)}, "64 output rows"),
         ({key + "lora_A.weight": a, key + "lora_B.weight": b * float("nan")}, "finite"),
         ({key + "lora_A.weight": a, key + "lora_B.weight": b, key + "dora_scale": b.clone()}, "dora_scale"),
-        ({key + "lokr_w1": a}, "lokr_w1"),
+        ({key + "lokr_w1": a}, "lokr_w2"),
         ({key + "diff_b": torch.zeros(3)}, "output rows"),
     ]
     for state, message in cases:
