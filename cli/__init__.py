@@ -1,7 +1,8 @@
 """The `anchorshot` command: `film`, `tell`, `evaluate`, `bench` and `train`.
 
-Exit codes: 0 done, 2 bad input (exactly one line on stderr), 130 interrupted, 1 anything else. Nothing heavy is
-imported before a command has its arguments, so `--help` and a typo answer at once.
+Exit codes: 0 done, 2 bad input (exactly one line on stderr, before any work), 130 interrupted, 143 terminated, 1
+anything else, such as a full disk. Nothing heavy is imported before a command has its arguments, so `--help` and a typo
+answer at once.
 """
 
 from __future__ import annotations
@@ -17,45 +18,60 @@ from pathlib import Path
 from typing import NoReturn
 
 from .. import __version__
-from ..story.errors import InputError
+from ..story.errors import InputError, printable
+from .streams import Stop, guarded_streams, reason_of, stoppable
 
 __all__ = ["main"]
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     _quiet_libraries()
+    with guarded_streams() as (out, _), stoppable(last=arguments is None) as stop:
+        code = _run(arguments, stop)
+        out.flush()
+        if out.error is not None and code == DONE:
+            reason = " ".join(str(out.error).split())
+            _say(f"the work is done, but not everything could be printed ({reason})")
+            code = FAILED
+    return code
+
+
+def _run(arguments: Sequence[str] | None, stop: Stop) -> int:
     try:
         options, unknown = _parser().parse_known_args(arguments)
         if unknown:  # the command's own help has its options
             _Parser(prog=options.prog).error(f"unrecognized arguments: {' '.join(unknown)}")
         getattr(import_module(f".{options.module}", __name__), options.function)(options)
-        sys.stdout.flush()
         return DONE
     except InputError as error:
-        print(f"anchorshot: {error}", file=sys.stderr)
+        _say(str(error))
         return BAD_INPUT
-    except KeyboardInterrupt as stop:
-        print(f"anchorshot: interrupted{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
-        return INTERRUPTED
-    except SystemExit as stop:  # argparse, after --help or a usage error
-        return int(stop.code or 0)
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+    except KeyboardInterrupt as how:
+        _say(f"{stop.word}{f'; {how}' if str(how) else ''}")
+        return stop.code
+    except SystemExit as end:  # argparse, after --help or a usage error
+        return int(end.code or 0)
     except Exception as error:
-        traceback.print_exc()
-        print(f"anchorshot: failed: {type(error).__name__}: {error}", file=sys.stderr)
+        reason = reason_of(error)
+        if reason is None:  # a fault of ours
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}"
+        _say(f"failed: {reason}")
         return FAILED
+
+
+def _say(line: str) -> None:
+    print(f"anchorshot: {printable(' '.join(line.split()))}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
     """A usage error is one line; argparse would print the usage above it."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help", file=sys.stderr)
+        print(f"{self.prog}: {printable(' '.join(message.split()))}; see {self.prog} --help", file=sys.stderr)
         raise SystemExit(BAD_INPUT)
 
 
@@ -81,9 +97,9 @@ def _command(commands: argparse._SubParsersAction, name: str, runs: str, text: s
 
 def _film(commands: argparse._SubParsersAction) -> None:
     film = _command(commands, "film", "film:run", "Render a storyboard: keyframes, a video per shot, the film.")
-    film.add_argument("story", metavar="STORY", type=Path, help="storyboard (YAML, JSON, CSV or text)")
+    film.add_argument("story", metavar="STORY", type=_path, help="storyboard (YAML, JSON, CSV or text)")
     _studio(film)
-    film.add_argument("--out", metavar="DIR", type=Path, help="folder of the film (default: output/<name of STORY>)")
+    film.add_argument("--out", metavar="DIR", type=_path, help="folder of the film (default: output/<name of STORY>)")
     film.add_argument("--shots", metavar="IDS", help="render only these shots, e.g. s02,s04-s06")
     film.add_argument("--resume", action="store_true", help="go on with what DIR holds; make only what is missing")
     film.add_argument("--redo", metavar="IDS", help="a new take of these shots, the others stay (implies --resume)")
@@ -115,10 +131,10 @@ def _keyframes(film: argparse.ArgumentParser) -> None:
 
 def _tell(commands: argparse._SubParsersAction) -> None:
     tell = _command(commands, "tell", "tell:run", "Tell a storyboard from its texts alone, without keyframes.")
-    tell.add_argument("story", metavar="STORY", type=Path, help="storyboard (YAML, JSON, CSV or text)")
+    tell.add_argument("story", metavar="STORY", type=_path, help="storyboard (YAML, JSON, CSV or text)")
     _studio(tell)
     tell.add_argument(
-        "--out", metavar="DIR", type=Path, help="folder of the film (default: output/<name of STORY>_told)"
+        "--out", metavar="DIR", type=_path, help="folder of the film (default: output/<name of STORY>_told)"
     )
     tell.add_argument("--resume", action="store_true", help="go on with what DIR holds; make only what is missing")
     tell.add_argument("--gamma", metavar="G", type=float, default=0.25, help="how much segments blend, 0…0.5 (0.25)")
@@ -163,7 +179,7 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
     told.add_argument("--lpips", metavar="FILE", help="LPIPS for the jump: safetensors of the lpips package's weights")
     told.add_argument("--resume", action="store_true", help="with a set: go on with the films that DIR has figures of")
     evaluate.add_argument("--variants", metavar="LIST", help="only these rows, e.g. goldenmem,none")
-    evaluate.add_argument("--out", metavar="DIR", type=Path, help="plots and pictures (default: output/evaluation)")
+    evaluate.add_argument("--out", metavar="DIR", type=_path, help="plots and pictures (default: output/evaluation)")
     _device(evaluate)
     _json(evaluate, "write the rows here, too")
 
@@ -183,7 +199,7 @@ def _bench(commands: argparse._SubParsersAction) -> None:
 def _train(commands: argparse._SubParsersAction) -> None:
     train = _command(commands, "train", "train:run", "Train a model of the pocket studio from nothing.")
     train.add_argument("recipe", metavar="RECIPE", help="vae, clip, recogniser, keyframes, video, or pocket for all")
-    train.add_argument("--out", metavar="DIR", type=Path, help="checkpoints and curves (default: runs/RECIPE)")
+    train.add_argument("--out", metavar="DIR", type=_path, help="checkpoints and curves (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR")
     train.add_argument("--warm", action="store_true", help="start keyframes or video from the shipped weights")
     steps = "only so many steps, as a trial: no weight file is written"
@@ -207,10 +223,19 @@ def _prompt_set(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 def _device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps … (default: the fastest there is)")
+    threads = "CPU threads (default: 1 for tiny models, else as many as torch takes)"
+    command.add_argument("--threads", metavar="N", type=_whole(1, 1024), help=threads)
 
 
 def _json(command: argparse.ArgumentParser, text: str) -> None:
-    command.add_argument("--json", metavar="FILE", type=Path, help=text)
+    command.add_argument("--json", metavar="FILE", type=_path, help=text)
+
+
+def _path(text: str) -> Path:
+    """A path; nothing at all would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

@@ -1,12 +1,15 @@
-"""What every command shares: the device, the JSON file, and progress on stdout."""
+"""What every command shares: the device and its threads, the studio, and progress for people."""
 
 from __future__ import annotations
 
-import json
+import argparse
+import contextlib
+import os
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -20,30 +23,41 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ..story.errors import InputError
-from ..story.files import write_atomic
+from ..models.studio_names import find_studio
+from ..story.errors import InputError, printable
+from .streams import Failure, reason_of
+from .targets import JsonFile
 
-__all__ = ["StageProgress", "check_json_path", "console", "pick_device", "write_json"]
+if TYPE_CHECKING:
+    from ..models.studio import Studio
 
-console = Console(highlight=False)
+__all__ = ["StageProgress", "check_studio", "console", "open_studio", "pick_device", "print_files", "resumable"]
+
+# What is printed comes from users' files: a name in square brackets is no markup.
+console = Console(highlight=False, markup=False, emoji=False)
+
+_QUIET = 30.0
+"""Longest time without a word where there is no terminal, in seconds, as long as something goes on."""
 
 
 class StageProgress:
-    """One bar per stage with the time left; without a terminal, one line per finished thing instead."""
+    """One bar per stage with the time left; without a terminal, one line on stderr per finished thing instead."""
 
     def __init__(self) -> None:
+        self._live = console.is_terminal
         self._bars = Progress(
-            TextColumn("{task.description:<10}"),
+            TextColumn("{task.description:<10}", markup=False),
             BarColumn(bar_width=32),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
-            disable=not console.is_terminal,
+            disable=not self._live,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._began = self._told = time.monotonic()
 
     def __enter__(self) -> StageProgress:
         self._bars.start()
@@ -57,27 +71,49 @@ class StageProgress:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
         self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
+        if not self._live and time.monotonic() - self._told > _QUIET:
+            self._tell(f"{stage} {done:g} of {total:g}" + (f", {note}" if note else ""))
+
+    def finished(self, stage: str, seconds: float) -> None:
+        """A stage such as ``s01/keyframe-0`` is finished, after so many seconds."""
+        if not self._live:
+            self._tell(f"{stage} made in {seconds:.1f} s")
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(printable(line)), soft_wrap=True)
+
+    def _tell(self, line: str) -> None:
+        self._told = time.monotonic()
+        print(f"{self._told - self._began:8.1f} s  {printable(line)}", file=sys.stderr, flush=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def resumable(out: Path) -> Iterator[StageProgress]:
-    """Progress of work in a run folder; Ctrl-C says how to go on."""
+    """Progress of work in a run folder; Ctrl-C and a full disk say how to go on."""
+    how = f"what is finished stays; add --resume to the same command to go on in {out}"
     try:
         with StageProgress() as progress:
             yield progress
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"what is finished stays; add --resume to the same command to go on in {out}") from None
+        raise KeyboardInterrupt(how) from None
+    except Exception as error:
+        reason = reason_of(error)
+        if reason is None:
+            raise
+        raise Failure(f"{reason}; {how}") from error
+
+
+def check_studio(name: str) -> Path:
+    """The file of a studio; refuses (InputError) one that is not there in the moment that a typo deserves."""
+    return find_studio(name)
 
 
 def pick_device(name: str) -> str:
     """`auto` → the fastest device there is; anything else is checked.
 
     Raises:
-        InputError: no such device here.
+        InputError: no such device here, or one that cannot compute.
     """
     import torch
 
@@ -86,27 +122,44 @@ def pick_device(name: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(1, device=name)
+        torch.ones(1, device=name).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError("--device", "must be a device of this machine", name, f"use cpu ({reason})") from None
     return name
 
 
-def check_json_path(path: Path | None) -> None:
-    """Refuse a file that cannot be written before hours of work end in it."""
-    if path is None:
+def open_studio(options: argparse.Namespace, target: JsonFile) -> Studio:
+    """The studio of a command, on its device, with as many threads as are good for it; see `pick_threads`.
+
+    Raises:
+        InputError: no such studio or device, a fault in its file, or --json is one of its files.
+    """
+    from ..models.studio import load_studio
+
+    studio = load_studio(options.studio, device=pick_device(options.device))
+    with contextlib.suppress(InputError):  # missing files are named by the work that needs them
+        target.keep_off(studio.files())
+    pick_threads(options.threads, studio)
+    return studio
+
+
+def pick_threads(wanted: int | None, studio: Studio) -> None:
+    """Set torch's threads: those `wanted`; else one for a tiny studio on the CPU, whose tensors are too small to share.
+
+    OMP_NUM_THREADS stands above the choice for tiny studios, and torch's own is left to all others.
+    """
+    import torch
+
+    if wanted is not None:
+        torch.set_num_threads(wanted)
         return
-    if path.is_dir():
-        raise InputError("--json", "must be a file, not a folder", str(path), "add a file name")
-    for parent in path.absolute().parents:
-        if parent.exists():
-            if not parent.is_dir():
-                raise InputError("--json", "must lie in a folder", str(path), f"{parent} is a file")
-            return
+    with contextlib.suppress(InputError):
+        if studio.device.type == "cpu" and not os.environ.get("OMP_NUM_THREADS") and studio.is_tiny():
+            torch.set_num_threads(1)
 
 
-def write_json(path: Path | None, data: Any) -> None:
-    """Write `data` as JSON if a file was asked for."""
-    if path is not None:
-        write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+def print_files(folder: Path, names: list[str]) -> None:
+    """Say where the results are, one a line."""
+    for name in names:
+        console.print(Text(printable(str(folder / name))), soft_wrap=True)

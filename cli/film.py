@@ -10,7 +10,8 @@ from rich.table import Table
 
 from ..story.errors import InputError
 from ..story.storyboard import load_storyboard
-from .console import check_json_path, console, pick_device, resumable, write_json
+from .console import console, open_studio, print_files, resumable
+from .film_paths import check_paths, hand_over, images
 from .notes import show_notes
 
 __all__ = ["run"]
@@ -18,19 +19,18 @@ __all__ = ["run"]
 
 def run(options: argparse.Namespace) -> None:
     """Render the film and show what was made."""
-    check_json_path(options.json)
     if options.dependents and not options.redo:
         raise InputError("--dependents", "goes with --redo", "no --redo", "add e.g. --redo s03")
     story = load_storyboard(options.story)
     show_notes(story, options.story)
     out = options.out if options.out is not None else Path("output") / options.story.stem
     story.subset(options.shots)
-    # Only a sound storyboard is worth the seconds that the model libraries take to import.
-    from ..models.studio import load_studio
+    target = check_paths(options, out, images(story), resume=options.resume or options.redo is not None, task="film")
+    # Only sound arguments are worth the seconds that the model libraries take to import.
     from ..pipelines.film import make_film
 
     keyframe = _keyframe(options)
-    studio = load_studio(options.studio, device=pick_device(options.device))
+    studio = open_studio(options, target)
     with resumable(out) as progress:
         summary = make_film(
             story,
@@ -43,9 +43,9 @@ def run(options: argparse.Namespace) -> None:
             keyframe=keyframe,
             progress=progress.update,
             say=progress.say,
+            on_finish=progress.finished,
         )
-    write_json(options.json, summary)
-    _show(summary, out)
+    hand_over(target, summary, out, _show)
 
 
 def _keyframe(options: argparse.Namespace) -> dict[str, Any]:
@@ -78,8 +78,7 @@ def _show(summary: dict[str, Any], out: Path) -> None:
         made = "kept" if shot["kept"] else f"{shot['render_seconds']:.1f} s"
         table.add_row(shot["id"], shot["place"] or "–", span, ", ".join(keys), str(shot["take"]), made)
     console.print(table)
-    for name in summary["files"]:
-        console.print(str(out / name), soft_wrap=True)
+    print_files(out, summary["files"])
 
 
 def _times(requested: float, snapped: float) -> str:

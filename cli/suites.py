@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..story.errors import InputError
-from .console import StageProgress, check_json_path, console, pick_device, write_json
+from ..evaluation.folder import check_report_folder, report_names
+from ..story.errors import InputError, printable
+from .console import StageProgress, check_studio, console, open_studio, pick_device
+from .targets import JsonFile, check_inputs, printed_anyway
 
 if TYPE_CHECKING:
     from ..evaluation.judges import JudgeFiles
@@ -20,16 +25,14 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from .. import evaluation
 
     _check_suite(options.suite, evaluation.SUITES)
-    check_json_path(options.json)
     pairs = None if options.pairs is None else _numbers(options.pairs, "--pairs")
     variants = None if options.variants is None else [name.strip() for name in options.variants.split(",")]
     size = None if options.size is None else _size(options.size)
     _check_storytelling(options, "set", "size", "frames", "clip", "dino", "lpips")
     out = options.out if options.out is not None else Path("output") / "evaluation"
-    from ..models.studio import load_studio
-
-    device = pick_device(options.device)
-    studio = load_studio(options.studio, device=device)
+    check_report_folder(out, options.suite)
+    target = _target(options, partial(_is_report, out, options.suite))
+    studio = open_studio(options, target)
     with StageProgress() as progress:
         result = evaluation.run(
             options.suite,
@@ -42,14 +45,14 @@ def run_evaluate(options: argparse.Namespace) -> None:
             prompt_set=options.set,
             size=size,
             frames=options.frames,
-            judges=_judges(options, device),
+            judges=_judges(options, str(studio.device)),
             out=out,
             resume=options.resume,
             progress=progress.update,
         )
-    evaluation.print_table(result, console)
-    write_json(options.json, result)
-    console.print(f"plots, pictures and rows: {out}", soft_wrap=True)
+    with printed_anyway(partial(evaluation.print_table, result, console)):
+        target.write(result)
+    console.print(f"plots, pictures and rows: {printable(str(out))}", soft_wrap=True)
 
 
 def run_bench(options: argparse.Namespace) -> None:
@@ -57,20 +60,32 @@ def run_bench(options: argparse.Namespace) -> None:
     from .. import benchmarks
 
     _check_suite(options.suite, benchmarks.SUITES)
-    check_json_path(options.json)
     size = None if options.size is None else _size(options.size)
     _check_storytelling(options, "set", "size", "frames")
-    from ..models.studio import load_studio
-
-    device = pick_device(options.device)
+    target = _target(options)
     if options.full_size:
-        rows = benchmarks.run(options.suite, full_size=device)
+        rows = benchmarks.run(options.suite, full_size=pick_device(options.device))
     else:
-        studio = load_studio(options.studio, device=device)
+        studio = open_studio(options, target)
         studio.check_task(options.suite)
         rows = benchmarks.run(options.suite, studio, prompt_set=options.set, size=size, frames=options.frames)
-    benchmarks.print_table(rows, title=f"bench {options.suite}", console=console)
-    write_json(options.json, rows)
+    with printed_anyway(partial(benchmarks.print_table, rows, title=f"bench {options.suite}", console=console)):
+        target.write(rows)
+
+
+def _target(options: argparse.Namespace, owns: Callable[[Path], bool] = lambda path: False) -> JsonFile:
+    """Where --json goes: to none of the files that the suite reads or writes."""
+    names = ("set", "clip", "dino", "lpips")
+    given = [(f"--{name}", Path(value)) for name in names if (value := getattr(options, name, None))]
+    check_inputs(given, owns)
+    return JsonFile(options.json, [check_studio(options.studio), *(path for _, path in given)], owns)
+
+
+def _is_report(out: Path, suite: str, path: Path) -> bool:
+    """Whether `path` is one of the files that the evaluation of `suite` writes in `out`."""
+    places = {Path(os.path.realpath(out / name)) for name in report_names(suite)}
+    real = Path(os.path.realpath(path))
+    return real in places or real.parent in places
 
 
 def _judges(options: argparse.Namespace, device: str) -> JudgeFiles | None:

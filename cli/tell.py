@@ -11,7 +11,8 @@ from rich.table import Table
 
 from ..story.errors import InputError
 from ..story.storyboard import load_storyboard
-from .console import check_json_path, console, pick_device, resumable, write_json
+from .console import console, open_studio, print_files, resumable
+from .film_paths import check_paths, hand_over
 from .notes import show_notes
 
 __all__ = ["run"]
@@ -21,13 +22,12 @@ PARTS = ("dipw", "twb", "sar")
 
 def run(options: argparse.Namespace) -> None:
     """Make the film and show what was made."""
-    check_json_path(options.json)
     without = _without(options.without)
     story = load_storyboard(options.story)
     show_notes(story, options.story)
     out = options.out if options.out is not None else Path("output") / f"{options.story.stem}_told"
-    # Only a sound storyboard is worth the seconds that the model libraries take to import.
-    from ..models.studio import load_studio
+    target = check_paths(options, out, resume=options.resume, task="tell")
+    # Only sound arguments are worth the seconds that the model libraries take to import.
     from ..pipelines.tell import tell_story
     from ..sampling.prompt_mixing import DIPW
     from ..sampling.story import StorySettings
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
         gamma=0.0 if "twb" in without else full.gamma,
         semantic="sar" not in without,
     )
-    studio = load_studio(options.studio, device=pick_device(options.device))
+    studio = open_studio(options, target)
     with resumable(out) as progress:
         summary = tell_story(
             story,
@@ -55,9 +55,9 @@ def run(options: argparse.Namespace) -> None:
             resume=options.resume,
             progress=progress.update,
             say=progress.say,
+            on_finish=progress.finished,
         )
-    write_json(options.json, summary)
-    _show(summary, out)
+    hand_over(target, summary, out, _show)
 
 
 def _without(text: str | None) -> set[str]:
@@ -76,5 +76,4 @@ def _show(summary: dict[str, Any], out: Path) -> None:
         made = "kept" if shot["kept"] else f"{shot['render_seconds']:.1f} s"
         table.add_row(shot["id"], str(shot["frames"]), f"{shot['gamma']:.2f}", made)
     console.print(table)
-    for name in summary["files"]:
-        console.print(str(out / name), soft_wrap=True)
+    print_files(out, summary["files"])

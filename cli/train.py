@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..story.files import check_folder
 from .console import pick_device
 
 __all__ = ["run"]
@@ -11,7 +12,13 @@ __all__ = ["run"]
 
 def run(options: argparse.Namespace) -> None:
     """Run one recipe; checkpoints and the loss curve go to the run's folder."""
+    if options.out is not None:
+        check_folder(options.out, "--out")
     from .. import training
 
     device = pick_device(options.device)
+    if options.threads is not None:
+        import torch
+
+        torch.set_num_threads(options.threads)
     training.run(options.recipe, options.out, options.resume, device, options.steps, options.warm)

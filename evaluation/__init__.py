@@ -87,7 +87,8 @@ def run(
         raise InputError("suite", f"must be one of {', '.join(SUITES)}", suite, "choose one of them")
     # Imported here, so that the command can list the suites without loading torch.
     from ..models.studio import Studio, load_studio
-    from .report import Partial, check_folder, write_report
+    from .folder import check_report_folder
+    from .report import Partial, write_report
     from .told import Parts
 
     models = studio if isinstance(studio, Studio) else load_studio(studio)
@@ -97,7 +98,7 @@ def run(
         raise InputError("variants", "must name at least one", variants, "leave it out to run all")
     _check_options(suite, pairs, prompt_set, size, frames, judges)
     if out is not None:
-        check_folder(Path(out))
+        check_report_folder(Path(out), suite)
     pictures: Mapping[str, Any]
     partial: Partial | None = None
     parts: Parts | None = None

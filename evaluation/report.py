@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..media.frames import to_uint8
-from ..story.errors import InputError
 from ..story.files import atomic_path, write_atomic
 
-__all__ = ["Partial", "Strip", "check_folder", "write_report", "write_sheet"]
+__all__ = ["Partial", "Strip", "write_report", "write_sheet"]
 
 _PAPER, _INK, _MARK = "#15171c", "#f2f3f5", "#ffb000"
 _LABEL, _GAP, _EDGE, _ROW_GAP = 190, 4, 24, 22
@@ -25,14 +23,6 @@ _CLIPS_SHOWN = 4
 
 Strip = tuple[str, Tensor, Sequence[int]]
 """One row of a sheet: its label, pictures `[n, 3, H, W]`, and the positions of those that get a frame around them."""
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written to before hours of work end in it (InputError); it is not made yet."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        fix = "choose another folder" if there == folder.absolute() else f"{there} is in the way"
-        raise InputError("out", "must be a folder that can be written to", str(folder), fix)
 
 
 class Partial:

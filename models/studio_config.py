@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ..story.errors import InputError, closest
+from ..story.errors import InputError
 from ..story.load import read_story_text
 from ..story.stages import MAX_WINDOW
 from ..story.validation import Lines, to_input_error
 from .flux.layout import check_noise
+from .studio_names import built_in, find_studio
 
 __all__ = [
     "ClipPart",
@@ -34,7 +35,6 @@ __all__ = [
     "read_studio",
 ]
 
-STUDIOS = Path(__file__).resolve().parent.parent / "studios"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_BYTES = 1 << 16
 
@@ -364,26 +364,6 @@ def _model_at(location: tuple[Any, ...]) -> type[BaseModel] | None:
     }  # fmt: skip
     names = tuple(str(part) for part in location if not isinstance(part, int))
     return LoraPart if names and names[-1] == "loras" and names != location else models.get(names)
-
-
-def find_studio(name_or_path: str | os.PathLike[str]) -> Path:
-    """The file of a built-in studio (`pocket`, `flux-wan`, …) or of a path. Raises InputError if there is none."""
-    text = os.fspath(name_or_path)
-    path = Path(text)
-    if path.suffix.lower() in (".yaml", ".yml") or len(path.parts) > 1:
-        if not path.is_file():
-            raise InputError("studio", "file must exist", text, f"check the path, or use {' or '.join(built_in())}")
-        return path
-    if text in built_in():
-        return STUDIOS / f"{text}.yaml"
-    near = closest(text, built_in())
-    fix = f"did you mean {near}?" if near else f"use {', '.join(built_in())}, or the path of a studio .yaml"
-    raise InputError("studio", "must be a built-in studio or a YAML file", text, fix)
-
-
-def built_in() -> list[str]:
-    """Names of the studios that come along."""
-    return sorted(path.stem for path in STUDIOS.glob("*.yaml"))
 
 
 def read_studio(name_or_path: str | os.PathLike[str]) -> tuple[StudioConfig, Path]:

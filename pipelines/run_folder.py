@@ -20,7 +20,7 @@ from typing import Any, cast
 from filelock import BaseFileLock, FileLock, Timeout
 
 from ..story.errors import InputError
-from ..story.files import is_temporary, sha256_file, write_atomic
+from ..story.files import check_folder, is_temporary, sha256_file, write_atomic
 from .manifest import FORMAT, MANIFEST, OURS, Record, Task, is_ours, read_manifest
 
 __all__ = ["MANIFEST", "Record", "RunFolder", "check_run", "open_run", "owns"]
@@ -214,7 +214,7 @@ def check_run(
         InputError: see `open_run`.
     """
     folder = Path(path)
-    _check_folder(folder, field, str(path))
+    check_folder(path, field)
     manifest = _read(folder, field, resume)
     if manifest is None:
         taken = [name for name in (*_FILES, *_FOLDERS, MANIFEST) if os.path.lexists(folder / name)]
@@ -285,23 +285,6 @@ def owns(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
                 if inner in (MANIFEST, LOCK) or OURS.fullmatch(inner):
                     return True
     return False
-
-
-def _check_folder(folder: Path, field: str, shown: str) -> None:
-    """Refuse what is no folder that can be written to, and cannot become one."""
-    try:
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-        # Names too long, zero bytes and the like show when the system is asked for the path itself.
-        with contextlib.suppress(FileNotFoundError):
-            os.lstat(folder)
-        reason = "it cannot be written to" if there.is_dir() else f"{there} is a file"
-        if there.is_dir() and os.path.lexists(folder) and not folder.exists():
-            usable, reason = False, "a link to nothing is in its place"
-    except (OSError, ValueError) as error:
-        usable, reason = False, getattr(error, "strerror", None) or str(error)
-    if not usable:
-        raise InputError(field, "must be a writable folder", shown, f"choose another ({reason})")
 
 
 def _check_places(folder: Path, field: str) -> None:

@@ -97,3 +97,8 @@ def closest(word: object, known: Iterable[str], cutoff: float = 0.6) -> str | No
     by_lower = {k.lower(): k for k in reversed(list(known))}
     match = difflib.get_close_matches(str(word)[:_SHOWN].lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[match[0]] if match else None
+
+
+def printable(text: str) -> str:
+    """`text` with escapes for what could break a line or drive a terminal, such as control characters."""
+    return _printable(text)

@@ -15,8 +15,8 @@ from .documents import regular_file
 from .errors import InputError
 
 __all__ = [
-    "TEMPORARY", "atomic_path", "file_identity", "is_temporary", "model_files", "sha256_file", "sync_file",
-    "write_atomic",
+    "TEMPORARY", "atomic_path", "check_folder", "file_identity", "is_temporary", "model_files", "sha256_file",
+    "sync_file", "write_atomic",
 ]  # fmt: skip
 
 TEMPORARY = re.compile(r"\.tmp-\d+-[0-9a-f]{12}(\.\w+)?")
@@ -87,6 +87,29 @@ def is_temporary(path: Path) -> bool:
         return TEMPORARY.fullmatch(path.name) is not None and stat.S_ISREG(path.lstat().st_mode)
     except OSError:
         return False
+
+
+def check_folder(path: str | os.PathLike[str], field: str) -> None:
+    """Refuse what is no folder that files can be written in, and cannot become one. Nothing is made.
+
+    Raises:
+        InputError: a file or a link to nothing in its place or on the way, no permission, or a path that the system
+            does not take.
+    """
+    folder = Path(path)
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        usable, reason = os.access(there, os.W_OK | os.X_OK), f"{there} cannot be written to"
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(folder)  # names that are too long and the like show only here
+        if not there.is_dir():
+            usable, reason = False, f"{there} is a file"
+        elif os.path.lexists(folder) and not folder.exists():
+            usable, reason = False, "a link to nothing is in its place"
+    except (OSError, ValueError) as error:
+        usable, reason = False, getattr(error, "strerror", None) or str(error)
+    if not usable:
+        raise InputError(field, "must be a writable folder", str(path), f"choose another ({reason})")
 
 
 def sha256_file(path: str | os.PathLike[str], field: str = "file") -> str:

@@ -80,6 +80,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """Run a command that must end with code 2 and exactly one line on stderr; return the line."""
     assert main([str(a) for a in arguments]) == 2
     captured = capsys.readouterr()
+    assert not sys.stdout.closed
     assert captured.out == ""
     lines = captured.err.splitlines()
     assert len(lines) == 1, captured.err
@@ -128,6 +129,12 @@ def test_bad_files_and_arguments(tmp_path: Path, capsys) -> None:
         "separated by commas": ["evaluate", "keyframes", "--pairs", "8,,16"],
         "must be one of vae": ["train", "everything"],
         "must be a built-in studio": ["bench", "video", "--studio", "poket"],
+        'device of this machine (got "meta")': ["film", story, "--device", "meta"],
+        "--json: must not be empty": ["film", story, "--json", ""],
+        "--out: must not be empty": ["train", "vae", "--out", ""],
+        "--out: must be a writable folder": ["train", "vae", "--out", tmp_path / "file"],
+        "out: must be a writable folder": ["evaluate", "keyframes", "--out", tmp_path / "file"],
+        "number from 1 to 1024": ["film", story, "--threads", "0"],
     }.items():
         line = refused(capsys, *arguments, *(["--out", out] if arguments[0] == "film" else []))
         assert words in line, line
@@ -160,7 +167,8 @@ def test_film_writes_its_files_and_the_json(story: Path, tiny_studio: Path, tmp_
     out = tmp_path / "out"
     assert render(story, tiny_studio, out, "--shots", "s01", "--json", tmp_path / "new" / "summary.json") == 0
     captured = capsys.readouterr()
-    assert captured.err == ""
+    told = [re.sub(r"[\d.]+ s", "- s", line).strip() for line in captured.err.splitlines()]
+    assert told == ["- s  s01/keyframe-0 made in - s", "- s  s01/clip made in - s", "- s  film made in - s"]
     summary = json.loads((out / "summary.json").read_text())
     assert json.loads((tmp_path / "new" / "summary.json").read_text()) == summary
     assert [shot["id"] for shot in summary["shots"]] == ["s01"]
@@ -191,8 +199,7 @@ def test_ctrl_c_ends_with_130_and_leaves_a_resumable_folder(
     with monkeypatch.context() as patched:
         patched.setattr(StageProgress, "update", update)
         assert render(story, tiny_studio, tmp_path / "out") == 130
-    captured = capsys.readouterr()
-    (line,) = captured.err.splitlines()
+    line = capsys.readouterr().err.splitlines()[-1]
     assert "interrupted" in line and "--resume" in line
     assert not (tmp_path / "out" / "film.mp4").exists()
     assert render(story, tiny_studio, tmp_path / "out", "--resume") == 0

@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(studio: Studio, tmp_pa
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         for arguments in ({"prompt_set": "benchmark"}, {}):
-            with pytest.raises(InputError, match="^out: must be a folder that can be written to"):
+            with pytest.raises(InputError, match="^out: must be a writable folder"):
                 evaluation.run("storytelling", studio, out=out, **arguments)  # type: ignore[arg-type]
 
 
