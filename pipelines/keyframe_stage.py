@@ -112,7 +112,7 @@ def make_keyframes(job: FilmJob) -> None:
     """Make every keyframe that is missing or out of date, and enter each in the manifest as soon as it is done."""
     plan = _windows(job)
     # all() would stop at the first, and `pending` says why a keyframe is made again
-    pending = [any([job.pending(task.stage, task.inputs) for task in window]) for window in plan]
+    pending = [any([job.pending(task.stage, task.inputs, [task.name]) for task in window]) for window in plan]
     stage = _Keyframes(job, steps=job.settings.keyframe.steps, total=sum(pending))
     memory = FilmMemory(job)
     for window, wanted in zip(plan, pending, strict=True):

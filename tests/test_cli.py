@@ -220,7 +220,7 @@ def test_bad_pictures_and_weights_are_one_line(story: Path, tiny_studio: Path, t
     (tmp_path / "taken" / "film.mp4").write_text("holiday")
     out = tmp_path / "out"
     rest = ["--device", "cpu", "--studio"]
-    assert "NaN" in refused(capsys, "film", own, "--out", out, *rest, tiny_studio)
+    assert "must be a picture" in refused(capsys, "film", own, "--out", out, *rest, tiny_studio)
     assert "pickle" in refused(capsys, "film", story, "--out", out, *rest, studio)
     assert "no film of ours" in refused(capsys, "film", story, "--out", tmp_path / "taken", *rest, tiny_studio)
     assert "--redo" in refused(capsys, "film", story, "--out", out, "--redo", "s09", *rest, tiny_studio)
