@@ -76,14 +76,6 @@ def shorten(text: str, limit: int) -> str:
     line = _printable(" ".join(text[: 4 * _LINE].split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _again, self.args
-
-
-def _again(*args: Any) -> InputError:
-    """An error that another process has sent: pickle would look the class up by the name that people see."""
-    return InputError(*args)
-
 
 # ComfyUI shows it before the message, and knows this module by the path of a folder.
 InputError.__module__ = "anchorshot"
