@@ -182,7 +182,7 @@ def _latent(value: Any, field: str, part: Any) -> None:
     if not isinstance(value, Mapping) or "samples" not in value:
         seen = f"keys {sorted(map(str, value))}" if isinstance(value, Mapping) else _seen(value)
         raise InputError(field, "must be a LATENT with samples", seen, "connect a latent of a core or Anchorshot node")
-    for samples in _parts(value["samples"]):
+    for samples in _parts(value["samples"]) or [None]:
         if not isinstance(samples, Tensor) or samples.ndim < 3:
             rule = "must have samples [B, C, h, w] or [B, C, F, h, w]"
             raise InputError(field, rule, _seen(samples), "connect a latent of pictures or videos")

@@ -70,10 +70,10 @@ class Remembered:
         if self.encoded is None:
             if not self.text:
                 fix = "write one caption per line, or connect the storyboard"
-                raise InputError("captions", "every context frame needs a caption", self.label or "none", fix)
+                raise InputError("context.captions", "every context frame needs a caption", self.label or "none", fix)
             if encoders.clip is None:
                 fix = "connect the CLIP of the keyframe model to GoldenMem Context"
-                raise InputError("clip", "is needed to encode the captions of context frames", None, fix)
+                raise InputError("context.clip", "is needed to encode the captions of context frames", None, fix)
             self.encoded = encode_caption(encoders.clip, self.text)
         return self.encoded
 

@@ -15,6 +15,7 @@ from ..models.prompt_text import from_prompt
 from ..sampling.preview import Pictures, decoded_frames, decoded_video, picture_scorer
 from ..sampling.prompt_mixing import Scorer
 from ..story.errors import InputError
+from .fits import fit_vae
 from .images import encode_frame
 from .similarity import embed_picture, embed_query
 
@@ -34,7 +35,11 @@ def preview_scorer(model: Any, preview: str, texts: tuple[str, str], clip: Any, 
         if not text.strip():
             raise InputError(name, "is needed to score pictures", text, "write the prompt here too, or take CLIP out")
     dim = embed_picture(clip_vision, torch.zeros(3, 32, 32)).shape[0]
-    words = [embed_query(clip, from_prompt(text), dim) for text in texts]
+    try:
+        words = [embed_query(clip, from_prompt(text), dim) for text in texts]
+    except InputError as error:  # this node's own name for it, and no ranking to fall back on
+        fix = "connect a CLIP whose file holds text_projection and that belongs to clip_vision, or take both out"
+        raise InputError("clip", error.rule, error.value, fix) from error
     prompts = torch.nn.functional.normalize(torch.stack(words), dim=1)
     return picture_scorer(preview_pictures(model, preview, vae), _seeing(clip_vision), prompts[None])
 
@@ -45,6 +50,7 @@ def preview_pictures(model: Any, preview: str, vae: Any) -> Pictures:
     if preview in DECODED:
         if vae is None:
             raise InputError("vae", f"is needed for {preview}", None, "connect the model's VAE, or use latent_rgb")
+        fit_vae(vae, model)
         decode = _decoding(vae, model.model.process_latent_out)
         if preview == "decoded_video":
             return decoded_video(lambda z: iter([decode(z)]))
@@ -56,6 +62,7 @@ def preview_pictures(model: Any, preview: str, vae: Any) -> Pictures:
     if vae is None:
         fix = "connect the model's VAE; the colours are measured with it once"
         raise InputError("vae", "is needed for latent_rgb: this model's latents have no published colours", None, fix)
+    fit_vae(vae, model)
     shown = calibration_pictures(*_CALIBRATION)
     latents = torch.cat([encode_frame(vae, picture) for picture in shown])
     return fit_latent_rgb(model.model.process_latent_in(latents[:, :, None])[:, :, 0], shown)

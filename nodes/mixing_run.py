@@ -178,6 +178,9 @@ class _Mixing:
         if noise.ndim not in (4, 5):
             fix = "use a model of pictures or videos"
             raise InputError("latent", "must be one of pictures or videos", tuple(noise.shape), fix)
+        if noise.ndim == 5 and guider.model_patcher.get_model_object("latent_format").latent_dimensions == 2:
+            fix = "connect an empty latent of a picture, or a video model"
+            raise InputError("latent", "must be one of pictures, as the model", tuple(noise.shape), fix)
         scene = scenes[0]
         shared = {key: value for key, value in scene.items() if key not in _TEXT}
         encoded = comfy.samplers.encode_model_conds(

@@ -213,7 +213,7 @@ class Maker:
         kind, options = self._input(entry["class_type"], field)
         value = entry["inputs"][field]
         if isinstance(value, list):
-            choices = ["made", "made", "changed", "changed", "changed", "other", "literal", "list", "left out"]
+            choices = ["made"] * 3 + ["changed"] * 4 + ["foreign"] * 2 + ["other", "literal", "list", "left out"]
         else:
             choices = ["literal", "end", "end", "made", "left out"]
         choice = draw.choice(choices)
@@ -226,16 +226,19 @@ class Maker:
         elif choice == "left out":
             del entry["inputs"][field]
             return f"{name}.{field} left out"
-        elif choice == "other":
+        elif choice in ("other", "foreign"):
             links = [["studio", k] for k in range(8)] + [[other, 0] for other in prompt if other != name]
             before = {other for other in links_before(prompt, name)}
             new = draw.choice([link for link in links if link[0] in before] or [["studio", 0]])
+            if choice == "foreign":  # as other packs' sockets of any type let it through
+                new = self._odd(prompt, kind, new, "one")
         elif choice in ("made", "changed", "list"):
             new = self._odd(prompt, kind, value, choice)
         if choice in ("literal", "end") and new is None:
             new = draw.choice(_LITERALS)
         entry["inputs"][field] = new
-        shown = prompt[new[0]]["inputs"] if isinstance(new, list) and new and new[0] in prompt else new
+        odd = isinstance(new, list) and bool(new) and str(new[0]).startswith("odd")
+        shown = prompt[new[0]]["inputs"] if odd else new
         return f"{name}.{field} = {str(shown)[:90]}"
 
     def _odd(self, prompt: Prompt, kind: str, value: Any, choice: str) -> list[Any]:
@@ -243,8 +246,9 @@ class Maker:
         odd = f"odd{len(prompt)}"
         if choice == "changed":
             prompt[odd] = node("OddValue", name=self.random.choice(self.changed), given=value)
-        elif choice == "list":
-            prompt[odd] = node("OddList", given=value, count=self.random.choice([0, 1, 2, 3]))
+        elif choice in ("list", "one"):
+            count = 1 if choice == "one" else self.random.choice([0, 1, 2, 3])
+            prompt[odd] = node("OddList", given=value, count=count)
         else:
             own = [name for name in self.made if any(word in name for word in _WORDS.get(kind, ()))]
             usual = own if own and self.random.random() < 0.75 else self.made
