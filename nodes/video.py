@@ -295,6 +295,17 @@ class ExtendVideo(io.ComfyNode):
                 ),
                 io.Image.Input("keyframes", optional=True, tooltip=_KEYFRAMES),
                 io.Combo.Input("fit", options=FITS, default=FITS[0], optional=True, tooltip=_FIT),
+                io.Float.Input(
+                    "clip_fps",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    optional=True,
+                    force_input=True,
+                    tooltip="Frames per second of the clip, e.g. from Get Video Components. A clip of another rate "
+                    "than the timeline's, or of varying rate, would play too fast or too slow: it is refused. Default: "
+                    "0, the clip is taken at the timeline's rate.",
+                ),
             ],
             outputs=[
                 io.Model.Output("model_out", display_name="model", tooltip="For this latent only."),
@@ -313,9 +324,11 @@ class ExtendVideo(io.ComfyNode):
         context_frames: int,
         keyframes: Any = None,
         fit: str = "cover",
+        clip_fps: float = 0.0,
     ) -> io.NodeOutput:
-        from .video_run import hint_size, lay_out_extension, patch_video
+        from .video_run import check_rate, hint_size, lay_out_extension, patch_video
 
+        check_rate(clip_fps, timeline)
         video = lay_out_extension(vae, clip, timeline, keyframes, context_frames, fit)
         hint_size(model, video)
         return io.NodeOutput(patch_video(model, video), video.latent)

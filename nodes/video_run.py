@@ -25,7 +25,7 @@ from .fits import fit_prompt, fit_sigmas, fit_vae, sampled, video_latent
 from .host import Progress, memory_errors, tell
 from .images import fitted
 
-__all__ = ["decode", "lay_out", "lay_out_extension", "patch_video", "sample_video", "sampler_fault"]
+__all__ = ["check_rate", "decode", "lay_out", "lay_out_extension", "patch_video", "sample_video", "sampler_fault"]
 
 _FIX = "make the video shorter or smaller, or load the model in fp8"
 
@@ -54,6 +54,14 @@ def lay_out(
         images = fitted(images, size, fit, "keyframes")
     with memory_errors("vae", f"{len(images)} keyframes", _FIX):
         return multi_chunk_video(chunks, timeline, images, method=method, size=size)
+
+
+def check_rate(clip_fps: float, timeline: Timeline) -> None:
+    """Refuse a clip of another rate than the timeline's; the average of a varying rate is hardly ever the same."""
+    if clip_fps and abs(clip_fps - timeline.fps) > 0.002 * timeline.fps:
+        rule = f"must be the timeline's {timeline.fps:g} frames per second"
+        fix = "bring the clip to that rate first, or give the timeline the clip's"
+        raise InputError("clip_fps", rule, round(clip_fps, 3), fix)
 
 
 def lay_out_extension(
