@@ -402,7 +402,9 @@ def test_extension_starts_where_the_clip_ends(studio: dict[str, Any], pictures: 
     more = Timeline.plan(8, 0.6, [])
     with pytest.raises(InputError, match="clip_fps: must be the timeline's"):
         video.ExtendVideo.execute(studio["video_model"], studio["video_vae"], clip, more, 0, clip_fps=more.fps * 1.03)
-    model, latent = video.ExtendVideo.execute(studio["video_model"], studio["video_vae"], clip, more, 0, clip_fps=more.fps).args
+    model, latent = video.ExtendVideo.execute(
+        studio["video_model"], studio["video_vae"], clip, more, 0, clip_fps=more.fps
+    ).args
     assert latent["samples"].shape[2] == 3 and latent["noise_mask"][0, 0, :, 0, 0].tolist() == [0, 0, 1]
     prompt = encode(studio["video_clip"], "wide shot, static, in the desert.")
     out = comfy_nodes.KSampler().sample(model, 1, 2, 1.0, "euler", "simple", prompt, prompt, latent)[0]
