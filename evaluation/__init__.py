@@ -54,8 +54,9 @@ def run(
         seed: which held-out stories, and the noise; two seeds share no story of the pocket world.
         stories: how many stories (`keyframes`, `storytelling`) or clips (`video`); None takes 16, or all of a set.
         shots: shots or segments in each story; None takes 8, and 4 for `storytelling`.
-        variants: names; None runs all. keyframes: `ground_truth`, `full`, `goldenmem`, `none`, `joint`,
-            `retrieval:clip|text|recency`, `noise:T`. video: `ground_truth`, `multi_chunk`, `latent_replacement`,
+        variants: names; None runs all. keyframes: `ground_truth`, `full`, `none`, `joint`, `goldenmem` and `latent`
+            (also with `:TIER` and `:RANKING`), `retrieval:clip|text|recency` (also with `:TIER`), `noise:T` or
+            `noise:LOW-HIGH`. video: `ground_truth`, `multi_chunk`, `latent_replacement`,
             `replication`. storytelling: `ground_truth`, `full`, `without_dipw`, `without_twb`, `without_sar`,
             `plain`, `prior_shift:S`.
         pairs: for `keyframes`, several numbers of shots to measure in one run, e.g. 8, 16, 32, 48; None takes `shots`.

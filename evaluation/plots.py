@@ -19,6 +19,9 @@ CHANCE = {"identity": (1 / 8 + 1 / 4 + 1 / 4) / 3, "layout": (1 / 4 + 1 / 3 + 1 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 
+_FEW = 5
+"""Characters or places below which a share is chance."""
+
 Result = Mapping[str, Any]
 Panel = Callable[["Axes"], None]
 
@@ -80,7 +83,7 @@ def _scores(axes: Axes, rows: Sequence[Result]) -> None:
 def _along(axes: Axes, by_shot: Mapping[str, Sequence[float | None]], pairs: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    shown = [name for name in by_shot if name.endswith(f"@{pairs}") and ":" not in name]
+    shown = [name for name in by_shot if name.endswith(f"@{pairs}") and _remembers(name)]
     for colour, name in zip(_COLOURS, shown or list(by_shot), strict=False):
         points = [(p + 1, value) for p, value in enumerate(by_shot[name]) if value is not None]
         axes.plot(*zip(*points, strict=True) if points else ((), ()), ".-", color=colour, label=name.partition("@")[0])
@@ -104,10 +107,15 @@ def _noise(axes: Axes, rows: Sequence[Result]) -> None:
     axes.legend()
 
 
+def _remembers(variant: str) -> bool:
+    """Whether a row is about how much is remembered, not about ranking or noise."""
+    return ":" not in variant or variant.startswith("goldenmem:")
+
+
 def _seen(row: Result) -> list[str]:
-    """The tiers in which something was seen that came back."""
-    layout = row.get("layout_by_tier", {})
-    return [tier for tier, part in row.get("identity_by_tier", {}).items() if part["count"] or layout[tier]["count"]]
+    """The tiers in which enough was seen that came back."""
+    layout, identity = row.get("layout_by_tier", {}), row.get("identity_by_tier", {})
+    return [tier for tier, part in identity.items() if max(part["count"], layout[tier]["count"]) >= _FEW]
 
 
 def _tiers(axes: Axes, rows: Sequence[Result]) -> None:
@@ -115,7 +123,7 @@ def _tiers(axes: Axes, rows: Sequence[Result]) -> None:
     for colour, row in zip(_COLOURS, [row for row in rows if row["variant"].startswith("goldenmem")], strict=False):
         for score, style in (("identity", "o-"), ("layout", "s--")):
             parts = row[f"{score}_by_tier"]
-            points = [(names.index(t), parts[t]["share"]) for t in names if t in parts and parts[t]["count"]]
+            points = [(names.index(t), parts[t]["share"]) for t in names if t in parts and parts[t]["count"] >= _FEW]
             axes.plot(*zip(*points, strict=True) if points else ((), ()), style, color=colour,
                       label=f"{row['variant']}, {score}")  # fmt: skip
     axes.set_xticks(range(len(names)), names)
@@ -125,7 +133,7 @@ def _tiers(axes: Axes, rows: Sequence[Result]) -> None:
 
 
 def _lengths(axes: Axes, rows: Sequence[Result], counts: Sequence[int]) -> None:
-    names = dict.fromkeys(row["variant"] for row in rows if ":" not in row["variant"])
+    names = dict.fromkeys(row["variant"] for row in rows if _remembers(row["variant"]))
     for colour, name in zip(_COLOURS, names, strict=False):
         points = [(r["pairs"], r["identity"]) for r in rows if r["variant"] == name and r["identity"] is not None]
         axes.plot(*zip(*points, strict=True) if points else ((), ()), "o-", color=colour, label=name)
