@@ -258,6 +258,12 @@ def test_fingerprint_of_some_parts_follows_only_those(weights):
     assert len({of(), of(*some), of("video"), of("clip"), of(*some, dtype="bfloat16")}) == 5
     with pytest.raises(InputError, match="part: must be one of"):
         of("clips")
+    # settings that are younger than a film count only where they are used
+    assert of() == of(defaults={"keyframe": {"cfg": 1.0, "window": 1, "sigmas": None}})
+    assert (
+        len({of(), *(of(defaults={"keyframe": new}) for new in ({"cfg": 2.0}, {"window": 2}, {"level": "latent"}))})
+        == 4
+    )
 
 
 FAULTS = [
