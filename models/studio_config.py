@@ -11,9 +11,9 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..story.errors import InputError
-from ..story.load import read_story_text
 from ..story.stages import MAX_WINDOW
 from ..story.validation import Lines, to_input_error
+from ..story.yaml_text import read_yaml
 from .flux.layout import check_noise
 from .studio_names import built_in, find_studio
 
@@ -382,5 +382,5 @@ def read_studio(name_or_path: str | os.PathLike[str]) -> tuple[StudioConfig, Pat
         raise InputError("studio", "must be UTF-8 text", path.name, "save the file as UTF-8") from error
     if len(raw) > MAX_BYTES or not text.strip():
         raise InputError("studio", f"must be a YAML file of 1 to {MAX_BYTES} bytes", path.name, "give a studio file")
-    story = read_story_text(text, "yaml", folder=path.parent, source=path.name)
-    return StudioConfig.parse(story.data, story.lines, story.source), path
+    data, lines = read_yaml(text, path.name)
+    return StudioConfig.parse(data, lines, path.name), path
