@@ -1,0 +1,154 @@
+"""Storyboard texts through a real server: what is linked is looked at again, and no text holds up other requests."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfyui.prompts import node
+from comfyui.server import ComfyServer
+from PIL import Image
+
+from anchorshot.nodes import story
+from anchorshot.nodes.host import input_path, relative_paths
+from anchorshot.nodes.story_files import LinkedFiles, identity, read_story
+from anchorshot.story.errors import InputError
+
+TEXT = "shots:\n- {id: s01, scene: A fox WORD., frames: 5, keyframes: [{at: 0, image: fox.png}]}\n"
+
+
+# --- in the test's own process ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("folders")
+@pytest.mark.parametrize(
+    "name",
+    ["//host/share/x.yaml", r"\\host\share\x.yaml", r"C:\x.yaml", "C:x.yaml", "/etc/x.yaml", "~/x.yaml",
+     "a/../../x.yaml", r"a\x.yaml", "n" * 1500 + ".yaml"],
+)  # fmt: skip
+def test_names_outside_the_input_folder_are_refused_by_their_words(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def touched(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the file system was asked")
+
+    monkeypatch.setattr(Path, "resolve", touched)
+    with pytest.raises(InputError, match="must lie in ComfyUI's input folder"):
+        input_path(name, "story")
+
+
+def test_a_text_is_parsed_once_until_a_file_changes(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from anchorshot.nodes import story_files
+
+    Image.new("RGB", (32, 32)).save(folders / "input" / "fox.png")
+    (folders / "input" / "a.yaml").write_text(TEXT)
+    calls = []
+    real = story_files.load_storyboard
+    monkeypatch.setattr(story_files, "load_storyboard", lambda *a, **k: calls.append(1) or real(*a, **k))
+    assert asyncio.run(story.Storyboard.validate_inputs("a.yaml")) is True
+    first = story.Storyboard.fingerprint_inputs("a.yaml")
+    assert read_story("a.yaml") is read_story("a.yaml\n") and len(calls) == 1
+    (folders / "input" / "a.yaml").write_text(TEXT.replace("WORD", "runs"))
+    assert read_story("a.yaml").shots[0].scene == "A fox runs." and len(calls) == 2
+    second = story.Storyboard.fingerprint_inputs("a.yaml")
+    (folders / "input" / "fox.png").unlink()
+    assert "is a picture that does not exist" in str(asyncio.run(story.Storyboard.validate_inputs("a.yaml")))
+    assert len({first, second, story.Storyboard.fingerprint_inputs("a.yaml")}) == 3
+
+
+def test_files_of_linked_texts(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("shots: [a]")
+    linked = LinkedFiles()
+    assert linked.version("5") == 0
+    linked.note("5", {first: identity(first), second: identity(second)})
+    assert linked.version("5") == linked.version("6") == 0
+    first.write_text("shots: [b]")  # the same size, in the same moment
+    assert linked.version("5") == linked.version("5") == 1 and linked.version("6") == 0
+    second.write_text("x")
+    assert linked.version("5") == 2
+    first.unlink()
+    assert linked.version("5") == 3
+
+
+def test_paths_of_the_server_stay_its_own(folders: Path) -> None:
+    (folders / "input" / "a.yaml").write_text(TEXT)
+    (folders / "input" / "fox.png").write_bytes(b"not a picture")
+    for text in ("a.yaml", "gone.yaml", "x/y.yaml", TEXT.replace("fox.png", "gone.png"), "input.yaml"):
+        answer = asyncio.run(story.Storyboard.validate_inputs(text))
+        assert answer is True or str(folders) not in str(answer)
+    with pytest.raises(InputError) as caught, relative_paths():
+        raise InputError("image", "must be a picture", str(folders / "input" / "fox.png"), "save it again")
+    assert caught.value.value == "fox.png"
+
+
+# --- on a server -----------------------------------------------------------------------------------------------------
+
+
+def linked(server: ComfyServer) -> tuple[str, set[str]]:
+    """The first prompt that a linked text gives, and the nodes that were not run again."""
+    prompt = {
+        "t": node("PrimitiveStringMultiline", value="linked.yaml"),
+        "story": node("AnchorshotStoryboard", story=["t", 0]),
+        "p": node("PreviewAny", source=["story", 1]),
+    }
+    history = server.run(prompt)
+    assert history["status"]["status_str"] == "success", history["status"]
+    (cached,) = (data["nodes"] for kind, data in history["status"]["messages"] if kind == "execution_cached")
+    return str(history["outputs"].get("p", {}).get("text")), set(cached)
+
+
+def test_edited_files_and_replaced_pictures_of_a_linked_text_are_noticed(server: ComfyServer) -> None:
+    file, picture = server.base / "input" / "linked.yaml", server.base / "input" / "fox.png"
+    Image.new("RGB", (32, 32), "red").save(picture)
+    file.write_text(TEXT)
+    assert "A fox WORD." in linked(server)[0]
+    assert {"story", "p"} <= linked(server)[1]
+    file.write_text(TEXT.replace("WORD", "runs"))
+    prompt, cached = linked(server)
+    assert "A fox runs." in prompt and "story" not in cached
+    assert "story" in linked(server)[1]
+    Image.new("RGB", (32, 32), "blue").save(picture)
+    assert "story" not in linked(server)[1]
+    assert "story" in linked(server)[1]
+
+
+NASTY = {
+    "values": "shots: [" + "a," * 500_000 + "a]",
+    "places": "place,scene\n" + "".join(f"p{i},x\n" for i in range(20_000)),
+    "depth": "a: " + "[" * 900_000,
+    "tags": '{"characters":{"a":"b"},"shots":[' + ",".join(['{"scene":"%s"}' % ("<a>" * 330)] * 1000) + "]}",
+    "huge": "x" * (20 << 20),
+}
+
+
+def test_no_text_holds_up_other_requests(server: ComfyServer) -> None:
+    slowest = 0.0
+    done = threading.Event()
+
+    def others() -> None:
+        nonlocal slowest
+        while not done.is_set():
+            start = time.monotonic()
+            server.get("/queue")
+            slowest = max(slowest, time.monotonic() - start)
+            time.sleep(0.01)
+
+    watcher = threading.Thread(target=others)
+    watcher.start()
+    try:
+        for name, text in NASTY.items():
+            prompt = {"s": node("AnchorshotStoryboard", story=text), "p": node("PreviewAny", source=["s", 9])}
+            start = time.monotonic()
+            if name == "tags":
+                server.post("/prompt", {"prompt": prompt})
+            else:
+                with pytest.raises(RuntimeError, match="HTTP 400"):
+                    server.post("/prompt", {"prompt": prompt})
+            assert time.monotonic() - start < 10, name
+    finally:
+        done.set()
+        watcher.join()
+    assert slowest < 1.0
