@@ -270,7 +270,7 @@ def test_the_documented_storyboards_load():
     blocks = re.findall(r"```(yaml|csv|text)\n(.*?)```", text, re.DOTALL)
     assert {kind for kind, _ in blocks} == {"yaml", "csv", "text"}
     for kind, block in blocks:
-        assert parse_storyboard(block, kind.replace("text", "txt")).captions()
+        assert parse_storyboard(block, kind.replace("text", "auto")).captions()
     for field in ("title", "fps", "size", "characters", "places", *storyboard_schema()["$defs"]["Shot"]["properties"]):
         assert f"`{field}`" in text
 
