@@ -147,7 +147,7 @@ def test_faults_name_the_judge(judge_files: Path, tmp_path: Path) -> None:
         ({"lpips": clip}, "lpips.*must hold all of LPIPS.*save_model"),
         ({"lpips": short}, "lpips a.*no lin3"),
         ({"lpips": spoilt}, "lpips b.*finite.*slice3"),
-        ({"clip": tmp_path / "gone.safetensors"}, "clip, .*must be a file"),
+        ({"clip": tmp_path / "gone.safetensors"}, "clip, .*file must exist"),
         ({"clip": tmp_path / "hidden.safetensors"}, "clip, .*pickled checkpoints"),
         ({"clip": alex}, "clip, .*config"),
         ({"clip": clip, "clip_config": "ViT-Z-14"}, "clip, .*open_clip knows.*ViT-Z-14"),
