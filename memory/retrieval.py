@@ -12,7 +12,7 @@ Names mean nothing to CLIP: embed a query in which every `<Name>` is replaced by
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +22,13 @@ from ..story.errors import InputError
 
 __all__ = [
     "TIE",
-    "mean_direction",
     "mean_pool",
     "query_parts",
     "rank_clip",
+    "rank_parts",
     "rank_recency",
     "rank_text",
+    "rank_together",
     "similarity",
 ]
 
@@ -57,6 +58,15 @@ def rank_text(query_embed: Tensor, caption_embeds: Tensor) -> list[int]:
     Shapes, result and errors as in `rank_clip`, with one caption embedding in place of each image embedding.
     """
     return _rank(similarity(query_embed, caption_embeds))
+
+
+def rank_parts(part_embeds: Tensor, image_embeds: Tensor) -> list[int]:
+    """As `rank_clip`, for a query in parts `[P, D]` (see `query_parts`): the part that fits a frame best counts.
+
+    On the pocket world, with looks told after token 77, a shot's picture is among the first five of 240 in 0.70 of the
+    cases; with the text cut there, in 0.14; by the parts' mean, in 0.41.
+    """
+    return _rank(torch.stack([similarity(part, image_embeds) for part in part_embeds]).amax(0))
 
 
 def rank_recency(n: int) -> list[int]:
@@ -92,9 +102,21 @@ def mean_pool(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
     return (tokens.float() * weight).sum(1) / weight.sum(1).clamp_min(1.0)
 
 
-def mean_direction(embeds: Tensor) -> Tensor:
-    """The unit vector `[D]` between embeddings `[N, D]` of the parts of one query; each counts alike."""
-    return F.normalize(F.normalize(embeds.float(), dim=-1).mean(0), dim=0)
+def rank_together(orders: Sequence[Sequence[int]]) -> list[int]:
+    """One order for frames that are made together, from the order of each: every one gets its best memories first.
+
+    A frame counts with its best place in any of the orders, and where those are equal, with the sum of all places; then
+    the most recent comes first. A mean of the queries would ask for pictures between them: on the pocket world 0.14 of
+    two shots' own pictures are among the first two then, by the best place 0.66.
+
+    Args:
+        orders: of every new frame, all of the same indices, best first.
+    """
+    places = [{frame: place for place, frame in enumerate(order)} for order in orders]
+    if len({frozenset(place) for place in places}) > 1:
+        raise InputError("orders", "must be of the same frames", [len(order) for order in orders], "rank all for each")
+    found = [(min(p[i] for p in places), sum(p[i] for p in places), -i) for i in (places[0] if places else ())]
+    return [-last for _, _, last in sorted(found)]
 
 
 def query_parts(text: str, length: Callable[[str], int], limit: int) -> list[str]:

@@ -20,7 +20,7 @@ from open_clip.transformer import text_global_pool
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..memory.retrieval import mean_direction, query_parts
+from ..memory.retrieval import query_parts
 from ..story.errors import InputError
 from ..story.files import atomic_path
 from .checkpoint import check_values, compare, dequantise, fill, read_checkpoint
@@ -158,18 +158,20 @@ class ClipScorer:
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str], batch: int = 64) -> Tensor:
-        """Embed texts to `[B, D]`, unit length.
+        """Embed texts to `[B, D]`, unit length. Text past the context length (77 tokens) is cut, as CLIP does."""
+        parts = [F.normalize(self.model.encode_text(ids).float(), dim=-1) for ids in self._tokens(texts, batch)]
+        return torch.cat(parts) if parts else torch.zeros(0, self.dim, device=self.device)
 
-        Of a text that is longer than the model reads (77 tokens) the parts are embedded, and their mean direction
-        counts: a query's last words say as much as its first.
+    def embed_query(self, text: str) -> Tensor:
+        """Embed a query for retrieval: the parts `[P, D]` of a text that is longer than the model reads, else `[1, D]`.
+
+        So a query's last words say as much as its first (`memory.retrieval.query_parts`).
         """
-        parts = [self._parts(text) for text in _listed(texts)]
-        ids = self._tokens([part for split in parts for part in split], batch)
-        found = [F.normalize(self.model.encode_text(rows).float(), dim=-1) for rows in ids]
-        if not found:
-            return torch.zeros(0, self.dim, device=self.device)
-        rows = torch.cat(found).split([len(split) for split in parts])
-        return torch.stack([row[0] if len(row) == 1 else mean_direction(row) for row in rows])
+        words = self.tokenizer
+        if not isinstance(words, ClipTokenizer):
+            return self.embed_texts([text])
+        limit = words.context_length - 2
+        return self.embed_texts(query_parts(text, lambda part: words.lengths([part])[0], limit))
 
     @torch.no_grad()
     def pooled(self, texts: Sequence[str], batch: int = 64) -> Tensor:
@@ -189,13 +191,6 @@ class ClipScorer:
         texts = _listed(texts)
         for start in range(0, len(texts), batch):
             yield self.tokenizer(texts[start : start + batch]).to(self.device)
-
-    def _parts(self, text: str) -> list[str]:
-        """The text in parts that the model can read whole."""
-        words = self.tokenizer
-        if not isinstance(words, ClipTokenizer):
-            return [text]
-        return query_parts(text, lambda part: words.lengths([part])[0], words.context_length - 2)
 
 
 def _listed(texts: Sequence[str]) -> list[str]:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ..memory.golden_mem import GoldenMem, Level, Size, Slot, resize_context, resize_context_latent
-from ..memory.retrieval import mean_direction, rank_clip, rank_recency, rank_text
+from ..memory.retrieval import rank_parts, rank_recency, rank_text, rank_together
 from ..story.errors import InputError
 from .encode_text import embed_words, encode_caption
 from .images import encode_frame
-from .similarity import embed_picture, embed_query
+from .similarity import embed_parts, embed_picture
 from .sockets import Retrieval
 
 __all__ = ["Encoders", "FrameMemory", "Remembered", "pixels_per_token"]
@@ -178,7 +178,7 @@ class FrameMemory:
         """The remembered frames with their slots, the most relevant first.
 
         Args:
-            queries: what each new frame shows, with looks in the place of names; of several the mean direction
+            queries: what each new frame shows, with looks in the place of names; of several the best place
                 counts. None, or only empty ones, take the memory's own.
 
         Raises:
@@ -202,12 +202,12 @@ class FrameMemory:
             raise InputError("captions", "every context frame needs a caption to be ranked by text", None, fix)
         keys = torch.stack([frame.embedding(kind, encoders) for frame in self.frames])
         if kind == "text":
-            return rank_text(mean_direction(torch.stack([embed_words(encoders.clip, q) for q in queries])), keys)
+            return rank_together([rank_text(embed_words(encoders.clip, query), keys) for query in queries])
         clip = encoders.retrieval_clip if encoders.retrieval_clip is not None else encoders.clip
         if clip is None:
             fix = "connect the CLIP that belongs to the CLIP_VISION, or rank by recency"
             raise InputError("retrieval_clip", "is needed to rank frames by clip", None, fix)
-        return rank_clip(mean_direction(torch.stack([embed_query(clip, q, keys.shape[1]) for q in queries])), keys)
+        return rank_together([rank_parts(embed_parts(clip, query, keys.shape[1]), keys) for query in queries])
 
 
 def pixels_per_token(vae: Any) -> int:

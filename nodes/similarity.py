@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..memory.retrieval import mean_direction, query_parts
+from ..memory.retrieval import query_parts
 from ..story.errors import InputError
 from .encode_text import Tokens, real_count, tokenize
 
-__all__ = ["embed_picture", "embed_query"]
+__all__ = ["embed_parts", "embed_picture", "embed_query"]
 
 _FIX = "connect a CLIP whose file holds text_projection and that belongs to the CLIP_VISION, or rank by recency"
 # A text projection of any trained CLIP lies well inside; weights that no file has filled are zero, or far outside.
@@ -29,11 +29,8 @@ def embed_picture(clip_vision: Any, picture: Tensor) -> Tensor:
     return output["image_embeds"][0].float().cpu()
 
 
-@torch.no_grad()
 def embed_query(clip: Any, text: str, dim: int) -> Tensor:
-    """CLIP's text embedding `[dim]` in the space of its image embeddings.
-
-    A text that is longer than CLIP reads counts with the mean direction of its parts, as headless.
+    """CLIP's text embedding `[dim]` in the space of its image embeddings; what is longer than CLIP reads is cut.
 
     Args:
         clip: CLIP with one or several text models; the first that projects to `dim` is taken.
@@ -43,21 +40,33 @@ def embed_query(clip: Any, text: str, dim: int) -> Tensor:
     Raises:
         InputError: none of its text models projects to that width.
     """
+    return _embed(clip, [text], dim)[0]
+
+
+def embed_parts(clip: Any, text: str, dim: int) -> Tensor:
+    """The same of every part `[P, dim]` of a text that is longer than CLIP reads, as headless."""
     tokens = tokenize(clip, text)
-    name, model = _projecting(clip, tokens, dim)
+    name, _ = _projecting(clip, tokens, dim)
 
     def length(part: str) -> int:
         return sum(real_count(clip, name, row) - 2 for row in tokenize(clip, part)[name])
 
-    parts = query_parts(text, length, len(tokens[name][0]) - 2)
-    patcher = clip.load_model(tokens)
+    return _embed(clip, query_parts(text, length, len(tokens[name][0]) - 2), dim)
+
+
+@torch.no_grad()
+def _embed(clip: Any, texts: list[str], dim: int) -> Tensor:
+    """CLIP's embeddings `[N, dim]` of texts; of a text in several rows the first, as everywhere."""
+    tokens = [tokenize(clip, text) for text in texts]
+    name, model = _projecting(clip, tokens[0], dim)
+    patcher = clip.load_model(tokens[0])
     model.reset_clip_options()
     model.set_clip_options({"projected_pooled": True, "execution_device": patcher.load_device})
     try:
-        pooled = [model.encode_token_weights(tokenize(clip, part)[name])[1][0].float().cpu() for part in parts]
+        pooled = [model.encode_token_weights(each[name][:1])[1][0].float().cpu() for each in tokens]
     finally:
         model.reset_clip_options()
-    return pooled[0] if len(pooled) == 1 else mean_direction(torch.stack(pooled))
+    return torch.stack(pooled)
 
 
 def _projecting(clip: Any, tokens: Tokens, dim: int) -> tuple[str, Any]:

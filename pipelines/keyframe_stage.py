@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..media.picture import fit_picture, read_picture, write_picture
 from ..memory.golden_mem import Slot, token_report
-from ..memory.retrieval import mean_direction, mean_pool
+from ..memory.retrieval import mean_pool, rank_together
 from ..sampling.keyframes import ContextFrame, sample_keyframes
 from ..sampling.memory_context import encode_at, rank_memory
 from ..story.files import sha256_file
@@ -60,21 +60,21 @@ class FilmMemory:
         """Earlier keyframes with their GoldenMem slots, the most relevant first.
 
         Args:
-            queries: what each new frame shows; of several the mean direction counts.
+            queries: what each new frame shows; of several the best place counts.
             tokens: (height, width) of a frame.
         """
         if not self._entries:
             return []
         kind = self._job.settings.retrieval
-        wanted, known = None, None
+        orders = [rank_memory("recency", len(self._entries))]
         if kind != "recency":
             for entry in self._entries:
                 if entry.embedding is None:
                     entry.embedding = self._embed(entry, kind)
             known = torch.stack([entry.embedding for entry in self._entries if entry.embedding is not None])
             asked = [self._embed_query(query, kind) for query in dict.fromkeys(queries)]
-            wanted = asked[0] if len(asked) == 1 else mean_direction(torch.stack(asked))
-        order = rank_memory(kind, len(self._entries), wanted, known)
+            orders = [rank_memory(kind, len(self._entries), wanted, known) for wanted in asked]
+        order = rank_together(orders)
         return [(self._entries[i], slot) for i, slot in self._job.settings.memory.assign(order, tokens)]
 
     def _embed(self, entry: _Entry, kind: str) -> Tensor:
@@ -85,7 +85,7 @@ class FilmMemory:
         return self._embed_text(self._job.keyframe_captions[entry.position][entry.index].query)
 
     def _embed_query(self, query: str, kind: str) -> Tensor:
-        return self._job.studio.clip.embed_texts([query])[0].cpu() if kind == "clip" else self._embed_text(query)
+        return self._job.studio.clip.embed_query(query).cpu() if kind == "clip" else self._embed_text(query)
 
     def _embed_text(self, text: str) -> Tensor:
         cond = self._job.studio.keyframe_text.encode([text])

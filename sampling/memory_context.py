@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..memory.golden_mem import Level, Size, resize_context, resize_context_latent
-from ..memory.retrieval import rank_clip, rank_recency, rank_text
+from ..memory.retrieval import rank_parts, rank_recency, rank_text
 from ..models.vae import ImageCodec
 from ..story.errors import InputError
 
@@ -28,7 +28,7 @@ def rank_memory(kind: Retrieval, count: int, query: Tensor | None = None, keys: 
     Args:
         kind: `clip` (query text to pictures), `text` (query text to captions) or `recency`.
         count: earlier frames there are.
-        query: `[D]` embedding of the new frame's text; `recency` needs none.
+        query: `[D]` embedding of the new frame's text, or `[P, D]` of its parts; `recency` needs none.
         keys: `[count, D]` embeddings of the earlier pictures or captions, oldest first.
 
     Raises:
@@ -41,7 +41,7 @@ def rank_memory(kind: Retrieval, count: int, query: Tensor | None = None, keys: 
     if query is None or keys is None or len(keys) != count:
         seen = None if keys is None else list(keys.shape)
         raise InputError("keys", f"must be {count} embeddings, and a query with them", seen, "embed every frame")
-    return rank_clip(query, keys) if kind == "clip" else rank_text(query, keys)
+    return rank_parts(query.reshape(-1, query.shape[-1]), keys) if kind == "clip" else rank_text(query, keys)
 
 
 def encode_at(vae: ImageCodec, pictures: Tensor, size: Size, level: Level = "pixel") -> Tensor:

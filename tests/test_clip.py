@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torchvision.transforms import functional as TF
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from anchorshot.memory.retrieval import mean_direction, query_parts
+from anchorshot.memory.retrieval import query_parts
 from anchorshot.models.clip import ClipScorer, build_clip
 from anchorshot.story.errors import InputError
 
@@ -57,18 +57,18 @@ def test_embeddings_are_unit_and_match_the_model(scorer: ClipScorer, frames: tor
     assert torch.allclose(texts, expected[1], atol=1e-6)
 
 
-def test_a_long_text_is_embedded_whole(scorer: ClipScorer, caplog: pytest.LogCaptureFixture) -> None:
-    """What stands after token 77 counts; the pooled text of a prompt is cut there, with a warning."""
+def test_a_long_query_is_embedded_in_parts(scorer: ClipScorer, caplog: pytest.LogCaptureFixture) -> None:
+    """What stands after token 77 counts for retrieval; elsewhere it is cut, with a warning."""
     start = "a yellow square with a crown waves on the left. " * 7  # 77 tokens
-    long = [f"{start}a pink circle sits.", f"{start}a red star jumps.", "a"]
-    texts = scorer.embed_texts(long)
+    long = [f"{start}a pink circle sits.", f"{start}a red star jumps."]
     parts = query_parts(long[0], lambda part: scorer.tokenizer.lengths([part])[0], 75)
-    assert len(parts) == 2 and torch.allclose(texts[0], mean_direction(scorer.embed_texts(parts)), atol=1e-6)
-    assert torch.allclose(texts.norm(dim=-1), torch.ones(3), atol=1e-6) and not caplog.records
-    assert torch.allclose(texts[2], scorer.embed_texts(["a"])[0], atol=1e-6)
-    assert (texts[0] - texts[1]).norm() > 1e-2
-    pooled = scorer.pooled(long)
-    assert torch.allclose(pooled[0], pooled[1], atol=1e-6) and caplog.text.count("CLIP reads 77 of") == 1
+    found = [scorer.embed_query(text) for text in long]
+    assert len(parts) == 2 and torch.allclose(found[0], scorer.embed_texts(parts), atol=1e-6) and not caplog.records
+    assert (found[0] - found[1]).norm() > 1e-2
+    assert torch.allclose(scorer.embed_query("a"), scorer.embed_texts(["a"]), atol=1e-6)
+    cut, pooled = scorer.embed_texts(long), scorer.pooled(long)
+    assert torch.allclose(cut[0], cut[1], atol=1e-6) and torch.allclose(pooled[0], pooled[1], atol=1e-6)
+    assert caplog.text.count("CLIP reads 77 of") == 1
 
 
 def test_a_model_may_bring_its_own_way_to_read() -> None:
@@ -76,7 +76,7 @@ def test_a_model_may_bring_its_own_way_to_read() -> None:
     built = build_clip(CONFIG)
     scorer = ClipScorer(built, own)
     assert torch.equal(scorer.tokenizer(["A, b!"]), ClipScorer(built, CONFIG).tokenizer(["a b"]))
-    assert scorer.embed_texts(["a, b! " * 60]).shape == (1, 24)
+    assert scorer.embed_query("a, b! " * 60).shape == (1, 24)
 
 
 def test_pooled_is_the_text_state_before_the_projection(scorer: ClipScorer) -> None:

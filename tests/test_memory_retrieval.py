@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from anchorshot.memory.retrieval import (
     TIE,
-    mean_direction,
     mean_pool,
     query_parts,
     rank_clip,
+    rank_parts,
     rank_recency,
     rank_text,
+    rank_together,
     similarity,
 )
 from anchorshot.story.errors import InputError
@@ -104,7 +105,17 @@ def test_parts_end_where_sentences_do() -> None:
     assert parts == ["A girl waves on the left.", "Behind her, a boy walks to the town.", "It snows."]
 
 
-def test_mean_direction_counts_every_part_alike() -> None:
-    parts = at_angles(0, 90) * torch.tensor([[9.0], [0.1]])
-    assert torch.allclose(mean_direction(parts), at_angles(45)[0])
-    assert rank_clip(mean_direction(parts), at_angles(0, 80, 50)) == [2, 1, 0]
+def test_of_a_query_in_parts_the_best_counts() -> None:
+    frames, parts = at_angles(0, 80, 45), at_angles(0, 90) * torch.tensor([[9.0], [0.1]])
+    assert rank_parts(parts, frames) == [0, 1, 2]  # 0, 10 and 45 degrees away
+    assert rank_parts(parts[:1], frames) == rank_clip(parts[0], frames) == [0, 2, 1]
+
+
+@given(orders=st.integers(1, 8).flatmap(lambda n: st.lists(st.permutations(range(n)), min_size=1, max_size=4)))
+def test_frames_made_together_get_their_best_memories_first(orders: list[list[int]]) -> None:
+    found = rank_together(orders)
+    assert sorted(found) == sorted(orders[0]) and (len(orders) > 1 or found == list(orders[0]))
+    for first in range(1, len(found) + 1):  # so many memories of each are among the first of all
+        assert {i for order in orders for i in order[:first]} <= set(found[: first * len(orders)])
+    with pytest.raises(InputError, match="orders: must be of the same frames"):
+        rank_together([*orders, [*orders[0], 99]])

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchorshot.memory.golden_mem import GoldenMem
-from anchorshot.memory.retrieval import mean_direction, mean_pool, rank_clip
+from anchorshot.memory.retrieval import mean_pool, rank_clip, rank_together
 from anchorshot.models.flux.native import ContextPair, PairSettings, sample_native
 from anchorshot.models.keymaps import to_public
 from anchorshot.models.prompt_text import from_prompt, literal, to_prompt
@@ -35,7 +35,7 @@ from anchorshot.nodes.keyframe_input import with_queries
 from anchorshot.nodes.keyframe_run import Sampling, _warn_of_padding, make_keyframes, plan_jobs
 from anchorshot.nodes.memory_input import memory_of
 from anchorshot.nodes.mixing_run import action_gamma
-from anchorshot.nodes.similarity import embed_query
+from anchorshot.nodes.similarity import embed_parts, embed_query
 from anchorshot.nodes.story import Shot, Storyboard
 from anchorshot.sampling.flow import dynamic_shift, flow_sigmas
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
@@ -291,23 +291,25 @@ def test_a_long_query_counts_to_its_last_word(studio: dict[str, Any]) -> None:
     start = "a yellow square with a crown waves on the left. " * 8
     texts = [f"{start} in the desert.", f"{start} on the moon."]
     scorer = load_studio("pocket").clip
-    found = torch.stack([embed_query(studio["retrieval_clip"], text, scorer.dim) for text in texts])
-    found = torch.nn.functional.normalize(found, dim=1)
-    assert min(scorer.tokenizer.lengths(texts)) > 77
-    assert relative(found, scorer.embed_texts(texts)) < 1e-4
+    found = torch.stack([embed_parts(studio["retrieval_clip"], text, scorer.dim) for text in texts])
+    found = torch.nn.functional.normalize(found, dim=-1)
+    assert found.shape[1] == 2 and relative(found, torch.stack([scorer.embed_query(t) for t in texts])) < 1e-4
     assert (found[0] - found[1]).norm() > 1e-2
+    cut = [embed_query(studio["retrieval_clip"], text, scorer.dim) for text in texts]
+    assert relative(cut[0], cut[1]) < 1e-5
+    assert relative(torch.nn.functional.normalize(cut[0], dim=0), scorer.embed_texts(texts)[0]) < 1e-4
 
 
 def test_a_window_is_ranked_by_all_its_prompts(studio: dict[str, Any], pictures: Any, monkeypatch: Any) -> None:
-    """Two keyframes made together look back by both texts; the order is that of their mean direction."""
+    """Two keyframes made together look back by both texts; each gets its best memories first."""
     encoders = Encoders(studio["vae"], studio["clip"], studio["clip_vision"], studio["retrieval_clip"])
     frames = tuple(Remembered(picture.movedim(-1, 0), text=f"frame {i}") for i, picture in enumerate(pictures))
     memory = FrameMemory(encoders, GoldenMem(3, 2), "clip", frames=frames)
     words = ["a red triangle with a hat, on the moon", "a blue circle with a scarf, in the forest"]
     keys = torch.stack([frame.embedding("clip", encoders) for frame in frames])
-    vectors = torch.stack([embed_query(studio["retrieval_clip"], text, keys.shape[1]) for text in words])
+    orders = [rank_clip(embed_query(studio["retrieval_clip"], text, keys.shape[1]), keys) for text in words]
     order = [frames.index(frame) for frame, _ in memory.recall(*words, "")]
-    assert order == rank_clip(mean_direction(vectors), keys)[: len(order)]
+    assert order == rank_together(orders)[: len(order)] and {orders[0][0], orders[1][0]} <= set(order[:2])
     assert order != [frames.index(frame) for frame, _ in memory.recall(words[0])]
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr(FrameMemory, "recall", lambda self, *queries: (asked.append(queries), [])[1])
