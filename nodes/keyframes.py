@@ -134,6 +134,7 @@ class InterleavedKeyframeSampler(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
+                    advanced=True,
                     tooltip="Above context_noise: each remembered frame has a noise of its own between the two, drawn "
                     "from the seed, as in the paper. Default 0: all have context_noise.",
                 ),

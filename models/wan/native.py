@@ -251,6 +251,9 @@ class _Director:
                 for key, value in image.items():
                     cond.setdefault(key, value)
         out = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+        if not bool(torch.isfinite(out).all()):  # else the film would be black, and nobody would know why
+            fix = "look at the prompts and the latent that go in; a model that overflows in fp16 needs bf16 or fp32"
+            raise InputError("model", "must sample finite values", "NaN or infinity", fix)
         if self.plan.pinned:
             # A solver moves x and only its x0 is held, so what is given comes back with rounding, or scaled by
             # 1 / (1 − σ) where a stage ends at σ > 0.
