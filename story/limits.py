@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 __all__ = [
-    "MAX_BYTES", "MAX_DEPTH", "MAX_FILM_KEYFRAMES", "MAX_KEYFRAMES", "MAX_LINES", "MAX_NAMED", "MAX_SHOTS", "MAX_TEXT",
-    "MAX_VALUES",
+    "MAX_BYTES", "MAX_DEPTH", "MAX_FILM_KEYFRAMES", "MAX_KEYFRAMES", "MAX_LINES", "MAX_NAMED", "MAX_SHOTS", "MAX_TAGS",
+    "MAX_TEXT", "MAX_VALUES",
 ]  # fmt: skip
 
 MAX_BYTES = 1 << 20
@@ -17,6 +17,8 @@ MAX_KEYFRAMES = 64
 """Most keyframes of a shot."""
 MAX_FILM_KEYFRAMES = 4000
 """Most keyframes of a film: four for each of the most shots."""
+MAX_TAGS = 40
+"""Most `<Name>` tags in a scene, an action or a keyframe's text: each stands for looks of up to 400 characters."""
 MAX_TEXT = 2000
 """Longest scene or action, in characters."""
 MAX_VALUES = 30_000

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import InputError, closest
+from .limits import MAX_TAGS
 
 __all__ = ["Character", "check_tags", "expand_names", "find_names", "introduce_names"]
 
@@ -46,7 +47,9 @@ def find_names(text: str) -> list[str]:
 
 
 def check_tags(text: str, characters: Mapping[str, str], field: str) -> None:
-    """Raise InputError when a tag in `text` is empty, unclosed or names nobody in `characters`."""
+    """Raise InputError when a tag in `text` is empty, unclosed or names nobody in `characters`, or has too many."""
+    if (count := len(_TAG.findall(text))) > MAX_TAGS:
+        raise InputError(field, f"must have at most {MAX_TAGS} <Name> tags", f"{count}", "split the shot in two")
     for name in find_names(text):
         if name in characters:
             continue

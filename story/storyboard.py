@@ -40,8 +40,10 @@ __all__ = [
 MIN_SIDE, MAX_SIDE, SIDE_STEP = 32, 4096, 16
 MAX_PIXELS = 4096 * 2304
 _PREPOSITIONS = {
-    "aboard", "above", "across", "along", "among", "around", "at", "before", "behind", "below", "beneath", "beside",
-    "between", "beyond", "by", "in", "inside", "near", "on", "outside", "over", "under", "underneath", "within",
+    "aboard", "above", "across", "against", "along", "alongside", "amid", "amidst", "among", "around", "at", "atop",
+    "before", "behind", "below", "beneath", "beside", "between", "beyond", "by", "down", "in", "inside", "near", "off",
+    "on", "onto", "opposite", "outside", "over", "past", "through", "throughout", "under", "underneath", "up", "upon",
+    "within",
 }  # fmt: skip
 
 Title = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(clean_text)]
@@ -363,7 +365,10 @@ def _sentence(text: str) -> str:
 def _locate(place: str) -> str:
     """``the desert`` → ``in the desert``; ``on the moon`` stays."""
     words = place.rstrip(". ")
-    return words if words.split(" ", 1)[0].lower() in _PREPOSITIONS else f"in {words}"
+    first, _, rest = words.partition(" ")
+    if first.lower() in _PREPOSITIONS:
+        return f"{first.lower()} {rest}".rstrip()
+    return words if words.lower().startswith(("next to ", "close to ")) else f"in {words}"
 
 
 def _range(part: str, positions: Mapping[str, int]) -> range:

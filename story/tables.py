@@ -27,6 +27,7 @@ __all__ = ["csv_story", "table_like"]
 
 _SEP = re.compile(r"sep=(.|\\t)", re.IGNORECASE)
 _RULE = re.compile(r"\|?(?:\s*:?-{1,}:?\s*\|)+\s*(?::?-{1,}:?)?\s*")
+_LONGEST_RULE = 20_000
 _COMMENTS = ("#", '"#')
 _MAX_CELLS = 200  # columns of a row
 
@@ -172,7 +173,7 @@ def _csv(text: str, delimiter: str, build: Builder) -> Iterator[Row]:
 def _markdown(text: str) -> Iterator[Row]:
     for line, row in enumerate(text.splitlines(), 1):
         row = row.strip()
-        if row and not (row.startswith("|") and _RULE.fullmatch(row)):
+        if row and not (row.startswith("|") and len(row) < _LONGEST_RULE and _RULE.fullmatch(row)):
             cells = row.strip("|").split("|") if row.startswith("|") else [row]
             yield line, [cell.strip(" *`") for cell in cells[:_MAX_CELLS]]
 

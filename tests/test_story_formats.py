@@ -425,6 +425,18 @@ def test_final_draft():
     assert "must not nest deeper" in refused("<FinalDraft>" + "<a>" * 100)
 
 
+def test_a_place_keeps_its_own_preposition():
+    for words, told in {
+        "the desert": "in the desert",
+        "on the moon": "on the moon",
+        "On the moon": "on the moon",
+        "off the coast": "off the coast",
+        "next to the well": "next to the well",
+        "Atop a hill": "atop a hill",
+    }.items():
+        assert read(f"[{words}] A fox.").captions()[0].prompt == f"wide shot, static, {told}. A fox."
+
+
 # --- ids -------------------------------------------------------------------------------------------------------------
 
 
