@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +18,13 @@ from .picture import open_picture
 __all__ = ["SheetKeyframe", "SheetShot", "write_contact_sheet"]
 
 SHOTS_PER_PAGE = 48
+PAGE_HEIGHT = 8192
+"""Most pixels of a page from top to bottom, unless a single row is taller; a page takes 40 MB at most."""
+KEYFRAMES_SHOWN = 12
+"""Of more keyframes in one shot, as many are shown, spread over the shot."""
+_TALLEST = 1.5  # a picture's height over its width on a card; a taller one is shown whole, but narrower
 _COLUMNS, _CARD, _GAP, _MARGIN, _PAD = 3, 496, 24, 40, 14
+_TOP = _MARGIN + 92
 _PAPER, _CARD_PAPER, _INK, _SOFT, _FAINT = "#15171c", "#20242c", "#f2f3f5", "#b4bac6", "#8a92a3"
 # One colour per place, so that the places of a film can be told apart from across the room.
 _PLACE_COLOURS = ("#f4a259", "#5bc0be", "#9d8df1", "#8cb369", "#f25f5c", "#62a8e5", "#e8c547", "#d58bc4")
@@ -51,32 +57,69 @@ class SheetShot:
 
 
 def write_contact_sheet(
-    path: str | os.PathLike[str], title: str, subtitle: str, shots: Sequence[SheetShot]
+    path: str | os.PathLike[str],
+    title: str,
+    subtitle: str,
+    shots: Sequence[SheetShot],
+    on_card: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Draw the shots as cards, three in a row, and write them as PNG. Returns the paths written.
 
-    Up to 48 shots go on `path` itself; longer films go on to pages ``name_02.png``, ``name_03.png`` …, so memory does
-    not grow with the film. Pictures are read from their files one at a time.
+    Up to 48 shots, or `PAGE_HEIGHT` pixels, go on `path` itself; longer films go on to pages ``name_02.png``,
+    ``name_03.png`` …, so memory does not grow with the film, nor with the shape of its pictures. Pictures are read from
+    their files one at a time; of a shot with many keyframes, `KEYFRAMES_SHOWN` are shown.
+
+    Args:
+        path: the first page.
+        title, subtitle: of every page.
+        shots: the cards.
+        on_card: called before each card is drawn; an error of it stops the drawing.
     """
+    shots = [_shown(shot) for shot in shots]
     first = Path(path)
     places = list(dict.fromkeys(shot.place for shot in shots))
     colours = {place: _PLACE_COLOURS[i % len(_PLACE_COLOURS)] for i, place in enumerate(places)}
-    pages = [shots[i : i + SHOTS_PER_PAGE] for i in range(0, len(shots), SHOTS_PER_PAGE)]
+    pages = _pages(shots)
     written = []
     for number, page in enumerate(pages, start=1):
         name = first if number == 1 else first.with_name(f"{first.stem}_{number:02d}{first.suffix}")
         note = subtitle if len(pages) == 1 else f"{subtitle} · page {number} of {len(pages)}"
         with atomic_path(name) as temporary:
-            _draw_page(title, note, page, colours).save(temporary, format="PNG")
+            _draw_page(title, note, page, colours, on_card).save(temporary, format="PNG")
         written.append(name)
     return written
 
 
-def _draw_page(title: str, subtitle: str, shots: Sequence[SheetShot], colours: dict[str, str]) -> Image.Image:
+def _shown(shot: SheetShot) -> SheetShot:
+    """The shot with as many keyframes as fit on a card, the first and the last among them."""
+    count = len(shot.keyframes)
+    if count <= KEYFRAMES_SHOWN:
+        return shot
+    chosen = [round(i * (count - 1) / (KEYFRAMES_SHOWN - 1)) for i in range(KEYFRAMES_SHOWN)]
+    caption = f"({KEYFRAMES_SHOWN} of {count} keyframes) {shot.caption}"
+    return replace(shot, caption=caption, keyframes=[shot.keyframes[i] for i in chosen])
+
+
+def _pages(shots: Sequence[SheetShot]) -> list[Sequence[SheetShot]]:
+    """The shots of every page: rows of three, as many as its height takes."""
+    pages: list[Sequence[SheetShot]] = []
+    start, height = 0, _TOP + _MARGIN
+    for i in range(0, len(shots), _COLUMNS):
+        row = max(_card_height(shot) for shot in shots[i : i + _COLUMNS]) + _GAP
+        if i > start and (height + row > PAGE_HEIGHT or i - start >= SHOTS_PER_PAGE):
+            pages.append(shots[start:i])
+            start, height = i, _TOP + _MARGIN
+        height += row
+    return [*pages, shots[start:]]
+
+
+def _draw_page(
+    title: str, subtitle: str, shots: Sequence[SheetShot], colours: dict[str, str], on_card: Callable[[], None]
+) -> Image.Image:
     columns = min(_COLUMNS, max(2, len(shots)))
     rows = [shots[i : i + columns] for i in range(0, len(shots), columns)]
     heights = [max(_card_height(shot) for shot in row) for row in rows]
-    top = _MARGIN + 92
+    top = _TOP
     width = 2 * _MARGIN + columns * _CARD + (columns - 1) * _GAP
     page = Image.new("RGB", (width, top + sum(heights) + _GAP * (len(rows) - 1) + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(page)
@@ -85,6 +128,7 @@ def _draw_page(title: str, subtitle: str, shots: Sequence[SheetShot], colours: d
     draw.text((_MARGIN, _MARGIN + 48), _cut(subtitle, _font(20), width - 2 * _MARGIN), _SOFT, _font(20))
     for row, height in zip(rows, heights, strict=True):
         for column, shot in enumerate(row):
+            on_card()
             _draw_card(page, (_MARGIN + column * (_CARD + _GAP), top), height, shot, colours[shot.place])
         top += height + _GAP
     return page
@@ -97,7 +141,9 @@ def _draw_card(page: Image.Image, corner: tuple[int, int], height: int, shot: Sh
     pictures = _picture_boxes(shot)
     for keyframe, (left, top, width, tall) in zip(shot.keyframes, pictures, strict=True):
         with open_picture(keyframe.picture) as picture:
-            page.paste(picture.convert("RGB").resize((width, tall), Image.Resampling.LANCZOS), (x + left, y + top))
+            size = _fitted(picture.size, width)
+            place = x + left + (width - size[0]) // 2, y + top
+            page.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), place)
         draw.text((x + left, y + top + tall + 5), _drawable(_times(keyframe)), _FAINT, _font(15))
     text = y + max(top + tall for _, top, _, tall in pictures) + 30
     draw.text((x + _PAD, text), shot.id, _INK, _font(24))
@@ -120,11 +166,19 @@ def _picture_boxes(shot: SheetShot) -> list[tuple[int, int, int, int]]:
     if in_row == 3 and max(_font(15).getlength(_drawable(_times(keyframe))) for keyframe in shot.keyframes) > width:
         in_row, width = 2, (_CARD - 2 * _PAD - 8) // 2
     with open_picture(shot.keyframes[0].picture) as picture:
-        tall = max(1, round(width * picture.height / picture.width))
+        tall = _fitted(picture.size, width)[1]
     return [
         (_PAD + (i % in_row) * (width + 8), _PAD + (i // in_row) * (tall + 30), width, tall)
         for i in range(len(shot.keyframes))
     ]
+
+
+def _fitted(size: tuple[int, int], width: int) -> tuple[int, int]:
+    """(width, height) of a picture of `size` on a card's place of that width."""
+    tall = round(width * size[1] / size[0])
+    if tall <= _TALLEST * width:
+        return width, max(1, tall)
+    return max(1, round(_TALLEST * width * size[0] / size[1])), round(_TALLEST * width)
 
 
 def _card_height(shot: SheetShot) -> int:

@@ -112,6 +112,7 @@ class ContactSheet(io.ComfyNode):
     @checked()
     def execute(cls, storyboard: Any, keyframes: Any) -> io.NodeOutput:
         from .film_run import contact_sheet
+        from .host import stop_if_asked
 
-        sheet = contact_sheet(only(storyboard), keyframes)
+        sheet = contact_sheet(only(storyboard), keyframes, stop_if_asked)
         return io.NodeOutput(sheet, ui=ui.PreviewImage(sheet, cls=cls))

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,8 +86,10 @@ def _room(*shape: int) -> Tensor:
             os.unlink(name)
 
 
-def contact_sheet(board: Storyboard, keyframes: Any) -> Tensor:
+def contact_sheet(board: Storyboard, keyframes: Any, check: Callable[[], None] = lambda: None) -> Tensor:
     """The pages as one IMAGE batch; a shorter last page is filled up below with its own background.
+
+    `check` is called again and again; what it raises, such as an interruption, ends the drawing.
 
     Raises:
         InputError: another number of keyframes than the storyboard's.
@@ -100,7 +102,10 @@ def contact_sheet(board: Storyboard, keyframes: Any) -> Tensor:
         raise InputError("keyframes", f"must be {wanted}, the storyboard's keyframes", len(pictures), fix)
     starts = joined_clips([t.frames for t in timelines], [s.transition for s in board.shots], board.rate)
     with tempfile.TemporaryDirectory() as folder, relative_paths(folder):
-        files = [write_picture(Path(folder, f"{i:04d}.png"), picture) for i, picture in enumerate(pictures)]
+        files = []
+        for i, picture in enumerate(pictures):
+            check()
+            files.append(write_picture(Path(folder, f"{i:04d}.png"), picture))
         cards, used = [], 0
         for shot, caption, timeline, start in zip(board.shots, board.captions(), timelines, starts, strict=True):
             keys = [
@@ -112,9 +117,8 @@ def contact_sheet(board: Storyboard, keyframes: Any) -> Tensor:
             began = float(start.start / board.rate)
             cards.append(SheetShot(shot.id, place, caption.prompt, began, timeline.length.seconds, keys))
         note = f"{len(cards)} shots, {len(pictures)} keyframes"
-        pages = [
-            read_picture(page) for page in write_contact_sheet(Path(folder, "sheet.png"), board.title, note, cards)
-        ]
+        drawn = write_contact_sheet(Path(folder, "sheet.png"), board.title, note, cards, check)
+        pages = [read_picture(page) for page in drawn]
     height, width = max(p.shape[1] for p in pages), max(p.shape[2] for p in pages)
     sheet = torch.stack([torch.zeros(3, height, width) + page[:, :1, :1] for page in pages])
     for row, page in zip(sheet, pages, strict=True):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from anchorshot.media.contact_sheet import SHOTS_PER_PAGE, SheetKeyframe, SheetShot, write_contact_sheet
+from anchorshot.media.contact_sheet import PAGE_HEIGHT, SHOTS_PER_PAGE, SheetKeyframe, SheetShot, write_contact_sheet
 from anchorshot.media.frames import from_uint8, to_uint8
 from anchorshot.media.picture import fit_picture, read_picture, write_picture
 from anchorshot.media.video import VideoReader, open_writer
@@ -381,3 +381,27 @@ def test_three_pictures_stand_in_a_row_where_their_times_fit(tmp_path: Path) -> 
 
     assert height(3) < height(2) < height(4) and height(3) < height(6)
     assert height(3, "a picture with a long name") == height(4, "a picture with a long name")
+
+
+def test_a_contact_sheet_is_of_bounded_size_whatever_the_pictures(tmp_path: Path) -> None:
+    """Tall pictures, and many in one shot: more pages, none of them taller; memory is one page's."""
+    tall = write_picture(tmp_path / "tall.png", noise(0, 1024, 16))
+    one = SheetShot("s01", "dunes", "tall", 0, 1, [SheetKeyframe(tall, 0, 0)])
+    many = SheetShot("s02", "dunes", "many", 1, 1, [SheetKeyframe(tall, i, i) for i in range(64)])
+    drawn: list[int] = []
+    pages = write_contact_sheet(tmp_path / "sheet.png", "t", "s", [one] * 29 + [many], lambda: drawn.append(1))
+    sizes = [Image.open(page).size for page in pages]
+    assert len(pages) == 2 and len(drawn) == 30
+    assert all(height <= PAGE_HEIGHT and width * height * 3 <= 40e6 for width, height in sizes)
+    wide = SheetShot("s03", "", "w", 0, 1, [SheetKeyframe(write_picture(tmp_path / "w.png", noise(1, 16, 1024)), 0, 0)])
+    (page,) = write_contact_sheet(tmp_path / "wide.png", "t", "s", [wide])
+    assert Image.open(page).height < 400
+
+
+def test_a_contact_sheet_can_be_stopped(tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "x.png", noise(0))
+    shots = [SheetShot("s01", "", "", 0, 1, [SheetKeyframe(picture, 0, 0)])] * 3
+    calls = iter([None, None])
+    with pytest.raises(StopIteration):
+        write_contact_sheet(tmp_path / "sheet.png", "t", "s", shots, lambda: next(calls))
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
