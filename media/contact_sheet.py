@@ -142,8 +142,8 @@ def _draw_card(page: Image.Image, corner: tuple[int, int], height: int, shot: Sh
     for keyframe, (left, top, width, tall) in zip(shot.keyframes, pictures, strict=True):
         with open_picture(keyframe.picture) as picture:
             size = _fitted(picture.size, width)
-            place = x + left + (width - size[0]) // 2, y + top
-            page.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), place)
+            spot = x + left + (width - size[0]) // 2, y + top
+            page.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), spot)
         draw.text((x + left, y + top + tall + 5), _drawable(_times(keyframe)), _FAINT, _font(15))
     text = y + max(top + tall for _, top, _, tall in pictures) + 30
     draw.text((x + _PAD, text), shot.id, _INK, _font(24))

@@ -80,8 +80,11 @@ def parse_manifest(data: Any) -> dict[str, Any]:
         raise InputError("format", f"must be {FORMAT}", manifest.get("format"), "make the film anew")
     if "task" in manifest and manifest["task"] not in get_args(Task):
         raise InputError("task", f"must be one of {', '.join(get_args(Task))}", manifest["task"], "make the film anew")
-    for shot, take in as_object(manifest.get("takes", {}), "takes").items():
-        as_integer(take, f"takes.{shot}", low=1, high=2**31)
+    _check_takes(manifest.get("takes", {}), "takes")
+    if "earlier" in manifest:
+        earlier = as_object(manifest["earlier"], "earlier")
+        as_object(earlier.get("facts"), "earlier.facts")
+        _check_takes(earlier.get("takes"), "earlier.takes")
     for name in LISTS:
         for i, entry in enumerate(as_array(manifest.get(name, []), name)):
             as_text(entry, f"{name}[{i}]")
@@ -105,6 +108,11 @@ def _check_record(entry: Mapping[str, Any], where: str) -> None:
             check(value, f"{where}.info.{name}")
     if "studio" in entry["inputs"]:
         as_text(entry["inputs"]["studio"], f"{where}.inputs.studio")
+
+
+def _check_takes(takes: Any, where: str) -> None:
+    for shot, take in as_object(takes, where).items():
+        as_integer(take, f"{where}.{shot}", low=1, high=2**31)
 
 
 def _texts(value: Any, where: str) -> None:

@@ -21,7 +21,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from ..story.errors import InputError
 from ..story.files import check_folder, is_temporary, sha256_file, write_atomic
-from .manifest import FORMAT, MANIFEST, OURS, Record, Task, is_ours, read_manifest
+from .manifest import FORMAT, LISTS, MANIFEST, OURS, Record, Task, is_ours, read_manifest
 
 __all__ = ["MANIFEST", "Record", "RunFolder", "check_run", "open_run", "owns"]
 
@@ -29,6 +29,8 @@ LOCK = ".lock"
 _KINDS: dict[str, str] = {"film": "a film with keyframes", "tell": "a told film"}
 _FOLDERS = ("keyframes", "clips", "latents", "stills")
 _FILES = ("film.mp4", "contact_sheet.png", "weights.png", "summary.json")
+# What a manifest has besides the facts of `describe`.
+_FIELDS = ("format", "task", "stages", "takes", "earlier", *LISTS)
 
 
 class RunFolder:
@@ -57,7 +59,9 @@ class RunFolder:
         # Stages to make again whatever they were made from, and stages of an earlier film.
         self._again = {stage for stage in manifest.get("again", ()) if stage in self._stages}
         self._stale = {stage for stage in manifest.get("stale", ()) if stage in self._stages}
-        if fresh:
+        if fresh and self._stages:
+            facts = {name: value for name, value in manifest.items() if name not in _FIELDS}
+            manifest["earlier"] = {"facts": facts, "takes": dict(self._takes)}
             self._takes.clear()
             self._again.clear()
             self._stale = set(self._stages)
@@ -77,8 +81,23 @@ class RunFolder:
         return path
 
     def describe(self, **facts: Any) -> None:
-        """Enter what the whole run is made from (story, studio, settings …) in the manifest, with its next change."""
-        self._manifest.update(_plain(facts))
+        """Enter what the whole run is made from (story, studio, settings …) in the manifest, with its next change.
+
+        Where a film that is made anew was broken off, and these are the facts of the film before it, it is that film
+        which is gone on with: what is there of it counts again, and what took its place does not.
+        """
+        plain, earlier = _plain(facts), self._manifest.get("earlier")
+        if (
+            not self._anew
+            and earlier
+            and earlier["facts"] == plain != {name: self._manifest.get(name) for name in plain}
+        ):
+            for stage in self._stages.keys() - self._stale:
+                del self._stages[stage]
+            self._stale.clear()
+            self._takes.clear()
+            self._takes.update(earlier["takes"])
+        self._manifest.update(plain)
 
     def why(
         self, stage: str, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, info: Sequence[str] = ()
@@ -113,7 +132,6 @@ class RunFolder:
             if sha256_file(path) != digest:
                 return f"{name} is damaged"
         self._verified[stage] = record
-        self._stale.discard(stage)  # what an earlier film has in common with this one
         return None
 
     def record(self, stage: str) -> Record | None:
@@ -191,9 +209,12 @@ class RunFolder:
         self._again |= {name for shot in (*shots, *again) for name in self._stages if name.startswith(f"{shot}/")}
 
     def _hidden(self, stage: str) -> bool:
-        return self._anew and stage in self._stale
+        """Whether it is of an earlier film. Equal inputs do not tell: its keyframes may remember others."""
+        return stage in self._stale
 
     def _save(self) -> None:
+        if not self._stale:
+            self._manifest.pop("earlier", None)
         for name, stages in (("again", self._again), ("stale", self._stale)):
             self._manifest.pop(name, None)
             if stages:

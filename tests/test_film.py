@@ -481,3 +481,53 @@ def test_pictures_go_through_the_disk_unchanged(tmp_path: Path) -> None:
     written = read_picture(write_picture(tmp_path / "x.png", picture))
     assert (written - picture).abs().max() <= 0.5001 / 255
     assert torch.equal(read_picture(write_picture(tmp_path / "y.png", written)), written)
+
+
+def test_a_refused_run_leaves_the_finished_film(done: Path, tiny_studio: Path, tmp_path: Path) -> None:
+    """Bad weights, sizes, pictures, folders of the other kind: every file stays, and the film is gone on with."""
+    folder = Path(shutil.copytree(tiny_studio.parent, tmp_path / "studio"))
+    good = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    before = {path: path.read_bytes() for path in done.rglob("*") if path.is_file()}
+    for name in good:
+        state = load_file(folder / name)
+        with safe_open(folder / name, "pt") as file:
+            metadata = file.metadata()
+        state.pop(max(state, key=lambda key: state[key].numel()))
+        broken = tmp_path / "broken.safetensors"
+        save_file(state, broken, metadata=metadata)
+        for spoilt in (broken.read_bytes(), b"", good[name][: len(good[name]) // 2]):
+            (folder / name).write_bytes(spoilt)
+            with pytest.raises(InputError):
+                make_film(story(), load_studio(folder / "tiny.yaml"), done)
+        (folder / name).write_bytes(good[name])
+    with pytest.raises(InputError, match="size"):
+        make_film(Storyboard.parse(STORY | {"size": [80, 48]}), load_studio(tiny_studio), done)
+    assert {path: path.read_bytes() for path in done.rglob("*") if path.is_file()} == before
+    assert made(make_film(story(), load_studio(tiny_studio), done, resume=True)) == set()
+
+
+def test_a_run_that_fails_on_the_way_has_replaced_no_more_than_it_made(
+    done: Path, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be found out before, such as a full disk in the first clip of a film made anew.
+
+    A shot that nobody changed remembers another in the two films, so its keyframe is of one of them only.
+    """
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before, other = frames(done), story(s02={"seed": 5})
+    make_film(other, studio, tmp_path / "other")
+    for go_on, expected, kept in (
+        (other, frames(tmp_path / "other"), {"s03/keyframe-0"}),
+        (story(), before, {"s01/clip"}),
+    ):
+        folder = Path(shutil.copytree(done, tmp_path / str(len(kept & {"s01/clip"}))))
+        with monkeypatch.context() as patched:
+            patched.setattr("anchorshot.pipelines.video_stage.sample_with_defaults", full)
+            with pytest.raises(OSError, match="No space"):
+                make_film(other, studio, folder)
+        assert changed(before, frames(folder)) <= {f"keyframes/s0{i}.png" for i in ("2_00", "3_00", "3_01")}
+        summary = make_film(go_on, studio, folder, resume=True)  # the one that was begun, and the one that was there
+        assert frames(folder) == expected and kept.isdisjoint(made(summary))
