@@ -211,6 +211,12 @@ def _conditioning(value: Any, field: str, part: Any) -> None:
             rule = "must hold prompts of [tokens [B, T, D], settings]"
             raise InputError(field, rule, _seen(tokens), "encode it with CLIP Text Encode")
         finite(tokens, field, "prompt tokens")
+        pooled, references = prompt[1].get("pooled_output"), prompt[1].get("reference_latents", [])
+        if not isinstance(pooled, Tensor | None):
+            raise InputError(field, "must have a tensor as its pooled_output", _seen(pooled), "encode it anew")
+        if not isinstance(references, list | tuple) or not all(isinstance(each, Tensor) for each in references):
+            rule = "must have a list of tensors as its reference_latents"
+            raise InputError(field, rule, _seen(references), "add them with Reference Latent")
         for key, held in prompt[1].items():
             for item in held if isinstance(held, list | tuple) else [held]:
                 _setting(item, field, key)

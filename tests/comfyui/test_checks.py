@@ -84,6 +84,7 @@ def test_no_value_gives_another_error() -> None:
         ("LATENT", "mask of nan", "must hold finite mask values"),
         ("CONDITIONING", "no prompt", "must be a CONDITIONING of at least one prompt"),
         ("CONDITIONING", "pooled of nan", "must hold finite numbers in pooled_output"),
+        ("CONDITIONING", "references of text", "must have a list of tensors as its reference_latents"),
         ("CONDITIONING", "guidance of nan", "must have a finite guidance"),
         ("SIGMAS", "levels in a table", r"must be noise levels \[steps \+ 1\]"),
         ("SIGMAS", "one level", "must hold at least two noise levels"),

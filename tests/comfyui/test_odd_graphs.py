@@ -14,9 +14,9 @@ from anchorshot.nodes import NODES
 
 
 def test_odd_graphs_succeed_or_say_what_is_wrong(server: ComfyServer) -> None:
-    counts, faults = attack(server, int(os.environ.get("ODD_GRAPHS", "30")), seed=7)
+    counts, faults = attack(server, int(os.environ.get("ODD_GRAPHS", "20")), seed=7)
     assert not faults, "\n".join(faults)
-    assert counts["clear"] > 5 and counts["health runs"] > 1, counts
+    assert counts["clear"] > 3 and counts["health runs"] > 0, counts
 
 
 def test_the_generator_reaches_every_input_and_repeats_itself(server: ComfyServer) -> None:
