@@ -148,7 +148,7 @@ def test_faults_name_the_judge(judge_files: Path, tmp_path: Path) -> None:
         ({"lpips": short}, "lpips a.*no lin3"),
         ({"lpips": spoilt}, "lpips b.*finite.*slice3"),
         ({"clip": tmp_path / "gone.safetensors"}, "clip, .*file must exist"),
-        ({"clip": tmp_path / "hidden.safetensors"}, "clip, .*pickled checkpoints"),
+        ({"clip": tmp_path / "hidden.safetensors"}, "clip, .*a pickle"),
         ({"clip": alex}, "clip, .*config"),
         ({"clip": clip, "clip_config": "ViT-Z-14"}, "clip, .*open_clip knows.*ViT-Z-14"),
         ({"clip": clip, "clip_config": tmp_path / "gone.json"}, "clip, config: file must exist"),
