@@ -6,8 +6,9 @@ could never fill: without weights it would still take time and memory to build.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ..story.documents import as_array, as_integer, as_number
 from ..story.errors import InputError
 from .keymaps.shapes import MAX_BLOCKS
 
-__all__ = ["check_arguments", "check_latents", "largest_side"]
+__all__ = ["check_arguments", "check_latents", "check_types", "largest_side"]
 
 _FIX = "give the config that belongs to the file"
 _COUNTS = ("layers", "num_layers", "num_single_layers", "num_hidden_layers", "num_res_blocks", "layers_per_block")
@@ -75,17 +76,45 @@ def check_arguments(
     return dict(arguments)
 
 
-def check_latents(config: Mapping[str, Any], channels: int, field: str = "config") -> None:
+def check_types(arguments: Mapping[str, Any], build: Callable[..., Any], field: str = "config") -> None:
+    """Check that arguments are of the kinds of value that a class or function has as its defaults; None always goes.
+
+    Raises:
+        InputError: e.g. a list where one number stands.
+    """
+    for name, parameter in inspect.signature(build).parameters.items():
+        value, default = arguments.get(name), parameter.default
+        if value is None or default is None or default is parameter.empty or name in _IDS:
+            continue
+        kinds: tuple[tuple[type, ...], str]
+        if isinstance(default, bool):
+            kinds = (bool,), "true or false"
+        elif isinstance(default, int):
+            kinds = (int,), "a whole number"
+        elif isinstance(default, float):
+            kinds = (int, float), "a number"
+        elif isinstance(default, str):
+            kinds = (str,), "a word"
+        else:
+            kinds = (list, tuple), "a list"
+        if not isinstance(value, kinds[0]) or isinstance(value, bool) != isinstance(default, bool):
+            raise InputError(f"{field}.{name}", f"must be {kinds[1]}", value, _FIX)
+
+
+def check_latents(config: Mapping[str, Any], channels: int, field: str = "config", required: bool = False) -> None:
     """Check a VAE's statistics: one mean and one deviation per channel, deviations and scale above 0.
+
+    Where they are not `required`, they may be missing.
 
     Raises:
         InputError: naming which.
     """
     for name, low in (("latents_mean", -math.inf), ("latents_std", 1e-6)):
         values = config.get(name)
-        if values is None:
+        if values is None and not required:
             continue
-        numbers = [as_number(value, f"{field}.{name}", low) for value in as_array(list(values), f"{field}.{name}")]
+        listed = list(values) if isinstance(values, tuple) else values
+        numbers = [as_number(value, f"{field}.{name}", low) for value in as_array(listed, f"{field}.{name}")]
         if len(numbers) != channels:
             raise InputError(
                 f"{field}.{name}", f"must have one number per latent channel ({channels})", len(numbers), _FIX

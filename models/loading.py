@@ -30,7 +30,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
 from ..story.errors import InputError
 from . import keymaps
-from .arguments import check_arguments
+from .arguments import check_arguments, check_types
 from .checkpoint import (
     FP8,
     Checkpoint,
@@ -331,6 +331,7 @@ def _build(kind: str, arguments: Mapping[str, Any]) -> ModelMixin:
             ", ".join(unknown),
             "give the config that belongs to the file",
         )
+    check_types(own, cls.__init__)
     try:
         with init_empty_weights():
             return cls(**own)

@@ -30,7 +30,7 @@ from transformers import (
 from ..story.errors import InputError
 from ..story.stages import alias_names
 from . import keymaps
-from .arguments import check_arguments
+from .arguments import check_arguments, check_types
 from .checkpoint import (
     FP8,
     Checkpoint,
@@ -362,6 +362,7 @@ def _build(config_class: Any, model_class: Any, arguments: Mapping[str, Any], st
     """A transformers model without weights."""
     known = _ARGUMENTS[config_class].split()
     own = check_arguments({name: arguments[name] for name in known if arguments.get(name) is not None}, state)
+    check_types(own, config_class)
     try:
         with init_empty_weights():
             return model_class(config_class(**own))

@@ -146,7 +146,7 @@ class VideoVAE(ImageCodec):
             fix = "use temperal_downsample with exactly two true entries"
             raise InputError("vae.temperal_downsample", "the VAE must compress time 4 times", factor, fix)
         self.latent_channels = config.z_dim
-        check_latents(config, self.latent_channels, "vae")
+        check_latents(config, self.latent_channels, "vae", required=True)
         # From the layers and not from config.scale_factor_spatial, which small custom configs leave at its default.
         self.image_size_multiple = 2 ** (len(config.dim_mult) - 1) * (config.patch_size or 1)
         self._mean = torch.tensor(config.latents_mean, dtype=torch.float32).view(1, -1, 1, 1, 1)
