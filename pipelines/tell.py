@@ -174,12 +174,12 @@ def tell_story(
     """
     begin = time.perf_counter()
     say = say or (lambda line: None)
-    check_run(out, resume=resume, task="tell")
-    prove(studio, *story_parts(studio))
     story = _in_one_piece(story)
     lengths = _lengths(story, story_grid(studio))
     if studio.config.video.kind == "mochi":
         _check_mochi(story, lengths, say)
+    check_run(out, resume=resume, task="tell")
+    prove(studio, *story_parts(studio))  # last, because it opens files
     check_size(story, studio, studio.video_vae)
     with open_run(out, resume=resume, task="tell") as run:
         run.on_finish = on_finish or run.on_finish

@@ -258,7 +258,7 @@ def test_bad_options_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
         ("--dino: is for the suite storytelling", ["keyframes", "--dino", tmp_path]),
         ("dino: must be a folder", ["storytelling", "--dino", tmp_path / "gone"]),
         ("lpips: file must exist", ["storytelling", "--lpips", tmp_path / "gone"]),
-        ("a.safetensors: must be a file", ["storytelling", "--clip", f"{tmp_path}/a.safetensors,ViT-Z"]),
+        ("clip: file must exist", ["storytelling", "--clip", f"{tmp_path}/a.safetensors,ViT-Z"]),
         ("set: must be pocket", ["storytelling", "--set", "gone.yaml"]),
     ):
         assert main(["evaluate", *map(str, arguments), "--device", "cpu", "--out", str(tmp_path / "out")]) == 2
