@@ -19,7 +19,8 @@ COLUMNS = (
 
 # Role: its names, the surest first. Of several columns for one role the surest counts.
 _NAMES = {
-    "id": "id, shot id, shot, shot number, shot no, shot nr, shot num, shot name, setup, nr, no, number, name",
+    "id": "id, shot id, shot code, shot, shot number, shot no, shot nr, shot num, shot name, setup, nr, no, "
+    "number, name",
     "number": "scene number, scene no, scene nr, scene num, scene id, sequence, seq, sequence name, sc",
     "place": "place, location, set, setting, loc, scene location, scene heading, slugline, where",
     "scene": "scene, description, shot description, scene description, visual description, visuals, visual, image, "
@@ -33,7 +34,7 @@ _NAMES = {
     "seconds": "seconds, duration, length, dur, secs, sec, shot length, shot duration, running time, est duration, "
     "estimated duration, screen time",
     "count": "nb frames, frame count, number of frames, num frames, no of frames, frames count, duration frames, "
-    "length frames, total frames",
+    "length frames, total frames, cut duration",
     "first": "frame in, frames in, first frame, start frame, in frame, cut in, in",
     "last": "frame out, frames out, last frame, end frame, out frame, cut out, out",
     "start": "start, start time, tc in, timecode in, time in, begin",

@@ -15,7 +15,8 @@ __all__ = ["text_story"]
 
 _ITEM = re.compile(
     r"(?:\*\*|__)?(?:"
-    r"(?:shot|scene|panel|clip|frame|beat)\s?#?\s?\d{1,4}[a-z]?(?:\s?[:.)|]|\s?[-–—](?=\s)|$)"
+    r"(?P<label>shot|scene|panel|clip|frame|beat)\s?#?\s?\d{1,4}[a-z]?"
+    r"(?:(?:\*\*|__)?(?:\s?[:.)|]|\s?[-–—](?=\s)|$)|(?:\*\*|__)(?=\s))"
     r"|\(?\d{1,4}[a-z]?[.)](?=\s|\*|$)"
     r"|[-*•‣▪●–—](?=\s)"
     r")(?:\*\*|__)?[:.]?\s*",
@@ -104,13 +105,22 @@ def _shots(paragraphs: list[list[tuple[int, str]]], build: Builder) -> list[tupl
     if not listed and len(paragraphs) == 1:
         _refuse_lines(paragraphs[0], build)
     shots: list[tuple[int, list[str]]] = []
+    found = [item for paragraph in paragraphs for _, row in paragraph if (item := _ITEM.match(row))] if listed else []
+    labels = {(item["label"] or "").lower() for item in found}
+    scene: list[str] = []
     for paragraph in paragraphs:
         for k, (line, row) in enumerate(paragraph):
             item = _ITEM.match(row) if listed else None
+            if item and len(labels) > 1 and (item["label"] or "").lower() == "scene":
+                # The scene that numbered shots play in: what follows its number is their place.
+                words = _BOLD.sub("", row[item.end() :]).strip(" .:")
+                scene = [f"[{words}]"] if words else []
+                continue
             # A bracket opens a shot, unless only brackets (or the bare number of an item) stand before it.
             bracket = row.startswith("[") and not (shots and all(not r or _BRACKET.fullmatch(r) for r in shots[-1][1]))
             if item or bracket or (k == 0 and not listed):
-                shots.append((line, [row[item.end() :].strip() if item else row]))
+                shots.append((line, [*scene, row[item.end() :].strip() if item else row]))
+                scene = []
                 if len(shots) > MAX_SHOTS:
                     fix = "split the film into several storyboards"
                     raise InputError("shots", f"must hold at most {MAX_SHOTS}", "more", fix, build.at(line))

@@ -102,6 +102,8 @@ def csv_story(text: str, name: str, title: str = "") -> Story:
         if cells[0].startswith("#") and not (header is None and len(known_columns(cells)) > 1):
             # A comment is one text: put together what the separator cut, less the empty cells that spreadsheets add.
             build.setting(delimiter.join(row).strip()[1:].rstrip(delimiter), line)
+        elif header is None and len(list(filter(None, cells))) == 1 and len(cells) > 1 and not known_columns(cells):
+            build.notes.append(f"left out the line before the header (line {line})")
         elif header is None:
             header, first = _header(cells), line
         else:

@@ -122,6 +122,10 @@ def test_lists_and_labels():
         assert told(text) == ["A fox runs.", "A hen sits."], text
     assert "left out the words before the list" in read("Here are the shots:\n1. A fox.\n2. A hen.").notes[0]
     assert read("1. Wide shot: A fox.\n2. CU: A hen.").shots[1].camera.scale == "close-up"
+    board = read(
+        "**Scene 1: The Beach**\n\n**Shot 1** – CU: A fox.\n\n**Shot 2** - A hen.\n\n**Scene 2: a barn**\n**Shot 3** A."
+    )
+    assert [(s.scene, s.place) for s in board.shots] == [("A fox.", "beach"), ("A hen.", "beach"), ("A.", "barn")]
     wrapped = "A fox that has run all day over the hills and through the wide woods\nsits down."
     assert told(wrapped) == [wrapped.replace("\n", " ")]
 
@@ -321,6 +325,8 @@ def test_spreadsheets():
     board = read("\ufeff" + semicolons)
     assert [s.seconds for s in board.shots] == [2.125, 2.5] and [k.at for k in board.shots[1].keyframes] == [0, 1.0]
     assert board.places == {"die-wuste": "die Wüste"}
+    notes = read("My film,,\n,,\nShot,Description,Duration\n1,A fox,2\n").notes
+    assert notes == ("left out the line before the header (line 1)",)
     trailing = read("id,scene,seconds,,\na1,A fox,2,,\na2,A hen,2,,\n,,,,\n")
     assert len(trailing.shots) == 2 and not trailing.notes
     assert read('"# title: A, B",,\nscene,seconds,seed\nA fox,2,1\n').title == "A, B"
