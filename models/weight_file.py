@@ -77,6 +77,9 @@ def read_weights(path: Path, field: str) -> WeightFile:
         seen = f"{path}: {error.strerror or error}"
         raise InputError(field, "file must be readable", seen, "check its permissions") from error
     except Exception as error:  # the library's own, and whatever torch says to impossible shapes
+        if "unable to mmap" in str(error):  # torch maps privately, which counts as memory
+            rule, size = "file must fit into this machine's memory", path.stat().st_size >> 20
+            raise InputError(field, rule, f"{path.name}: {size} MiB", "use a smaller file, such as fp8") from error
         raise _broken(field, path, error) from error
     unread = {key: name for key, name in header.formats.items() if name not in _READ}
     return WeightFile(state, header.metadata, unread)
