@@ -86,7 +86,7 @@ class ContactSheet(io.ComfyNode):
             display_name="Contact Sheet",
             category="Anchorshot/film",
             description="Draws every shot as a card: keyframes, place, caption, length, and the times that keyframes "
-            "were asked for and got. 48 shots a page.",
+            "were asked for and got. Up to 48 shots a page.",
             search_aliases=["storyboard sheet", "overview", "thumbnails", "proof sheet"],
             is_input_list=True,
             is_output_node=True,
