@@ -199,7 +199,8 @@ def test_a_joint_film_equals_headless(studio: dict[str, Any], board: Storyboard,
 
     prompts = [encode(studio["clip"], prompt) for prompt in story.Storyboard.execute(STORY).args[1]]
     for window in (3, 2):
-        change = {"window": window, "mode": "full", "steps": 2, "context_noise": [0.0, 0.5], "first_tier": 0}
+        change = {"window": window, "mode": "full", "steps": 2, "context_noise": [0.0, 0.5], "groups": 3, "images": 3,
+                  "first_tier": 0}  # fmt: skip
         make_film(board, load_studio("pocket"), tmp_path / str(window), keyframe=change)
         wanted = [read_picture(path) for path in sorted((tmp_path / str(window) / "keyframes").iterdir())]
         inputs = {"window": window, "attention": "full", "context_noise": 0.0, "context_noise_high": 0.5}
