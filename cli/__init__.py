@@ -149,8 +149,18 @@ def _tell(commands: argparse._SubParsersAction) -> None:
         help="what CLIP is shown at a step, from cheap to dear (latent_rgb)",
     )
     tell.add_argument("--every", metavar="N", type=_whole(1, 1000), default=4, help="score every N steps (4)")
-    shift = "when the action takes over: above 1 sooner, below 1 later (1)"
-    tell.add_argument("--prior-shift", metavar="S", type=float, default=1.0, help=shift)
+    clock = "what the prior of the prompts goes by: the noise that is gone, or steps as in the paper (noise)"
+    tell.add_argument("--prior-clock", choices=("noise", "steps"), default="noise", help=clock)
+    shift = "when the action takes over: higher is sooner (27; with the clock steps 1, the paper's)"
+    tell.add_argument("--prior-shift", metavar="S", type=float, help=shift)
+    prompt = "mix the scene with the whole of both prompts, or with the action alone (whole)"
+    tell.add_argument("--action-prompt", choices=("whole", "alone"), default="whole", help=prompt)
+    encoder = "whose text encoder tells how alike segments are: the video model's or CLIP's (text)"
+    tell.add_argument("--sar-encoder", choices=("text", "clip"), default="text", help=encoder)
+    pair = "what is compared: two actions, scene and action of one segment, or all of two segments (actions)"
+    tell.add_argument("--sar-pair", choices=("actions", "within", "adjacent"), default="actions", help=pair)
+    tell.add_argument("--sar-centred", action="store_true", help="compare without what all texts of the story share")
+    tell.add_argument("--sar-bounded", action="store_true", help="never blend more than --gamma")
     tell.add_argument("--without", metavar="LIST", help="leave out parts: dipw, twb, sar")
     _device(tell)
     _json(tell, "write the summary here, too")

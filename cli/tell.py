@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -14,6 +14,9 @@ from ..story.storyboard import load_storyboard
 from .console import console, open_studio, print_files, resumable
 from .film_paths import check_paths, hand_over
 from .notes import show_notes
+
+if TYPE_CHECKING:
+    from ..sampling.story import StorySettings
 
 __all__ = ["run"]
 
@@ -29,20 +32,8 @@ def run(options: argparse.Namespace) -> None:
     target = check_paths(options, out, resume=options.resume, task="tell")
     # Only sound arguments are worth the seconds that the model libraries take to import.
     from ..pipelines.tell import tell_story
-    from ..sampling.prompt_mixing import DIPW
-    from ..sampling.story import StorySettings
 
-    try:
-        dipw = DIPW(every=options.every, prior_shift=options.prior_shift)
-        full = StorySettings(dipw, gamma=options.gamma, backward=options.backward)
-    except InputError as error:
-        raise InputError(f"--{error.field.replace('_', '-')}", error.rule, error.value, error.fix) from None
-    settings = replace(
-        full,
-        dipw=None if "dipw" in without else full.dipw,
-        gamma=0.0 if "twb" in without else full.gamma,
-        semantic="sar" not in without,
-    )
+    settings = _settings(options, without)
     studio = open_studio(options, target)
     with resumable(out) as progress:
         summary = tell_story(
@@ -58,6 +49,29 @@ def run(options: argparse.Namespace) -> None:
             on_finish=progress.finished,
         )
     hand_over(target, summary, out, _show)
+
+
+def _settings(options: argparse.Namespace, without: set[str]) -> StorySettings:
+    """What of Text2Story is used; a value out of its range is named as the option that it was given with."""
+    from ..sampling.action_similarity import SAR
+    from ..sampling.prompt_mixing import DIPW
+    from ..sampling.story import StorySettings
+
+    shift = options.prior_shift
+    if shift is None:
+        shift = DIPW.prior_shift if options.prior_clock == DIPW.prior_clock else 1.0
+    sar = SAR(options.sar_encoder, options.sar_pair, options.sar_centred, options.sar_bounded)
+    try:
+        dipw = DIPW(every=options.every, prior_shift=shift, prior_clock=options.prior_clock)
+        full = StorySettings(dipw, options.action_prompt, options.gamma, sar=sar, backward=options.backward)
+    except InputError as error:
+        raise InputError(f"--{error.field.replace('_', '-')}", error.rule, error.value, error.fix) from None
+    return replace(
+        full,
+        dipw=None if "dipw" in without else full.dipw,
+        gamma=0.0 if "twb" in without else full.gamma,
+        semantic="sar" not in without,
+    )
 
 
 def _without(text: str | None) -> set[str]:

@@ -58,7 +58,7 @@ def run(
             (also with `:TIER` and `:RANKING`), `retrieval:clip|text|recency` (also with `:TIER`), `noise:T` or
             `noise:LOW-HIGH`. video: `ground_truth`, `multi_chunk`, `latent_replacement`,
             `replication`. storytelling: `ground_truth`, `full`, `without_dipw`, `without_twb`, `without_sar`,
-            `plain`, `prior_shift:S`.
+            `plain`, and what `storytelling.settings_of` names.
         pairs: for `keyframes`, several numbers of shots to measure in one run, e.g. 8, 16, 32, 48; None takes `shots`.
         prompt_set: for `storytelling`: `pocket`, or `benchmark` (404 prompt pairs) or the file of another set, which
             any studio can tell; nothing knows how they should look, so there is no `ground_truth` and nothing is read.

@@ -50,10 +50,11 @@ class Telling:
         names = [actor.name for actor in shot.actors]
         return " ".join(shot.clauses(() if query else names, tag=not query)[1:])
 
-    def whole(self, index: int) -> str:
+    def whole(self, index: int, query: bool = False) -> str:
         """Both in one caption, as the pocket models read captions."""
         shot = self.shots[index]
-        return shot.caption([actor.name for actor in shot.actors])
+        names = [actor.name for actor in shot.actors]
+        return " ".join(shot.clauses(() if query else names, tag=not query))
 
 
 def tellings(seed: int, stories: int, scenes: int) -> list[Telling]:
@@ -70,6 +71,7 @@ def prompt_pair(stories: list[Telling], index: int) -> PromptPair:
         scene_query=[story.scene(index, query=True) for story in stories],
         action_query=[story.action(index, query=True) for story in stories],
         whole=[story.whole(index) for story in stories],
+        whole_query=[story.whole(index, query=True) for story in stories],
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from ..models.pocket.render import render_clip
 from ..models.pocket.world import HEIGHT, WIDTH
 from ..pipelines.job import Progress
 from ..pipelines.story_stage import story_model, story_pictures, story_sampler
+from ..sampling.action_similarity import SAR, Encoder, Pair
 from ..sampling.prompt_mixing import MixStep
 from ..sampling.story import Made, PromptPair, StorySampler, StorySettings
 from ..story.errors import InputError
@@ -52,14 +53,14 @@ BATCH = 16
 """Stories made together: the pocket models are small."""
 
 SETTINGS = StorySettings()
-VARIANTS = ("ground_truth", "full", "without_dipw", "without_twb", "without_sar", "plain")
+VARIANTS = ("ground_truth", "full", "paper_prior", "without_dipw", "without_twb", "without_sar", "plain")
 
 COSTS = ("seconds", "time_ratio", "memory_ratio")
 Row = dict[str, Any]
 
 
 def settings_of(variant: str, full: StorySettings = SETTINGS) -> StorySettings:
-    """What a variant leaves out of `full`, or, as `prior_shift:S`, when its action takes over (see `DIPW`).
+    """What a variant leaves out of `full`, or changes in it: `VARIANTS`, and those of `_changed`.
 
     Raises:
         InputError: no such variant.
@@ -71,14 +72,43 @@ def settings_of(variant: str, full: StorySettings = SETTINGS) -> StorySettings:
         "without_sar": {"semantic": False},
         "plain": {"dipw": None, "gamma": 0.0},
     }
+    if variant in parts:
+        return replace(full, **parts[variant])
+    with suppress(ValueError, InputError):  # no number, no such choice, or out of range: no such variant
+        if (found := _changed(variant, full)) is not None:
+            return found
+    fix = "choose some of them, or prior_shift:S, prior_clock:noise|steps, action_prompt:whole|alone, sar:READING"
+    raise InputError("variants", f"must be among {', '.join(VARIANTS)}", variant, fix)
+
+
+def _changed(variant: str, full: StorySettings) -> StorySettings | None:
+    """`full` with one choice of another kind, None for none.
+
+    `paper_prior` has the paper's clock and prompts, `prior_shift:S` and `prior_clock:C` change the prior alone,
+    `action_prompt:A` the second prompt, `sar:READING` SAR: words of `action_similarity.SAR` joined by +, such as
+    `sar:clip+within+centred`; what is not named is as by default.
+    """
     head, _, value = variant.partition(":")
-    if head == "prior_shift" and full.dipw is not None:
-        with suppress(ValueError):  # no number, or out of range: no such variant
-            return replace(full, dipw=replace(full.dipw, prior_shift=float(value)))
-    if variant not in parts:
-        fix = "choose some of them, or prior_shift:S with S above 0, e.g. prior_shift:3"
-        raise InputError("variants", f"must be among {', '.join(VARIANTS)}", variant, fix)
-    return replace(full, **parts[variant])
+    if head == "sar":
+        words = value.split("+")
+        flags = {name: name in words for name in ("centred", "bounded")}
+        for word in words:
+            kind = next((n for n, k in (("encoder", Encoder), ("pair", Pair)) if word in get_args(k)), None)
+            if kind is not None:
+                flags[kind] = word  # type: ignore[assignment]
+            elif word not in flags:
+                return None
+        return replace(full, sar=SAR(**flags))  # type: ignore[arg-type]
+    if head == "action_prompt":
+        return replace(full, action_prompt=value)  # type: ignore[arg-type]
+    dipw = full.dipw
+    if dipw is not None and head == "prior_shift":
+        return replace(full, dipw=replace(dipw, prior_shift=float(value)))
+    if dipw is not None and head == "prior_clock":
+        return replace(full, dipw=replace(dipw, prior_clock=value))  # type: ignore[arg-type]
+    if dipw is not None and variant == "paper_prior":
+        return replace(full, dipw=replace(dipw, prior_clock="steps", prior_shift=1.0), action_prompt="alone")
+    return None
 
 
 def run_storytelling(
@@ -100,7 +130,7 @@ def run_storytelling(
         seed: which held-out stories, and the noise.
         stories: how many stories.
         shots: segments in each.
-        variants: some of `VARIANTS`, or `prior_shift:S`; `ground_truth` is what the VAE makes of the true films.
+        variants: see `settings_of`; `ground_truth` is what the VAE makes of the true films.
         progress: told how many segments of all variants are done.
         full: the full method's settings.
         judges: networks from files, in the place of the studio's CLIP, the recogniser's features and SSIM.
@@ -230,7 +260,7 @@ def segment_cost(
     before: tuple[PromptPair, Tensor] = (first, plain.segment(first, generator=noise_source(0)).latents)
 
     def segment(sampler: StorySampler) -> Made:
-        return sampler.segment(second, before, noise_source(1))
+        return sampler.segment(second, before, noise_source(1), centre=sampler.centre([first, second]))
 
     calls = {name: partial(segment, sampler) for name, sampler in {**samplers, "reference": plain}.items()}
     device = model.vae.device

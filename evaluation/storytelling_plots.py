@@ -16,7 +16,8 @@ from torch import Tensor
 from .. import __version__
 from ..pipelines.job import Progress
 from ..pipelines.story_stage import (
-    mean_states,
+    asks_clip,
+    sar_encoder,
     story_model,
     story_parts,
     story_pictures,
@@ -124,7 +125,7 @@ def run_plots(
     Args:
         studio: models and sampler defaults.
         prompts, seed, stories, shots, size, frames: see `plan_plots`; the seed is the noise's, too.
-        variants: some of `PLOT_VARIANTS`, or `prior_shift:S`.
+        variants: see `storytelling.settings_of`.
         judges: networks from files, in the place of the studio's CLIP, its image features and SSIM.
         progress: told how many segments of all variants are done.
         full: the full method's settings.
@@ -144,22 +145,23 @@ def run_plots(
         raise InputError("variants", f"must be among {', '.join(PLOT_VARIANTS)} on a set", "ground_truth", fix)
     chosen = {name: settings_of(name, full) for name in variants}
     plan = plan_plots(studio, prompts, seed, stories, shots, size, frames)
-    steered = any(settings.dipw is not None for settings in chosen.values())
+    steered = any(map(asks_clip, chosen.values()))
     check_files(studio, clip=steered or judges is None or judges.clip is None)
     judges = judges.load() if isinstance(judges, JudgeFiles) else judges or Judges()
     pairs = [prompt_pair(plan.plots, i) for i in range(plan.shots)]
     judge = StoryJudge(pairs, studio.clip if judges.clip is None else judges.clip, judges)
     model = story_model(studio, plan.frames, plan.size)
-    pictures = story_pictures(model) if steered else None
+    mixes = any(settings.dipw is not None for settings in chosen.values())
+    pictures = story_pictures(model) if mixes else None
 
     def sampler(settings: StorySettings) -> StorySampler:
-        if settings.dipw is None:
-            return StorySampler(model, settings, embed_actions=mean_states(studio))
+        if not asks_clip(settings):
+            return StorySampler(model, settings, embed_actions=sar_encoder(studio, settings))
         return story_sampler(studio, model, settings, pictures)
 
     tellers = {name: Teller(sampler(settings), plan.frames, judge, studio.device) for name, settings in chosen.items()}
     told: dict[str, list[Figures]] = {name: [] for name in chosen}
-    inputs = {mixes: _inputs(studio, plan, seed, judges, mixes or judges.clip is None) for mixes in {steered, False}}
+    inputs = {asks: _inputs(studio, plan, seed, judges, asks or judges.clip is None) for asks in {steered, False}}
     total, done = len(chosen) * len(plan.plots) * plan.shots, 0
     for number, plot in enumerate(plan.plots):
         # The variants take turns, every second time backwards, so that a slow phase of the machine meets all alike.
@@ -173,7 +175,7 @@ def run_plots(
 
             settings = chosen[name]
             own = {"settings": repr(settings), "plot": repr(plot), "number": number}
-            own |= inputs[settings.dipw is not None]
+            own |= inputs[asks_clip(settings)]
             film = None if parts is None else parts.load(name, number, own)
             if film is None:
                 film = tellers[name].tell(plot, number, seed, tick)

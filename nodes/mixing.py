@@ -7,8 +7,12 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from .checks import checked
+from .mixing_sar import SAR
 
 __all__ = ["DIPWGuider", "DIPWModelPatch", "DIPWWeights", "SAR", "TWBBlend"]
+
+PROGRESS_SHIFT, PROGRESS_CLOCK = 27.0, "noise"
+"""As `sampling.prompt_mixing.DIPW` has them, whose import would cost torch."""
 
 _WORDS = "in plain words, for the CLIP pair. Default: empty, which is right only without a CLIP pair."
 
@@ -96,18 +100,27 @@ def _weighting() -> list[io.Input]:
         io.Float.Input(
             "progress_shift",
             optional=True,  # saved workflows lack it
-            default=1.0,
+            default=PROGRESS_SHIFT,
             min=0.05,
-            max=20.0,
+            max=1000.0,
             step=0.05,
-            tooltip="When the action takes over, a factor; default 1 as in the paper. Above 1 sooner: poses and motion "
-            "follow the action better. Below 1 later: the place holds better.",
+            tooltip="When the action takes over, a factor; default 27, and 1 with the clock steps is the paper's. "
+            "Higher is sooner: poses and motion follow the action better. Lower is later: the scene counts more.",
         ),
         io.Sigmas.Input(
             "schedule",
             optional=True,
             tooltip="The whole schedule, where two samplers share it: progress then counts its steps. Default: none, "
-            "and progress is told by the noise level, which is the same for simple and beta.",
+            "and progress is told by the noise level, which is the same for simple and beta. The clock noise needs "
+            "none.",
+        ),
+        io.Combo.Input(
+            "progress_clock",
+            optional=True,  # saved workflows lack it, and are given steps by web/js/mixing.js
+            options=["noise", "steps"],
+            default=PROGRESS_CLOCK,
+            tooltip="What progress goes by. noise (default): the noise that is gone, which is the same moment of the "
+            "picture in every schedule. steps: the steps that are done, as in the paper.",
         ),
     ]
 
@@ -253,66 +266,6 @@ class TWBBlend(io.ComfyNode):
         from .mixing_run import blending_patch
 
         return io.NodeOutput(blending_patch(model, previous, gamma, **settings))
-
-
-class SAR(io.ComfyNode):
-    """γ' for TWB Blend from two action texts."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="AnchorshotSAR",
-            display_name="SAR",
-            category="Anchorshot/prompt mixing",
-            description="Lowers the strength of TWB Blend where consecutive actions are alike: γ' = γ·(1 − S), with S "
-            "the similarity of both texts (Text2Story's semantic action representation).",
-            search_aliases=["text2story", "action similarity", "gamma", "text similarity", "blend strength"],
-            inputs=[
-                io.Clip.Input("clip", tooltip="Text encoder that compares the texts. No default."),
-                io.String.Input(
-                    "previous_action",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    tooltip="Action of the previous segment. Default: empty, for the first segment; γ' is then γ.",
-                ),
-                io.String.Input(
-                    "action",
-                    default="",
-                    multiline=True,
-                    dynamic_prompts=False,
-                    tooltip="Action of this segment. Default: empty, and γ' is then γ.",
-                ),
-                io.Float.Input(
-                    "gamma",
-                    default=0.25,
-                    min=0.0,
-                    max=0.5,
-                    step=0.01,
-                    tooltip="Strength γ for actions that have nothing in common, 0…0.5; default 0.25.",
-                ),
-                io.Combo.Input(
-                    "encoding",
-                    options=["tokens", "pooled"],
-                    default="tokens",
-                    tooltip="What is compared. tokens (default): the mean of the token states (T5, UMT5). pooled: "
-                    "CLIP's one vector, for encoders that have it.",
-                ),
-            ],
-            outputs=[
-                io.Float.Output("gamma_out", display_name="gamma", tooltip="γ', for TWB Blend."),
-                io.Float.Output("similarity", tooltip="S, the cosine of both texts."),
-            ],
-        )
-
-    @classmethod
-    @checked()
-    def execute(
-        cls, clip: Any, previous_action: str, action: str, gamma: float, encoding: str = "tokens"
-    ) -> io.NodeOutput:
-        from .mixing_run import action_gamma
-
-        return io.NodeOutput(*action_gamma(clip, previous_action, action, gamma, encoding))
 
 
 class DIPWWeights(io.ComfyNode):

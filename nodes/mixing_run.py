@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+import comfy.model_sampling
 import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.samplers
@@ -22,18 +23,15 @@ import torch
 from torch import Tensor
 
 from ..media.curve import draw_curves
-from ..models.prompt_text import from_prompt
 from ..models.text_cond import TextCond
-from ..sampling.blending import Blend, blend_noise, semantic_gamma
-from ..sampling.prompt_mixing import DIPW, MixStep, PromptMixer, Scorer
+from ..sampling.blending import Blend, blend_noise
+from ..sampling.prompt_mixing import DIPW, Clock, MixStep, PromptMixer, Scorer, zero_padded
 from ..story.errors import InputError
 from .checks import finite
-from .encode_text import embed_words, tokenize
 from .fits import video_latent
-from .host import memory_errors
 from .mixing_preview import DECODED, preview_scorer
 
-__all__ = ["action_gamma", "blending_patch", "mixing_guider", "mixing_patch", "weight_curve"]
+__all__ = ["blending_patch", "mixing_guider", "mixing_patch", "weight_curve"]
 
 _KEY = "anchorshot_dipw"
 _W = comfy.patcher_extension.WrappersMP
@@ -70,6 +68,7 @@ def mixing_patch(
     vae: Any = None,
     progress_shift: float = 1.0,
     schedule: Tensor | None = None,
+    progress_clock: str = "steps",
 ) -> Any:
     """A clone of a MODEL that mixes `action` into the sampler's positive prompt.
 
@@ -82,7 +81,8 @@ def mixing_patch(
     if start_percent > end_percent:
         fix = "pictures are scored between the two; lambda_picture 0 scores none"
         raise InputError("start_percent", f"must not lie beyond end_percent, {end_percent:g}", start_percent, fix)
-    settings = DIPW(lambdas, temperature, score_every, prior_shift=progress_shift)
+    clock = cast(Clock, progress_clock)
+    settings = DIPW(lambdas, temperature, score_every, prior_shift=progress_shift, prior_clock=clock)
     scorer = None
     lenders = []
     if clip is not None and clip_vision is not None and lambda_picture:
@@ -124,7 +124,7 @@ class _Run:
     def positive(self, t: float) -> list[dict[str, Any]]:
         """The positive prompt for a call at noise level t."""
         text, conds = self.mixer.text(t), dict(self.scene["model_conds"])
-        conds["c_crossattn"] = conds["c_crossattn"]._copy_with(text.tokens)
+        conds["c_crossattn"] = conds["c_crossattn"]._copy_with(text.tokens if self.masked else zero_padded(text))
         if self.masked:
             kind = conds["attention_mask"].cond.dtype
             whole = torch.int64 if kind.is_floating_point or kind == torch.bool else kind
@@ -207,16 +207,20 @@ class _Mixing:
         start, end = (_level(guider, share) for share in self.scored)
         settings = replace(self.settings, start=start, end=end)
         levels = sigmas.tolist()
-        if self.schedule is None:
-            mixer = PromptMixer(a, b, levels, self.scorer, settings, _span(guider, levels))
-        else:
-            mixer = PromptMixer(a, b, _whole(self.schedule, levels), self.scorer, settings)
-        return _Run(mixer, scene, masked)
+        span = _span(guider, levels) if self.schedule is None else (0.0, 1.0)
+        whole = levels if self.schedule is None else _whole(self.schedule, levels)
+        return _Run(PromptMixer(a, b, whole, self.scorer, settings, span, _noise(guider)), scene, masked)
 
 
 def _level(guider: Any, share: float) -> float:
     """Noise level at a share of the schedule; asked for at a run's start, since later nodes may shift the schedule."""
     return float(guider.model_patcher.get_model_object("model_sampling").percent_to_sigma(share))
+
+
+def _noise(guider: Any) -> Callable[[float], float] | None:
+    """Share of noise at a noise level, where the level is not that itself: x = x0 + σ·noise of older models."""
+    sampling = guider.model_patcher.get_model_object("model_sampling")
+    return None if isinstance(sampling, comfy.model_sampling.CONST) else lambda level: level / (1 + level)
 
 
 def _whole(schedule: Tensor, levels: Sequence[float]) -> list[float]:
@@ -273,8 +277,8 @@ def _words(conds: dict[str, Any], noise: Tensor) -> TextCond:
     if _has_mask(conds):
         mask = comfy.utils.repeat_to_batch_size(conds["attention_mask"].cond, rows).to(noise.device) > 0
         tokens = tokens.masked_fill(~mask[:, :, None], 0)
-    else:
-        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=noise.device)
+    else:  # a text ends where nothing but zeros follows, as Wan's
+        mask = (tokens != 0).any(2).flip(1).cumsum(1).flip(1) > 0
     y = conds.get("y")
     pooled = comfy.utils.repeat_to_batch_size(y.cond, rows).to(noise.device) if y is not None else None
     return TextCond(tokens, mask, pooled if pooled is not None and pooled.ndim == 2 else None)
@@ -332,33 +336,6 @@ def blending_patch(
     # Not PREDICT_NOISE: so DIPW scores what was blended, whichever of the two patches came first.
     model.set_model_sampler_post_cfg_function(after_cfg)
     return model
-
-
-def action_gamma(clip: Any, previous: str, action: str, gamma: float, encoding: str) -> tuple[float, float]:
-    """(γ', S) of two action texts; without one of them γ stays.
-
-    Raises:
-        InputError: the encoder has no pooled state.
-    """
-    if not previous.strip() or not action.strip():
-        return float(gamma), 0.0
-    longest = max(len(previous), len(action))
-    with memory_errors("SAR", f"a text of {longest} characters", "shorten it"):
-        a, b = (_action_vector(clip, text, encoding) for text in (previous, action))
-    finite(torch.stack([a, b]), "clip", "values in what it makes of a text")
-    similarity = float(torch.nn.functional.cosine_similarity(a.float(), b.float(), dim=0))
-    return float(semantic_gamma(gamma, similarity)), similarity
-
-
-@torch.no_grad()
-def _action_vector(clip: Any, text: str, encoding: str) -> Tensor:
-    text = from_prompt(text)
-    if encoding == "tokens":
-        return embed_words(clip, text)
-    pooled = clip.encode_from_tokens(tokenize(clip, text), return_dict=True).get("pooled_output")
-    if pooled is None:
-        raise InputError("encoding", "pooled needs a CLIP text model", "an encoder without one", "use tokens")
-    return pooled[0].cpu()
 
 
 # --- the curve -------------------------------------------------------------------------------------------------------

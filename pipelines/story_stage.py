@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -13,6 +13,7 @@ from ..models.latent_rgb import calibration_pictures, fit_latent_rgb
 from ..models.mochi import MochiVAE, mochi_latents
 from ..models.studio_config import WAN_ONLY
 from ..models.wan.layout import latent_length
+from ..sampling.action_similarity import SAR
 from ..sampling.preview import Pictures, decoded_frames, decoded_video
 from ..sampling.story import StorySampler, StorySettings
 from ..sampling.story_mochi import MochiStory
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Preview",
+    "asks_clip",
+    "sar_encoder",
+    "settings_inputs",
     "story_grid",
     "story_model",
     "story_parts",
@@ -56,6 +60,34 @@ def video_settings(studio: Studio) -> dict[str, Any]:
     """What a segment depends on of the studio's video defaults, as plain JSON."""
     unused = WAN_ONLY if studio.config.video.kind == "mochi" else frozenset()
     return studio.defaults.video.model_dump(mode="json", exclude=set(unused))
+
+
+def settings_inputs(settings: StorySettings) -> dict[str, Any]:
+    """What a segment depends on of the settings, as plain JSON.
+
+    Choices that there once were not are left out where they are as they were then, or change nothing: so older folders
+    resume with the options that say so (see docs/tell.md).
+    """
+    inputs = asdict(settings)
+    once: list[tuple[dict[str, Any], str, bool]] = [
+        (inputs, "action_prompt", settings.dipw is None or settings.action_prompt == "alone"),
+        (
+            inputs,
+            "sar",
+            not (settings.semantic and settings.gamma)
+            or settings.sar == SAR("text", "actions", centred=False, bounded=True),
+        ),
+    ]
+    if settings.dipw is not None:
+        inputs["dipw"]["start"] = str(settings.dipw.start)  # infinity is no JSON
+        once += [
+            (inputs["dipw"], "prior_shift", settings.dipw.prior_shift == 1),
+            (inputs["dipw"], "prior_clock", settings.dipw.prior_clock == "steps"),
+        ]
+    for part, name, same in once:
+        if same:
+            del part[name]
+    return inputs
 
 
 def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> Any:
@@ -131,19 +163,26 @@ def story_sampler(
     model: WanStory | MochiStory,
     settings: StorySettings,
     pictures: Pictures | None = None,
-    sar: Literal["text", "clip"] = "text",
 ) -> StorySampler:
     """Text2Story's sampler with the studio's CLIP.
 
     Args:
         pictures: see `story_pictures`; None takes the cheapest where DIPW is on.
-        sar: whose text encoder tells how alike two actions are: the video model's own (mean of its states), or CLIP's.
     """
     clip = studio.clip
     if pictures is None and settings.dipw is not None:
         pictures = story_pictures(model)
-    actions = clip.embed_texts if sar == "clip" else mean_states(studio)
-    return StorySampler(model, settings, clip.embed_texts, clip.embed_images, pictures, actions)
+    return StorySampler(model, settings, clip.embed_texts, clip.embed_images, pictures, sar_encoder(studio, settings))
+
+
+def asks_clip(settings: StorySettings) -> bool:
+    """Whether these settings need the studio's CLIP."""
+    return settings.dipw is not None or bool(settings.semantic and settings.gamma and settings.sar.encoder == "clip")
+
+
+def sar_encoder(studio: Studio, settings: StorySettings) -> Callable[[Sequence[str]], Tensor]:
+    """The text encoder that SAR compares prompts with, texts → unit vectors [N, D]."""
+    return studio.clip.embed_texts if settings.sar.encoder == "clip" else mean_states(studio)
 
 
 def mean_states(studio: Studio) -> Callable[[Sequence[str]], Tensor]:

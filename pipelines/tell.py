@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +39,7 @@ from .join import JoinedClip
 from .run_folder import check_run, open_run
 from .story_stage import (
     Preview,
+    settings_inputs,
     story_grid,
     story_model,
     story_parts,
@@ -74,7 +75,7 @@ def prompt_pairs(story: Storyboard) -> list[PromptPair]:
         if shot.action:
             action = introduce_names(shot.action, story.characters, set())
             query = expand_names(shot.action, story.characters)
-        pairs.append(PromptPair([scene.prompt], [action], [scene.query], [query], [whole.prompt]))
+        pairs.append(PromptPair([scene.prompt], [action], [scene.query], [query], [whole.prompt], [whole.query]))
     return pairs
 
 
@@ -218,27 +219,28 @@ class _Teller:
         ]
         self.frames = [job.frames(i) for i in range(len(story.shots))]
         self.again = [i for i in reversed(range(len(story.shots))) if self.last(i) == "backward"]
-        self.inputs = asdict(settings) | {"preview": preview, "video": video_settings(job.studio)}
-        if settings.dipw is not None:  # infinity is no JSON
-            self.inputs["dipw"]["start"] = str(settings.dipw.start)
-            if settings.dipw.prior_shift == 1:  # folders made before there was another schedule resume
-                del self.inputs["dipw"]["prior_shift"]
+        self.inputs = settings_inputs(settings) | {"preview": preview, "video": video_settings(job.studio)}
         model = story_model(job.studio, self.frames[0], story.frame_size)
         pictures = None if settings.dipw is None else story_pictures(model, preview)
         self._samplers = {
             n: story_sampler(job.studio, replace(model, frames=n), settings, pictures) for n in set(self.frames)
         }
+        self.centre = self._sampler(0).centre(self.pairs)
 
     def segment(self, i: int) -> None:
         """Sample a shot's latents, unless those that are there fit."""
         shot, before = self.job.story.shots[i], i - 1 if self._blends(i) and self.settings.gamma else None
         inputs = self._inputs(i) | {"before": None if before is None else self._digest(before, "segment")}
+        if before is not None and self.centre is not None:  # it follows from the texts of the whole story
+            gamma = self._sampler(i).gamma(self.pairs[before], self.pairs[i], self.centre)
+            inputs["gamma"] = round(float(gamma[0]), 4)
         if not self.job.pending(f"{shot.id}/segment", inputs, [_latents_file(shot, "segment")], _INFO):
             return
         begin = time.perf_counter()
         known = None if before is None else (self.pairs[before], self._latents(before, "segment"))
         sampler = self._sampler(i)
-        made = sampler.segment(self.pairs[i], known, self._generator(i), callback=self._report(i, "segment"))
+        report = self._report(i, "segment")
+        made = sampler.segment(self.pairs[i], known, self._generator(i), callback=report, centre=self.centre)
         weights = [round(float(step.weights[0, 0]), 4) for step in made.record]
         info = {"gamma": round(float(made.gamma[0]), 4), "scene_weights": weights}
         self._keep(i, "segment", made.latents, inputs, begin, info)

@@ -1,14 +1,13 @@
-"""Text2Story's blending between segments: TWB (§3.2) and SAR (§3.3).
+"""Text2Story's Time-Weighted Blending between segments (TWB, §3.2).
 
-TWB draws the first latent frame of a segment towards the segment before it:
+It draws the first latent frame of a segment towards the segment before it:
 
     w_i = 0.9^(N−i−1), normalised        z̃ = Σ w_i·z_i        z_0 ← γ·z_prev,last + γ·z̃ + (1 − 2γ)·z_0
 
-SAR lowers γ where consecutive actions are alike: γ' = γ·(1 − S).
-
 The paper applies the assignment at initialisation or "recursively during sampling" without saying at which noise level.
 Here it acts on the clean latents that the model foresees, which is the same as blending with latents of the matching
-noise level; `blend_noise` is the initialisation.
+noise level; `blend_noise` is the initialisation. Where the model foresees what it was shown, any γ above 0 at every
+step ends at (z_prev,last + z̃) / 2: γ says how fast.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from ..story.errors import InputError
 
-__all__ = ["Blend", "blend_noise", "semantic_gamma", "time_weighted"]
+__all__ = ["Blend", "blend_noise", "time_weighted"]
 
 DECAY = 0.9
 End = Literal["first", "last"]
@@ -38,13 +37,6 @@ def time_weighted(latents: Tensor, decay: float = DECAY, nearest: End = "last") 
     age = torch.arange(count, device=latents.device, dtype=torch.float32)
     w = decay ** (count - 1 - age if nearest == "last" else age)
     return (latents.float() * (w / w.sum()).view(1, 1, -1, 1, 1)).sum(2, keepdim=True)
-
-
-def semantic_gamma(gamma: float | Tensor, similarity: float | Tensor) -> float | Tensor:
-    """γ' = γ·(1 − S) (Eq. 7), S the cosine of consecutive action prompts; S is held in 0…1 so that γ' stays in 0…γ."""
-    if isinstance(similarity, Tensor):
-        return gamma * (1 - similarity.clamp(0, 1))
-    return gamma * (1 - min(1.0, max(0.0, similarity)))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ At step i of T, for k = scene, action:
     s_k = λ1·sim_k + λ2·prev_sim_k + λ3·prior_k        α = softmax(s / τ)        E_i = Σ α_k·E_k
 
 sim is CLIP's similarity between the picture foreseen and the prompt, prev_sim the cosine between the prompt's embedding
-and the embedding used before, prior falls from 1 to 0 for the scene and rises for the action (by i/T, or sooner or
-later than that: `prior_shift`). The attention mask is that of the dominant prompt.
+and the embedding used before, prior falls from 1 to 0 for the scene and rises for the action (by i/T or by the noise
+that is gone, `prior_clock`, and sooner or later than that, `prior_shift`). The attention mask is that of the dominant
+prompt; a model that reads zeros in the place of a mask is given zeros there.
 
 The paper scores a fully decoded video at every step, which takes seven times as long as the plain model. Here the
 picture comes from a cheap preview (`preview`), and only every few steps.
@@ -18,7 +19,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -29,8 +30,9 @@ from ..story.errors import InputError
 if TYPE_CHECKING:
     from ..models.text_cond import TextCond
 
-__all__ = ["DIPW", "MixStep", "PromptMixer", "Scorer", "align", "mix"]
+__all__ = ["DIPW", "Clock", "MixStep", "PromptMixer", "Scorer", "align", "mix", "zero_padded"]
 
+Clock = Literal["steps", "noise"]
 Scorer = Callable[[Tensor], Tensor]
 """Foreseen latents x0 [B, C, F, h, w] → similarity to scene and action [B, 2]."""
 
@@ -44,8 +46,10 @@ class DIPW:
         tau: temperature τ; lower decides more sharply.
         every: the picture is scored every so many steps (the paper: 1).
         start, end: noise levels, high and low, between which it is scored; outside the last score stays.
-        prior_shift: s of the prior's schedule p' = s·p / (1 − p + s·p), p = i/T: 1 is the paper's, above it the action
-            takes over sooner, below it later. With s = 1/shift of a flow schedule p' is 1 − noise level.
+        prior_shift: s of the prior's schedule p' = s·p / (1 − p + s·p): 1 leaves p, above it the action takes over
+            sooner, below it later.
+        prior_clock: what p is: ``steps``, i/T (the paper's), or ``noise``, 1 − noise level at the end of the step: the
+            same moment of a picture in every schedule. Half of the prior is the action's at p = 1 / (1 + s).
     """
 
     lambdas: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -54,6 +58,7 @@ class DIPW:
     start: float = math.inf
     end: float = 0.0
     prior_shift: float = 1.0
+    prior_clock: Clock = "steps"
 
     def __post_init__(self) -> None:
         if len(self.lambdas) != 3 or not all(math.isfinite(value) for value in self.lambdas):
@@ -63,11 +68,14 @@ class DIPW:
         if not (math.isfinite(self.prior_shift) and self.prior_shift > 0):
             fix = "1 is the paper's; above it the action takes over sooner"
             raise InputError("prior_shift", "must be a positive number", self.prior_shift, fix)
+        if self.prior_clock not in get_args(Clock):
+            fix = "steps is the paper's"
+            raise InputError("prior_clock", f"must be one of {', '.join(get_args(Clock))}", self.prior_clock, fix)
         if self.every < 1:
             raise InputError("every", "must be at least 1", self.every, "score every 4 steps")
 
     def prior(self, progress: float) -> tuple[float, float]:
-        """Prior of scene and action at a progress i/T, 0…1."""
+        """Prior of scene and action at a progress p, 0…1."""
         shifted = self.prior_shift * progress
         action = shifted / (1 - progress + shifted)
         return 1 - action, action
@@ -101,7 +109,9 @@ class PromptMixer:
         scorer: similarity of what is foreseen to both prompts; None leaves λ1's term out.
         settings: λ, τ and how often to score.
         span: progress at the first and at the last of `sigmas`, where they are a part of a schedule: that of one of two
-            samplers that share it, or of a run that begins at a lower level.
+            samplers that share it, or of a run that begins at a lower level. Only the clock ``steps`` asks for it.
+        noise: share of noise, 0…1, at a level of `sigmas`, for the clock ``noise``; None takes the level itself, which
+            is right for flow models.
     """
 
     scene: TextCond
@@ -110,6 +120,7 @@ class PromptMixer:
     scorer: Scorer | None = None
     settings: DIPW = DIPW()
     span: tuple[float, float] = (0.0, 1.0)
+    noise: Callable[[float], float] | None = None
     record: list[MixStep] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -130,6 +141,14 @@ class PromptMixer:
     def step_at(self, t: float) -> int:
         """The step i = 1 … T to which a noise level belongs."""
         return max(1, min(self.steps, bisect_right(self._rising, -t + 1e-6)))
+
+    def progress(self, step: int) -> float:
+        """p of a step i = 1 … T by the chosen clock, 0…1; 1 at the last step of a whole run."""
+        if self.settings.prior_clock == "steps":
+            begin, end = self.span
+            return begin + (end - begin) * (step / self.steps)
+        level = -self._rising[step]
+        return min(1.0, max(0.0, 1 - (level if self.noise is None else self.noise(level))))
 
     def text(self, t: float) -> TextCond:
         """The mixed conditioning for a call at noise level t."""
@@ -156,8 +175,7 @@ class PromptMixer:
         if self._text is not None:
             used = self._text.tokens
             previous = torch.stack([_cosine(text.tokens, used) for text in (self.scene, self.action)], 1)
-        begin, end = self.span
-        prior = settings.prior(begin + (end - begin) * (step / self.steps))
+        prior = settings.prior(self.progress(step))
         l1, l2, l3 = settings.lambdas
         scores = l1 * self._similarity + l2 * previous + l3 * previous.new_tensor(prior)
         weights = torch.softmax(scores / settings.tau, 1)
@@ -185,6 +203,12 @@ def mix(scene: TextCond, action: TextCond, weights: Tensor) -> TextCond:
     if scene.pooled is not None and action.pooled is not None:
         pooled = action.pooled + alpha[:, None] * (scene.pooled - action.pooled)
     return replace(action, tokens=tokens, mask=mask, pooled=pooled)
+
+
+def zero_padded(text: TextCond) -> Tensor:
+    """Tokens for a model that takes no mask and reads zeros where a text has ended (Wan): a mixed text ends where the
+    dominant prompt does."""
+    return text.tokens * text.mask.to(text.tokens)[..., None]
 
 
 def align(scene: TextCond, action: TextCond) -> tuple[TextCond, TextCond]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..story.errors import InputError
-from .blending import Blend, blend_noise, semantic_gamma
+from .action_similarity import SAR, semantic_gamma, similarity
+from .blending import Blend, blend_noise
 from .flow import Callback, Edit
 from .preview import Pictures, picture_scorer
 from .prompt_mixing import DIPW, MixStep, PromptMixer, Scorer
@@ -25,14 +26,15 @@ __all__ = ["Made", "PromptPair", "StorySampler", "StorySettings", "TextToVideo"]
 
 Generators = torch.Generator | list[torch.Generator] | None
 At = Literal["steps", "start"]
+ActionPrompt = Literal["alone", "whole"]
 
 
 @dataclass(frozen=True)
 class PromptPair:
     """A segment of B stories: scene and action prompts as the model reads them, and as CLIP does.
 
-    Names mean nothing to CLIP: `scene_query` and `action_query` say the looks in their place; None takes the prompts.
-    `whole` is both in one prompt, for a model without prompt mixing; None joins them.
+    Names mean nothing to CLIP: `scene_query`, `action_query` and `whole_query` say the looks in their place; None takes
+    the prompts. `whole` is both in one prompt, for a model without prompt mixing; None joins them.
     """
 
     scene: Sequence[str]
@@ -40,6 +42,7 @@ class PromptPair:
     scene_query: Sequence[str] | None = None
     action_query: Sequence[str] | None = None
     whole: Sequence[str] | None = None
+    whole_query: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not self.scene or len(self.scene) != len(self.action):
@@ -49,10 +52,15 @@ class PromptPair:
     @property
     def plain(self) -> list[str]:
         """Both in one prompt: what a model without prompt mixing is given."""
-        if self.whole is not None:
-            return list(self.whole)
-        joined = zip(self.scene, self.action, strict=True)
-        return [" ".join(dict.fromkeys((scene.strip(), action.strip()))) for scene, action in joined]
+        return list(self.whole) if self.whole is not None else _joined(self.scene, self.action)
+
+    def query(self, part: Literal["scene", "action", "whole"]) -> list[str]:
+        """A prompt, or both in one, with the looks in the place of names."""
+        scene = self.scene if self.scene_query is None else self.scene_query
+        action = self.action if self.action_query is None else self.action_query
+        if part != "whole":
+            return list(scene if part == "scene" else action)
+        return list(self.whole_query) if self.whole_query is not None else _joined(scene, action)
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,13 @@ class StorySettings:
 
     Attributes:
         dipw: how prompts are weighted; None gives the model both in one prompt.
+        action_prompt: what stands beside the scene: the action ``alone``, or the ``whole`` of both, so that the place
+            is not lost where the action takes over.
         gamma: γ of TWB, 0…0.5; 0 leaves it out. (The paper does not name its value.)
         at: blend at every step, at the matching noise level, or in the noise that sampling starts from.
         until: with ``steps``: blend only while the noise level is at least this.
-        semantic: SAR, γ' = γ·(1 − S).
+        semantic: whether γ' = γ·(1 − S) takes γ's place (SAR).
+        sar: how S is read, see `action_similarity.SAR`.
         backward: γ of the backward pass (not in the paper): every segment is sampled again from noise level
             `backward_from`, its last frame drawn towards the next segment's first; 0 leaves it out.
         backward_from: between 0 and 1; the higher, the more is made anew.
@@ -74,10 +85,12 @@ class StorySettings:
     """
 
     dipw: DIPW | None = DIPW()
+    action_prompt: ActionPrompt = "whole"
     gamma: float = 0.25
     at: At = "steps"
     until: float = 0.0
     semantic: bool = True
+    sar: SAR = SAR()
     backward: float = 0.0
     backward_from: float = 0.6
 
@@ -86,6 +99,9 @@ class StorySettings:
         for name in ("gamma", "backward"):
             if not 0 <= getattr(self, name) <= 0.5:
                 raise InputError(name, "must lie in 0…0.5", getattr(self, name), "0.25 is a start; 0 leaves it out")
+        if self.action_prompt not in get_args(ActionPrompt):
+            rule = f"must be one of {', '.join(get_args(ActionPrompt))}"
+            raise InputError("action_prompt", rule, self.action_prompt, "whole keeps the place")
         if self.at not in get_args(At):
             raise InputError("at", f"must be one of {', '.join(get_args(At))}", self.at, "steps is the usual one")
         if not 0 <= self.until <= 1:
@@ -141,7 +157,8 @@ class StorySampler:
         embed_texts: CLIP's text encoder, texts → unit vectors [N, D]; needed by DIPW's similarity and by SAR.
         embed_images: CLIP's image encoder, [N, 3, H, W] → unit vectors [N, D].
         pictures: how latents are shown to CLIP, see `preview`. Without it or without CLIP, λ1's term is left out.
-        embed_actions: the text encoder of SAR, texts → unit vectors [N, D]; None takes CLIP's.
+        embed_actions: the text encoder of SAR, texts → unit vectors [N, D]; None takes CLIP's. Whoever makes the
+            sampler gives the one that `settings.sar` names.
     """
 
     def __init__(
@@ -166,6 +183,7 @@ class StorySampler:
         generator: Generators = None,
         given: Tensor | None = None,
         callback: Callback | None = None,
+        centre: Tensor | None = None,
     ) -> Made:
         """Sample one segment.
 
@@ -175,13 +193,14 @@ class StorySampler:
             generator: on the CPU, one, or one per row.
             given: its first latent frames, where they are known (a keyframe, encoded).
             callback: sees every step.
+            centre: the story's, where SAR asks for it, see `centre`.
         """
         settings, rows = self.settings, len(pair.scene)
         gamma = torch.zeros(rows)
         edit: Edit | None = None
         start: Callable[[Tensor], Tensor] | None = None
         if before is not None and settings.gamma:
-            gamma = self._gamma(before[0], pair)
+            gamma = self.gamma(before[0], pair, centre)
             blend = Blend(before[1], gamma, until=settings.until)
             if settings.at == "steps":
                 edit = blend
@@ -232,12 +251,13 @@ class StorySampler:
 
         A segment's backward pass draws the noise that the segment itself was made of.
         """
+        centre = self.centre(pairs)
         made: list[Made] = []
         fresh: list[Generators] = []
         for i, (pair, generator) in enumerate(zip(pairs, generators, strict=True)):
             fresh.append(_copy(generator))  # before sampling moves it on
             before = (pairs[i - 1], made[-1].latents) if made else None
-            made.append(self.segment(pair, before, generator, given if i == 0 else None))
+            made.append(self.segment(pair, before, generator, given if i == 0 else None, centre=centre))
             if on_segment is not None:
                 on_segment(i, made[-1])
         if self.settings.backward:
@@ -266,7 +286,8 @@ class StorySampler:
             return model.denoise(lambda t: text, rows, generator, edit=edit, **more), []
         # All levels, also where a run begins later: its clock stands where its first noise level does.
         levels = model.sigmas
-        scene, action = model.encode(pair.scene), model.encode(pair.action)
+        alone = self.settings.action_prompt == "alone"
+        scene, action = model.encode(pair.scene), model.encode(pair.action if alone else pair.plain)
         mixer = PromptMixer(scene, action, levels.tolist(), self._scorer(pair), self.settings.dipw)
 
         def watched(x0: Tensor, t: float) -> Tensor:
@@ -279,18 +300,37 @@ class StorySampler:
     def _scorer(self, pair: PromptPair) -> Scorer | None:
         if self.pictures is None or self.embed_texts is None or self.embed_images is None:
             return None
-        prompts = self.embed_texts([*_scene_query(pair), *_action_query(pair)]).unflatten(0, (2, -1))
+        action = pair.query("action" if self.settings.action_prompt == "alone" else "whole")
+        prompts = self.embed_texts([*pair.query("scene"), *action]).unflatten(0, (2, -1))
         return picture_scorer(self.pictures, self.embed_images, prompts.movedim(0, 1))
 
-    def _gamma(self, before: PromptPair, pair: PromptPair) -> Tensor:
-        """γ' of each row: consecutive actions that are alike blend less (SAR)."""
-        gamma = torch.full((len(pair.scene),), self.settings.gamma)
-        if not self.settings.semantic or self.embed_actions is None:
+    def centre(self, pairs: Sequence[PromptPair]) -> Tensor | None:
+        """Mean [B, D] of all that SAR compares in a story; None where its reading does without."""
+        settings = self.settings
+        if not (settings.semantic and settings.gamma and settings.sar.centred):
+            return None
+        return self._embedded([query for pair in pairs for query in settings.sar.texts(pair)]).mean(0)
+
+    def gamma(self, before: PromptPair, pair: PromptPair, centre: Tensor | None = None) -> Tensor:
+        """γ' of each row, [B]: the more alike what SAR compares, the less is blended.
+
+        Raises:
+            InputError: SAR is centred, and there is no centre.
+        """
+        settings = self.settings
+        gamma = torch.full((len(pair.scene),), settings.gamma)
+        if not settings.semantic:
             return gamma
-        actions = self.embed_actions([*_action_query(before), *_action_query(pair)])
-        a, b = actions.float().cpu().chunk(2)
-        lowered = semantic_gamma(gamma, (a * b).sum(1))
-        return torch.as_tensor(lowered)
+        if settings.sar.centred and centre is None:
+            raise InputError("centre", "must be the story's where SAR is centred", None, "take StorySampler.centre's")
+        a, b = self._embedded(settings.sar.compared(before, pair))
+        alike = similarity(a, b, centre)
+        return torch.as_tensor(semantic_gamma(gamma, alike, settings.sar.bounded))
+
+    def _embedded(self, texts: Sequence[Sequence[str]]) -> Tensor:
+        """[n, B, D] of n lists of B texts; in one call, so that a name is the same in all."""
+        assert self.embed_actions is not None, "asked for when the sampler was made"
+        return self.embed_actions([text for row in texts for text in row]).float().cpu().unflatten(0, (len(texts), -1))
 
 
 def _copy(generator: Generators) -> Generators:
@@ -304,9 +344,5 @@ def _copy(generator: Generators) -> Generators:
     return copies if isinstance(generator, list) else copies[0]
 
 
-def _scene_query(pair: PromptPair) -> Sequence[str]:
-    return pair.scene if pair.scene_query is None else pair.scene_query
-
-
-def _action_query(pair: PromptPair) -> Sequence[str]:
-    return pair.action if pair.action_query is None else pair.action_query
+def _joined(scene: Sequence[str], action: Sequence[str]) -> list[str]:
+    return [" ".join(dict.fromkeys((a.strip(), b.strip()))) for a, b in zip(scene, action, strict=True)]

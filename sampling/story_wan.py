@@ -15,6 +15,7 @@ from ..models.wan.headless import DirectorWan
 from ..models.wan.layout import VideoPlan, latent_length, pad_text
 from ..story.timeline import GRID
 from .flow import Callback, Edit, flow_sigmas
+from .prompt_mixing import zero_padded
 from .video import Experts, denoise
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class WanStory:
         guided = self.guidance not in (1, (1, 1))
         return denoise(
             self.model,
-            lambda t: text(t).tokens,
+            lambda t: zero_padded(text(t)),
             VideoPlan("multi_chunk", [self._latents], list(range(given.shape[2])), self.frames),
             given.expand(rows, *given.shape[1:]),
             self.sigmas if sigmas is None else sigmas,

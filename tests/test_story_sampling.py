@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from anchorshot.models.latent_rgb import LatentRGB, fit_latent_rgb, positions
 from anchorshot.models.pocket.world import ACTIONS, PLACES
 from anchorshot.models.studio import load_studio
 from anchorshot.models.text import TextCond
-from anchorshot.sampling.blending import Blend, semantic_gamma, time_weighted
+from anchorshot.sampling.blending import Blend, time_weighted
 from anchorshot.sampling.flow import flow_sigmas
 from anchorshot.sampling.preview import decoded_frames, decoded_video
 from anchorshot.sampling.prompt_mixing import DIPW, PromptMixer, align, mix
@@ -25,6 +26,7 @@ from anchorshot.sampling.story_wan import WanStory
 from anchorshot.story.errors import InputError
 
 ROWS, TOKENS, WIDTH = 2, 5, 8
+PAPER: dict[str, Any] = {"prior_clock": "steps", "prior_shift": 1.0}
 
 
 def cond(seed: int, tokens: int = TOKENS) -> TextCond:
@@ -44,7 +46,7 @@ def levels(steps: int = 8) -> list[float]:
 )
 def test_weights_sum_to_one_and_the_prior_moves_to_the_action(steps, lambdas, tau, similarity) -> None:
     scorer = lambda x0: torch.tensor([similarity] * ROWS)  # noqa: E731
-    mixer = PromptMixer(cond(1), cond(2), levels(steps), scorer, DIPW(lambdas, tau, every=1))
+    mixer = PromptMixer(cond(1), cond(2), levels(steps), scorer, DIPW(lambdas, tau, every=1, **PAPER))
     for t in levels(steps)[:-1]:
         mixer.text(t)
         mixer.observe(torch.zeros(ROWS, 1, 1, 1, 1))
@@ -61,7 +63,7 @@ def test_the_prior_can_run_sooner_or_later(s: float, steps: int, shift: float) -
     assert told[0] == (1.0, 0.0) and told[-1] == (0.0, 1.0)
     actions = [action for _, action in told]
     assert actions == sorted(actions) and all(sum(pair) == pytest.approx(1) for pair in told)
-    plain = [DIPW().prior(i / steps)[1] for i in range(steps + 1)]
+    plain = [DIPW(**PAPER).prior(i / steps)[1] for i in range(steps + 1)]
     assert plain == pytest.approx([i / steps for i in range(steps + 1)])
     later = [b - a for a, b in zip(plain, actions, strict=True)]
     assert all(x >= -1e-12 for x in later) if s >= 1 else all(x <= 1e-12 for x in later)
@@ -69,9 +71,32 @@ def test_the_prior_can_run_sooner_or_later(s: float, steps: int, shift: float) -
     assert by_noise == pytest.approx([1 - t for t in flow_sigmas(steps, shift).tolist()], abs=1e-6)
 
 
+@given(st.floats(0.05, 300), st.integers(1, 30), st.floats(1, 12))
+def test_by_noise_the_prior_is_the_same_at_a_level_of_any_schedule(s: float, steps: int, shift: float) -> None:
+    """With two samplers that share a schedule, too; and at the end all is the action's."""
+    settings = DIPW(prior_clock="noise", prior_shift=s)
+    sigmas = flow_sigmas(steps, shift).tolist()
+
+    def priors(part: list[float]) -> list[float]:
+        mixer = PromptMixer(cond(1), cond(2), part, None, settings)
+        for t in part[:-1]:
+            mixer.text(t)
+        return [entry.prior[1] for entry in mixer.record]
+
+    odds = [s * (1 - t) / t if t else math.inf for t in sigmas[1:]]
+    assert priors(sigmas) == pytest.approx([1 - 1 / (1 + odd) for odd in odds], abs=1e-9)
+    half = max(1, steps // 2)
+    if steps > 1:
+        assert priors(sigmas[: half + 1]) + priors(sigmas[half:]) == priors(sigmas)
+    # A level that is no share of noise is told as one: x = x0 + σ·noise with σ = t / (1 − t).
+    old = [t / (1 - t) if t < 1 else 1e9 for t in sigmas]
+    mixer = PromptMixer(cond(1), cond(2), old, None, settings, noise=lambda level: level / (1 + level))
+    assert [mixer.progress(i + 1) for i in range(steps)] == pytest.approx([1 - t for t in sigmas[1:]], abs=1e-6)
+
+
 def test_weights_are_the_papers_formula() -> None:
     seen = torch.tensor([[0.3, 0.1], [0.2, 0.6]])
-    mixer = PromptMixer(cond(1), cond(2), levels(4), lambda x0: seen, DIPW(every=1))
+    mixer = PromptMixer(cond(1), cond(2), levels(4), lambda x0: seen, DIPW(every=1, **PAPER))
     first = mixer.text(1.0)
     mixer.observe(torch.zeros(ROWS, 1, 1, 1, 1))
     mixer.text(levels(4)[1])
@@ -159,13 +184,11 @@ def test_blend_is_equation_3_and_touches_one_frame(gamma: float, frames: int) ->
         assert out is x0
 
 
-def test_blend_bounds_and_semantic_gamma() -> None:
+def test_blend_bounds() -> None:
     z = torch.randn(1, 3, 2, 2, 2)
     assert Blend(z, 0.3, until=0.4)(z, 0.3) is z
     with pytest.raises(InputError, match="gamma"):
         Blend(z, 0.6)
-    assert semantic_gamma(0.4, 0.75) == pytest.approx(0.1)
-    assert semantic_gamma(0.4, -1.0) == 0.4 and semantic_gamma(0.4, 1.0) == 0.0
 
 
 def test_positions_and_fitted_previews() -> None:
@@ -270,9 +293,9 @@ def test_a_story_s_backward_pass_is_that_of_its_segments(tiny_studio: Path) -> N
 
 
 def test_the_prior_of_a_backward_pass_goes_on_where_its_noise_level_stands(tiny_studio: Path) -> None:
-    model, sampler = story_of(tiny_studio, gamma=0.0, backward_from=0.7, dipw=DIPW((0.0, 0.0, 1.0)))
+    model, sampler = story_of(tiny_studio, gamma=0.0, backward_from=0.7, dipw=DIPW((0.0, 0.0, 1.0), **PAPER))
     latents = sampler.segment(PAIRS[0], generator=seed(1)).latents
-    scene, action = align(model.encode(PAIRS[0].scene), model.encode(PAIRS[0].action))
+    scene, action = align(model.encode(PAIRS[0].scene), model.encode(PAIRS[0].plain))
 
     def text(t: float) -> TextCond:
         prior = {0.7: torch.tensor([[1 / 3, 2 / 3]]), 0.6: torch.tensor([[0.0, 1.0]])}  # steps 2 and 3 of 3
@@ -320,6 +343,8 @@ def test_bad_settings_are_refused() -> None:
     for wrong in (0, -1, math.nan, math.inf):
         with pytest.raises(InputError, match="^prior_shift: must be a positive"):
             DIPW(prior_shift=wrong)
+    with pytest.raises(InputError, match="^prior_clock: must be one of steps, noise"):
+        DIPW(prior_clock="time")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="sigmas"):
         PromptMixer(cond(1), cond(2), [0.0, 1.0])
     with pytest.raises(InputError, match="as many scenes"):
@@ -338,6 +363,7 @@ def test_bad_settings_are_refused() -> None:
         {"until": math.nan},
         {"backward_from": 0.0},
         {"backward_from": 1.0},
+        {"action_prompt": "both"},
     ],
 )
 def test_settings_out_of_their_range_are_refused(wrong: dict[str, float]) -> None:

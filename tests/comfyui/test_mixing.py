@@ -40,7 +40,8 @@ from anchorshot.nodes import mixing
 from anchorshot.nodes.images import encode_frame
 from anchorshot.nodes.mixing_preview import DECODED, preview_pictures
 from anchorshot.nodes.mixing_run import _KEY
-from anchorshot.sampling.blending import Blend, blend_noise, semantic_gamma
+from anchorshot.sampling.action_similarity import semantic_gamma
+from anchorshot.sampling.blending import Blend, blend_noise
 from anchorshot.story.errors import InputError
 
 
