@@ -132,11 +132,11 @@ def _replayed(
     studio: Studio, model: WanStory, pair: PromptPair, seen: list[Tensor], pictures: Pictures, every: int
 ) -> Tensor:
     """Weights [T, B, 2] of a run that foresees `seen`."""
-    queries = [pair.scene_query or pair.scene, pair.action_query or pair.action]
+    queries = [pair.query("scene"), pair.query("whole")]
     prompts = torch.stack([studio.clip.embed_texts(list(texts)) for texts in queries], 1)
     scorer = picture_scorer(pictures, studio.clip.embed_images, prompts)
     levels = model.sigmas.tolist()
-    mixer = PromptMixer(model.encode(pair.scene), model.encode(pair.action), levels, scorer, DIPW(every=every))
+    mixer = PromptMixer(model.encode(pair.scene), model.encode(pair.plain), levels, scorer, DIPW(every=every))
     for t, x0 in zip(levels, [*seen, None], strict=False):
         mixer.text(t)
         if x0 is not None:

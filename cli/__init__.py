@@ -151,7 +151,7 @@ def _tell(commands: argparse._SubParsersAction) -> None:
     tell.add_argument("--every", metavar="N", type=_whole(1, 1000), default=4, help="score every N steps (4)")
     clock = "what the prior of the prompts goes by: the noise that is gone, or steps as in the paper (noise)"
     tell.add_argument("--prior-clock", choices=("noise", "steps"), default="noise", help=clock)
-    shift = "when the action takes over: higher is sooner (27; with the clock steps 1, the paper's)"
+    shift = "when the action takes over: higher is sooner (300; with the clock steps 1, the paper's)"
     tell.add_argument("--prior-shift", metavar="S", type=float, help=shift)
     prompt = "mix the scene with the whole of both prompts, or with the action alone (whole)"
     tell.add_argument("--action-prompt", choices=("whole", "alone"), default="whole", help=prompt)

@@ -11,7 +11,7 @@ from .mixing_sar import SAR
 
 __all__ = ["DIPWGuider", "DIPWModelPatch", "DIPWWeights", "SAR", "TWBBlend"]
 
-PROGRESS_SHIFT, PROGRESS_CLOCK = 27.0, "noise"
+PROGRESS_SHIFT, PROGRESS_CLOCK = 300.0, "noise"
 """As `sampling.prompt_mixing.DIPW` has them, whose import would cost torch."""
 
 _WORDS = "in plain words, for the CLIP pair. Default: empty, which is right only without a CLIP pair."
@@ -104,7 +104,7 @@ def _weighting() -> list[io.Input]:
             min=0.05,
             max=1000.0,
             step=0.05,
-            tooltip="When the action takes over, a factor; default 27, and 1 with the clock steps is the paper's. "
+            tooltip="When the action takes over, a factor; default 300, and 1 with the clock steps is the paper's. "
             "Higher is sooner: poses and motion follow the action better. Lower is later: the scene counts more.",
         ),
         io.Sigmas.Input(

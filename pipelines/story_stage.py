@@ -22,13 +22,14 @@ from ..sampling.video import Experts
 from ..story.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..models.studio import Studio
 
 __all__ = [
     "Preview",
     "asks_clip",
+    "other_choices",
     "sar_encoder",
     "settings_inputs",
     "story_grid",
@@ -88,6 +89,16 @@ def settings_inputs(settings: StorySettings) -> dict[str, Any]:
         if same:
             del part[name]
     return inputs
+
+
+def other_choices(recorded: object, wanted: Mapping[str, Any]) -> str | None:
+    """What to tell people whose folder was made with the choices of once, and is now asked for with today's."""
+    if not isinstance(recorded, dict) or not any(n in wanted and n not in recorded for n in ("action_prompt", "sar")):
+        return None
+    return (
+        "this folder was told with --prior-clock steps --action-prompt alone --sar-bounded (once the only choice); "
+        "add them to keep what is there"
+    )
 
 
 def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> Any:

@@ -39,6 +39,7 @@ from .join import JoinedClip
 from .run_folder import check_run, open_run
 from .story_stage import (
     Preview,
+    other_choices,
     settings_inputs,
     story_grid,
     story_model,
@@ -189,6 +190,9 @@ def tell_story(
         job.accept_whole_studio()
         teller = _Teller(job, settings or StorySettings(), preview, cut)
         used = teller.inputs | {"cut": cut}
+        record = run.record(f"{story.shots[0].id}/segment")
+        if record is not None and (line := other_choices(record.inputs.get("settings"), teller.inputs)):
+            say(line)
         run.describe(title=story.title, studio=studio.name, studio_hash=job.studio_hash, settings=used)
         for i in everything:
             teller.segment(i)

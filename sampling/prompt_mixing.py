@@ -57,8 +57,8 @@ class DIPW:
     every: int = 4
     start: float = math.inf
     end: float = 0.0
-    prior_shift: float = 1.0
-    prior_clock: Clock = "steps"
+    prior_shift: float = 300.0
+    prior_clock: Clock = "noise"
 
     def __post_init__(self) -> None:
         if len(self.lambdas) != 3 or not all(math.isfinite(value) for value in self.lambdas):

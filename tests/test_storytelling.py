@@ -19,6 +19,7 @@ from anchorshot.evaluation.storytelling_judge import jump
 from anchorshot.models.pocket.recogniser import Recogniser
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import story_model, story_pictures, story_sampler
+from anchorshot.sampling.action_similarity import SAR
 from anchorshot.sampling.prompt_mixing import DIPW
 from anchorshot.sampling.story import StorySettings
 from anchorshot.story.errors import InputError
@@ -43,7 +44,15 @@ def test_variants_leave_out_one_part_each() -> None:
     assert settings_of("without_sar", full) == StorySettings(gamma=0.4, semantic=False)
     assert settings_of("plain", full) == StorySettings(dipw=None, gamma=0.0)
     assert settings_of("prior_shift:3", full) == StorySettings(DIPW(prior_shift=3.0), gamma=0.4)
-    for wrong in ("without_all", "prior_shift", "prior_shift:", "prior_shift:0", "prior_shift:nan", "prior_shift:soon"):
+    assert settings_of("prior_clock:steps", full) == StorySettings(DIPW(prior_clock="steps"), gamma=0.4)
+    paper = DIPW(prior_clock="steps", prior_shift=1.0)
+    assert settings_of("paper_prior", full) == StorySettings(paper, "alone", gamma=0.4)
+    assert settings_of("action_prompt:alone", full) == StorySettings(action_prompt="alone", gamma=0.4)
+    assert settings_of("sar:within", full) == StorySettings(gamma=0.4, sar=SAR(pair="within"))
+    clip = SAR("clip", "adjacent", centred=True, bounded=True)
+    assert settings_of("sar:clip+adjacent+centred+bounded", full) == StorySettings(gamma=0.4, sar=clip)
+    none = ("without_all", "prior_shift", "prior_shift:", "prior_shift:0", "prior_shift:nan", "prior_shift:soon")
+    for wrong in (*none, "prior_clock:soon", "action_prompt:", "sar:", "sar:bert", "sar:clip+", "paper_prior:2"):
         with pytest.raises(InputError, match="^variants: must be among .* or prior_shift"):
             settings_of(wrong)
 
@@ -65,7 +74,7 @@ def test_the_suite(studio: Studio, recogniser: Recogniser, tmp_path: Path) -> No
         assert all(-1 <= row[column] <= 1 for column in ("clip_add", "clip_combined", "consistency"))
         assert (row["seconds"] is None) == (name == "ground_truth")
     assert rows["full"]["memory_ratio"] >= 1 and rows["plain"]["memory_ratio"] == 1
-    assert set(result["weights"]) == {"full", "without_twb", "without_sar"}
+    assert set(result["weights"]) == {"full", "paper_prior", "without_twb", "without_sar"}
     steps = studio.defaults.video.steps
     assert all(len(values) == steps and all(0 < value < 1 for value in values) for values in result["weights"].values())
     assert json.loads((tmp_path / "storytelling.json").read_text()) == json.loads(json.dumps(result))
@@ -107,10 +116,10 @@ def test_alike_actions_blend_less(studio: Studio) -> None:
     """SAR with either text encoder: the same action twice leaves nothing of γ, another leaves something."""
     model = story_model(studio, 5, (80, 160))
     first, second = (prompt_pair(tellings(0, 2, 2), i) for i in range(2))
-    for encoder in ("text", "clip"):
-        sampler = story_sampler(studio, model, StorySettings(), sar=encoder)  # type: ignore[arg-type]
-        assert sampler._gamma(first, first).abs().max() < 1e-6
-        assert sampler._gamma(first, second).max() > sampler._gamma(first, first).max()
+    for sar in (SAR("text"), SAR("clip")):
+        sampler = story_sampler(studio, model, StorySettings(sar=sar))
+        assert sampler.gamma(first, first).abs().max() < 1e-6
+        assert sampler.gamma(first, second).max() > sampler.gamma(first, first).max()
 
 
 def test_bad_requests_are_refused(studio: Studio, recogniser: Recogniser) -> None:

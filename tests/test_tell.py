@@ -18,8 +18,10 @@ from anchorshot.cli import main
 from anchorshot.media.curve import draw_curves
 from anchorshot.media.video import VideoReader
 from anchorshot.models.studio import Studio, load_studio
-from anchorshot.pipelines.story_stage import story_model
+from anchorshot.pipelines.story_stage import settings_inputs, story_model
 from anchorshot.pipelines.tell import prompt_pairs, tell_story
+from anchorshot.sampling.action_similarity import SAR
+from anchorshot.sampling.prompt_mixing import DIPW
 from anchorshot.sampling.story import StorySettings
 from anchorshot.story.errors import InputError
 from anchorshot.story.storyboard import Storyboard
@@ -189,6 +191,43 @@ def test_only_the_parts_that_tell_are_needed_and_count(tiny_studio: Path, tmp_pa
     assert not (out / "weights.png").exists()
 
 
+OLDER = StorySettings(DIPW(prior_clock="steps", prior_shift=1.0), "alone", sar=SAR(bounded=True))
+"""All that could be chosen once."""
+
+
+def test_a_folder_of_once_resumes_with_the_choices_of_once(studio: Studio, tmp_path: Path) -> None:
+    """Its manifest names none of today's choices; with today's the folder is told anew, and a line says how not to."""
+    inputs = settings_inputs(OLDER)
+    assert set(inputs) == {"dipw", "gamma", "at", "until", "semantic", "backward", "backward_from"}
+    assert set(inputs["dipw"]) == {"lambdas", "tau", "every", "start", "end"}
+    today = settings_inputs(StorySettings())
+    assert {"action_prompt", "sar"} < set(today) and {"prior_clock", "prior_shift"} < set(today["dipw"])
+    bare = settings_inputs(StorySettings(dipw=None, gamma=0.0))  # what changes nothing is not named
+    assert not {"action_prompt", "sar"} & set(bare)
+    one = Storyboard.parse(STORY | {"shots": STORY["shots"][:1]})
+    tell_story(one, studio, tmp_path / "film", OLDER)
+    lines: list[str] = []
+    again = tell_story(one, studio, tmp_path / "film", OLDER, resume=True, say=lines.append)
+    assert again["timings"]["made"] == [] and not lines
+    again = tell_story(one, studio, tmp_path / "film", resume=True, say=lines.append)
+    assert "s01/segment" in again["timings"]["made"] and "--prior-clock steps --action-prompt alone" in lines[0]
+
+
+def test_a_centred_story_remakes_only_what_blends_otherwise(studio: Studio, tmp_path: Path) -> None:
+    """The mean follows from all texts: a new last one changes γ' of those before it, and their segments with it."""
+    settings = StorySettings(dipw=None, sar=SAR(centred=True))
+    first = tell_story(story(), studio, tmp_path / "film", settings)
+    gammas = [shot["gamma"] for shot in first["shots"]]
+    assert gammas[0] == 0 and all(0 < gamma <= 0.5 for gamma in gammas[1:])
+    edit = story(s03={"action": "<Mira> dances on the left."})
+    again = tell_story(edit, studio, tmp_path / "film", settings, resume=True)
+    assert again["shots"][1]["gamma"] != gammas[1] and again["shots"][0]["kept"] and not again["shots"][1]["kept"]
+    within = StorySettings(dipw=None, sar=SAR("clip", "within"))
+    tell_story(story(), studio, tmp_path / "within", within)
+    again = tell_story(edit, studio, tmp_path / "within", within, resume=True)
+    assert [shot["kept"] for shot in again["shots"]] == [True, True, False]
+
+
 def test_what_was_told_when_the_whole_studio_counted_stays(whole: Path, studio: Studio, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(whole, tmp_path / "film"))
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -224,11 +263,34 @@ def test_the_command(tiny_studio: Path, tmp_path: Path, capsys: pytest.CaptureFi
         ["--without", "colour"],
         ["--every", "0"],
         ["--prior-shift", "0"],
+        ["--prior-clock", "time"],
+        ["--action-prompt", "both"],
+        ["--sar-pair", "scenes"],
         ["--preview", "sketch"],
     ):
         assert main([*arguments, *wrong]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert wrong[0] in line
+
+
+def test_the_command_s_choices_are_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its defaults are those of the settings; with the clock of steps the prior is the paper's."""
+    file, told = tmp_path / "tiny.json", list[StorySettings]()
+    file.write_text(json.dumps(STORY))
+
+    def tell(story: object, studio: object, out: object, settings: StorySettings, **more: object) -> None:
+        told.append(settings)
+        raise InputError("told", "is enough", None, "stop")
+
+    monkeypatch.setattr("anchorshot.pipelines.tell.tell_story", tell)
+    for options in (
+        [],
+        ["--prior-clock", "steps", "--action-prompt", "alone", "--sar-bounded"],
+        ["--prior-shift", "3", "--sar-encoder", "clip", "--sar-pair", "adjacent", "--sar-centred"],
+    ):
+        assert main(["tell", str(file), "--out", str(tmp_path / "out"), "--device", "cpu", *options]) == 2
+    clip = SAR("clip", "adjacent", centred=True)
+    assert told == [StorySettings(), OLDER, StorySettings(DIPW(prior_shift=3.0), sar=clip)]
 
 
 def test_curves_show_where_values_are() -> None:

@@ -125,6 +125,7 @@ def story_segment() -> Sketch:
     s.takes("preview", (guider, "preview"))
     s.takes("score_every", (guider, "score_every"))
     s.takes("progress_shift", (guider, "progress_shift"))
+    s.takes("progress_clock", (guider, "progress_clock"))
     s.gives("images", frames[0])
     s.gives("latent", sampled["output"])
     s.gives("action", action[0])

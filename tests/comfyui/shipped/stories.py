@@ -16,8 +16,9 @@ CLIP = "clip-vit-large-patch14.safetensors"
 SEGMENT = "Story Segment"
 
 PARTS = (
-    "Every segment has two prompts: the **scene** (where, and who is there) and the **action** (who does what). Both "
-    "tell looks, not names: each is read alone, and CLIP knows no names. Inside a *Story Segment* (double-click it)\n\n"
+    "Every segment has two prompts: the **scene** (where, and who is there) and the **action** (who does what, and where "
+    "again). Both tell looks, not names: each is read alone, and CLIP knows no names. Inside a *Story Segment* "
+    "(double-click it)\n\n"
     "* *DIPW Guider* weighs both prompts anew at every step, by what the picture already shows; below each "
     "segment stands how.\n"
     "* *TWB Blend* starts the segment where the one before it ended, with strength `gamma`; *SAR* blends less where "
@@ -63,9 +64,21 @@ def pocket_story() -> Sketch:
     """Three segments, with the models that come along."""
     who = "a yellow star with a crown"
     told = [
-        Segment(f"wide shot, static, in the snow. {who} on the left.", f"{who} walks on the left.", 7),
-        Segment(f"wide shot, static, in the snow. {who} on the left.", f"{who} jumps on the left.", 8),
-        Segment(f"wide shot, static, on the beach. {who} on the left.", f"{who} dances on the left.", 9),
+        Segment(
+            f"wide shot, static, in the snow. {who} on the left.",
+            f"wide shot, static, in the snow. {who} walks on the left.",
+            7,
+        ),
+        Segment(
+            f"wide shot, static, in the snow. {who} on the left.",
+            f"wide shot, static, in the snow. {who} jumps on the left.",
+            8,
+        ),
+        Segment(
+            f"wide shot, static, on the beach. {who} on the left.",
+            f"wide shot, static, on the beach. {who} dances on the left.",
+            9,
+        ),
     ]
     s = Sketch()
     with s.group("Start here", GREY):
@@ -134,11 +147,15 @@ def mochi_story() -> Sketch:
     cat = "a grey cat with a blue collar"
     harbour = "A small fishing harbour at dawn, wooden boats tied to a stone pier, thin mist over calm water."
     told = [
-        Segment(f"{harbour} On the pier sits {cat}.", f"{cat} stretches and walks along the stone pier.", 7),
-        Segment(f"{harbour} Beside a red wooden boat stands {cat}.", f"{cat} jumps off the pier into the red boat.", 8),
+        Segment(f"{harbour} On the pier sits {cat}.", f"{harbour} {cat} stretches and walks along the stone pier.", 7),
+        Segment(
+            f"{harbour} Beside a red wooden boat stands {cat}.",
+            f"{harbour} {cat} jumps off the pier into the red boat.",
+            8,
+        ),
         Segment(
             f"A red wooden boat on open water, the stone pier far behind in the mist. At its bow sits {cat}.",
-            f"{cat} at the bow turns its head and looks ahead as the boat glides on.",
+            f"A red wooden boat on open water. {cat} at the bow turns its head and looks ahead as the boat glides on.",
             9,
         ),
     ]
@@ -180,17 +197,20 @@ def wan22_5b_story() -> Sketch:
     unet, umt5 = "wan2.2_ti2v_5B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
     vae_file = "wan2.2_vae.safetensors"
     who = "a woman of thirty with short red hair and a long yellow raincoat"
+    path = "A narrow path up a cliff at dusk, a white lighthouse above."
     shore = "A rocky shore at dusk, a white lighthouse on a cliff."
     told = [
-        Segment(f"{shore} On the rocks stands {who}.", f"{who} turns from the sea and walks towards the cliff.", 7),
         Segment(
-            f"A narrow path up a cliff at dusk, a white lighthouse above. On the path is {who}.",
-            f"{who} climbs the path in the wind and holds on to her hood.",
+            f"{shore} On the rocks stands {who}.", f"{shore} {who} turns from the sea and walks towards the cliff.", 7
+        ),
+        Segment(
+            f"{path} On the path is {who}.",
+            f"{path} {who} climbs the path in the wind and holds on to her hood.",
             8,
         ),
         Segment(
             f"The open door of a white lighthouse at dusk, warm light inside. At the door stands {who}.",
-            f"{who} takes the hood off, smiles and steps inside.",
+            f"The open door of a white lighthouse at dusk. {who} takes the hood off, smiles and steps inside.",
             9,
         ),
     ]
