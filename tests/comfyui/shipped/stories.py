@@ -16,8 +16,8 @@ CLIP = "clip-vit-large-patch14.safetensors"
 SEGMENT = "Story Segment"
 
 PARTS = (
-    "Every segment has two prompts: the **scene** (where, and who is there) and the **action** (who does what, and where "
-    "again). Both tell looks, not names: each is read alone, and CLIP knows no names. Inside a *Story Segment* "
+    "Every segment has two prompts: the **scene** (where, and who is there) and the **action** (who does what, and "
+    "where again). Both tell looks, not names: each is read alone, and CLIP knows no names. Inside a *Story Segment* "
     "(double-click it)\n\n"
     "* *DIPW Guider* weighs both prompts anew at every step, by what the picture already shows; below each "
     "segment stands how.\n"
