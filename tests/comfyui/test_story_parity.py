@@ -89,7 +89,7 @@ def test_nodes_tell_the_same_story(
         errors = relative(latents, own.latents), float((weights[0] - weights[1]).abs().max())
         print(f"{preview}: latents {errors[0]:.1e}, weights {errors[1]:.1e}")
         assert errors[0] < 1e-3 and errors[1] < 5e-3 and len(steps) == 20
-        assert [step.prior for step in steps] == pytest.approx([step.prior for step in own.record], abs=1e-4)
+        assert [step.prior[1] for step in steps] == pytest.approx([step.prior[1] for step in own.record], abs=1e-4)
         assert own is ours[0] or gamma == pytest.approx(float(own.gamma), abs=1e-5)
     assert 0.1 < theirs[1][1] < GAMMA and relative(theirs[0][0], theirs[1][0]) > 0.1
 
