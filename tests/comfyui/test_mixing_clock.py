@@ -91,7 +91,7 @@ def test_progress_counts_steps_in_every_schedule(models: dict[str, Any], schedul
 def test_a_schedule_must_be_the_samplers(models: dict[str, Any]) -> None:
     whole = levels_of(models["wan"], 10)
     for wrong in (whole[2:], whole[:-2], whole[:0]):
-        with pytest.raises(InputError, match="schedule: must contain the sampler's noise levels"):
+        with pytest.raises(InputError, match="schedule: must (contain the sampler's noise levels|hold at least two)"):
             run(mixed(models["wan"], schedule=wrong), latent("wan"), steps=10)
 
 
