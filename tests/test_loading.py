@@ -133,7 +133,7 @@ def test_config_explicit_or_from_metadata(tmp_path, kind):
         load_transformer(kind, path, {**CONFIGS[kind], "num_layers": 5})
     with pytest.raises(InputError, match="must have shape"):
         load_transformer(kind, path, {**CONFIGS[kind], "num_attention_heads": 4})
-    with pytest.raises(InputError, match="must describe a"):
+    with pytest.raises(InputError, match="config.num_attention_heads: must be a whole number"):
         load_transformer(kind, path, {**CONFIGS[kind], "num_attention_heads": "many"})
     with pytest.raises(InputError, match="config: file must exist"):
         load_transformer(kind, path, tmp_path / "none.json")
