@@ -28,6 +28,7 @@ __all__ = ["csv_story", "table_like"]
 _SEP = re.compile(r"sep=(.|\\t)", re.IGNORECASE)
 _RULE = re.compile(r"\|?(?:\s*:?-{1,}:?\s*\|)+\s*(?::?-{1,}:?)?\s*")
 _LONGEST_RULE = 20_000
+_BAR = re.compile(r"(?<!\\)\|")
 _COMMENTS = ("#", '"#')
 _MAX_CELLS = 200  # columns of a row
 
@@ -123,7 +124,7 @@ def csv_story(text: str, name: str, title: str = "") -> Story:
 
 def _head(text: str, count: int) -> list[str]:
     """The first lines that are neither empty nor comments."""
-    lines = (line.strip(" \r\n") for line in io.StringIO(text[:20_000]))
+    lines = (line.strip(" \r\n") for line in io.StringIO(text[:20_000], newline=None))
     told = (line for line in lines if line.strip() and not line.startswith(_COMMENTS))
     return list(islice(told, count))
 
@@ -176,8 +177,8 @@ def _markdown(text: str) -> Iterator[Row]:
     for line, row in enumerate(text.splitlines(), 1):
         row = row.strip()
         if row and not (row.startswith("|") and len(row) < _LONGEST_RULE and _RULE.fullmatch(row)):
-            cells = row.strip("|").split("|") if row.startswith("|") else [row]
-            yield line, [cell.strip(" *`") for cell in cells[:_MAX_CELLS]]
+            cells = _BAR.split(row.strip("|")) if row.startswith("|") else [row]
+            yield line, [cell.replace("\\|", "|").strip(" *`") for cell in cells[:_MAX_CELLS]]
 
 
 def _header(cells: Sequence[str]) -> list[str]:
@@ -320,7 +321,13 @@ def _frames(count: int, build: Builder) -> float:
 
 
 def _difference(start: str, end: str, build: Builder, line: int) -> float:
-    length = build.seconds(end, line, "end") - build.seconds(start, line, "start")
+    try:
+        length = build.seconds(end, line, "end") - build.seconds(start, line, "start")
+    except InputError as error:
+        if "fps" in build.data:
+            raise
+        fix = f"{error.fix}; times of a project with another rate need a line `# fps: 24` before the header"
+        raise InputError(error.field, error.rule, error.value, fix, error.where) from None
     if length <= 0:
         raise InputError("end", "must come after the start", f"{start} – {end}", "check the times", build.at(line))
     return length

@@ -443,6 +443,20 @@ def test_a_place_keeps_its_own_preposition():
         assert read(f"[{words}] A fox.").captions()[0].prompt == f"wide shot, static, {told}. A fox."
 
 
+def test_line_ends_of_old_macs_and_bars_within_cells():
+    board = read("Shot,Description,Duration\r1A,a fox; red,2s\r1B,a hare,3s\r")
+    assert [(s.id, s.scene, s.seconds) for s in board.shots] == [("1A", "a fox; red", 2), ("1B", "a hare", 3)]
+    assert [s.scene for s in read("| Shot | Description |\n|---|---|\n| 1 | a fox \\| a hare |\n").shots] == [
+        "a fox | a hare"
+    ]
+
+
+def test_timecodes_of_another_rate_tell_where_the_rate_is_written():
+    rows = "Shot,Description,TC In,TC Out\n1,a fox,01:00:00:00,01:00:02:12\n"
+    assert "`# fps: 24`" in refused(rows)
+    assert read("# fps: 24\n" + rows).shots[0].seconds == 2.5
+
+
 # --- ids -------------------------------------------------------------------------------------------------------------
 
 
