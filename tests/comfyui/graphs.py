@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from comfyui.server import ROOT
+from comfyui.shipped.titles import TITLES
 
 __all__ = ["blueprint", "inner_nodes", "overlaps", "queueable", "shipped", "to_prompt", "unknown_widgets"]
 
@@ -25,8 +26,8 @@ _WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3
 
 
 def shipped(name: str) -> Graph:
-    """workflows/`name`.json."""
-    return dict(json.loads((ROOT / "workflows" / f"{name}.json").read_text("utf-8")))
+    """The shipped workflow that the builder calls `name`."""
+    return dict(json.loads((ROOT / "workflows" / f"{TITLES[name]}.json").read_text("utf-8")))
 
 
 def blueprint(name: str) -> Graph:

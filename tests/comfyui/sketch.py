@@ -181,7 +181,8 @@ const frames = async (count) => {
 """Makes, links and sizes nodes: `build`."""
 
 _PLACE = """
-const [gap, between, padding, head, title] = [50, 60, 30, 60, 30];
+const [gap, between, padding, head, title] = [60, 70, 40, 110, 30];
+const slack = 90;  // nodes that Vue draws are higher, and some grow when they have run
 const place = (made, columns, left, top) => {
   let x = left, bottom = top;
   for (const column of columns) {
@@ -195,7 +196,7 @@ const place = (made, columns, left, top) => {
     bottom = Math.max(bottom, y - gap);
     x += width + between;
   }
-  return [x - between - left, bottom - top];
+  return [x - between - left, bottom - top + slack];
 };
 """
 """Gives nodes their places, column by column; returns how much room they take."""
@@ -242,6 +243,7 @@ for (const group of given.groups) {
   const [width, height] = place(made, group.columns, left + padding, top + head);
   const frame = new LiteGraph.LGraphGroup(group.title);
   frame.color = group.color;
+  frame.font_size = 64;  // legible when the whole graph is in sight
   frame.pos = [left, top];
   frame.size = [width + 2 * padding, height + head + padding];
   app.graph.add(frame);
@@ -281,6 +283,23 @@ def _page(part: Sketch) -> dict[str, Any]:
     return {"nodes": part.nodes, "groups": part.groups, "inputs": part.inputs, "outputs": part.outputs}
 
 
+_MAY_BE_NULL = {"link", "links", "widgets_values", "widgets_values_named"}
+"""Where the format of saved graphs itself says null."""
+
+
+def _without_nothing(part: Any) -> Any:
+    """Without the fields that say nothing: newer frontends refuse a null where they want a number or a text."""
+    if isinstance(part, list):
+        return [_without_nothing(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        name: value if name in _MAY_BE_NULL else _without_nothing(value)
+        for name, value in part.items()
+        if value is not None or name in _MAY_BE_NULL
+    }
+
+
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -289,6 +308,7 @@ def _of_any_sitting(drawn: dict[str, Any], title: str = "") -> dict[str, Any]:
 
     Ids that subgraphs need become others that stay, so that what is drawn anew is the same file.
     """
+    drawn = _without_nothing(drawn)
     drawn["extra"] = {}
     drawn.pop("id", None)
     drawn.pop("revision", None)

@@ -237,7 +237,7 @@ export class TimelineView {
       place(bands[k], start / this.span, chunk / this.span)
       bands[k].classList.toggle('ast-empty', !keyed.has(start))
       const wide = (chunk / this.span) * this.pixels
-      set(bands[k], {}, wide > 34 ? this.words.short(chunk) : '')
+      set(bands[k], {}, wide > 70 ? this.words.frames(chunk) : wide > 34 ? this.words.short(chunk) : '')
       start += chunk
     })
     this.lane.style.setProperty('--ast-length', `${(grid.frames / this.span) * 100}%`)
@@ -351,7 +351,8 @@ export class TimelineView {
     if (!this.typing) {
       const seconds = kind === 'key' ? grid.keyframes[index].requested : secondsAt(asked, score.rate)
       this.input.value = shown(seconds)
-      const offset = Number((frame - asked).toFixed(2))
+      // A rounded field is a hundredth of a frame off; only what can be seen is said.
+      const offset = Number((frame - asked).toFixed(1))
       const landed = kind === 'end' ? words.frames(frame) : words.frame(frame)
       const got = `→ ${landed} · ${shown(secondsAt(frame, score.rate))} s`
       set(this.outcome, {}, offset ? `${got} (${offset > 0 ? '+' : '−'}${words.short(Math.abs(offset))})` : got)

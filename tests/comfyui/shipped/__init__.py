@@ -19,13 +19,13 @@ WORKFLOWS: dict[str, Callable[[], Sketch]] = {
     "flux_wan_film": flux_wan_film,
     "qwen_image_edit_references": qwen_image_edit_references,
     "flux2_references": flux2_references,
-    "wan22_14b_keyframes": wan22_14b_keyframes,
     "wan22_5b_keyframes": wan22_5b_keyframes,
+    "wan22_14b_keyframes": wan22_14b_keyframes,
     "pocket_story": pocket_story,
-    "mochi_story": mochi_story,
     "wan22_5b_story": wan22_5b_story,
+    "mochi_story": mochi_story,
 }
-"""The shipped workflows by file name."""
+"""The shipped workflows by short name; titles.py has the names of their files."""
 
 FILMED = ("pocket_film", "pocket_timeline", "pocket_story")
 """Those whose models come along: they run anywhere, and their thumbnails show what they make."""

@@ -18,7 +18,8 @@ from comfyui.browser import Frontend, missing, opened
 from comfyui.server import ROOT, running
 from comfyui.shipped import BLUEPRINTS, FILMED, WORKFLOWS
 from comfyui.shipped.parts import place_files
-from comfyui.shipped.thumbnail import of_film, of_graph
+from comfyui.shipped.thumbnail import CARDS, of_card, of_film, of_graph
+from comfyui.shipped.titles import TITLES
 from comfyui.sketch import draw, draw_blueprint
 
 
@@ -47,12 +48,12 @@ def main(names: list[str]) -> None:
 
 def _workflow(frontend: Frontend, name: str) -> None:
     drawn = draw(frontend, WORKFLOWS[name]())
-    _write(ROOT / "workflows" / f"{name}.json", drawn)
+    _write(ROOT / "workflows" / f"{TITLES[name]}.json", drawn)
     shots = os.environ.get("ANCHORSHOT_SHOTS")
     if shots:
         of_graph(frontend).save(Path(shots, f"workflow_{name}.png"))
-    picture = of_film(frontend) if name in FILMED else of_graph(frontend)
-    picture.save(ROOT / "workflows" / f"{name}.jpg", quality=88, optimize=True)
+    picture = of_film(frontend) if name in FILMED else of_card(frontend, CARDS[name])
+    picture.save(ROOT / "workflows" / f"{TITLES[name]}.jpg", quality=88, optimize=True)
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ def pocket_film() -> Sketch:
         s.note(
             "# A film from a storyboard\n\n"
             "Press **Run**. No downloads and no GPU: the *Pocket Studio* brings its own tiny models, and the film of "
-            "six shots is there in about a minute.\n\n"
+            "six shots is there in a few minutes, in one on a quick computer.\n\n"
             "1. **Story**: who plays, where, and what happens in each shot. Change it and run again. The pocket "
             "models know squares, circles, triangles and stars in red, orange, yellow, green, cyan, blue, purple and "
             "pink, with a crown, a hat, a scarf or a bow. They stand, wave, jump, walk and dance in the desert, the "
@@ -79,7 +79,7 @@ def pocket_film() -> Sketch:
             fps=8.0,
             **{"clips.clip_0": clips["images"]},
         )
-        s.add("SaveVideo", size=(420, 420), video=film["video"], filename_prefix="video/two_friends")
+        s.add("SaveVideo", size=(420, 420), video=film["video"], filename_prefix="video/film")
         s.column()
         s.add(
             "AnchorshotContactSheet",
@@ -87,6 +87,7 @@ def pocket_film() -> Sketch:
             storyboard=story["storyboard"],
             **{"keyframes.shot_0": keyframes["images"]},
         )
+        s.add("SaveImage", "Save keyframes", size=(520, 300), images=keyframes["images"], filename_prefix="keyframes/film")
     return s
 
 
@@ -99,7 +100,7 @@ def flux_wan_film() -> Sketch:
     with s.group("Start here", GREY):
         s.note(
             "# A film with FLUX.1-dev and Wan 2.2 5B\n\n"
-            "The graph of *pocket_film*, with public models.\n\n"
+            "The graph of *Pocket film*, with public models: about 52 GB of files.\n\n"
             + files(flux, *texts, "ae.safetensors", wan, umt5, "wan2.2_vae.safetensors")
             + "\n\n**Memory**: keyframes come first, then the video, so each model has the GPU for itself. If it is "
             "short, load both in fp8 (`weight_dtype`) and remember fewer frames (`images`).\n\n"
@@ -195,7 +196,7 @@ def flux_wan_film() -> Sketch:
             storyboard=story["storyboard"],
             **{"clips.clip_0": clips["images"]},
         )
-        s.add("SaveVideo", size=(420, 420), video=film["video"], filename_prefix="video/lighthouse")
+        s.add("SaveVideo", size=(420, 420), video=film["video"], filename_prefix="video/film")
         s.column()
         s.add(
             "AnchorshotContactSheet",
@@ -203,4 +204,5 @@ def flux_wan_film() -> Sketch:
             storyboard=story["storyboard"],
             **{"keyframes.shot_0": keyframes["images"]},
         )
+        s.add("SaveImage", "Save keyframes", size=(520, 300), images=keyframes["images"], filename_prefix="keyframes/film")
     return s

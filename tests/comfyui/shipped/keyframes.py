@@ -101,7 +101,7 @@ def pocket_timeline() -> Sketch:
         frames = s.add("AnchorshotMultiChunkDecode", size=(300, 0), latent=sampled[0], vae=second["video_vae"])
     with s.group("4 · Film", GREEN):
         video = s.add("CreateVideo", size=(420, 0), images=frames["images"], fps=timeline["fps"])
-        s.add("SaveVideo", size=(420, 400), video=video[0], filename_prefix="video/timeline")
+        s.add("SaveVideo", size=(420, 400), video=video[0], filename_prefix="video/pocket_timeline")
     return s
 
 
@@ -164,7 +164,8 @@ def wan22_14b_keyframes() -> Sketch:
         s.note(
             "# Keyframes at any times: Wan 2.2 14B\n\n"
             + files(high, low, umt5, vae_file)
-            + "\n\n1. **Keyframes**: one picture each, in order of time. *Batch Images* grows for more.\n"
+            + "\n\nAbout 36 GB of files.\n\n"
+            "1. **Keyframes**: one picture each, in order of time. *Batch Images* grows for more.\n"
             "2. **Timeline**: drag the keyframes to where they belong. Each lands on the frame that is shown, at most "
             "two frames from where you put it.\n"
             "3. **Models**: both experts. LoRAs go into the bypassed loaders (Ctrl+B enables them), one for each "
@@ -177,7 +178,7 @@ def wan22_14b_keyframes() -> Sketch:
             "The speed-up LoRAs, if you want them:\n\n" + files(*loras),
             width=560,
         )
-    timeline = _timeline(s, 832, 480, 16.0, 5.1875, ENDS)
+    timeline = _timeline(s, 832, 480, 16.0, 5.188, ENDS)
     with s.group("3 · Models and prompt", BLUE, below=True):
         loaded = [load_unet(s, high, "High-noise expert"), load_unet(s, low, "Low-noise expert")]
         clip = load_clip(s, umt5, "wan", "Wan text encoder")
@@ -256,7 +257,8 @@ def wan22_5b_keyframes() -> Sketch:
         s.note(
             "# Keyframes at any times: Wan 2.2 5B\n\n"
             + files(unet, umt5, vae_file)
-            + "\n\n1. **Keyframes**: one picture each, in order of time. One alone is image-to-video, two are first "
+            + "\n\nAbout 18 GB of files.\n\n"
+            "1. **Keyframes**: one picture each, in order of time. One alone is image-to-video, two are first "
             "and last frame; *Batch Images* grows for more.\n"
             "2. **Timeline**: drag the keyframes to where they belong. Each lands on the frame that is shown, at most "
             "two frames from where you put it.\n"
@@ -265,7 +267,7 @@ def wan22_5b_keyframes() -> Sketch:
             "To go on from a clip, give it to *Extend Video* and sample what that gives with KSampler.",
             width=520,
         )
-    timeline = _timeline(s, 1280, 704, 24.0, 4.958, ENDS_24)
+    timeline = _timeline(s, 1280, 704, 24.0, 4.959, ENDS_24)
     with s.group("3 · Model and prompt", BLUE, below=True):
         model = load_unet(s, unet, "Wan 2.2 5B")
         shifted = s.add("ModelSamplingSD3", size=(320, 0), model=model[0], shift=8.0)

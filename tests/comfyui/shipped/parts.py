@@ -29,6 +29,10 @@ class ModelFile(NamedTuple):
     def folders(self) -> list[str]:
         return [self.folder, *([] if self.also is None else [self.also])]
 
+    def url(self, name: str) -> str:
+        """Where the file that is called `name` here comes from."""
+        return f"{self.base}/{self.remote or name}"
+
 
 HUB = "https://huggingface.co"
 WAN = f"{HUB}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
@@ -142,13 +146,17 @@ ENDS_24 = '{"keyframes": [{"requested": 0}, {"requested": 2.5}, {"requested": 4.
 def models(*names: str, folder: str | None = None) -> list[dict[str, str]]:
     """The files of a loader, for the frontend's list of missing models; `folder` where it is not the first."""
     found = [(name, FILES[name]) for name in names]
-    return [{"name": n, "url": f"{f.base}/{f.remote or n}", "directory": folder or f.folder} for n, f in found]
+    return [{"name": n, "url": f.url(n), "directory": folder or f.folder} for n, f in found]
 
 
 def files(*names: str) -> str:
     """The table of a note: which file goes into which folder of ComfyUI."""
-    rows = [f"| `{name}` | `models/{folder}` |" for name in names for folder in FILES[name].folders]
-    return "\n".join(["| file | folder |", "| --- | --- |", *rows])
+    rows = [
+        f"| `{name}` | `models/{folder}` | [get]({FILES[name].url(name)}) |"
+        for name in names
+        for folder in FILES[name].folders
+    ]
+    return "\n".join(["| file | folder | from |", "| --- | --- | --- |", *rows])
 
 
 def load_unet(sketch: Sketch, name: str, title: str) -> Placed:

@@ -25,7 +25,7 @@ def _references(title: str, needed: tuple[str, ...], hint: str) -> Sketch:
             "needs a CLIP vision model.\n"
             f"3. **Next shot**: write what happens. {hint}\n\n"
             "Feed the result back as the newest frame to go on with the film, and film the keyframes with "
-            "*wan22_14b_keyframes* or *wan22_5b_keyframes*.",
+            "*Keyframes with Wan 2.2 5B* or *14B*.",
             width=500,
         )
     return s
@@ -34,8 +34,8 @@ def _references(title: str, needed: tuple[str, ...], hint: str) -> Sketch:
 def _earlier(s: Sketch, vae: Placed) -> tuple[dict[str, Output], Placed]:
     """Earlier frames, as a text encoder that sees them wants them, and the memory of them."""
     with s.group("2 · Earlier frames, and the memory of them", GREEN):
-        one = s.add("LoadImage", "Frame 1 (oldest)", size=(300, 330), image=EXAMPLE)
-        two = s.add("LoadImage", "Frame 2 (newest)", size=(300, 330), image=EXAMPLE)
+        one = s.add("LoadImage", "Older frame", size=(300, 330), image=EXAMPLE)
+        two = s.add("LoadImage", "Newest frame (picture 1)", size=(300, 330), image=EXAMPLE)
         s.column()
         batch = s.add("BatchImagesNode", size=(300, 0), **{"images.image0": one[0], "images.image1": two[0]})
         scaled = s.add(
@@ -69,7 +69,7 @@ def qwen_image_edit_references() -> Sketch:
     s = _references(
         "Qwen-Image-Edit 2511",
         (unet, text, vae_file),
-        "The text encoder sees the frames, too, in the memory's order: *picture 1* is the newest.",
+        "The text encoder sees the frames, too, in the memory's order, newest first: *picture 1* in a prompt is the newest frame, *picture 2* the one before it.",
     )
     with s.group("1 · Qwen-Image-Edit 2511", BLUE):
         model = load_unet(s, unet, "Qwen-Image-Edit 2511")

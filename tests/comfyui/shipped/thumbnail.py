@@ -1,7 +1,12 @@
-"""Pictures of the shipped workflows, as ComfyUI's list of templates shows them: the graph, or frames of its film."""
+"""Pictures of the shipped workflows, as ComfyUI's list of templates shows them.
+
+Frames of what they make, where the models come along; else a card that says what goes in and what comes out, for nothing
+that they make can be shown honestly without their models. And the whole graph, for people who draw workflows anew.
+"""
 
 from __future__ import annotations
 
+import html
 import io
 from pathlib import Path
 
@@ -9,7 +14,18 @@ import av
 from comfyui.browser import Frontend
 from PIL import Image
 
-__all__ = ["of_film", "of_graph"]
+__all__ = ["CARDS", "of_card", "of_film", "of_graph"]
+
+CARDS = {
+    "flux_wan_film": ("Storyboard", "Keyframes that remember|FLUX.1-dev", "Video|Wan 2.2 5B", "Film"),
+    "qwen_image_edit_references": ("Earlier frames", "Memory|GoldenMem", "Next shot|Qwen-Image-Edit 2511"),
+    "flux2_references": ("Earlier frames", "Memory|GoldenMem", "Next shot|FLUX.2-dev"),
+    "wan22_5b_keyframes": ("Pictures", "Times on a timeline", "Video|Wan 2.2 5B"),
+    "wan22_14b_keyframes": ("Pictures", "Times on a timeline", "Video|Wan 2.2 14B, two experts"),
+    "wan22_5b_story": ("Texts", "Segments, each out of the one before|Wan 2.2 5B", "Film"),
+    "mochi_story": ("Texts", "Segments, each out of the one before|Mochi 1", "Film"),
+}
+"""What a workflow with public models does, step by step: what it is, and after the bar with which model."""
 
 WIDTH = 1280
 """Pixels; the height follows from the graph."""
@@ -65,3 +81,31 @@ def of_film(frontend: Frontend, columns: int = 2, rows: int = 3) -> Image.Image:
         picture = frame.resize((width, height), Image.Resampling.LANCZOS)
         sheet.paste(picture, (i % columns * (width + 4), i // columns * (height + 4)))
     return sheet
+
+
+_CARD = """<!doctype html><style>
+  body { margin: 0; width: 960px; height: 540px; background: #17202a; color: #fff; font: 30px/1.2 sans-serif;
+         display: flex; flex-direction: column; justify-content: center; gap: 10px; }
+  div { margin: 0 90px; padding: 16px 28px; border-radius: 14px; background: #2a3a4a; text-align: center; }
+  div:last-of-type { background: #2f6f4f; }
+  b { display: block; font-weight: 600; font-size: 38px; }
+  i { display: block; font-style: normal; color: #b8cbe0; }
+  div:last-of-type i { color: #cfeedd; }
+  p { margin: 0; text-align: center; color: #7fa0c0; font-size: 26px; line-height: 0.9; }
+</style>"""
+
+
+def of_card(frontend: Frontend, steps: tuple[str, ...]) -> Image.Image:
+    """The steps of a workflow, legible as small as the list of templates shows them."""
+    boxes = []
+    for step in steps:
+        what, _, model = step.partition("|")
+        boxes.append(f"<div><b>{html.escape(what)}</b>{f'<i>{html.escape(model)}</i>' if model else ''}</div>")
+    browser = frontend.page.context.browser
+    assert browser is not None
+    page = browser.new_page(viewport={"width": 960, "height": 540})
+    try:
+        page.set_content(_CARD + "<p>▼</p>".join(boxes))
+        return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    finally:
+        page.close()
