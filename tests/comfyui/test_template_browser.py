@@ -16,6 +16,7 @@ from comfyui.browser import Frontend, missing, opened
 from comfyui.graphs import shipped, to_prompt
 from comfyui.server import PACK, ComfyServer
 from comfyui.shipped import WORKFLOWS
+from comfyui.shipped.titles import TITLES
 from comfyui.timeline_page import NODE
 
 from anchorshot.nodes.timeline_input import plan, read_edit
@@ -42,7 +43,7 @@ def open_template(frontend: Frontend, name: str) -> None:
     dialog.get_by_text(PACK, exact=True).click()
     page.wait_for_function(_PICTURES, arg=len(WORKFLOWS))
     frontend.shot("templates")
-    dialog.get_by_text(name, exact=True).click()
+    dialog.get_by_text(TITLES[name], exact=True).click()
     page.wait_for_function("(count) => window.comfyAPI.app.app.graph.nodes.length === count", arg=len(nodes(name)))
     dialog.wait_for(state="hidden")
     frontend.settle()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import tomllib
 import urllib.request
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import av
 import pytest
@@ -16,6 +19,7 @@ from comfyui.graphs import blueprint, inner_nodes, overlaps, shipped, to_prompt,
 from comfyui.server import PACK, ROOT, ComfyServer
 from comfyui.shipped import BLUEPRINTS, FILMED, WORKFLOWS
 from comfyui.shipped.parts import FILES
+from comfyui.shipped.titles import TITLES
 from PIL import Image
 
 LOADERS = {"UNETLoader", "CLIPLoader", "CLIPVisionLoader", "DualCLIPLoader", "VAELoader"}
@@ -28,13 +32,15 @@ def info(server: ComfyServer) -> dict[str, Any]:
 
 def test_what_is_described_is_shipped(server: ComfyServer) -> None:
     """And served as templates with thumbnails, and as blueprints."""
-    assert {path.stem for path in (ROOT / "workflows").glob("*.json")} == set(WORKFLOWS)
-    assert sorted(server.get("/workflow_templates")[PACK]) == sorted(WORKFLOWS)
-    for name in WORKFLOWS:
-        with urllib.request.urlopen(f"{server.url}/api/workflow_templates/{PACK}/{name}.jpg") as answer:
+    assert list(TITLES) and set(TITLES) == set(WORKFLOWS)
+    assert {path.stem for path in (ROOT / "workflows").glob("*.json")} == set(TITLES.values())
+    assert sorted(server.get("/workflow_templates")[PACK]) == sorted(TITLES.values())
+    for name, title in TITLES.items():
+        address = f"/api/workflow_templates/{PACK}/{quote(title)}"
+        with urllib.request.urlopen(f"{server.url}{address}.jpg") as answer:
             picture = Image.open(answer)
             assert picture.format == "JPEG" and picture.width >= 600
-        assert server.get(f"/api/workflow_templates/{PACK}/{name}.json") == shipped(name)
+        assert server.get(f"{address}.json") == shipped(name)
     ours = {
         entry["name"]: key
         for key, entry in server.get("/global_subgraphs").items()
@@ -123,10 +129,46 @@ def test_a_workflow_is_neat_and_says_what_it_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
+def test_what_a_workflow_says_of_times_is_accepted(info: dict[str, Any], folders: Path, name: str) -> None:
+    """By the nodes themselves, with the values that they are saved with: timelines, and storyboards."""
+    from anchorshot.nodes.story import Storyboard
+    from anchorshot.nodes.timeline import KeyframeTimeline
+
+    prompt = to_prompt(shipped(name))
+    for node in (node for node in prompt.values() if node["class_type"] == "AnchorshotKeyframeTimeline"):
+        values = {key: value for key, value in node["inputs"].items() if not isinstance(value, list)}
+        assert KeyframeTimeline.validate_inputs(timeline=values["timeline"]) is True
+        planned, _, frames, *_ = KeyframeTimeline.execute(**values).args
+        asked = json.loads(values["timeline"])["keyframes"]
+        assert len(planned.keyframes) == len(asked) and frames == planned.frames
+        for key, wish in zip(planned.keyframes, asked, strict=True):
+            assert abs(key.requested.seconds - wish["requested"]) <= 0.5 / values["fps"]
+        assert planned.keyframe_frames[-1] < planned.frames
+    for node in (node for node in prompt.values() if node["class_type"] == "AnchorshotStoryboard"):
+        assert Storyboard.validate_inputs(story=node["inputs"]["story"]) is True
+
+
+def _empty(value: Any, field: str = "") -> Iterator[str]:
+    """Fields that hold null."""
+    if value is None:
+        yield field
+    for key, inner in value.items() if isinstance(value, dict) else []:
+        yield from _empty(inner, key)
+    for inner in value if isinstance(value, list) else []:
+        yield from _empty(inner, field)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("workflows/*.json")) + sorted(ROOT.glob("subgraphs/*.json")), ids=str)
+def test_no_field_is_null_that_newer_frontends_want_filled(path: Path) -> None:
+    """`slot_index: null` makes them call the whole workflow invalid; a connection may be missing."""
+    assert set(_empty(json.loads(path.read_text("utf-8")))) <= {"link", "links"}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
 def test_the_docs_list_it_with_its_files(name: str) -> None:
     """LoRAs are an extra that only the workflow's note speaks of."""
     page = (ROOT / "docs" / "comfyui.md").read_text("utf-8")
-    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| *{TITLES[name]}* |"))
     models = [model for node in shipped(name)["nodes"] for model in node["properties"].get("models", [])]
     needed = {(Path(model["name"]).stem, model["directory"]) for model in models if model["directory"] != "loras"}
     listed = {(file, part.split("`")[1]) for part in row.split("|")[3].split(" · ") if ":" in part

@@ -87,7 +87,9 @@ def pocket_film() -> Sketch:
             storyboard=story["storyboard"],
             **{"keyframes.shot_0": keyframes["images"]},
         )
-        s.add("SaveImage", "Save keyframes", size=(520, 300), images=keyframes["images"], filename_prefix="keyframes/film")
+        s.add(
+            "SaveImage", "Save keyframes", size=(520, 300), images=keyframes["images"], filename_prefix="keyframes/film"
+        )
     return s
 
 
@@ -204,5 +206,7 @@ def flux_wan_film() -> Sketch:
             storyboard=story["storyboard"],
             **{"keyframes.shot_0": keyframes["images"]},
         )
-        s.add("SaveImage", "Save keyframes", size=(520, 300), images=keyframes["images"], filename_prefix="keyframes/film")
+        s.add(
+            "SaveImage", "Save keyframes", size=(520, 300), images=keyframes["images"], filename_prefix="keyframes/film"
+        )
     return s

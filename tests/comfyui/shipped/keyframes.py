@@ -255,9 +255,7 @@ def wan22_5b_keyframes() -> Sketch:
     s = Sketch()
     with s.group("Start here", GREY):
         s.note(
-            "# Keyframes at any times: Wan 2.2 5B\n\n"
-            + files(unet, umt5, vae_file)
-            + "\n\nAbout 18 GB of files.\n\n"
+            "# Keyframes at any times: Wan 2.2 5B\n\n" + files(unet, umt5, vae_file) + "\n\nAbout 18 GB of files.\n\n"
             "1. **Keyframes**: one picture each, in order of time. One alone is image-to-video, two are first "
             "and last frame; *Batch Images* grows for more.\n"
             "2. **Timeline**: drag the keyframes to where they belong. Each lands on the frame that is shown, at most "

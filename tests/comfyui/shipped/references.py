@@ -69,7 +69,8 @@ def qwen_image_edit_references() -> Sketch:
     s = _references(
         "Qwen-Image-Edit 2511",
         (unet, text, vae_file),
-        "The text encoder sees the frames, too, in the memory's order, newest first: *picture 1* in a prompt is the newest frame, *picture 2* the one before it.",
+        "The text encoder sees the frames, too, in the memory's order, newest first: *picture 1* in a prompt is the "
+        "newest frame, *picture 2* the one before it.",
     )
     with s.group("1 · Qwen-Image-Edit 2511", BLUE):
         model = load_unet(s, unet, "Qwen-Image-Edit 2511")

@@ -1,7 +1,8 @@
 """Pictures of the shipped workflows, as ComfyUI's list of templates shows them.
 
-Frames of what they make, where the models come along; else a card that says what goes in and what comes out, for nothing
-that they make can be shown honestly without their models. And the whole graph, for people who draw workflows anew.
+Frames of what they make, where the models come along; else a card that says what goes in and what comes out, for
+nothing that they make can be shown honestly without their models. And the whole graph, for people who draw workflows
+anew.
 """
 
 from __future__ import annotations
