@@ -53,6 +53,15 @@ _PICTURES = """(count) => [...document.querySelectorAll('[role=dialog] img')]
   .filter((each) => each.naturalWidth > 0).length === count"""
 
 
+def come_near(frontend: Frontend, kind: str) -> None:
+    """Show the node of a type at full size: a whole graph may be opened so small that widgets are not drawn."""
+    frontend.js(
+        f"app.canvas.ds.scale = 1; app.canvas.centerOnNode(app.graph.nodes.find((each) => each.type === '{kind}'));"
+        " app.canvas.setDirty(true, true)"
+    )
+    frontend.settle()
+
+
 def nodes(name: str) -> list[dict[str, Any]]:
     return list(shipped(name)["nodes"])
 
@@ -107,6 +116,7 @@ def test_a_dragged_timeline_is_saved_and_filmed(frontend: Frontend) -> None:
     assert lost(frontend) == []
     page = frontend.page
     before = frontend.js(_TIMELINE)
+    come_near(frontend, NODE)
     key = page.locator(".anchorshot-timeline:visible .ast-key").nth(1)
     box = key.bounding_box()
     assert box
@@ -134,8 +144,10 @@ def test_a_dragged_timeline_is_saved_and_filmed(frontend: Frontend) -> None:
     later.page.wait_for_function("(count) => window.comfyAPI.app.app.graph.nodes.length === count", arg=15)
     later.page.keyboard.press("w")  # the list of workflows away
     assert later.js(_TIMELINE) == dragged
+    come_near(later, "SaveVideo")
     press_run(later)
     assert video(later) == (160, 80, 2.38)
+    come_near(later, NODE)
     shown = later.page.locator(".anchorshot-timeline:visible .ast-key")
     assert [int(each.get_attribute("data-frame") or -1) for each in shown.all()] == frames
     later.page.wait_for_function("document.querySelectorAll('.ast-pictured').length === 3")
