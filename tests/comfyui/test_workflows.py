@@ -131,7 +131,7 @@ def test_a_workflow_is_neat_and_says_what_it_needs(name: str) -> None:
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_what_a_workflow_says_of_times_is_accepted(info: dict[str, Any], folders: Path, name: str) -> None:
     """By the nodes themselves, with the values that they are saved with: timelines, and storyboards."""
-    from anchorshot.nodes.story import Storyboard
+    from anchorshot.nodes.story_input import read_story
     from anchorshot.nodes.timeline import KeyframeTimeline
 
     prompt = to_prompt(shipped(name))
@@ -145,7 +145,8 @@ def test_what_a_workflow_says_of_times_is_accepted(info: dict[str, Any], folders
             assert abs(key.requested.seconds - wish["requested"]) <= 0.5 / values["fps"]
         assert planned.keyframe_frames[-1] < planned.frames
     for node in (node for node in prompt.values() if node["class_type"] == "AnchorshotStoryboard"):
-        assert Storyboard.validate_inputs(story=node["inputs"]["story"]) is True
+        board = read_story(node["inputs"]["story"])
+        assert all(shot.timeline(board.fps).keyframes for shot in board.shots)
 
 
 def _empty(value: Any, field: str = "") -> Iterator[str]:
