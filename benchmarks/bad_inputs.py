@@ -317,21 +317,14 @@ def judge(case: Case, folder: Path) -> tuple[str, str, float]:
     """(verdict, message, seconds) of one case in a folder with the pocket studio: refused, taken, or a fault."""
     _, _, change = case
     change(folder)
-    begin = time.perf_counter()
-    verdict, said = "taken", ""
-    try:
+
+    def load() -> None:
         studio = load_studio(folder / "studio.yaml")
         studio.check()
         for part in PARTS.values():
             getattr(studio, part)
-    except InputError as error:
-        verdict, said = "refused", str(error)
-        if "\n" in said or len(said) > 1000:
-            verdict = "fault"
-    except Exception as error:  # what this is here to find
-        verdict, said = "fault", f"{type(error).__name__}: {error}"
-    seconds = time.perf_counter() - begin
-    return ("fault" if seconds > LIMIT else verdict), said, seconds
+
+    return timed(load)
 
 
 def restore(folder: Path) -> None:
@@ -347,30 +340,59 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run all cases and print what became of them; 1 where there was a fault."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="one kind: weights, configs, loras or studios")
-    parser.add_argument("--taken", action="store_true", help="also print what was taken")
-    options = parser.parse_args(arguments)
+def run(
+    chosen: list[Case],
+    restore: Callable[[Path], None],
+    judge: Callable[[Case, Path], tuple[str, str, float]],
+    taken: bool,
+) -> int:
+    """Run cases, each in a folder that `restore` makes anew, and print what became of them; 1 where there was a fault."""
     counts: Counter[tuple[str, str]] = Counter()
     slowest, peak = (0.0, ""), (_peak(), "at the start")
     with tempfile.TemporaryDirectory() as scratch:
-        for case in cases(options.seed):
-            if options.only not in (None, case[0]):
-                continue
-            restore(Path(scratch) / "studio")
-            verdict, said, seconds = judge(case, Path(scratch) / "studio")
+        for case in chosen:
+            restore(Path(scratch) / "case")
+            verdict, said, seconds = judge(case, Path(scratch) / "case")
             counts[case[0], verdict] += 1
             slowest = max(slowest, (seconds, case[1]))
             peak = max(peak, (_peak(), case[1]))
-            if verdict == "fault" or (options.taken and verdict == "taken"):
+            if verdict == "fault" or (taken and verdict == "taken"):
                 print(f"{verdict.upper()} {case[0]}: {case[1]}: {said[:300]} ({seconds:.1f} s)", flush=True)
     for (kind, verdict), number in sorted(counts.items()):
         print(f"{kind:10} {verdict:8} {number}")
     print(f"{sum(counts.values())} cases; slowest {slowest[0]:.1f} s ({slowest[1]}); peak {peak[0]} MB ({peak[1]})")
     return int(any(verdict == "fault" for _, verdict in counts))
+
+
+def timed(work: Callable[[], object]) -> tuple[str, str, float]:
+    """(verdict, message, seconds) of a piece of work: refused in one line, taken, or a fault."""
+    begin = time.perf_counter()
+    verdict, said = "taken", ""
+    try:
+        work()
+    except InputError as error:
+        verdict, said = "refused", str(error)
+        if "\n" in said or len(said) > 1000:
+            verdict = "fault"
+    except Exception as error:  # what this is here to find
+        verdict, said = "fault", f"{type(error).__name__}: {error}"
+    seconds = time.perf_counter() - begin
+    return ("fault" if seconds > LIMIT else verdict), said, seconds
+
+
+def options_of(doc: str | None, arguments: list[str] | None, kinds: str) -> argparse.Namespace:
+    """The command line of a sweep."""
+    parser = argparse.ArgumentParser(description=doc.split("\n")[0] if doc else None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help=f"one kind: {kinds}")
+    parser.add_argument("--taken", action="store_true", help="also print what was taken")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run all cases and print what became of them; 1 where there was a fault."""
+    options = options_of(__doc__, arguments, "weights, configs, loras or studios")
+    return run([c for c in cases(options.seed) if options.only in (None, c[0])], restore, judge, options.taken)
 
 
 if __name__ == "__main__":
