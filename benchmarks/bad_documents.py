@@ -42,7 +42,7 @@ TEXTS = {
     "csv": "scene,place,seconds,scale\n<Mira: a yellow square> waves,the desert,2.0,wide shot\n<Mira> jumps,town,1,\n",
     "tsv": "Shot\tDescription\tShot Size\tDuration\n1\tA man walks\tWS\t0:03\n2\tHe stops\tCU\t2,5\n",
     "txt": "# title: Two\n\n[the desert; close-up; 2 s] <Mira: a yellow square> waves.\n\n[the town] <Mira> jumps.\n",
-    "fountain": "Title: Two\n\nINT. KITCHEN - DAY\n\nMira cooks.\n\nMIRA\nHello.\n\nCUT TO:\n\nEXT. TOWN - DAY\n\nRain.\n",
+    "fountain": "Title: Two\n\nINT. KITCHEN - DAY\n\nMira cooks.\n\nMIRA\nHello.\n\nCUT TO:\n\nEXT. TOWN\n\nRain.\n",
     "fdx": '<?xml version="1.0"?><FinalDraft><Content><Paragraph Type="Scene Heading"><Text>INT. ROOM - DAY</Text>'
     '</Paragraph><Paragraph Type="Action"><Text>Mira waves.</Text></Paragraph></Content></FinalDraft>',
 }  # fmt: skip

@@ -346,7 +346,7 @@ def run(
     judge: Callable[[Case, Path], tuple[str, str, float]],
     taken: bool,
 ) -> int:
-    """Run cases, each in a folder that `restore` makes anew, and print what became of them; 1 where there was a fault."""
+    """Run cases, each in a folder that `restore` makes anew, and print what became of them; 1 if there was a fault."""
     counts: Counter[tuple[str, str]] = Counter()
     slowest, peak = (0.0, ""), (_peak(), "at the start")
     with tempfile.TemporaryDirectory() as scratch:
