@@ -48,11 +48,18 @@ TEXTS = {
 }  # fmt: skip
 
 
+def _writing(name: str, raw: bytes) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(raw)
+
+    return change
+
+
 def story_cases(rng: random.Random) -> Iterator[Case]:
     """Wrong values in every field of a storyboard, and damaged texts of every format."""
 
     def case(title: str, suffix: str, raw: bytes) -> Case:
-        return "stories", f"{title} .{suffix}", lambda folder: (folder / f"x.{suffix}").write_bytes(raw) and None
+        return "stories", f"{title} .{suffix}", _writing(f"x.{suffix}", raw)
 
     for path in _paths(STORY):
         for value in [*rng.sample(WRONG, 6), float("nan"), float("inf"), "x" * 100_000]:
@@ -103,17 +110,17 @@ def picture_cases(rng: random.Random) -> Iterator[Case]:
             whole[f"{kind} {mode}"] = out.getvalue()
 
     def case(title: str, raw: bytes) -> Case:
-        return "pictures", title, lambda folder: (folder / "x.png").write_bytes(raw) and None
+        return "pictures", title, _writing("x.png", raw)
 
     for title, raw in whole.items():
         yield case(title, raw)
         yield case(f"{title}, cut", raw[: rng.randrange(len(raw))])
     for title in [name for name in whole if name.split()[0] in ("PNG", "JPEG", "WEBP")]:
         for n in range(6):
-            raw = bytearray(whole[title])
+            bad = bytearray(whole[title])
             for _ in range(rng.randint(1, 8)):
-                raw[rng.randrange(len(raw))] = rng.randrange(256)
-            yield case(f"{title}, damaged {n}", bytes(raw))
+                bad[rng.randrange(len(bad))] = rng.randrange(256)
+            yield case(f"{title}, damaged {n}", bytes(bad))
     for profile in (b"x", b"\0" * 128, bytes(range(256)) * 4):
         for kind in ("PNG", "JPEG", "WEBP"):
             out = io.BytesIO()
@@ -139,16 +146,16 @@ def manifest_cases(rng: random.Random) -> Iterator[Case]:
     manifest = {"format": 1, "task": "film", "title": "x", "takes": {"s01": 2}, "stages": {"film": entry}}
 
     def case(title: str, raw: bytes) -> Case:
-        return "manifests", title, lambda folder: (folder / "manifest.json").write_bytes(raw) and None
+        return "manifests", title, _writing("manifest.json", raw)
 
     for path in _paths(manifest):
         for value in WRONG:
             yield case(f"{path} = {value!r:.16}", json.dumps(_with(manifest, path, value)).encode())
     text = json.dumps(manifest).encode()
     for n in range(60):
-        raw = bytearray(text)
-        raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
-        yield case(f"bit {n}", bytes(raw))
+        bad = bytearray(text)
+        bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
+        yield case(f"bit {n}", bytes(bad))
     for title, raw in (("empty", b""), ("deep", b"[" * 50_000), ("cut", text[:40]), ("binary", bytes(range(256)))):
         yield case(title, raw)
 

@@ -77,8 +77,9 @@ def test_time_grows_with_the_size(name):
     """Four times the text may take four times as long, and noise: quadratic work would take sixteen times."""
     make = GROWING[name]
     small, large = make(15_000), make(60_000)
-    first = min(cost(small, "auto") for _ in range(2))
-    assert cost(large, "auto") < 8 * first + 0.25
+    first = min(cost(small, "auto") for _ in range(3))
+    # the least of three: another process, or this one's own garbage, may double any one of them
+    assert min(cost(large, "auto") for _ in range(3)) < 8 * first + 0.25
 
 
 def test_a_megabyte_is_read_or_refused_at_once():
