@@ -111,7 +111,8 @@ def test_the_bench_compares_every_preview_with_the_plain_model_in_one_run(wan22:
     ]
     assert [row["what"] for row in rows] == [row for pair in expected for row in pair]
     assert all(row["ours"] > 0 and row["reference"] > 0 for row in rows)
-    assert rows[5]["ours"] > rows[3]["ours"] > rows[1]["ours"]  # all frames decoded, one, none
+    # All frames decoded, one, none; one so small needs no more than what follows it.
+    assert rows[5]["ours"] > rows[3]["ours"] >= rows[1]["ours"]
 
 
 @pytest.mark.cuda

@@ -68,7 +68,8 @@ def test_the_suite_on_the_benchmark(studio: Studio, tmp_path: Path) -> None:
         progress=lambda stage, done, total, note="": seen.append((done, total)),
     )  # fmt: skip
     rows = {row["variant"]: row for row in result["rows"]}
-    assert tuple(rows) == PLOT_VARIANTS and seen == [(i, 20) for i in range(1, 21)]
+    films = 2 * 2 * len(PLOT_VARIANTS)
+    assert tuple(rows) == PLOT_VARIANTS and seen == [(i, films) for i in range(1, films + 1)]
     facts = {"set": "benchmark", "stories": 2, "shots": 2, "size": [160, 80], "frames": FRAMES}
     facts |= {"clip": "studio", "features": "clip", "jump_metric": "ssim", "judges": {}}
     assert {name: result[name] for name in facts} == facts
@@ -76,7 +77,9 @@ def test_the_suite_on_the_benchmark(studio: Studio, tmp_path: Path) -> None:
         assert all(-1 <= row[name] <= 1 for name in ("clip_add", "clip_combined", "consistency"))
         assert row["action"] is row["place"] is row["identity"] is row["memory_ratio"] is None
         assert 0 < row["jump"] < 2 and row["seconds"] > 0
-    assert rows["plain"]["time_ratio"] == 1 and set(result["weights"]) == {"full", "without_twb", "without_sar"}
+    assert rows["plain"]["time_ratio"] == 1 and set(result["weights"]) == {
+        "full", "paper_prior", "without_twb", "without_sar"
+    }  # fmt: skip
     assert json.loads((tmp_path / "storytelling.json").read_text()) == json.loads(json.dumps(result))
     with Image.open(tmp_path / "storytelling_frames.png") as sheet:
         assert sheet.width > 6 * 160 and sheet.height > 2 * 5 * 80
