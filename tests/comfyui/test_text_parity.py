@@ -34,7 +34,7 @@ from anchorshot.nodes.frame_memory import Encoders, FrameMemory, Remembered
 from anchorshot.nodes.keyframe_input import with_queries
 from anchorshot.nodes.keyframe_run import Sampling, _warn_of_padding, make_keyframes, plan_jobs
 from anchorshot.nodes.memory_input import memory_of
-from anchorshot.nodes.mixing_run import action_gamma
+from anchorshot.nodes.mixing_similarity import action_gamma
 from anchorshot.nodes.similarity import embed_parts, embed_query
 from anchorshot.nodes.story import Shot, Storyboard
 from anchorshot.sampling.flow import dynamic_shift, flow_sigmas
