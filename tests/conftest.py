@@ -12,6 +12,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import json
 import random
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from anchorshot.evaluation.judges import Judges
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; tests of Ctrl-C need a foreground's
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("anchorshot", derandomize=True, deadline=None, database=None)
 settings.load_profile("anchorshot")
 
