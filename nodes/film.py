@@ -23,7 +23,16 @@ class Film(io.ComfyNode):
             display_name="Film",
             category="Anchorshot/film",
             description="Joins clips to one video: hard cuts, or dissolves where the storyboard says blend.",
-            search_aliases=["join videos", "concatenate", "merge clips", "edit", "cut", "dissolve", "transition"],
+            search_aliases=[
+                "movie",
+                "join videos",
+                "concatenate video",
+                "merge clips",
+                "edit",
+                "cut",
+                "dissolve",
+                "transition",
+            ],
             is_input_list=True,
             inputs=[
                 io.Autogrow.Input(

@@ -136,7 +136,7 @@ class DIPWGuider(io.ComfyNode):
             category="Anchorshot/prompt mixing",
             description="Weights a scene and an action prompt anew at every step, by what the picture already shows "
             "(Text2Story). For SamplerCustomAdvanced, on any video model.",
-            search_aliases=["text2story", "prompt weighting", "prompt mixing", "dynamics", "cfg guider", "story"],
+            search_aliases=["text2story", "prompt weighting", "prompt mixer", "dynamics", "cfg guider", "story"],
             inputs=[
                 io.Model.Input("model", tooltip="Any video model with text (Wan, Mochi, …). No default."),
                 io.Conditioning.Input("scene", tooltip="Prompt of the place and who is there. No default."),
@@ -205,7 +205,7 @@ class TWBBlend(io.ComfyNode):
             category="Anchorshot/prompt mixing",
             description="Draws the first latent frame of what is sampled towards the previous segment, so that "
             "segments flow into each other (Text2Story's time-weighted blending). For any sampler and video model.",
-            search_aliases=["text2story", "segment transition", "video continuity", "latent blend", "extend video"],
+            search_aliases=["text2story", "blend segments", "video continuity", "latent blend", "extend video"],
             inputs=[
                 io.Model.Input("model", tooltip="Any video model; DIPW may come before or after. No default."),
                 io.Float.Input(

@@ -28,7 +28,16 @@ class KeyframeTimeline(io.ComfyNode):
             has_intermediate_output=True,
             description="Says how long a video is and when each keyframe comes. Times snap to the grid of the video "
             "VAE (chunks of 4n+1 frames), by at most 2 frames; the snapped frame is shown.",
-            search_aliases=["keyframe times", "first last frame", "multi keyframe", "pacing", "shot length"],
+            search_aliases=[
+                "keyframes",
+                "keyframe times",
+                "start end frame",
+                "first last frame",
+                "multi keyframe",
+                "prompt travel",
+                "pacing",
+                "shot length",
+            ],
             inputs=[
                 io.Float.Input(
                     "fps",

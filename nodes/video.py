@@ -41,7 +41,7 @@ class MultiChunkModel(io.ComfyNode):
             category="Anchorshot/video",
             description="Prepares a Wan model and a latent so that any core sampler (KSampler, "
             "SamplerCustomAdvanced) makes a video through keyframes at any times. Decode with Multi-Chunk Decode.",
-            search_aliases=["smartdirector", "wan keyframes", "first last frame", "image to video", "multi keyframe"],
+            search_aliases=["smartdirector", "wan keyframes", "start end frame", "image to video", "video from images"],
             inputs=[
                 io.Model.Input("model", tooltip="Wan 2.1 or 2.2 (text-to-video, image-to-video, 5B). No default."),
                 io.Vae.Input("vae", tooltip="VAE of the model. No default."),

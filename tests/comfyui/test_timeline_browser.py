@@ -18,6 +18,7 @@ from comfyui.timeline_page import NODE, THREE, Timeline
 from PIL import Image
 
 from anchorshot.nodes.timeline_input import plan, read_edit
+from anchorshot.story.errors import InputError
 
 LACKING = missing()
 if LACKING:
@@ -404,3 +405,141 @@ def test_a_linked_text_locks_the_widget(classic: Frontend) -> None:
         NODE,
     )
     timeline.page.wait_for_function("document.querySelector('.anchorshot-timeline').inert")
+
+
+_BAD = [
+    "[1e308]",
+    "[1e9]",
+    "[400000]",
+    "[-1, 2]",
+    '{"fps": 1e9, "keyframes": [0]}',
+    json.dumps({"durations": [0.01] * 2000}),
+    json.dumps({"durations": [0.3 + (k * 7919 % 1009) / 10007 for k in range(500)]}),
+    json.dumps([0.01 * k for k in range(500)]),
+    "[" * 200 + "]" * 200,
+    '{"keyframes": {"length": 1000000000}}',
+]
+
+
+def test_a_shared_workflow_does_not_freeze_the_page(classic: Frontend) -> None:
+    """Texts that cannot be drawn as they stand are answered at once: with a complaint, or with a picture."""
+    timeline = Timeline(classic)
+    for text in _BAD:
+        taken = classic.js(
+            """
+            const start = performance.now();
+            app.graph.nodes[0].widgets.find((widget) => widget.name === 'timeline').value = given;
+            await new Promise(requestAnimationFrame);
+            return performance.now() - start;
+            """,
+            text,
+        )
+        assert taken < 1000, (text[:60], taken)
+        complaint = timeline.root.locator(".ast-complaint").text_content() or ""
+        try:
+            plan(read_edit(text), timeline.widget("fps"), timeline.widget("seconds"))
+        except InputError as error:
+            assert error.field in complaint, (text[:60], complaint)
+        assert timeline.root.locator("*").count() < 5000
+    timeline.root.get_by_role("button", name="Start over").click()
+    classic.settle()
+    assert timeline.widget("timeline") == "" and timeline.keys.count() == 1 and not classic.errors
+
+
+def test_a_malformed_last_run_is_said_and_mended(classic: Frontend) -> None:
+    timeline = Timeline(classic, "[0, 1]")
+    classic.js(
+        """
+        const timeline = app.graph.nodes[0], board = LiteGraph.createNode('AnchorshotStoryboard');
+        app.graph.add(board);
+        board.connect(0, timeline, 'storyboard');
+        app.nodeOutputs[timeline.id] = { timeline: ['{"fps": 8, "requested": 2}'] };
+        """
+    )
+    alert = timeline.root.get_by_role("alert")
+    timeline.page.wait_for_function("document.querySelector('.ast-complaint').textContent.includes('planned')")
+    timeline.root.get_by_role("button", name="Mend").click()
+    alert.wait_for(state="hidden")
+    assert [time for time in read_edit(timeline.widget("timeline")).times or []] == [0, 1] and not classic.errors
+
+
+def test_dragging_starts_where_the_keyframe_is_seen(classic: Frontend) -> None:
+    timeline = Timeline(classic, "[0, 0.625, 1.5]", fps=8, seconds=2.375)
+    assert timeline.keys.nth(2).get_attribute("data-frame") == "14"  # asked for on frame 12
+    timeline.drag(timeline.keys.nth(2), 3)
+    assert timeline.asked()[2] in (16, 17, 18)
+    assert timeline.keys.nth(2).get_attribute("data-frame") == "18"
+
+
+def test_pictures_are_counted_before_a_run(classic: Frontend) -> None:
+    """Through batches and nodes that change each picture; what only a run can tell is not guessed."""
+    timeline = Timeline(classic)
+    for name in ("one.png", "two.png"):
+        Image.new("RGB", (160, 80), "#3a3").save(classic.server.base / "input" / name)
+    classic.js(
+        """
+        const timeline = app.graph.nodes[0];
+        const add = (type) => { const node = LiteGraph.createNode(type); app.graph.add(node); return node; };
+        const load = (name) => {
+          const node = add('LoadImage'), field = node.widgets.find((widget) => widget.name === 'image');
+          field.options.values = [...(field.options.values ?? []), name];
+          field.value = name; field.callback?.(name);
+          return node;
+        };
+        const batch = add('ImageBatch'), scale = add('ImageScale'), crop = add('ImageCrop');
+        given.forEach((name, k) => load(name).connect(0, batch, k));
+        batch.connect(0, scale, 0);
+        scale.connect(0, crop, 0);
+        crop.connect(0, timeline, 'keyframes');
+        """,
+        ["one.png", "two.png"],
+    )
+    timeline.page.wait_for_function("document.querySelectorAll('.ast-pictured').length === 2")
+    badge = timeline.root.locator(".ast-badge")
+    assert badge.text_content() == "2 pictures for 3 keyframes" and badge.is_visible()
+    classic.shot("miscount")
+    timeline.keys.nth(2).focus()
+    timeline.page.keyboard.press("Delete")
+    badge.wait_for(state="hidden")
+
+
+def test_a_refused_node_says_why(timeline: Timeline) -> None:
+    """In the node, also if it was only found out when the graph ran; saved workflows do not change by it."""
+    frontend, page = timeline.frontend, timeline.page
+    frontend.js(
+        """
+        const add = (type) => { const node = LiteGraph.createNode(type); app.graph.add(node); return node; };
+        const [board, reader] = [add('AnchorshotStoryboard'), add('PreviewAny')];
+        board.pos = [340, 520]; reader.pos = [900, 520];
+        board.connect(1, reader, 0);
+        board.widgets.find((widget) => widget.name === 'story').value = given;
+        """,
+        "shots:\n  - id: s01\n    action: hello\n    secnds: 3\n",
+    )
+    frontend.settle()
+    values = "return app.graph.serialize().nodes.map((node) => node.widgets_values)"
+    before = frontend.js(values)
+    run = "try { await app.queuePrompt(0) } catch {}"
+    frontend.js(run)
+    complaint = page.locator(".anchorshot-complaint")
+    complaint.wait_for()
+    assert (complaint.text_content() or "").startswith("shots[0].secnds: is not a known field")
+    assert frontend.js(values) == before
+    frontend.shot("refused")
+    # What runs well is no longer complained of; what fails while it runs is.
+    frontend.js(
+        """
+        const [timeline, board] = app.graph.nodes, image = LiteGraph.createNode('EmptyImage');
+        board.widgets.find((widget) => widget.name === 'story').value = 'A dog runs.';
+        app.graph.add(image);
+        image.connect(0, timeline, 'keyframes');
+        const reader = LiteGraph.createNode('PreviewAny');
+        app.graph.add(reader);
+        timeline.connect(4, reader, 0);
+        """
+    )
+    frontend.js(run)
+    page.wait_for_function(
+        "document.querySelector('.anchorshot-complaint')?.textContent.startsWith('keyframes: must be')"
+    )
+    assert complaint.count() == 1 and not frontend.errors
