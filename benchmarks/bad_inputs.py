@@ -355,7 +355,7 @@ def run(
             verdict, said, seconds = judge(case, Path(scratch) / "case")
             counts[case[0], verdict] += 1
             slowest = max(slowest, (seconds, case[1]))
-            peak = max(peak, (_peak(), case[1]))
+            peak = max(peak, (_peak(), case[1]), key=lambda seen: seen[0])  # it never falls: the first that reached it
             if verdict == "fault" or (taken and verdict == "taken"):
                 print(f"{verdict.upper()} {case[0]}: {case[1]}: {said[:300]} ({seconds:.1f} s)", flush=True)
     for (kind, verdict), number in sorted(counts.items()):

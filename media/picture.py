@@ -63,6 +63,8 @@ def read_picture(path: str | os.PathLike[str], field: str = "image") -> Tensor:
         with warnings.catch_warnings():
             # A decompression bomb is only a warning up to twice the limit; here it is an error.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # A camera's notes may be damaged where the picture is whole; what Pillow cannot read of them is left out.
+            warnings.filterwarnings("ignore", "Corrupt EXIF data")
             with open_picture(file) as opened:
                 _check_header(opened, file, field)
                 picture = _laid_on_white(to_srgb(_upright(opened), file, field))

@@ -6,9 +6,11 @@ could never fill: without weights it would still take time and memory to build.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from ..story.documents import as_array, as_integer, as_number
 from ..story.errors import InputError
 from .keymaps.shapes import MAX_BLOCKS
 
-__all__ = ["check_arguments", "check_latents", "check_types", "largest_side"]
+__all__ = ["check_arguments", "check_latents", "check_types", "largest_side", "no_weights"]
 
 _FIX = "give the config that belongs to the file"
 _COUNTS = ("layers", "num_layers", "num_single_layers", "num_hidden_layers", "num_res_blocks", "layers_per_block")
@@ -74,6 +76,19 @@ def check_arguments(
             rule = f"must be three even numbers that add up to attention_head_dim ({head})"
             raise InputError(f"{field}.axes_dims_rope", rule, axes, _FIX)
     return dict(arguments)
+
+
+@contextlib.contextmanager
+def no_weights() -> Iterator[None]:
+    """Build a model without weights; only its own buffers (rotary tables) are real.
+
+    A config may give a width of 0. What does not fit the file is refused afterwards, in our words and not torch's.
+    """
+    from accelerate import init_empty_weights  # here, because ComfyUI reads VAEs' settings without it
+
+    with init_empty_weights(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        yield
 
 
 def check_types(arguments: Mapping[str, Any], build: Callable[..., Any], field: str = "config") -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from accelerate import init_empty_weights
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLMochi,
@@ -30,7 +29,7 @@ from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
 from ..story.errors import InputError
 from . import keymaps
-from .arguments import check_arguments, check_types
+from .arguments import check_arguments, check_types, no_weights
 from .checkpoint import (
     FP8,
     Checkpoint,
@@ -333,7 +332,7 @@ def _build(kind: str, arguments: Mapping[str, Any]) -> ModelMixin:
         )
     check_types(own, cls.__init__)
     try:
-        with init_empty_weights():
+        with no_weights():
             return cls(**own)
     except Exception as error:  # whatever a class that trusts its arguments runs into
         raise InputError(

@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
 from torch import Tensor, nn
 from transformers import (
@@ -30,7 +29,7 @@ from transformers import (
 from ..story.errors import InputError
 from ..story.stages import alias_names
 from . import keymaps
-from .arguments import check_arguments, check_types
+from .arguments import check_arguments, check_types, no_weights
 from .checkpoint import (
     FP8,
     Checkpoint,
@@ -364,7 +363,7 @@ def _build(config_class: Any, model_class: Any, arguments: Mapping[str, Any], st
     own = check_arguments({name: arguments[name] for name in known if arguments.get(name) is not None}, state)
     check_types(own, config_class)
     try:
-        with init_empty_weights():
+        with no_weights():
             return model_class(config_class(**own))
     except Exception as error:  # transformers checks configs with errors of many classes
         raise InputError(

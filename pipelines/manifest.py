@@ -20,10 +20,11 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 Task = Literal["film", "tell"]
 OURS = re.compile(
-    r"(keyframes|clips|latents|stills)/[\w-]+\.(png|mkv|safetensors)"
-    r"|film\.mp4|summary\.json|contact_sheet(_\d+)?\.png|weights\.png"
+    r"(keyframes|clips|latents|stills)/[A-Za-z0-9_-]{1,120}\.(png|mkv|safetensors)"
+    r"|film\.mp4|summary\.json|contact_sheet(_[0-9]{1,6})?\.png|weights\.png"
 )
-"""Outputs of a film, by path in its folder: only these may ever be replaced or removed, whatever a manifest lists."""
+"""Outputs of a film, by path in its folder: only these may ever be replaced or removed, whatever a manifest lists.
+Ids of shots have at most 64 letters; longer names than a file system takes cannot even be asked for."""
 LISTS = ("again", "stale", "removed")
 """Lists of names in a manifest: stages to make again, stages of an earlier film, files to remove."""
 _MAX_BYTES = 64 << 20  # a film of 1000 shots with three keyframes each has about 10 MB

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -71,6 +72,20 @@ def test_transparent_pixels_become_white_and_exif_turns(tmp_path: Path) -> None:
     exif[0x0112] = 6  # lying on its side
     picture.save(tmp_path / "side.jpg", exif=exif)
     assert read_picture(tmp_path / "side.jpg").shape == (3, 20, 16)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "notes",
+    [b"Exif\0\0MM\0\x2a\xff\xff\xff\xff", b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x02\x01\x12"],
+    ids=["no directory", "cut"],
+)
+def test_damaged_notes_of_a_camera_are_left_out_quietly(form: str, notes: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{form.lower()}"
+    Image.new("RGB", (20, 16), (255, 255, 255)).save(path, form, exif=notes, lossless=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(read_picture(path), torch.ones(3, 16, 20))
 
 
 def _bad_pictures(folder: Path) -> dict[str, Path]:

@@ -231,6 +231,26 @@ def test_a_manifest_can_not_have_files_elsewhere_removed(tmp_path: Path) -> None
         assert victim.read_text() == "keep" and (folder / MANIFEST).exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [f"clips/{'x' * 300}.mkv", f"clips/{'é' * 200}.mkv", f"contact_sheet_{'1' * 300}.png"],
+    ids=["clip", "accents", "sheet"],
+)
+def test_names_longer_than_a_file_can_have_stop_no_run(name: str, tmp_path: Path) -> None:
+    """As files to remove, and as what an earlier film made."""
+    with open_run(tmp_path, resume=False) as run:
+        make(run, "s01/clip")
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"removed": [name]}))
+    with open_run(tmp_path, resume=True) as run:
+        assert run.record("s01/clip") is not None
+    manifest["stages"]["s01/clip"]["outputs"] = {name: "0" * 64}
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    with open_run(tmp_path, resume=False) as run:
+        run.complete([])
+    assert json.loads((tmp_path / MANIFEST).read_text())["stages"] == {}
+
+
 def test_foreign_files_of_the_same_name_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").write_text("holiday")
     for resume in (False, True):

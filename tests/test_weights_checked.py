@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import time
+import warnings
 
 import open_clip
 import pytest
@@ -274,6 +275,22 @@ def test_a_text_encoder_fetches_nothing_that_its_config_names(weights, offline, 
     studio = load_studio(write(weights.parent, video_text=part))
     studio.check("video_text")
     assert studio.video_text.model.config._attn_implementation != "kernels-community/x"
+
+
+@pytest.mark.parametrize(("part", "name"), [("keyframe", "pooled_projection_dim"), ("video", "freq_dim"),
+                                            ("video_text", "d_model"), ("video_text", "d_ff")])  # fmt: skip
+def test_a_width_of_0_is_refused_in_our_words_alone(weights, tmp_path, part, name):
+    file = "t5" if part == "video_text" else part
+    known = {"keyframe": FLUX, "video": {**WAN, "text_dim": 32, "num_layers": 1}, "video_text": T5}[part]
+    metadata = read_checkpoint(weights / f"{file}.safetensors").metadata
+    changed = {**metadata, "config": json.dumps({**known, name: 0})}
+    save_file(load_file(weights / f"{file}.safetensors"), tmp_path / "x.safetensors", changed)
+    kind = {"kind": "t5"} if part == "video_text" else {}
+    studio = load_studio(write(weights.parent, **{part: {**kind, "file": str(tmp_path / "x.safetensors")}}))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        refuses(lambda: studio.check(part))
+    assert [str(warning.message) for warning in seen] == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "int", "bool", "complex"])
