@@ -7,15 +7,15 @@ import reprlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["InputError", "closest", "shorten", "show_value"]
+__all__ = ["InputError", "closest", "printable", "shorten", "show_value"]
 
 _SHOWN = 80
 _PART = 160  # longest field or place in a message; only hostile ones come near it
 _LINE = 590  # longest message
 
 
-def _printable(text: str) -> str:
-    """Escape what could break a line or drive a terminal; field names come from the user's file too."""
+def printable(text: str) -> str:
+    """`text` with escapes for what could break a line or drive a terminal, such as control characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -28,7 +28,7 @@ def show_value(value: object, limit: int = _SHOWN) -> str:
         text = value if isinstance(value, str) else reprlib.repr(value)
     except Exception:  # a broken __repr__ must not hide the real error
         text = f"<{type(value).__name__}>"
-    text = _printable(text[: 4 * limit])
+    text = printable(text[: 4 * limit])
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     return f'"{text}"' if isinstance(value, str) else text
@@ -73,7 +73,7 @@ def _error(*args: Any) -> InputError:
 
 def shorten(text: str, limit: int) -> str:
     """`text` as one line of at most `limit` characters."""
-    line = _printable(" ".join(text[: 4 * _LINE].split()))
+    line = printable(" ".join(text[: 4 * _LINE].split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
@@ -89,8 +89,3 @@ def closest(word: object, known: Iterable[str], cutoff: float = 0.6) -> str | No
     by_lower = {k.lower(): k for k in reversed(list(known))}
     match = difflib.get_close_matches(str(word)[:_SHOWN].lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[match[0]] if match else None
-
-
-def printable(text: str) -> str:
-    """`text` with escapes for what could break a line or drive a terminal, such as control characters."""
-    return _printable(text)

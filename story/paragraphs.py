@@ -116,6 +116,11 @@ def _shots(paragraphs: list[list[tuple[int, str]]], build: Builder) -> list[tupl
                 words = _BOLD.sub("", row[item.end() :]).strip(" .:")
                 scene = [f"[{words}]"] if words else []
                 continue
+            following = paragraph[k + 1][1] if k + 1 < len(paragraph) else ""
+            if item and (item["label"] or "").lower() == "scene" and (where := _heading(row[item.end() :], following)):
+                shots.append((line, [*scene, f"[{where}]"]))
+                scene = []
+                continue
             # A bracket opens a shot, unless only brackets (or the bare number of an item) stand before it.
             bracket = row.startswith("[") and not (shots and all(not r or _BRACKET.fullmatch(r) for r in shots[-1][1]))
             if item or bracket or (k == 0 and not listed):
@@ -127,6 +132,14 @@ def _shots(paragraphs: list[list[tuple[int, str]]], build: Builder) -> list[tupl
             else:
                 shots[-1][1].append(row)
     return [(line, _BOLD.sub("", " ".join(filter(None, rows))).strip()) for line, rows in shots]
+
+
+def _heading(words: str, following: str) -> str:
+    """The place that a line such as ``Scene 1 - The beach`` names above its text; empty where the line is the text."""
+    words = _BOLD.sub("", words).strip(" .:-–—")
+    if not following or _ITEM.match(following) or following[:1].islower() or words[-1:] in set("!?,;"):
+        return ""
+    return words if 0 < len(words.split()) <= 5 and not re.search(r"[\[\]<>]", words) else ""
 
 
 def _introduces(paragraphs: list[list[tuple[int, str]]]) -> bool:

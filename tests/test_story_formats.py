@@ -465,3 +465,13 @@ def test_shots_without_ids_number_themselves():
     assert [s.id for s in board.shots] == ["s01", "s03", "s03b", "s04"]
     assert [s.id for s in read(YAML.replace("id: a1, ", "")).shots] == ["s01", "a2"]
     assert "shots[0].id" in refused("shots:\n- {id: '', scene: a}\n")
+
+
+def test_a_scene_s_heading_is_its_place_and_no_part_of_the_prompt() -> None:
+    board = parse_storyboard("Scene 1 - Beach\nA cat walks.\n\nScene 2: Old town\nA dog runs.", "auto")
+    assert [(board.places[shot.place or ""], shot.scene) for shot in board.shots] == [
+        ("Beach", "A cat walks."),
+        ("Old town", "A dog runs."),
+    ]
+    wrapped = parse_storyboard("Scene 1: A cat walks along the\nbeach at dawn.\n\nScene 2: A dog runs.", "auto")
+    assert [shot.scene for shot in wrapped.shots] == ["A cat walks along the beach at dawn.", "A dog runs."]
