@@ -67,8 +67,8 @@ class TimelineHost {
   }
 
   /**
-   * Takes the place of the widget that the node had before an undo. Nodes drawn by Vue keep their component, and with
-   * it the old widget's element; and whoever works with the keyboard goes on where they were.
+   * Takes the place of the widget that the node had before an undo: whoever works with the keyboard goes on where they
+   * were.
    */
   succeed() {
     const old = gone.get(this.locator)
@@ -76,12 +76,23 @@ class TimelineHost {
     if (!old) return
     const active = document.activeElement
     const focused = old.focused && (active === document.body || old.element.contains(active))
-    if (old.element.isConnected && !element.isConnected) old.element.replaceWith(element)
+    this.#mount()
     if (!element.offsetWidth) return // not yet shown
     gone.delete(this.locator)
     if (!old.selected) return
     this.view.select(old.selected.kind, old.selected.index)
     if (focused) this.view.handle(old.selected.kind, old.selected.index)?.focus({ preventScroll: true })
+  }
+
+  /**
+   * Nodes drawn by Vue keep their component, and with it the element of the widget that they had, when another node
+   * takes their id: after undo, and in a subgraph. What is shown then would be deaf: its node is not there.
+   */
+  #mount() {
+    const { element } = this.view
+    if (element.isConnected || !this.node.graph || this.node.graph !== app.canvas?.graph) return
+    const id = CSS.escape(String(this.node.id))
+    document.querySelector(`[data-node-id="${id}"] .anchorshot-timeline`)?.replaceWith(element)
   }
 
   isLinked(name) {
@@ -118,6 +129,7 @@ class TimelineHost {
 
   /** Shows the text as it is now, if anything that it depends on has changed. */
   refresh() {
+    this.#mount()
     const { context, text } = this
     const locked = this.isLinked(INPUT)
     this.locator = locatorOf(this.node)
@@ -260,6 +272,12 @@ function timelineWidget(node, name, [, options = {}]) {
 
 const refreshAll = () => requestAnimationFrame(() => hosts.forEach((host) => host.refresh()))
 
+/** After a subgraph was entered or left: the frontend draws its nodes during the next frames. */
+function entered(frames = 0) {
+  hosts.forEach((host) => host.refresh())
+  if (frames < 10) requestAnimationFrame(() => entered(frames + 1))
+}
+
 /** After loading or undo: the frontend mounts elements during the next frames, when it has drawn the nodes. */
 function loaded() {
   refreshAll()
@@ -292,6 +310,7 @@ app.registerExtension({
 
   setup() {
     for (const event of ['executed', 'graphChanged', 'b_preview']) api.addEventListener(event, refreshAll)
+    app.canvas?.canvas?.addEventListener('litegraph:set-graph', () => entered())
   },
 
   afterConfigureGraph: loaded
