@@ -14,6 +14,7 @@ from .memory import GoldenMemContext, GoldenMemReferences
 from .mixing import SAR, DIPWGuider, DIPWModelPatch, DIPWWeights, TWBBlend
 from .pocket import PocketStudio
 from .story import Shot, Storyboard
+from .story_route import add_route
 from .timeline import KeyframeTimeline
 from .video import ExtendVideo, MultiChunkDecode, MultiChunkModel, MultiChunkVideoSampler, RepinKeyframes
 
@@ -44,6 +45,9 @@ NODES: list[type[io.ComfyNode]] = [
 
 class AnchorshotExtension(ComfyExtension):
     """What ComfyUI asks for the pack's nodes."""
+
+    async def on_load(self) -> None:
+        add_route()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)

@@ -8,9 +8,9 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..story.errors import InputError
 from .checks import checked
 from .sockets import StoryboardSocket, TimelineSocket
+from .story_route import complaint
 
 __all__ = ["Shot", "Storyboard"]
 
@@ -106,15 +106,10 @@ class Storyboard(io.ComfyNode):
 
     @classmethod
     async def validate_inputs(cls, story: str | None = None) -> bool | str:
-        from .story_input import read_story
-
-        try:
-            if story is not None:  # a linked text is known only when the graph runs
-                # In a thread: the server's only loop waits for this, and answers nobody meanwhile.
-                await asyncio.to_thread(read_story, story)
-        except InputError as error:
-            return str(error)
-        return True
+        if story is None:  # a linked text is known only when the graph runs
+            return True
+        # In a thread: the server's only loop waits for this, and answers nobody meanwhile.
+        return await asyncio.to_thread(complaint, story) or True
 
     @classmethod
     def fingerprint_inputs(cls, story: str | None = None, **links: Any) -> str:

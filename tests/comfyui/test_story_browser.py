@@ -1,4 +1,4 @@
-"""The Storyboard node in the frontend: tall when new, as saved when it comes from a graph."""
+"""The Storyboard node in the frontend: tall when new, as saved from a graph; its text is checked while it is typed."""
 
 from __future__ import annotations
 
@@ -37,4 +37,37 @@ def test_a_new_storyboard_shows_its_text_and_a_saved_one_keeps_its_size(frontend
     assert [round(side) for side in made["loaded"]] == [500, 700]
     frontend.settle()
     frontend.shot("storyboard")
+    assert not frontend.errors
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic nodes", "nodes 2.0"])
+def test_a_text_is_checked_on_a_pause_of_typing(frontend: Frontend, vue: bool) -> None:
+    frontend.setting("Comfy.VueNodes.Enabled", vue)
+    frontend.clear()
+    frontend.js(
+        """
+        const node = LiteGraph.createNode('AnchorshotStoryboard');
+        node.pos = [340, 80];
+        app.graph.add(node);
+        """
+    )
+    page = frontend.page
+    text = page.locator("textarea:visible").first
+    text.wait_for()
+    frontend.settle()
+    size = frontend.js("return [...app.graph.nodes[0].size]")
+    text.fill("shots:\n  - id: s01\n    action: hello\n    secnds: 3\n")
+    complaint = page.locator(".anchorshot-complaint:visible")
+    complaint.wait_for()
+    assert (complaint.text_content() or "").startswith("shots[0].secnds: is not a known field")
+    assert text.evaluate("element => element === document.activeElement")
+    assert frontend.js("return [...app.graph.nodes[0].size]") == size  # the text makes room: nothing jumps
+    frontend.shot(f"typing_{'vue' if vue else 'classic'}")
+    text.press_sequentially("    seed: 1\n")  # still wrong
+    page.wait_for_timeout(1500)
+    assert complaint.count() == 1
+    text.fill("shots:\n  - id: s01\n    action: hello\n    seconds: 3\n")
+    complaint.wait_for(state="detached")
+    assert text.evaluate("element => element === document.activeElement")
+    assert frontend.js("return [...app.graph.nodes[0].size]") == size
     assert not frontend.errors

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,11 @@ from comfyui.prompts import node, text_of
 from comfyui.server import ComfyServer
 from PIL import Image
 
-from anchorshot.nodes import story
+from anchorshot.nodes import story, story_route
 from anchorshot.nodes.host import input_path, relative_paths
 from anchorshot.nodes.story_files import LinkedFiles, identity, read_story
 from anchorshot.story.errors import InputError
+from anchorshot.story.limits import MAX_BYTES
 from anchorshot.story.storyboard import load_storyboard
 
 TEXT = "shots:\n- {id: s01, scene: A fox WORD., frames: 5, keyframes: [{at: 0, image: fox.png}]}\n"
@@ -168,3 +172,39 @@ def test_node_and_command_read_the_same(tmp_path: Path) -> None:
         command, pasted, named = load_storyboard(tmp_path / f"a{suffix}"), read_story(text), read_story(f"a{suffix}")
         assert command.to_dict() == named.to_dict() and command.notes == named.notes == pasted.notes
         assert command.shots == pasted.shots and command.places == pasted.places
+
+
+def check(server: ComfyServer, body: bytes) -> tuple[int, Any]:
+    """What the server answers to a text that is being typed: status, and the complaint of a good answer."""
+    request = urllib.request.Request(f"{server.url}{story_route.PATH}", body, {"Content-Type": "text/plain"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)["complaint"]
+    except urllib.error.HTTPError as error:
+        return error.code, None
+
+
+def test_a_text_is_checked_while_it_is_typed(server: ComfyServer) -> None:
+    assert check(server, story.SAMPLE.encode()) == (200, "")
+    bad = "shots:\n  - id: s01\n    action: hello\n    secnds: 3\n"
+    status, complaint = check(server, bad.encode())
+    assert status == 200 and complaint.startswith("shots[0].secnds: is not a known field")
+    assert complaint == asyncio.run(story.Storyboard.validate_inputs(bad))
+    assert "must lie in ComfyUI's input folder" in check(server, b"/etc/story.yaml")[1]
+    assert check(server, b"\xff\xfe\x00")[0] == 200
+    assert check(server, b"x" * (MAX_BYTES + 1))[1] == story_route.complaint("x" * (MAX_BYTES + 1)) != ""
+    assert check(server, b"x" * (4 * MAX_BYTES + 1)) == (413, None)
+
+
+def test_typing_holds_up_nobody(server: ComfyServer) -> None:
+    """Large texts, several at once: another request is answered while they are read."""
+    large = ("shots:\n" + "".join(f"- {{id: s{k}, action: A fox runs.}}\n" for k in range(900))).encode()
+    threads = [threading.Thread(target=check, args=(server, large + b"\n" * k)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    start = time.monotonic()
+    server.get("/queue")
+    alone, busy = time.monotonic() - start, any(thread.is_alive() for thread in threads)
+    for thread in threads:
+        thread.join()
+    assert alone < (time.monotonic() - start) / 2 or not busy

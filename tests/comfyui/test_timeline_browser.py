@@ -244,7 +244,7 @@ def test_a_text_that_cannot_be_is_shown_and_mended(classic: Frontend) -> None:
     assert "beyond the shot's last frame" in (alert.text_content() or "")
     assert timeline.widget("timeline") == '{"keyframes": [0, 2, 9]}'  # shown, not touched
     classic.shot("broken")
-    timeline.root.get_by_role("button", name="Mend").click()
+    timeline.root.get_by_role("button", name="Fix").click()
     assert [key["frame"] for key in timeline.written()["keyframes"]] == [0, 33]
     timeline = Timeline(classic, "{")
     timeline.root.get_by_role("button", name="Start over").click()
@@ -458,7 +458,7 @@ def test_a_malformed_last_run_is_said_and_mended(classic: Frontend) -> None:
     )
     alert = timeline.root.get_by_role("alert")
     timeline.page.wait_for_function("document.querySelector('.ast-complaint').textContent.includes('planned')")
-    timeline.root.get_by_role("button", name="Mend").click()
+    timeline.root.get_by_role("button", name="Fix").click()
     alert.wait_for(state="hidden")
     assert [time for time in read_edit(timeline.widget("timeline")).times or []] == [0, 1] and not classic.errors
 

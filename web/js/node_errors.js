@@ -5,14 +5,10 @@
 
 import { api } from '../../../scripts/api.js'
 import { app } from '../../../scripts/app.js'
+import { hush, hushAll, say } from './node_complaint.js'
 
 const OURS = /^Anchorshot/
-const WIDGET = 'anchorshot_complaint'
-const HEIGHT = 64
 const LONGEST = 600
-
-/** Nodes that say something now, with what they say it in and the size that they had before. */
-const saying = new Map()
 
 /** The node of an execution id: `5`, or `12:5` for node 5 inside subgraph node 12; and the nodes around it. */
 function pathOf(id) {
@@ -34,51 +30,20 @@ function sentenceOf(text, input) {
   return start.length > LONGEST ? `${start.slice(0, LONGEST - 1)}…` : start
 }
 
-function say(id, text) {
+function blame(id, text) {
   const path = pathOf(id)
   const node = path.at(-1)
   if (!node || !text || !OURS.test(node.type)) return
-  show(node, text)
+  say(node, text)
   // Who does not see the node sees the subgraph that it is in.
-  if (path.length > 1) show(path[0], `${node.title}: ${text}`)
+  if (path.length > 1) say(path[0], `${node.title}: ${text}`)
 }
-
-function show(node, text) {
-  hush(node)
-  if (typeof node.addDOMWidget !== 'function') return
-  const element = document.createElement('div')
-  element.className = 'anchorshot-complaint'
-  element.setAttribute('role', 'alert')
-  element.textContent = text
-  const size = [...node.size]
-  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT, getValue: () => '', setValue() {} }
-  const widget = node.addDOMWidget(WIDGET, WIDGET, element, options)
-  widget.serialize = false
-  element.style.setProperty('--comfy-widget-min-height', String(HEIGHT))
-  saying.set(node, { widget, size })
-  const least = node.computeSize()
-  node.setSize([Math.max(size[0], least[0]), Math.max(size[1] + HEIGHT + 8, least[1])])
-  app.canvas?.setDirty(true, true)
-}
-
-function hush(node) {
-  const { widget, size } = saying.get(node) ?? {}
-  if (!widget) return
-  saying.delete(node)
-  if (!node.widgets?.includes(widget)) return
-  const grown = node.size[1] - size[1]
-  node.removeWidget(widget)
-  if (grown > 0 && grown <= HEIGHT + 8) node.setSize([node.size[0], size[1]])
-  app.canvas?.setDirty(true, true)
-}
-
-const hushAll = () => [...saying.keys()].forEach(hush)
 
 /** The answer to a prompt that was not taken: { node_errors: { id: { errors: [{ details, extra_info }] } } }. */
 function refused(answer) {
   for (const [id, { errors }] of Object.entries(answer?.node_errors ?? {})) {
     const { details, message, extra_info: info } = errors?.[0] ?? {}
-    say(id, sentenceOf(details || message, info?.input_name))
+    blame(id, sentenceOf(details || message, info?.input_name))
   }
 }
 
@@ -103,7 +68,7 @@ app.registerExtension({
 
   setup() {
     listenToAnswers()
-    api.addEventListener('execution_error', ({ detail }) => say(detail.node_id, sentenceOf(detail.exception_message)))
+    api.addEventListener('execution_error', ({ detail }) => blame(detail.node_id, sentenceOf(detail.exception_message)))
     api.addEventListener('executed', ({ detail }) => {
       const node = pathOf(detail.display_node ?? detail.node).at(-1)
       if (node) hush(node)

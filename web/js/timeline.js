@@ -103,6 +103,17 @@ class TimelineHost {
     return this.node.widgets?.find((widget) => widget.name === name)
   }
 
+  /** `shot` chooses from a storyboard: without one, and with nothing in it, it is only in the way. */
+  #foldShot() {
+    const field = this.field('shot')
+    if (!field) return
+    const hidden = !field.value && !this.isLinked('storyboard') && !this.isLinked('shot')
+    if (Boolean(field.hidden) === hidden) return
+    field.hidden = hidden
+    field.options = { ...field.options, hidden }
+    app.canvas?.setDirty(true, true)
+  }
+
   /** What the node's other inputs say; null where a link or a storyboard decides. */
   get context() {
     const board = this.isLinked('storyboard')
@@ -130,6 +141,7 @@ class TimelineHost {
   /** Shows the text as it is now, if anything that it depends on has changed. */
   refresh() {
     this.#mount()
+    this.#foldShot()
     const { context, text } = this
     const locked = this.isLinked(INPUT)
     this.locator = locatorOf(this.node)

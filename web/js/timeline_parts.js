@@ -64,7 +64,8 @@ export function buildParts(words, actions) {
   const typing = { type: 'text', title: words.typeTime, autocomplete: 'off', spellcheck: 'false' }
   const input = make('input', 'ast-input', typing)
   const outcome = make('span', 'ast-outcome')
-  const line = make('div', 'ast-line', {}, make('label', 'ast-asked', {}, label, input), outcome)
+  const asked = make('label', 'ast-asked', {}, label, input)
+  const line = make('div', 'ast-line', {}, asked, outcome)
 
   const complaint = make('span', 'ast-complaint')
   const alert = make('div', 'ast-alert', { role: 'alert', hidden: '' }, complaint, buttons.mend, word('startOver'))
@@ -74,5 +75,5 @@ export function buildParts(words, actions) {
   const stage = make('div', 'ast-stage', { title: words.hint }, axis)
   const element = make('div', 'anchorshot-timeline', whole, bar, stage, line, alert, status, help)
   const named = { element, buttons, badge, total, ruler, guides, bands, lane, blocks, end, shots, asks, bubble, axis }
-  return { ...named, label, input, outcome, complaint, alert, status, helpId }
+  return { ...named, asked, label, input, outcome, complaint, alert, status, helpId }
 }

@@ -237,7 +237,7 @@ export class TimelineView {
       place(bands[k], start / this.span, chunk / this.span)
       bands[k].classList.toggle('ast-empty', !keyed.has(start))
       const wide = (chunk / this.span) * this.pixels
-      set(bands[k], {}, wide > 70 ? this.words.frames(chunk) : wide > 34 ? this.words.short(chunk) : '')
+      set(bands[k], { title: this.words.chunk(chunk) }, wide > 70 ? this.words.frames(chunk) : wide > 24 ? `${chunk}` : '')
       start += chunk
     })
     this.lane.style.setProperty('--ast-length', `${(grid.frames / this.span) * 100}%`)
@@ -340,6 +340,10 @@ export class TimelineView {
   #drawLine(score, grid) {
     const { words } = this
     const { kind, index } = this.selected ?? { kind: 'end', index: 0 }
+    // With nothing selected there is nothing to say that the node's own fields do not say.
+    set(this.asked, { hidden: this.selected ? null : '' })
+    this.input.disabled = Boolean(this.problem)
+    if (!this.selected) return set(this.outcome, {}, words.hint)
     const asked = HANDLES[kind].at(score, index)
     const [name, frame] = {
       key: () => [words.key(index + 1), grid.keyframes[index].frame],
@@ -348,16 +352,14 @@ export class TimelineView {
     }[kind]()
     set(this.label, {}, name)
     // What somebody is typing stays until it is entered or given up.
-    if (!this.typing) {
-      const seconds = kind === 'key' ? grid.keyframes[index].requested : secondsAt(asked, score.rate)
-      this.input.value = shown(seconds)
-      // A rounded field is a hundredth of a frame off; only what can be seen is said.
-      const offset = Number((frame - asked).toFixed(1))
-      const landed = kind === 'end' ? words.frames(frame) : words.frame(frame)
-      const got = `→ ${landed} · ${shown(secondsAt(frame, score.rate))} s`
-      set(this.outcome, {}, offset ? `${got} (${offset > 0 ? '+' : '−'}${words.short(Math.abs(offset))})` : got)
-    }
-    this.input.disabled = Boolean(this.problem)
+    if (this.typing) return
+    const seconds = kind === 'key' ? grid.keyframes[index].requested : secondsAt(asked, score.rate)
+    this.input.value = shown(seconds)
+    // A rounded field is a hundredth of a frame off; only what can be seen is said.
+    const offset = Number((frame - asked).toFixed(1))
+    const landed = kind === 'end' ? words.frames(frame) : words.frame(frame)
+    const moved = offset ? `, ${words[offset > 0 ? 'later' : 'sooner'](String(Math.abs(offset)))}` : ''
+    set(this.outcome, {}, `→ ${landed} · ${shown(secondsAt(frame, score.rate))} s${moved}`)
   }
 
   /** While something is dragged: where it lands, and the frames that it can land on. */

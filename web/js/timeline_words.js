@@ -20,11 +20,13 @@ const en = {
   frame: (f) => `frame ${f}`,
   frames: (n) => `${n} frames`,
   fps: (rate) => `${rate} fps`,
-  short: (n) => `${n} f`,
+  later: (n) => `${n} frame${n === '1' ? '' : 's'} later`,
+  sooner: (n) => `${n} frame${n === '1' ? '' : 's'} earlier`,
+  chunk: (n) => `${n} frames that the video model makes as one chunk`,
   asked: (seconds, frame) => `asked ${seconds} s, frame ${frame}`,
   lands: (seconds, frame) => `lands on frame ${frame}, ${seconds} s`,
   lengthNow: (frames, seconds) => `${frames} frames, ${seconds} s`,
-  hint: 'Drag a keyframe or a border; double-click to add',
+  hint: 'Drag a keyframe, a border or the end; double-click to add a keyframe',
   help:
     'Arrow keys move by one frame, with Shift by one latent step of four; Home and End as far as it goes; ' +
     'Enter types a time; Delete removes; Escape undoes a drag.',
@@ -38,7 +40,7 @@ const en = {
   miscount: (pictures, keys) =>
     `${pictures} picture${pictures === 1 ? '' : 's'} for ${keys} keyframe${keys === 1 ? '' : 's'}`,
   miscountHint: 'One picture for each keyframe, in order of time: add or remove pictures or keyframes',
-  mend: 'Mend',
+  mend: 'Fix',
   mendHint: 'Move keyframes into the video, in order and a frame apart',
   startOver: 'Start over',
   startOverHint: 'Empty the text: one keyframe at the start, or those of the storyboard',
@@ -66,11 +68,13 @@ const zh = {
   frame: (f) => `第 ${f} 帧`,
   frames: (n) => `${n} 帧`,
   fps: (rate) => `${rate} 帧/秒`,
-  short: (n) => `${n} 帧`,
+  later: (n) => `晚 ${n} 帧`,
+  sooner: (n) => `早 ${n} 帧`,
+  chunk: (n) => `视频模型作为一个分块生成的 ${n} 帧`,
   asked: (seconds, frame) => `要求 ${seconds} 秒，第 ${frame} 帧`,
   lands: (seconds, frame) => `落在第 ${frame} 帧，${seconds} 秒`,
   lengthNow: (frames, seconds) => `${frames} 帧，${seconds} 秒`,
-  hint: '拖动关键帧或边界；双击添加',
+  hint: '拖动关键帧、边界或结尾；双击添加关键帧',
   help:
     '方向键移动一帧，加 Shift 移动一个潜空间步（四帧）；Home 和 End 移到尽头；' +
     'Enter 输入时间；Delete 移除；Escape 取消拖动。',
