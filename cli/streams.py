@@ -97,21 +97,43 @@ def _fill_standard_descriptors() -> None:
 class Stop:
     """The wish to stop: the first signal raises KeyboardInterrupt, others shortly after it are the same wish.
 
+    Args:
+        last: the process ends with what is stopped.
+
     Attributes:
         signal: its number, 0 as long as there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last: bool = False) -> None:
         self.signal = 0
         self._at = 0.0
+        self._last = last
+        self._loading = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Take a signal."""
         if not self.signal:
             self.signal, self._at = number, time.monotonic()
+            if self._loading:
+                with contextlib.suppress(OSError):
+                    os.write(2, f"anchorshot: {self.word}\n".encode())
+                os._exit(self.code)
             raise KeyboardInterrupt
         if time.monotonic() - self._at > _PATIENCE:  # it hangs: what is written is whole at any moment
             os._exit(128 + number)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """End the process at a signal while the block loads modules, where that is its last work.
+
+        Nothing has begun that could be left in halves; and libraries in C or Rust turn a KeyboardInterrupt that hits
+        them on loading into errors and tracebacks of their own.
+        """
+        self._loading = self._last
+        try:
+            yield
+        finally:
+            self._loading = False
 
     @property
     def code(self) -> int:
@@ -131,7 +153,7 @@ def stoppable(last: bool) -> Iterator[Stop]:
     Args:
         last: the process ends with this block: after a signal, more of them are ignored until then.
     """
-    stop, before = Stop(), {}
+    stop, before = Stop(last), {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         # What nohup or a shell has switched off stays so; only the main thread may set handlers.

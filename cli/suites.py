@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..evaluation.folder import check_report_folder, report_names
+from ..pipelines.manifest import check_outside
 from ..story.errors import InputError, printable
 from .console import StageProgress, check_studio, console, open_studio, pick_device
 from .targets import JsonFile, check_inputs, printed_anyway
@@ -31,6 +32,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     _check_storytelling(options, "set", "size", "frames", "clip", "dino", "lpips")
     out = options.out if options.out is not None else Path("output") / "evaluation"
     check_report_folder(out, options.suite)
+    check_outside(out, "--out")
     target = _target(options, partial(_is_report, out, options.suite))
     studio = open_studio(options, target)
     with StageProgress() as progress:

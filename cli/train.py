@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..pipelines.manifest import check_outside
 from ..story.files import check_folder
 from .console import pick_device
 
@@ -14,6 +15,7 @@ def run(options: argparse.Namespace) -> None:
     """Run one recipe; checkpoints and the loss curve go to the run's folder."""
     if options.out is not None:
         check_folder(options.out, "--out")
+        check_outside(options.out, "--out")
     from .. import training
 
     device = pick_device(options.device)

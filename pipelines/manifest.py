@@ -5,16 +5,21 @@ Every value is checked for its type before anything uses it, so a damaged or edi
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..story.documents import as_array, as_integer, as_number, as_object, as_text, parse_json, read_bytes
 from ..story.errors import InputError
 
-__all__ = ["FORMAT", "LISTS", "MANIFEST", "OURS", "Record", "Task", "is_ours", "parse_manifest", "read_manifest"]
+__all__ = [
+    "FOLDERS", "FORMAT", "LISTS", "MANIFEST", "OURS", "Record", "Task", "check_outside", "is_ours", "parse_manifest",
+    "read_manifest",
+]  # fmt: skip
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -25,6 +30,8 @@ OURS = re.compile(
 )
 """Outputs of a film, by path in its folder: only these may ever be replaced or removed, whatever a manifest lists.
 Ids of shots have at most 64 letters; longer names than a file system takes cannot even be asked for."""
+FOLDERS = ("keyframes", "clips", "latents", "stills")
+"""Folders that a film has in its own."""
 LISTS = ("again", "stale", "removed")
 """Lists of names in a manifest: stages to make again, stages of an earlier film, files to remove."""
 _MAX_BYTES = 64 << 20  # a film of 1000 shots with three keyframes each has about 10 MB
@@ -72,6 +79,15 @@ def is_ours(folder: Path) -> bool:
     except InputError:
         return False
     return b'"format"' in raw and (b'"stages"' in raw or b'"task"' in raw)
+
+
+def check_outside(folder: Path, field: str) -> None:
+    """Refuse (InputError) a place among the keyframes, clips, … of a film: its files would be taken for the film's."""
+    for place in {Path(os.path.abspath(folder)), Path(os.path.realpath(folder))}:
+        for inner, film in pairwise((place, *place.parents)):
+            if inner.name in FOLDERS and os.path.lexists(film / MANIFEST) and is_ours(film):
+                fix = f"choose a folder outside of {inner}"
+                raise InputError(field, "must not lie among another film's own files", str(folder), fix)
 
 
 def parse_manifest(data: Any) -> dict[str, Any]:

@@ -21,13 +21,12 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from ..story.errors import InputError
 from ..story.files import check_folder, is_temporary, sha256_file, write_atomic
-from .manifest import FORMAT, LISTS, MANIFEST, OURS, Record, Task, is_ours, read_manifest
+from .manifest import FOLDERS, FORMAT, LISTS, MANIFEST, OURS, Record, Task, check_outside, is_ours, read_manifest
 
 __all__ = ["MANIFEST", "Record", "RunFolder", "check_run", "open_run", "owns"]
 
 LOCK = ".lock"
 _KINDS: dict[str, str] = {"film": "a film with keyframes", "tell": "a told film"}
-_FOLDERS = ("keyframes", "clips", "latents", "stills")
 _FILES = ("film.mp4", "contact_sheet.png", "weights.png", "summary.json")
 # What a manifest has besides the facts of `describe`.
 _FIELDS = ("format", "task", "stages", "takes", "earlier", *LISTS)
@@ -236,9 +235,10 @@ def check_run(
     """
     folder = Path(path)
     check_folder(path, field)
+    check_outside(folder, field)
     manifest = _read(folder, field, resume)
     if manifest is None:
-        taken = [name for name in (*_FILES, *_FOLDERS, MANIFEST) if os.path.lexists(folder / name)]
+        taken = [name for name in (*_FILES, *FOLDERS, MANIFEST) if os.path.lexists(folder / name)]
         if taken:
             fix = "choose an empty folder"
             raise InputError(field, "holds files that no film of ours left there", f"{path}: {taken[0]}", fix)
@@ -310,10 +310,10 @@ def owns(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
 
 def _check_places(folder: Path, field: str) -> None:
     """Refuse files where our folders should be and folders where our files should be: no run could go through."""
-    for name in _FOLDERS:
+    for name in FOLDERS:
         if os.path.lexists(folder / name) and not (folder / name).is_dir():
             raise InputError(field, f"must have a folder as its {name}", f"a file: {folder / name}", "move it away")
-    inner = [path for name in _FOLDERS if (folder / name).is_dir() for path in (folder / name).iterdir()]
+    inner = [path for name in FOLDERS if (folder / name).is_dir() for path in (folder / name).iterdir()]
     for path in (*(folder / name for name in (*_FILES, MANIFEST, LOCK)), *inner):
         name = path.relative_to(folder).as_posix()
         if path.is_dir() and (path.parent == folder or OURS.fullmatch(name)):
@@ -386,7 +386,7 @@ def _write(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 def _sweep(folder: Path) -> None:
     """Remove half-written files of a killed run. The folder is ours and so is the lock, so nobody is writing them."""
-    for place in (folder, *(folder / name for name in _FOLDERS)):
+    for place in (folder, *(folder / name for name in FOLDERS)):
         if place.is_dir() and (place == folder or not place.is_symlink()):
             for leftover in filter(is_temporary, list(place.iterdir())):
                 leftover.unlink(missing_ok=True)
@@ -400,7 +400,7 @@ def _remove(folder: Path, manifest: dict[str, Any]) -> bool:
         if OURS.fullmatch(name) and name not in kept and not (folder / name).is_dir():
             (folder / name).unlink(missing_ok=True)
     if names:
-        for name in _FOLDERS:  # an empty one of the other kind of film would stay for good
+        for name in FOLDERS:  # an empty one of the other kind of film would stay for good
             with contextlib.suppress(OSError):
                 (folder / name).rmdir()
     return bool(names)

@@ -47,7 +47,7 @@ def split_brackets(paragraph: str, where: str) -> tuple[list[str], str]:
         if end < 0:
             raise InputError(where, "has a [ without a ]", inside[:40], "close the bracket after the place")
         if "[" in inside:
-            fix = "write one pair, e.g. [the desert; close-up; 2.5 s]"
+            fix = "write one pair, e.g. [the desert; close-up; 2.5 s]; remarks are lines that start with #"
             raise InputError(where, "has a bracket within a bracket", paragraph[start : start + 60], fix)
         if len(inside) > _LONGEST or len(found) >= _MOST:
             rule = f"must have at most {_MOST} brackets of {_LONGEST} characters before its text"

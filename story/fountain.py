@@ -12,7 +12,6 @@ from .builder import Builder, Story
 from .errors import InputError
 from .headings import is_heading
 from .screenplay import Element, screenplay_story
-from .terms import camera_term
 
 __all__ = ["fountain_like", "fountain_story"]
 
@@ -24,17 +23,18 @@ _FORCED = re.compile(r"\.(?!\.)\s?\S")
 _EMPHASIS = re.compile(r"(?<!\\)(?:\*{1,3}|(?<!\w)_|_(?!\w))")
 _ESCAPE = re.compile(r"\\([*_\\!@~.>#=])")
 _ELEMENTS = 10_000  # ten for each of the most shots
+_PANEL = re.compile(r"\[\[panel\b[^\[\]]{0,60}\]\]", re.I)  # as storyboard programs part a screenplay
 _MARKS = re.compile(r"\[\[|\]\]|/\*|\*/")
 
 
 def fountain_like(text: str) -> bool:
-    """Whether a text is Fountain by its look: a scene heading, a title page, or notes in double brackets."""
+    """Whether a text is Fountain by its look: a scene heading, a title page, a transition, or panels.
+
+    Other notes in double brackets tell nothing: they may as well be a bracket of plain text, written twice.
+    """
     rows = text[:200_000].splitlines()
     first = next((row.strip() for row in rows if row.strip()), "")
-    note = re.match(r"\[\[([^\[\]]{0,60})\]\]", first)
-    if note and camera_term(note[1]):  # a bracket written twice, which plain text refuses
-        return False
-    if first.startswith(("[[", "/*")) or re.match(r"(?:Title|Credit|Authors?)\s?:", first):
+    if first.startswith("/*") or _PANEL.match(first) or re.match(r"(?:Title|Credit|Authors?)\s?:", first):
         return True
     return any(is_heading(row.strip()) for row in rows) or any(
         re.fullmatch(r"(?:CUT|DISSOLVE|SMASH CUT|FADE|MATCH CUT) TO:|FADE IN:", row.strip()) for row in rows

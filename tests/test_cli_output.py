@@ -141,9 +141,9 @@ def test_json_that_fails_at_the_end_leaves_the_film(story: Path, tiny_studio: Pa
 @pytest.mark.parametrize("how", ["closed", "full", "unread"])
 def test_output_that_goes_away_does_not_stop_the_work(how: str) -> None:
     """In a process of its own, whose stdout is closed, full, or a pipe that nobody reads."""
-    code = "import sys; from anchorshot import cli; from types import SimpleNamespace as N\n"
+    code = "import sys; from anchorshot.cli import commands as cli; from types import SimpleNamespace as N\n"
     code += "cli.import_module = lambda *a: N(run=lambda o: (print('x' * 99999), print('done', file=sys.stderr)))\n"
-    code += "raise SystemExit(cli.main(['film', 'x']))"
+    code += "raise SystemExit(cli.run(['film', 'x']))"
     shell = {"closed": ">&-", "full": ">/dev/full", "unread": "| true"}[how]
     done = subprocess.run(
         ["bash", "-c", f'"$0" -c "$1" {shell}; exit ${{PIPESTATUS[0]}}', sys.executable, code],
@@ -186,12 +186,38 @@ def test_signals_end_the_run_with_one_line(signals, code, word, capfd, monkeypat
                     signal.raise_signal(number)
                 half.unlink()
 
-    monkeypatch.setattr("anchorshot.cli.import_module", lambda *names: type("m", (), {"run": staticmethod(run)}))
+    monkeypatch.setattr(
+        "anchorshot.cli.commands.import_module", lambda *names: type("m", (), {"run": staticmethod(run)})
+    )
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert main(["film", "x.yaml"]) == code
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"anchorshot: {word}; what is finished stays") and "--resume" in line
     assert not half.exists() and (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+@unix
+@pytest.mark.parametrize(("number", "code", "word"), [(2, 130, "interrupted"), (15, 143, "terminated")])
+def test_a_signal_while_modules_are_loaded_ends_the_run_at_once(number: int, code: int, word: str) -> None:
+    """Also where what is being loaded would swallow the exception, as libraries in Rust and C do."""
+    run = "import signal; from anchorshot.cli import commands, main\n"
+    run += (
+        f"def load(*names):\n  try: signal.raise_signal({number})\n  except BaseException: raise SystemError('odd')\n"
+    )
+    run += "commands.import_module = load; raise SystemExit(main())"
+    done = subprocess.run([sys.executable, "-c", run, "film", "x"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, f"anchorshot: {word}\n")
+
+
+@unix
+def test_a_signal_before_anything_is_loaded_is_one_line() -> None:
+    """Before the command's own handlers are set: Python's raises KeyboardInterrupt in the middle of an import."""
+    run = "import sys, signal; from anchorshot.cli import main\n"
+    run += "class Finder:\n  def find_spec(self, name, *more):\n"
+    run += "    if name == 'anchorshot.cli.commands': signal.raise_signal(2)\n"
+    run += "sys.meta_path.insert(0, Finder()); raise SystemExit(main())"
+    done = subprocess.run([sys.executable, "-c", run, "film", "x"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "anchorshot: interrupted\n")
 
 
 @unix
@@ -221,7 +247,7 @@ def test_errors_of_the_machine_are_one_line(capsys, monkeypatch, tmp_path: Path)
                     raise error
 
             monkeypatch.setattr(
-                "anchorshot.cli.import_module", lambda *n, r=run: type("m", (), {"run": staticmethod(r)})
+                "anchorshot.cli.commands.import_module", lambda *n, r=run: type("m", (), {"run": staticmethod(r)})
             )
             assert main(["film", "x.yaml"]) == 1
             (line,) = capsys.readouterr().err.splitlines()

@@ -367,6 +367,26 @@ def test_nothing_of_a_told_film_is_left_to_the_next_one(tmp_path: Path) -> None:
     assert left == {".lock", MANIFEST, "stills", "stills/mine.png"}
 
 
+def test_no_film_is_made_among_another_film_s_files(tmp_path: Path) -> None:
+    """Its own clips would be swept, replaced and vouched for by the film around it."""
+    with open_run(tmp_path / "film", resume=False) as run:
+        write_atomic(run.file("clips/s01.mkv"), b"x")
+        run.finish("s01/clip", {"a": 1}, ["clips/s01.mkv"], 0.1)
+    (tmp_path / "link").symlink_to(tmp_path / "film" / "clips")
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("film/clips", "film/keyframes/new", "link", "link/new", "film/x/../clips"):
+        for resume in (False, True):
+            with (
+                pytest.raises(InputError, match="among another film's own files"),
+                open_run(tmp_path / name, resume=resume),
+            ):
+                pass
+    assert sorted(tmp_path.rglob("*")) == before
+    for name in ("film/other", "clips/film"):  # of no film
+        with open_run(tmp_path / name, resume=False):
+            pass
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_foreign_folders_of_the_same_name_are_refused(folder: str, tmp_path: Path) -> None:
     (tmp_path / folder).mkdir()

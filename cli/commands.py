@@ -1,0 +1,266 @@
+"""The commands of `anchorshot` and their options; one of them is found, loaded and run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+from .. import __version__
+from ..story.errors import InputError, printable
+from .streams import Stop, guarded_streams, reason_of, stoppable
+
+__all__ = ["run"]
+
+DONE, FAILED, BAD_INPUT = 0, 1, 2
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; see `main`."""
+    _quiet_libraries()
+    with guarded_streams() as (out, _), stoppable(last=arguments is None) as stop:
+        code = _run(arguments, stop)
+        out.flush()
+        if out.error is not None and code == DONE:
+            reason = " ".join(str(out.error).split())
+            _say(f"the work is done, but not everything could be printed ({reason})")
+            code = FAILED
+    return code
+
+
+def _run(arguments: Sequence[str] | None, stop: Stop) -> int:
+    try:
+        options, unknown = _parser().parse_known_args(arguments)
+        if unknown:  # the command's own help has its options
+            _Parser(prog=options.prog).error(f"unrecognized arguments: {' '.join(unknown)}")
+        with stop.at_once():
+            command = getattr(import_module(f".{options.module}", __package__), options.function)
+        command(options)
+        return DONE
+    except InputError as error:
+        _say(str(error))
+        return BAD_INPUT
+    except KeyboardInterrupt as how:
+        _say(f"{stop.word}{f'; {how}' if str(how) else ''}")
+        return stop.code
+    except SystemExit as end:  # argparse, after --help or a usage error
+        return int(end.code or 0)
+    except Exception as error:
+        reason = reason_of(error)
+        if reason is None:  # a fault of ours
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}"
+        _say(f"failed: {reason}")
+        return FAILED
+
+
+def _say(line: str) -> None:
+    print(f"anchorshot: {printable(' '.join(line.split()))}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A usage error is one line; argparse would print the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {printable(' '.join(message.split()))}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(BAD_INPUT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="anchorshot", description="A storyboard in, a multi-shot film out.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"anchorshot {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _film(commands)
+    _tell(commands)
+    _evaluate(commands)
+    _bench(commands)
+    _train(commands)
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, runs: str, text: str) -> argparse.ArgumentParser:
+    """A subcommand that calls `runs`, a module of this package and a function in it."""
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    module, _, function = runs.partition(":")
+    command.set_defaults(module=module, function=function, prog=command.prog)
+    return command
+
+
+def _film(commands: argparse._SubParsersAction) -> None:
+    film = _command(commands, "film", "film:run", "Render a storyboard: keyframes, a video per shot, the film.")
+    film.add_argument("story", metavar="STORY", type=_path, help="storyboard (YAML, JSON, CSV or text)")
+    _studio(film)
+    film.add_argument("--out", metavar="DIR", type=_path, help="folder of the film (default: output/<name of STORY>)")
+    film.add_argument("--shots", metavar="IDS", help="render only these shots, e.g. s02,s04-s06")
+    film.add_argument("--resume", action="store_true", help="go on with what DIR holds; make only what is missing")
+    film.add_argument("--redo", metavar="IDS", help="a new take of these shots, the others stay (implies --resume)")
+    film.add_argument(
+        "--dependents", action="store_true", help="with --redo: also remake the later shots that remember these"
+    )
+    _keyframes(film)
+    _device(film)
+    _json(film, "write the summary here, too")
+
+
+def _keyframes(film: argparse.ArgumentParser) -> None:
+    own = film.add_argument_group("keyframes, in place of the studio's settings")
+    own.add_argument(
+        "--joint",
+        metavar="N",
+        nargs="?",
+        type=_whole(2, 32),
+        const=32,
+        help="make up to N (32) in a row together, each seeing all others",
+    )
+    noise = "noise on remembered frames, 0…1, or a range that each draws its own from, e.g. 0.001-0.25"
+    own.add_argument("--context-noise", metavar="T", help=noise)
+    own.add_argument("--cfg", metavar="W", type=float, help="classifier-free guidance; 1 is off")
+    own.add_argument("--negative", metavar="TEXT", help="with --cfg: what guidance leads away from")
+    own.add_argument("--sampler", choices=("euler", "heun", "dpmpp_2m"), help="solver of the flow")
+    own.add_argument("--level", choices=("pixel", "latent"), help="shrink remembered frames before or after the VAE")
+
+
+def _tell(commands: argparse._SubParsersAction) -> None:
+    tell = _command(commands, "tell", "tell:run", "Tell a storyboard from its texts alone, without keyframes.")
+    tell.add_argument("story", metavar="STORY", type=_path, help="storyboard (YAML, JSON, CSV or text)")
+    _studio(tell)
+    tell.add_argument(
+        "--out", metavar="DIR", type=_path, help="folder of the film (default: output/<name of STORY>_told)"
+    )
+    tell.add_argument("--resume", action="store_true", help="go on with what DIR holds; make only what is missing")
+    tell.add_argument("--gamma", metavar="G", type=float, default=0.25, help="how much segments blend, 0…0.5 (0.25)")
+    tell.add_argument(
+        "--backward", metavar="G", type=float, default=0.0, help="also blend ends towards the next segment, 0…0.5 (0)"
+    )
+    tell.add_argument("--cut", action="store_true", help="cut where the place changes: blend only within a place")
+    tell.add_argument(
+        "--preview",
+        choices=("latent_rgb", "decoded_frame", "decoded_video"),
+        default="latent_rgb",
+        help="what CLIP is shown at a step, from cheap to dear (latent_rgb)",
+    )
+    tell.add_argument("--every", metavar="N", type=_whole(1, 1000), default=4, help="score every N steps (4)")
+    clock = "what the prior of the prompts goes by: the noise that is gone, or steps as in the paper (noise)"
+    tell.add_argument("--prior-clock", choices=("noise", "steps"), default="noise", help=clock)
+    shift = "when the action takes over: higher is sooner (300; with the clock steps 1, the paper's)"
+    tell.add_argument("--prior-shift", metavar="S", type=float, help=shift)
+    prompt = "mix the scene with the whole of both prompts, or with the action alone (whole)"
+    tell.add_argument("--action-prompt", choices=("whole", "alone"), default="whole", help=prompt)
+    encoder = "whose text encoder tells how alike segments are: the video model's or CLIP's (text)"
+    tell.add_argument("--sar-encoder", choices=("text", "clip"), default="text", help=encoder)
+    pair = "what is compared: two actions, scene and action of one segment, or all of two segments (actions)"
+    tell.add_argument("--sar-pair", choices=("actions", "within", "adjacent"), default="actions", help=pair)
+    tell.add_argument("--sar-centred", action="store_true", help="compare without what all texts of the story share")
+    tell.add_argument("--sar-bounded", action="store_true", help="never blend more than --gamma")
+    tell.add_argument("--without", metavar="LIST", help="leave out parts: dipw, twb, sar")
+    _device(tell)
+    _json(tell, "write the summary here, too")
+
+
+_DEFAULTS = {"--stories": "16", "--shots": "8; storytelling 4"}
+
+
+def _evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = _command(commands, "evaluate", "suites:run_evaluate", "Measure a studio on stories it has never seen.")
+    evaluate.add_argument("suite", metavar="SUITE", help="keyframes, video or storytelling")
+    _studio(evaluate)
+    for name, low, default, text in (
+        ("--seed", 0, 0, "which held-out stories"),
+        ("--stories", 1, None, "how many stories"),
+        ("--shots", 1, None, "shots in each story, that is image-text pairs"),
+    ):
+        text = f"{text} (default: {_DEFAULTS.get(name, default)})"
+        evaluate.add_argument(name, metavar="N", type=_whole(low, 2**31 - 1), default=default, help=text)
+    evaluate.add_argument("--pairs", metavar="LIST", help="several numbers of shots in one run, e.g. 8,16,32,48")
+    told = _prompt_set(evaluate)
+    told.add_argument(
+        "--clip", metavar="FILE[,CONFIG]", help="CLIP that judges: open_clip safetensors, and its model name or JSON"
+    )
+    told.add_argument("--dino", metavar="FOLDER", help="DINO for consistency: a transformers folder")
+    told.add_argument("--lpips", metavar="FILE", help="LPIPS for the jump: safetensors of the lpips package's weights")
+    told.add_argument("--resume", action="store_true", help="with a set: go on with the films that DIR has figures of")
+    evaluate.add_argument("--variants", metavar="LIST", help="only these rows, e.g. goldenmem,none")
+    evaluate.add_argument("--out", metavar="DIR", type=_path, help="plots and pictures (default: output/evaluation)")
+    _device(evaluate)
+    _json(evaluate, "write the rows here, too")
+
+
+def _bench(commands: argparse._SubParsersAction) -> None:
+    bench = _command(commands, "bench", "suites:run_bench", "Compare speed, memory and FLOPs with stock code.")
+    bench.add_argument("suite", metavar="SUITE", help="keyframes, video or storytelling")
+    bench.add_argument(
+        "--full-size", action="store_true", help="random FLUX.1-dev or Wan 2.2 A14B on a GPU, not the studio's models"
+    )
+    _studio(bench)
+    _prompt_set(bench)
+    _device(bench)
+    _json(bench, "write the rows here")
+
+
+def _train(commands: argparse._SubParsersAction) -> None:
+    train = _command(commands, "train", "train:run", "Train a model of the pocket studio from nothing.")
+    train.add_argument("recipe", metavar="RECIPE", help="vae, clip, recogniser, keyframes, video, or pocket for all")
+    train.add_argument("--out", metavar="DIR", type=_path, help="checkpoints and curves (default: runs/RECIPE)")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR")
+    train.add_argument("--warm", action="store_true", help="start keyframes or video from the shipped weights")
+    steps = "only so many steps, as a trial: no weight file is written"
+    train.add_argument("--steps", metavar="N", type=_whole(1, 10**9), help=steps)
+    _device(train)
+
+
+def _studio(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--studio", default="pocket", help="name or YAML file of a studio (default: pocket)")
+
+
+def _prompt_set(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    told = command.add_argument_group("storytelling only")
+    sets = "pocket, benchmark (404 prompt pairs for any studio), or such a file (default: pocket, if the studio can)"
+    told.add_argument("--set", metavar="NAME", help=sets)
+    told.add_argument("--size", metavar="WxH", help="films of a set (default: the video model's own)")
+    frames = "length of a segment of a set (default: the video model's own)"
+    told.add_argument("--frames", metavar="N", type=_whole(1, 100_000), help=frames)
+    return told
+
+
+def _device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps … (default: the fastest there is)")
+    threads = "CPU threads (default: 1 for tiny models, else as many as torch takes)"
+    command.add_argument("--threads", metavar="N", type=_whole(1, 1024), help=threads)
+
+
+def _json(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument("--json", metavar="FILE", type=_path, help=text)
+
+
+def _path(text: str) -> Path:
+    """A path; nothing at all would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """A whole number in a range, refused in words that people understand."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {low} to {high}, got {text!r}")
+        return int(text)
+
+    return read
+
+
+def _quiet_libraries() -> None:
+    """Keep notes of the libraries off stderr, where our one line must stand alone; problems reach us as exceptions."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler reports a missing GPU as an error
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
