@@ -24,7 +24,9 @@ _TRANSITIONS = {
     "match cut to": "cut", "jump cut": "cut", "straight cut": "cut", "jump cut to": "cut", "blend": "blend",
     "blend to": "blend", "dissolve": "blend", "dissolve to": "blend", "cross dissolve": "blend", "crossfade": "blend",
     "cross fade": "blend", "fade": "blend", "fade to": "blend", "fade in": "blend", "fade out": "blend",
-    "fade to black": "blend",
+    "fade to black": "blend", "none": "cut", "schnitt": "cut", "harter schnitt": "cut", "coupe": "cut",
+    "coupe franche": "cut", "corte": "cut", "überblendung": "blend", "blende": "blend", "fondu": "blend",
+    "fondu enchaîné": "blend", "fondu au noir": "blend", "fundido": "blend",
 }  # fmt: skip
 
 

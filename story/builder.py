@@ -36,10 +36,12 @@ class Builder:
     Args:
         name: the file's or text's name, for errors.
         title: the film's title where the text has none.
+        unit: what is counted in errors and notes: lines of a text, or shots where nobody knows the lines.
     """
 
-    def __init__(self, name: str, title: str) -> None:
+    def __init__(self, name: str, title: str, unit: str = "line") -> None:
         self.name = name
+        self.unit = unit
         self.data: dict[str, Any] = {"title": title or "Untitled", "characters": {}, "places": {}, "shots": []}
         self.lines: dict[tuple[Any, ...], int] = {}
         self.notes: list[str] = []
@@ -47,8 +49,8 @@ class Builder:
         self._used: dict[str, int] = {}  # stem of a key: how often it was used
 
     def at(self, line: int) -> str:
-        """How errors name a line."""
-        return f"{self.name} line {line}"
+        """How errors name a line (or shot)."""
+        return f"{self.name} {self.unit} {line}"
 
     @property
     def rate(self) -> Fraction:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .errors import InputError, closest
-from .lengths import looks_like_number
+from .lengths import looks_like_number, span_like
 
-__all__ = ["COLUMNS", "Roles", "assign", "column_name", "known_columns"]
+__all__ = ["COLUMNS", "Roles", "assign", "column_name", "column_role", "known_columns"]
 
 COLUMNS = (
     "id", "place", "scene", "action", "scale", "angle", "movement", "seconds", "frames", "keyframes", "transition",
@@ -17,43 +18,71 @@ COLUMNS = (
 )  # fmt: skip
 """The columns by their own names."""
 
-# Role: its names, the surest first. Of several columns for one role the surest counts.
+# Role: its names, the surest first. Of several columns for one role the surest counts. The one table of all readers:
+# of tables, and of lists of objects (`records`). Behind the English names the German, French and Spanish ones.
 _NAMES = {
-    "id": "id, shot id, shot code, shot, shot number, shot no, shot nr, shot num, shot name, setup, nr, no, "
-    "number, name",
-    "number": "scene number, scene no, scene nr, scene num, scene id, sequence, seq, sequence name, sc",
-    "place": "place, location, set, setting, loc, scene location, scene heading, slugline, where",
+    "id": "id, shot id, shot code, shot, shot number, shot no, shot nr, shot num, shot name, setup, nr, no, number, "
+    "name, panel, panel number, clip, clip number, einstellung, einstellung nr, einstellungsnummer, shot nummer, "
+    "nummer, plan, plan n, plan no, n de plan, no de plan, numéro de plan, numéro, n, plano, número de plano, número",
+    "number": "scene number, scene no, scene nr, scene num, scene id, sequence, seq, sequence name, sc, szene nr, "
+    "szenennummer, sequenz, séquence, scène n, numéro de scène, secuencia",
+    "place": "place, location, set, setting, loc, scene location, scene heading, slugline, where, environment, ort, "
+    "drehort, schauplatz, motiv, lieu, décor, lieu de tournage, lugar, localización",
     "scene": "scene, description, shot description, scene description, visual description, visuals, visual, image, "
-    "picture, what we see, prompt, content, synopsis, summary",
+    "picture, what we see, prompt, content, synopsis, summary, shot content, image prompt, video prompt, "
+    "visual prompt, text prompt, image description, picture description, szene, beschreibung, "
+    "bildbeschreibung, bildinhalt, inhalt, "
+    "scène, description du plan, description visuelle, contenu, escena, descripción",
     "subject": "subject, subjects",
-    "action": "action, actions, what happens",
-    "scale": "scale, shot size, shot scale, size, framing, field size, image size",
-    "angle": "angle, camera angle, shot angle",
-    "movement": "movement, camera movement, camera move, camera motion, move, motion, movements",
-    "camera": "shot type, camera, type, type of shot, camera work",
+    "action": "action, actions, what happens, handlung, aktion, geschehen, acción",
+    "scale": "scale, shot size, shot scale, size, framing, field size, image size, einstellungsgröße, "
+    "einstellungsgrösse, bildausschnitt, valeur de plan, valeur, échelle de plan, cadrage, tamaño de plano",
+    "angle": "angle, camera angle, shot angle, kamerawinkel, perspektive, kameraperspektive, winkel, angle de caméra, "
+    "angle caméra, angle de prise de vue, ángulo, ángulo de cámara",
+    "movement": "movement, camera movement, camera move, camera motion, move, motion, movements, kamerabewegung, "
+    "bewegung, mouvement, mouvement de caméra, mouvement caméra, mouvements de caméra, movimiento, "
+    "movimiento de cámara",
+    "camera": "shot type, camera, type, type of shot, camera work, camerawork, camera shot, camera shot type, "
+    "camera type, camera direction, camera directions, camera setup, cinematography, kamera, caméra, type de plan, "
+    "cámara, tipo de plano",
     "seconds": "seconds, duration, length, dur, secs, sec, shot length, shot duration, running time, est duration, "
-    "estimated duration, screen time",
+    "estimated duration, screen time, duration seconds, duration sec, duration secs, duration s, duration in seconds, "
+    "length seconds, length in seconds, dauer, länge, sekunden, dauer sek, dauer in sekunden, durée, "
+    "durée estimée, durée s, durée sec, duración",
     "count": "nb frames, frame count, number of frames, num frames, no of frames, frames count, duration frames, "
-    "length frames, total frames, cut duration",
+    "length frames, total frames, cut duration, anzahl bilder, anzahl frames, nb images, nombre d images",
     "first": "frame in, frames in, first frame, start frame, in frame, cut in, in",
     "last": "frame out, frames out, last frame, end frame, out frame, cut out, out",
-    "start": "start, start time, tc in, timecode in, time in, begin",
-    "end": "end, end time, tc out, timecode out, time out",
-    "fps": "fps, frame rate, framerate",
+    "start": "start, start time, tc in, timecode in, time in, begin, anfang, beginn, début, inicio",
+    "end": "end, end time, tc out, timecode out, time out, ende, fin",
+    "span": "timestamp, timestamps, time range, timing, time, timecode, tc, zeit, minutage",
+    "fps": "fps, frame rate, framerate, frames per second, bildrate, cadence, images par seconde",
     "frames": "frames",
     "keyframes": "keyframes",
-    "transition": "transition, transitions, transition in, cut type",
+    "transition": "transition, transitions, transition in, cut type, übergang, raccord, transición",
     "seed": "seed",
 }
 _ROLE = {name.strip(): (role, rank) for role, names in _NAMES.items() for rank, name in enumerate(names.split(","))}
+_EITHER = ("scene", "szene", "scène", "escena")  # numbers of scenes, or what is seen
+_UNIT = re.compile(
+    r"[(\[](?:in |en )?(?:s|secs?|seconds?|sek|sekunden|secondes?|segundos?|hh:mm:ss.{0,4}|mm:ss)\.?[)\]]"
+)
 _SINGLE = ("scale", "angle", "movement", "frames", "keyframes", "transition", "seed", "fps")
 
 
 def column_name(cell: str) -> str:
-    """A header cell in small letters without signs: ``Shot #`` → ``shot number``, ``Duration (s)`` → ``duration``."""
-    name = re.sub(r"\((?:s|sec|secs|seconds|in seconds|hh:mm:ss.{0,4})\)|\[(?:s|sec)\]", "", cell[:100].lower())
+    """A header cell in small letters without signs: ``Shot #`` → ``shot number``, ``Duration (s)`` → ``duration``,
+    ``shotType`` → ``shot type``.
+    """
+    cell = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", unicodedata.normalize("NFC", cell[:100]))
+    name = _UNIT.sub("", cell.lower())
     name = re.sub(r"[#№]", " number ", name)
     return " ".join(re.sub(r"[^\w]+|_", " ", name).split())
+
+
+def column_role(cell: str) -> str | None:
+    """What a column of this name holds, as `Roles.at` calls it; None for a name that nothing knows."""
+    return _ROLE.get(column_name(cell), (None, 0))[0]
 
 
 def known_columns(cells: Sequence[str]) -> set[str]:
@@ -108,6 +137,12 @@ def assign(header: Sequence[str], rows: Sequence[Sequence[str]], where: str) -> 
         role, rank = _ROLE[name]
         found.setdefault(role, []).append((rank, position))
     _place_texts(found, roles, header, rows)
+    for rank, position in found.pop("span", []):  # a column Time may hold times of the day, too
+        values = [row[position] for row in rows if len(row) > position and row[position]]
+        if values and all(map(span_like, values)):
+            found.setdefault("span", []).append((rank, position))
+        else:
+            roles.left_out.append(header[position])
     for role, columns in found.items():
         if role == "camera":
             roles.camera = [position for _, position in columns]
@@ -137,7 +172,7 @@ def _place_texts(
     words = []
     for rank, position in sorted(found.pop("scene", [])):
         values = cells(position)
-        if column_name(header[position]) == "scene" and values and all(map(looks_like_number, values)):
+        if column_name(header[position]) in _EITHER and values and all(map(looks_like_number, values)):
             found.setdefault("number", []).append((rank, position))
         else:
             words.append(position)
@@ -152,7 +187,7 @@ def _place_texts(
             shots.remove(min(shots))
             if not shots:
                 del found["id"]
-    if not action and len(words) > 1 and column_name(header[words[0]]) == "scene":
+    if not action and len(words) > 1 and column_name(header[words[0]]) in _EITHER:
         words, action = words[:1], words[1:]
     roles.texts = {"scene": sorted(words), "action": sorted(action)}
     roles.left_out += [header[position] for position in subject]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from .columns import column_role, known_columns
 from .errors import InputError, shorten
 from .fdx import fdx_like
 from .fountain import fountain_like
 from .tables import table_like
 from .timed import timed_like
 
-__all__ = ["KINDS", "guess_kind", "named_file", "unfence"]
+__all__ = ["KINDS", "guess_kind", "lone_table", "named_file", "unfence"]
 
 KINDS = {
     ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "auto",
@@ -28,7 +29,9 @@ _FIELD = re.compile(r"(?:title|fps|size|characters|places|shots)\s*:(?!\S)", re.
 _SHOTS = re.compile(r"^(?:shots|Shots|SHOTS|characters|places)\s*:[ \t]*(?:$|[\[{#&|>])", re.MULTILINE)
 _NESTED = re.compile(r"[A-Za-z_][\w-]{0,40}\s*:[ \t]*\r?\n(?:[ \t]+\S|- )")
 _YAML_LIST = re.compile(r"-\s+(?:\{|(?:id|place|scene|action|camera|seconds|frames|keyframes|transition|seed)\s*:)")
+_RECORD = re.compile(r"-[ \t]+([^\W\d_][\w ]{0,30}):(?:[ \t][^\n]*)?\r?\n[ \t]+[^\W\d_][\w ]{0,30}:[ \t]")
 _JSON_LIST = re.compile(r"\[\s*(?:[{\"]|\]\s*$)")
+_RULE = re.compile(r"\|(?:[ \t]*:?-{1,}:?[ \t]*\|)+")
 _FILE = re.compile(r"[^\n<>|\"*?]{1,400}")
 
 
@@ -59,7 +62,8 @@ def guess_kind(text: str) -> str:
     if timed_like(text):
         return "timed"
     told = re.sub(r"\A(?:\s*(?:#[^\n]*)?\n)+", "", start + "\n")
-    if _YAML_LIST.match(told) or _NESTED.match(told) or told.startswith("---"):
+    record = _RECORD.match(told)
+    if _YAML_LIST.match(told) or (record and column_role(record[1])) or _NESTED.match(told) or told.startswith("---"):
         return "yaml"
     if fountain_like(text):
         return "fountain"
@@ -103,3 +107,35 @@ def unfence(text: str, name: str) -> tuple[str, str, str]:
     around = (text[: first.start()] + text[marks[1].end() :]).strip()
     note = "left out the text around the ``` block" if around else ""
     return "\n" * text.count("\n", 0, first.end()) + text[first.end() : marks[1].start()], _FENCED[language], note
+
+
+def lone_table(text: str, name: str) -> tuple[str, str]:
+    """The Markdown table of a text with words around it, as chat programs answer.
+
+    Args:
+        text: the whole text.
+        name: what it is called in errors.
+
+    Returns:
+        The table, with empty lines in the place of all else but lines that start with ``#`` (they may hold settings),
+        and a note on what was left out. A text without such a table, or with nothing else, as it is and no note.
+
+    Raises:
+        InputError: tables with different headers. Of several with one header, as of scenes, the rows are put together.
+    """
+    rows = text.splitlines()
+    heads = [i for i, row in enumerate(rows[1:]) if row.strip().startswith("|") and _RULE.fullmatch(row.strip()[:2000])]
+    heads = [i for i in heads if len(known_columns(rows[i].split("|"))) > 1]
+    if not heads:
+        return text, ""
+    cells = {tuple(cell.strip(" *`") for cell in rows[i].strip().strip("|").split("|")): i + 1 for i in heads}
+    if len(cells) > 1:
+        line = max(cells.values())
+        fix = "leave one, or give all the same header"
+        raise InputError(f"{name} line {line}", "has a second table with other columns", rows[line - 1], fix)
+    kept, around = [], False
+    for i, row in enumerate(rows):
+        table = row.strip().startswith("|") and not (i in heads[1:] or i - 1 in heads)
+        around = around or not (row.strip().startswith(("|", "#")) or not row.strip())
+        kept.append(row if table or row.startswith("#") else "")
+    return "\n".join(kept), "left out the text around the table" if around else ""

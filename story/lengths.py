@@ -8,7 +8,7 @@ from fractions import Fraction
 from .errors import InputError
 from .timeline import Time
 
-__all__ = ["LENGTH_FIX", "looks_like_number", "read_length", "read_number", "read_span"]
+__all__ = ["LENGTH_FIX", "looks_like_number", "read_length", "read_number", "read_span", "span_like"]
 
 LENGTH_FIX = "write seconds, e.g. 2.5 s, or 0:03, or a timecode 00:00:03:12"
 
@@ -16,7 +16,7 @@ LENGTH_FIX = "write seconds, e.g. 2.5 s, or 0:03, or a timecode 00:00:03:12"
 _NUMBER = r"[+-]?\d{1,9}(?:[.,]\d{1,9})?"
 _PLAIN = re.compile(_NUMBER)
 _UNIT = re.compile(
-    rf"(?:~|ca\.?\s?)?({_NUMBER})\s?(ms|s|secs?|seconds?|sek|sekunden?|''|″|\"|m|mins?|minutes?|f|fr|frames?)\.?",
+    rf"(?:~|ca\.?\s?)?({_NUMBER})\s?(ms|s|secs?|seconds?|sek|sekunden?|secondes?|segundos?|''|″|\"|m|mins?|minutes?|f|fr|frames?)\.?",
     re.IGNORECASE,
 )
 _MINUTES = re.compile(
@@ -93,6 +93,14 @@ def read_span(text: str, rate: Fraction, field: str = "seconds") -> tuple[Fracti
     if read_number(parts[0].strip()) is not None and (unit := _UNIT.fullmatch(parts[1].strip())):
         first *= _unit(unit[2].lower(), rate)
     return first, last
+
+
+def span_like(text: str) -> bool:
+    """Whether `text` is a span of time, or a length with its unit, by its look."""
+    try:
+        return read_span(text, Fraction(24)) is not None or _UNIT.fullmatch(text.strip()[:60]) is not None
+    except InputError:
+        return True
 
 
 def _unit(unit: str, rate: Fraction) -> Fraction:

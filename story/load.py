@@ -13,10 +13,11 @@ from .builder import Story
 from .documents import parse_json, read_bytes
 from .errors import InputError, closest
 from .fdx import fdx_story
-from .formats import KINDS, guess_kind, unfence
+from .formats import KINDS, guess_kind, lone_table, unfence
 from .fountain import fountain_story
 from .limits import MAX_BYTES, MAX_DEPTH, MAX_LINES, MAX_SHOTS, MAX_VALUES
 from .paragraphs import text_story
+from .records import records_like, records_story
 from .tables import csv_story
 from .timed import timed_story, travel_story
 from .yaml_text import read_yaml
@@ -121,6 +122,8 @@ def read_story_text(
     note = ""
     if kind == "auto":
         text, kind, note = unfence(text, source or "story text")
+        if kind == "auto" and not note:
+            text, note = lone_table(text, source or "story text")
         kind = guess_kind(text) if kind == "auto" else kind
     name = source or f"{'txt' if kind == 'timed' else kind} text"
     if "\0" in text:
@@ -136,12 +139,13 @@ def read_story_text(
 def _read(text: str, kind: str, name: str, title: str) -> Story:
     if kind == "yaml":
         data, lines = read_yaml(text, name)
-        return _film(data), lines if isinstance(data, dict) else {("shots", *key): n for key, n in lines.items()}, ()
+        lines = lines if isinstance(data, dict) else {("shots", *key): n for key, n in lines.items()}
+        return records_story(data, name, title, lines) if records_like(data) else (_film(data), lines, ())
     if kind == "json":
         data = parse_json(text, name, max_depth=MAX_DEPTH, max_values=MAX_VALUES)
         if isinstance(data, dict) and data and all(_is_frame(k) and isinstance(v, str) for k, v in data.items()):
             return travel_story(data, name, title)
-        return _film(data), {}, ()
+        return records_story(data, name, title, {}) if records_like(data) else (_film(data), {}, ())
     if kind not in _READERS:
         kinds = ", ".join(["auto", "yaml", "json", *_READERS])
         raise InputError("kind", f"must be one of {kinds}", kind, "name the format of the text")

@@ -10,18 +10,14 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from itertools import islice
-from typing import Any
 
-from .brackets import transition_of
 from .builder import Builder, Story
-from .columns import COLUMNS, Roles, assign, known_columns
+from .columns import COLUMNS, known_columns
 from .errors import InputError, shorten
-from .headings import is_heading
 from .lengths import looks_like_number
-from .limits import MAX_KEYFRAMES, MAX_SHOTS
-from .terms import camera_term, fold_term
+from .limits import MAX_SHOTS
+from .rows import Row, add_rows
 
 __all__ = ["csv_story", "table_like"]
 
@@ -31,8 +27,6 @@ _LONGEST_RULE = 20_000
 _BAR = re.compile(r"(?<!\\)\|")
 _COMMENTS = ("#", '"#')
 _MAX_CELLS = 200  # columns of a row
-
-Row = tuple[int, list[str]]
 
 
 def table_like(text: str, *, header: bool = False) -> bool:
@@ -113,12 +107,7 @@ def csv_story(text: str, name: str, title: str = "") -> Story:
                 fix = "split the film into several storyboards"
                 raise InputError("shots", f"must hold at most {MAX_SHOTS}", "more rows", fix, build.at(line))
     if header is not None:
-        roles = assign(header, [cells for _, cells in rows], build.at(first))
-        _rate(roles, rows, build)
-        ids = _ids(roles, rows)
-        for (line, cells), shot_id in zip(rows, ids, strict=True):
-            build.add(_shot(cells, roles, shot_id, build, line), line)
-        _say_left_out(roles, build)
+        add_rows(header, rows, first, build)
     return build.done(f"start with a header row such as {','.join(COLUMNS[:4])}, then one row per shot")
 
 
@@ -198,158 +187,3 @@ def _fit(cells: list[str], header: list[str], delimiter: str, where: str) -> lis
         rule = f"has {len(cells)} cells for {width} columns"
         raise InputError(where, rule, cells[-1] or cells[width], "put text that holds the separator in double quotes")
     return cells[:width] + [""] * (width - len(cells))
-
-
-def _rate(roles: Roles, rows: Sequence[Row], build: Builder) -> None:
-    """Take the frame rate from a column of it, if the list does not set one itself."""
-    position = roles.at.get("fps")
-    if position is None:
-        return
-    values = {cells[position]: line for line, cells in rows if cells[position]}
-    if len(values) > 1:
-        line = max(values.values())
-        fix = "a film has one rate: set it as # fps: 24, and remove the column"
-        raise InputError("fps", "must be the same in all rows", ", ".join(list(values)[:4]), fix, build.at(line))
-    for value, line in values.items():
-        if "fps" not in build.data:
-            build.setting(f"fps: {value.lower().removesuffix('fps')}", line)
-
-
-def _ids(roles: Roles, rows: Sequence[Row]) -> list[str]:
-    """An id for every row, or nothing; with the scene's number before it where shots count anew in each scene."""
-    position, scene = roles.at.get("id"), roles.at.get("number")
-    if position is None:
-        return [""] * len(rows)
-    raw = [cells[position] for _, cells in rows]
-    if not any(raw):
-        return raw
-    ids = [_id(value) if _id(value) else value for value in raw]
-    given = [value.lower() for value in ids if value]
-    if scene is not None and len(set(given)) < len(given):
-        number, joined = "", []
-        for (_, cells), value in zip(rows, ids, strict=True):
-            number = cells[scene] or number  # merged cells are empty from the second row on
-            joined.append(_id(f"{number}-{value}") if value else "")
-        return joined
-    return ids
-
-
-def _id(text: str) -> str:
-    if re.search(r"\.\.|[/\\]", text):  # a path, not a number such as 1.1
-        return text
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text[:80]).strip("-_")[:60]
-
-
-def _shot(cells: Sequence[str], roles: Roles, shot_id: str, build: Builder, line: int) -> dict[str, Any]:
-    def cell(role: str) -> str:
-        return cells[roles.at[role]] if role in roles.at else ""
-
-    shot: dict[str, Any] = {"id": shot_id} if shot_id else {}
-    for column, positions in roles.texts.items():
-        told = [cells[position] for position in positions if cells[position]]
-        if column == "scene" and len(told) > 0 and is_heading(told[0]) and not cell("place"):
-            shot["place"] = build.place(told.pop(0), line)
-        for text in told:
-            build.refuse_number(text, column, line)
-        if told:
-            shot[column] = build.prose(" ".join(_sentences(told)), column, line)
-    if camera := _camera(cells, roles, build, line):
-        shot["camera"] = camera
-    if cell("place"):
-        shot["place"] = build.place(cell("place"), line)
-    if cell("transition"):
-        shot["transition"] = transition_of(cell("transition")) or cell("transition")
-    for column in ("frames", "seed"):
-        if cell(column):
-            shot[column] = build.number(cell(column), column, line, whole=True)
-    if "frames" not in shot and (seconds := _seconds(cell, build, line)) is not None:
-        shot["seconds"] = seconds
-    if cell("keyframes"):
-        shot["keyframes"] = _keyframes(cell("keyframes"), build, line)
-    return shot
-
-
-def _sentences(texts: Sequence[str]) -> list[str]:
-    return [text if text.endswith((".", "!", "?", "…")) or i == len(texts) - 1 else f"{text}."
-            for i, text in enumerate(texts)]  # fmt: skip
-
-
-def _camera(cells: Sequence[str], roles: Roles, build: Builder, line: int) -> dict[str, str]:
-    """The camera by its own columns, then by what the columns of all kinds of camera words say."""
-    camera: dict[str, str] = {}
-    for kind in ("scale", "angle", "movement"):
-        if kind in roles.at and (value := cells[roles.at[kind]]):
-            found = camera_term(value)
-            if found is not None and found[0] != kind and found[0] not in camera:
-                camera[found[0]] = found[1]  # OTS as a shot size is an angle
-            else:
-                camera[kind] = fold_term(value)
-    for position in roles.camera:
-        for words in filter(None, (part.strip() for part in re.split(r"[;,/+|]", cells[position]))):
-            found = camera_term(words)
-            if found is None:
-                note = f"line {line}: “{shorten(words, 40)}” is no camera term and was left out"
-                if len(build.notes) < 8:
-                    build.notes.append(note)
-            else:
-                camera.setdefault(*found)
-    return camera
-
-
-def _seconds(cell: Any, build: Builder, line: int) -> float | None:
-    """The length: as time, as a number of frames, or from first to last."""
-    if cell("seconds"):
-        return build.seconds(cell("seconds"), line)
-    if cell("count"):
-        return _frames(int(build.number(cell("count"), "frames", line, whole=True)), build)
-    if cell("first") and cell("last"):
-        first, last = (cell(role) for role in ("first", "last"))
-        if all(re.fullmatch(r"[0-9]{1,9}", value) for value in (first, last)):
-            return _frames(int(last) - int(first) + 1, build)  # both are seen: 1001 to 1048 are 48 frames
-        return _difference(first, last, build, line)
-    if cell("start") and cell("end"):
-        return _difference(cell("start"), cell("end"), build, line)
-    return None
-
-
-def _frames(count: int, build: Builder) -> float:
-    if "fps" not in build.data:
-        note = f"frames are counted at {build.rate} a second; write # fps: 24, or what it is, if they are others"
-        if note not in build.notes:
-            build.notes.append(note)
-    return float(Fraction(count) / build.rate)
-
-
-def _difference(start: str, end: str, build: Builder, line: int) -> float:
-    try:
-        length = build.seconds(end, line, "end") - build.seconds(start, line, "start")
-    except InputError as error:
-        if "fps" in build.data:
-            raise
-        fix = f"{error.fix}; times of a project with another rate need a line `# fps: 24` before the header"
-        raise InputError(error.field, error.rule, error.value, fix, error.where) from None
-    if length <= 0:
-        raise InputError("end", "must come after the start", f"{start} – {end}", "check the times", build.at(line))
-    return length
-
-
-def _keyframes(text: str, build: Builder, line: int) -> list[dict[str, Any]]:
-    parts = [part.strip() for part in re.split(r"[;|]|,\s", text)]
-    found: list[dict[str, Any]] = []
-    for part in filter(None, parts):
-        if len(found) >= MAX_KEYFRAMES:
-            rule = f"must hold at most {MAX_KEYFRAMES}"
-            raise InputError("keyframes", rule, "more", "split the shot in two", build.at(line))
-        at, equals, image = (p.strip() for p in part.partition("="))
-        seconds = (
-            build.seconds(at, line, "keyframes") if ":" in at else build.number(at.rstrip("s "), "keyframes", line)
-        )
-        found.append({"at": seconds} | ({"image": image} if equals else {}))
-    return found
-
-
-def _say_left_out(roles: Roles, build: Builder) -> None:
-    if roles.left_out:
-        names = ", ".join(shorten(name, 30) for name in roles.left_out[:20])
-        more = f" and {len(roles.left_out) - 20} more" if len(roles.left_out) > 20 else ""
-        build.notes.insert(0, f"left out the column{'s' * (len(roles.left_out) > 1)} {names}{more}")

@@ -16,6 +16,7 @@ __all__ = [
     "Scale",
     "camera_like",
     "camera_term",
+    "camera_terms",
     "fold_term",
     "near_term",
 ]
@@ -77,6 +78,52 @@ _OTHER = {
     "tracking": "tracking shot, track, follow, following, follow shot",
     "handheld": "hand held shot, handheld shot, hand held camera, handheld camera",
 }  # fmt: skip
+# The same in German, French and Spanish.
+_ABROAD = {
+    "extreme wide shot": "supertotale, panoramaeinstellung, weite einstellung, plan général, plan de grand "
+    "ensemble, gran plano general",
+    "wide shot": "totale, plan large, plan d'ensemble, plano general",
+    "full shot": "ganzkörper, plan en pied, plan pied, plano entero",
+    "medium wide shot": "halbtotale, amerikanisch, amerikanische, amerikanische einstellung, plan américain, "
+    "plan demi- ensemble, plano americano",
+    "medium shot": "halbnah, halbnahe, halbnaheinstellung, plan moyen, plan taille, plan rapproché "
+    "taille, plano medio",
+    "medium close-up": "nah, nahe, nahaufnahme, plan rapproché, plan rapproché poitrine, plan poitrine, "
+    "plano medio corto",
+    "close-up": "groß, gross, großaufnahme, grossaufnahme, gros plan, primer plano",
+    "extreme close-up": "detail, detailaufnahme, detail shot, insert, insert shot, très gros plan, "
+    "primerísimo primer plano",
+    "eye level": "augenhöhe, auf augenhöhe, normalsicht, hauteur des yeux, à hauteur des yeux, hauteur "
+    "d'homme",
+    "high angle": "aufsicht, obersicht, plongée, picado",
+    "low angle": "untersicht, contre-plongée, contre plongée, contrapicado",
+    "overhead": "zénithal, vue zénithale, top angle, top shot view",
+    "bird's-eye view": "vogelperspektive, vue aérienne, drohnenaufnahme, drone, drone view",
+    "ground level": "froschperspektive, ras du sol, au ras du sol",
+    "over the shoulder": "über die schulter, schulterblick, par-dessus l'épaule, amorce",
+    "point of view": "subjektive, subjektive kamera, caméra subjective",
+    "static": "statisch, fest, stand, standbild, keine, plan fixe, fixe, statique, aucun, locked "
+    "off shot, static camera, tripod, still shot",
+    "pan left": "schwenk links, schwenk nach links, linksschwenk, panoramique gauche, panoramique à "
+    "gauche, panoramique vers la gauche, pano gauche",
+    "pan right": "schwenk rechts, schwenk nach rechts, rechtsschwenk, panoramique droite, panoramique "
+    "à droite, panoramique vers la droite, pano droite",
+    "tilt up": "schwenk hoch, schwenk nach oben, panoramique haut, panoramique vers le haut",
+    "tilt down": "schwenk runter, schwenk nach unten, panoramique bas, panoramique vers le bas",
+    "zoom in": "zoom avant, heranzoomen, ranzoomen",
+    "zoom out": "zoom arrière, wegzoomen, herauszoomen",
+    "dolly in": "kamerafahrt vorwärts, fahrt vorwärts, vorwärtsfahrt, zufahrt, ranfahrt, heranfahrt, "
+    "travelling avant, pushing in, push toward, push towards",
+    "dolly out": "kamerafahrt rückwärts, fahrt rückwärts, rückwärtsfahrt, rückfahrt, wegfahrt, "
+    "travelling arrière, pulling back, pulling out, pullback",
+    "truck left": "fahrt links, fahrt nach links, travelling gauche, travelling latéral gauche",
+    "truck right": "fahrt rechts, fahrt nach rechts, travelling droite, travelling latéral droite",
+    "crane up": "kranfahrt nach oben, kran hoch, craning up, rising crane",
+    "crane down": "kranfahrt nach unten, kran runter, craning down",
+    "tracking": "mitfahrt, parallelfahrt, begleitfahrt, verfolgungsfahrt, travelling "
+    "d'accompagnement, steadicam, gimbal",
+    "handheld": "handkamera, caméra épaule, caméra à l'épaule, caméra portée, cámara en mano",
+}  # fmt: skip
 _CAMERA_WORD = re.compile(
     r"(?<!\w)(shots?|close[ -]?ups?|closeups?|angles?|zoom\w*|pan|pans|panning|tilt\w*|doll(?:y|ies)|camera|cam|lens|"
     r"lenses|mm|fps|tracking|handheld|steadicam|gimbal|pedestal|orbit|pov|ots|scale|movement|wide|medium|extreme|cut|cuts|"
@@ -90,9 +137,11 @@ def _plain(term: str) -> str:
 
 
 _FIELD = {term: field for field, terms in VOCABULARIES.items() for term in terms}
-_KNOWN: dict[str, str] = {_plain(term): term for term in TERMS} | {
-    _plain(word): term for term, words in _OTHER.items() for word in words.split(",")
-}
+_KNOWN: dict[str, str] = {
+    _plain(word): term for table in (_ABROAD, _OTHER) for term, words in table.items() for word in words.split(",")
+} | {_plain(term): term for term in TERMS}
+_LONGEST_TERM = 6  # words
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 
 def fold_term(value: Any) -> Any:
@@ -109,6 +158,36 @@ def camera_term(words: str) -> tuple[str, str] | None:
     """The field of `Camera` and the term that `words` mean, e.g. ``("scale", "close-up")`` for ``CU``; else None."""
     term = fold_term(words)
     return (_FIELD[term], term) if term in _FIELD else None
+
+
+def camera_terms(words: str, field: str = "") -> list[tuple[str, str]]:
+    """The fields and terms that words about the camera hold, such as “Slow push-in on her face, low angle”.
+
+    Args:
+        words: a term, or what people write around terms.
+        field: what the words are about, if that is known: ``scale``, ``angle`` or ``movement``. Then single words count
+            that mean much else elsewhere (wide, low, follow), and only terms of that field unless the words are one of
+            another.
+
+    Returns:
+        Each field once, the longest terms first in case of doubt; empty if there are none.
+    """
+    if whole := camera_term(words):
+        return [whole]
+    tokens = _WORD.findall(words[:200])
+    found: dict[str, str] = {}
+    position = 0
+    while position < len(tokens):
+        for count in range(min(_LONGEST_TERM, len(tokens) - position), 0, -1):
+            here = " ".join(tokens[position : position + count])
+            term = camera_term(here)
+            sure = count > 1 or field or (term is not None and (here.isupper() or _plain(here) == _plain(term[1])))
+            if term is not None and sure and field in ("", term[0]):
+                found.setdefault(*term)
+                position += count - 1
+                break
+        position += 1
+    return list(found.items())
 
 
 def camera_like(words: str) -> bool:

@@ -199,7 +199,7 @@ def test_csv_keyframe_images(tmp_path):
         ('scene,seconds\nx,"2,5,1"', "a.csv line 2, seconds: must be a length of time"),
         ("scene,seconds\nx,-1", "a.csv line 2, shots[0].seconds: must be greater than 0"),
         ("scene,seconds\nx,nan", "a.csv line 2, seconds: must be a length of time"),
-        ("scene,frames\nx,16", "a.csv line 2, shots[0].frames: must be 4n+1"),
+        ("scene,frames\nx,99999", "a.csv line 2, shots[0].seconds: must be at most 4801 frames"),
         ("scene,frames\nx,1_7", "a.csv line 2, frames: must be a whole number"),
         ("scene,keyframes\nx,0;x", "a.csv line 2, keyframes: must be a number"),
         ("scene,id\nx,a\ny,a", "a.csv line 3, shots[1].id: must be unique"),
