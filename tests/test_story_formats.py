@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 
 import pytest
 
 from anchorshot.story.errors import InputError
 from anchorshot.story.formats import guess_kind, named_file
-from anchorshot.story.headings import heading_place
 from anchorshot.story.lengths import read_length, read_span
 from anchorshot.story.storyboard import Storyboard, load_storyboard, parse_storyboard
 from anchorshot.story.terms import TERMS, camera_term, fold_term
@@ -278,164 +276,6 @@ def test_timed_prompts_that_cannot_be():
     assert [s.seconds for s in read("[2s] a fox\n\n[3s] a hen").shots] == [2, 3]  # lengths, not starts
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def test_numbers_of_scenes_and_shots_stay_out_of_the_prompt():
-    board = read(
-        "Scene #,Shot #,Shot Size,Shot Type,Movement,Lens,Description,Cast,Location\n"
-        "1,1,WS,Eye Level,Static,35mm,A fox runs,Fox,the desert\n"
-        "1,2,CU,Low Angle / OTS,Pan Left,50mm,A fox stops,Fox,\n"
-        "2,1,MS,Two Shot,,35mm,A hen sits,Hen,the barn\n"
-    )
-    assert [s.id for s in board.shots] == ["1-1", "1-2", "2-1"]
-    assert not any(re.search(r"\d", caption.prompt) for caption in board.captions())
-    assert board.shots[1].camera.model_dump() == {"scale": "close-up", "angle": "low angle", "movement": "pan left"}
-    assert board.notes == ("left out the columns Lens, Cast", "line 4: “Two Shot” is no camera term and was left out")
-    plain = read("Scene,Shot,Location,Action\n1,1A,the desert,A fox.\n1,1B,the desert,A hen.\n2,2A,the barn,A cow.\n")
-    assert [s.id for s in plain.shots] == ["1A", "1B", "2A"] and not plain.notes
-    assert [s.place for s in plain.shots] == ["desert", "desert", "barn"] and plain.shots[0].scene == ""
-    assert "is only a number" in refused("scene,seconds\nA fox.,2\n12,2\n")
-    assert "must be words" in refused("scene,place\nA fox.,12\n")
-    assert "in words" in refused("scene,place\n1,the desert\n2,the barn\n")
-
-
-def test_columns_of_words():
-    one = read("Scene,Description\nA beach at dawn,A fox waves\n").shots[0]
-    assert (one.scene, one.action) == ("A beach at dawn", "A fox waves")
-    assert read("Description,Visual\nA fox,Red light\n").shots[0].scene == "A fox. Red light"
-    assert read("Subject,Location\nA fox,the desert\n").shots[0].scene == "A fox"
-    board = read("Location,Description\nINT. BARN - DAY,A fox\nEXT. FIELD - NIGHT,A hen\n")
-    assert list(board.places.values()) == ["inside the barn by day", "at the field at night"]
-    assert "did you mean `seconds`" in refused("scene,secnds\nA fox,2")
-    assert read("scene,zzzz,,notes\nA fox,1,2,3\n").notes == ("left out the columns zzzz, no. 3 (no name), notes",)
-
-
-def test_frames_of_production_trackers():
-    text = "Sequence,Name,Description,Nb Frames,Frame In,Frame Out\nSQ1,SH10,A fox,48,1001,1048\n"
-    board = read(text)
-    assert board.shots[0].id == "SH10" and board.shots[0].seconds == 6.0 and "counted at 8 a second" in board.notes[0]
-    board = read("# fps: 24\n" + text)
-    assert board.shots[0].seconds == 2.0 and not board.notes
-    assert read("Name,Description,FPS,Nb Frames\na,b,24,48\n").fps == 24
-    assert read("description,frame in,frame out,fps\na,1001,1048,24\n").shots[0].seconds == 2.0
-    assert read("description,TC In,TC Out\na,00:00:01:00,00:00:03:00\n").shots[0].seconds == 2.0
-    assert "must be the same in all rows" in refused("scene,seconds,fps\na,1,24\nb,1,25\n")
-
-
-def test_spreadsheets():
-    semicolons = (
-        "id;place;scene;seconds;keyframes\na1;die Wüste;<Mira: ein Fuchs> winkt.;2,125;\na2;;<Mira>;2,5;0; 1,0\n"
-    )
-    board = read("\ufeff" + semicolons)
-    assert [s.seconds for s in board.shots] == [2.125, 2.5] and [k.at for k in board.shots[1].keyframes] == [0, 1.0]
-    assert board.places == {"die-wuste": "die Wüste"}
-    notes = read("My film,,\n,,\nShot,Description,Duration\n1,A fox,2\n").notes
-    assert notes == ("left out the line before the header (line 1)",)
-    trailing = read("id,scene,seconds,,\na1,A fox,2,,\na2,A hen,2,,\n,,,,\n")
-    assert len(trailing.shots) == 2 and not trailing.notes
-    assert read('"# title: A, B",,\nscene,seconds,seed\nA fox,2,1\n').title == "A, B"
-
-
-# --- screenplays -----------------------------------------------------------------------------------------------------
-
-FOUNTAIN = """\
-Title: _**The Lamp**_
-Author: A. Person
-
-FADE IN:
-
-# Act one
-= A keeper is alone.
-
-12A INT. LIGHTHOUSE - NIGHT #12A#
-
-A keeper climbs [[slowly?]] the *stairs*
-with a lamp.
-
-KEEPER (V.O.)
-(whispering)
-It still burns.
-
-/* The storm
-comes later. */
-
-The lamp goes out. [[camera: close
-on the lamp]]
-
-DISSOLVE TO:
-
-.the harbour
-
-> THE NEXT DAY <
-
-!BOATS rock.
-
-EXT. BEACH - DAY
-
-MIRA
-Nothing here.
-
-> FADE OUT.
-"""
-
-
-def test_fountain():
-    board = read(FOUNTAIN)
-    assert board.title == "The Lamp"
-    assert [(s.scene, s.transition) for s in board.shots] == [
-        ("A keeper climbs the stairs with a lamp.", "cut"),
-        ("The lamp goes out.", "cut"),
-        ("BOATS rock.", "blend"),
-    ]
-    assert [board.places[s.place] for s in board.shots] == ["inside the lighthouse at night"] * 2 + ["the harbour"]
-    prompts = " ".join(caption.prompt for caption in board.captions())
-    assert not re.search(r"12|KEEPER|burns|storm|camera|slowly|alone|Act", prompts)
-    assert board.notes[0].startswith("2 speeches were left out") and board.notes[2].startswith("1 scene has no action")
-    assert told("[[PANEL+]]A lazy afternoon.\n\n[[PANEL]]A man enters.") == ["A lazy afternoon.", "A man enters."]
-    assert "at least one shot" in refused("INT. HOUSE - DAY\n\nMIRA\nHello.\n")
-    assert read("# fps: 24\n\nINT. HOUSE - DAY\n\nA fox.").fps == 24
-
-
-def test_scene_headings():
-    for heading, place in {
-        "INT. KITCHEN - DAY": "inside the kitchen by day",
-        "EXT. JOHN'S HOUSE - LATER": "at john's house",
-        "INT./EXT. Car - Dusk": "Car at dusk",
-        "EXT. THE MOON": "at the moon",
-        "3 INT. ROOM 12 - CONTINUOUS": "inside room 12",
-        "EXT. PARK -- NIGHT": "at the park at night",
-        "INT.": "",
-    }.items():
-        assert heading_place(heading) == place
-
-
-FDX = """<?xml version="1.0" encoding="UTF-16"?>
-<FinalDraft DocumentType="Script" Version="5"><Content>
-<Paragraph Number="7" Type="Scene Heading">
-<SceneProperties><Summary><Paragraph><Text>7 summary</Text></Paragraph></Summary></SceneProperties>
-<Text>INT. BARN - NIGHT</Text></Paragraph>
-<Paragraph Type="Action"><Text>A fox </Text><Text Style="Bold">runs</Text><Text> &amp; jumps.</Text></Paragraph>
-<Paragraph Type="Character"><Text>FOX</Text></Paragraph><Paragraph Type="Dialogue"><Text>Hm.</Text></Paragraph>
-<Paragraph Type="Transition"><Text>DISSOLVE TO:</Text></Paragraph>
-<Paragraph Type="Shot"><Text>THE DOOR:</Text></Paragraph><Paragraph Type="Action"><Text>It opens.</Text></Paragraph>
-</Content><TitlePage><Content><Paragraph><Text>No shot</Text></Paragraph></Content></TitlePage></FinalDraft>
-"""
-
-
-def test_final_draft():
-    board = read(FDX)
-    assert [(s.scene, s.transition) for s in board.shots] == [
-        ("A fox runs & jumps.", "cut"),
-        ("THE DOOR. It opens.", "blend"),
-    ]
-    assert set(board.places.values()) == {"inside the barn at night"} and board.notes[0].startswith("1 speech")
-    assert "must not declare a document type" in refused('<!DOCTYPE x [<!ENTITY a "b">]>\n<FinalDraft/>')
-    assert "must be a Final Draft document" in refused('<?xml version="1.0"?><Other/>')
-    assert "fdx text line 2, column" in refused("<FinalDraft>\n<Content>")
-    assert "must not nest deeper" in refused("<FinalDraft>" + "<a>" * 100)
-
-
 def test_a_place_keeps_its_own_preposition():
     for words, told in {
         "the desert": "in the desert",
@@ -446,20 +286,6 @@ def test_a_place_keeps_its_own_preposition():
         "Atop a hill": "atop a hill",
     }.items():
         assert read(f"[{words}] A fox.").captions()[0].prompt == f"wide shot, static, {told}. A fox."
-
-
-def test_line_ends_of_old_macs_and_bars_within_cells():
-    board = read("Shot,Description,Duration\r1A,a fox; red,2s\r1B,a hare,3s\r")
-    assert [(s.id, s.scene, s.seconds) for s in board.shots] == [("1A", "a fox; red", 2), ("1B", "a hare", 3)]
-    assert [s.scene for s in read("| Shot | Description |\n|---|---|\n| 1 | a fox \\| a hare |\n").shots] == [
-        "a fox | a hare"
-    ]
-
-
-def test_timecodes_of_another_rate_tell_where_the_rate_is_written():
-    rows = "Shot,Description,TC In,TC Out\n1,a fox,01:00:00:00,01:00:02:12\n"
-    assert "`# fps: 24`" in refused(rows)
-    assert read("# fps: 24\n" + rows).shots[0].seconds == 2.5
 
 
 # --- ids -------------------------------------------------------------------------------------------------------------
