@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from .errors import InputError, closest
 from .lengths import looks_like_number, span_like
+from .terms import camera_term
 
 __all__ = ["COLUMNS", "Roles", "assign", "column_name", "column_role", "known_columns"]
 
@@ -176,6 +177,13 @@ def _place_texts(
             found.setdefault("number", []).append((rank, position))
         else:
             words.append(position)
+    for column in list(found.get("id", [])):  # a list whose column Shot tells how it is framed
+        values = cells(column[1])
+        if values and all(map(camera_term, values)):
+            found["id"].remove(column)
+            found.setdefault("camera", []).append(column)
+    if not found.get("id", True):
+        del found["id"]
     action = [position for _, position in sorted(found.pop("action", []))]
     subject = [position for _, position in sorted(found.pop("subject", []))]
     if not words and not action:  # who is in the picture is all there is

@@ -24,6 +24,19 @@ Row = tuple[int, list[str]]
 
 _NOTHING = {"-", "--", "–", "—", "―", "/", "n/a", "n.a.", "tbd", "tba", "?", "k.a.", "keine angabe", "s.o."}
 _RATE = re.compile(r"(\d{1,4}(?:[.,]\d{1,6})?)\s?(?:fps|p|hz|frames?\s?/\s?s(?:ec)?|[fbi]/s)?", re.IGNORECASE)
+_BARE = {
+    "travelling",
+    "traveling",
+    "panoramique",
+    "schwenk",
+    "fahrt",
+    "kamerafahrt",
+    "kran",
+    "grue",
+    "jib",
+    "arc",
+    "mixed",
+}
 _NOTES = 8  # most notes of one kind
 
 
@@ -179,7 +192,8 @@ def _misspelt(words: str, kind: str) -> bool:
     """Whether a cell for one term is a slip rather than words about the camera: “Pan” tells no side, “huge” nothing."""
     if near_term(words, VOCABULARIES[kind]):
         return True
-    return len(words.split()) == 1 and not any(words.lower() in term.split() for term in VOCABULARIES[kind])
+    bare = words.lower() in _BARE or any(words.lower() in term.split() for term in VOCABULARIES[kind])
+    return len(words.split()) == 1 and not bare
 
 
 def _no_term(words: str, build: Builder, line: int) -> None:

@@ -80,18 +80,18 @@ _OTHER = {
 }  # fmt: skip
 # The same in German, French and Spanish.
 _ABROAD = {
-    "extreme wide shot": "supertotale, panoramaeinstellung, weite einstellung, plan général, plan de grand "
+    "extreme wide shot": "PG, supertotale, panoramaeinstellung, weite einstellung, plan général, plan de grand "
     "ensemble, gran plano general",
-    "wide shot": "totale, plan large, plan d'ensemble, plano general",
+    "wide shot": "PE, totale, plan large, plan d'ensemble, plano general",
     "full shot": "ganzkörper, plan en pied, plan pied, plano entero",
-    "medium wide shot": "halbtotale, amerikanisch, amerikanische, amerikanische einstellung, plan américain, "
+    "medium wide shot": "HT, PA, halbtotale, amerikanisch, amerikanische, amerikanische einstellung, plan américain, "
     "plan demi- ensemble, plano americano",
-    "medium shot": "halbnah, halbnahe, halbnaheinstellung, plan moyen, plan taille, plan rapproché "
+    "medium shot": "HN, PM, halbnah, halbnahe, halbnaheinstellung, plan moyen, plan taille, plan rapproché "
     "taille, plano medio",
-    "medium close-up": "nah, nahe, nahaufnahme, plan rapproché, plan rapproché poitrine, plan poitrine, "
+    "medium close-up": "PR, PRP, nah, nahe, nahaufnahme, plan rapproché, plan rapproché poitrine, plan poitrine, "
     "plano medio corto",
-    "close-up": "groß, gross, großaufnahme, grossaufnahme, gros plan, primer plano",
-    "extreme close-up": "detail, detailaufnahme, detail shot, insert, insert shot, très gros plan, "
+    "close-up": "GP, groß, gross, großaufnahme, grossaufnahme, gros plan, primer plano",
+    "extreme close-up": "TGP, detail, detailaufnahme, detail shot, insert, insert shot, très gros plan, "
     "primerísimo primer plano",
     "eye level": "augenhöhe, auf augenhöhe, normalsicht, hauteur des yeux, à hauteur des yeux, hauteur "
     "d'homme",

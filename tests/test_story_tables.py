@@ -128,6 +128,26 @@ def test_german_and_french_sheets() -> None:
     ]
 
 
+def test_a_column_of_shots_may_tell_their_framing() -> None:
+    german = "Nr.;Bild;Inhalt;Einstellung;Kamera;Länge\n"
+    german += "1;;Mira winkt.;Nahaufnahme;Schwenk rechts;2,5\n2;;Pip.;Totale;statisch;3\n"
+    assert [c[2:5] for c in cells(german)] == [
+        ("medium close-up", "eye level", "pan right"),
+        ("wide shot", "eye level", "static"),
+    ]
+    french = "Séquence,Plan,Description,Cadrage,Mouvement,Durée\n"
+    french += "1,1,Mira entre.,PM,fixe,3s\n1,2,Elle rit.,GP,travelling,2s\n"
+    assert [(s.id, s.camera.scale, s.seconds) for s in read(french).shots] == [
+        ("1", "medium shot", 3.0),
+        ("2", "close-up", 2.0),
+    ]
+    assert read(french).notes == ("line 3: “travelling” is no camera term and was left out",)
+    assert [s.camera.scale for s in read("#,Shot,Description\n1,CU,A fox.\n2,WS,A hen.\n").shots] == [
+        "close-up",
+        "wide shot",
+    ]
+
+
 def test_a_table_within_an_answer() -> None:
     text = (
         "Sure! Here is your shot list:\n\n| Shot | Time | Shot Type | Camera Movement | Description | Location |\n"
