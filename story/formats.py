@@ -9,6 +9,7 @@ from .columns import column_role, known_columns
 from .errors import InputError, shorten
 from .fdx import fdx_like
 from .fountain import fountain_like
+from .labelled import labelled_like
 from .tables import table_like
 from .timed import timed_like
 
@@ -44,7 +45,7 @@ def named_file(text: str) -> str | None:
 
 
 def guess_kind(text: str) -> str:
-    """The format of a text: ``yaml``, ``json``, ``csv``, ``fountain``, ``fdx``, ``timed``, or ``txt`` for all else.
+    """The format of a text: ``yaml``, ``json``, ``csv``, ``fountain``, ``fdx``, ``timed``, ``labelled``, else ``txt``.
 
     It goes by the look alone, so a broken table is called a table, and its reader says what is wrong with it.
     """
@@ -69,6 +70,8 @@ def guess_kind(text: str) -> str:
         return "fountain"
     if any(_FIELD.match(line) for line in text.splitlines()):
         return "yaml"
+    if labelled_like(text):
+        return "labelled"
     return "csv" if table_like(text) else "txt"
 
 

@@ -15,6 +15,7 @@ from .errors import InputError, closest
 from .fdx import fdx_story
 from .formats import KINDS, guess_kind, lone_table, unfence
 from .fountain import fountain_story
+from .labelled import labelled_story
 from .limits import MAX_BYTES, MAX_DEPTH, MAX_LINES, MAX_SHOTS, MAX_VALUES
 from .paragraphs import text_story
 from .records import records_like, records_story
@@ -25,7 +26,8 @@ from .yaml_text import read_yaml
 __all__ = ["KINDS", "MAX_BYTES", "StoryData", "read_story", "read_story_text", "story_bytes"]
 
 _READERS: dict[str, Callable[[str, str, str], Story]] = {
-    "csv": csv_story, "txt": text_story, "timed": timed_story, "fountain": fountain_story, "fdx": fdx_story,
+    "csv": csv_story, "txt": text_story, "labelled": labelled_story,
+    "timed": timed_story, "fountain": fountain_story, "fdx": fdx_story,
 }  # fmt: skip
 
 
@@ -104,7 +106,7 @@ def read_story_text(
 
     Args:
         text: the story.
-        kind: yaml, json, csv, txt, timed, fountain or fdx; ``auto`` tells it by the text.
+        kind: yaml, json, csv, txt, timed, labelled, fountain or fdx; ``auto`` tells it by the text.
         folder: where relative paths start.
         source: the file's name, for errors and as the title of formats that may have none.
 
@@ -125,7 +127,7 @@ def read_story_text(
         if kind == "auto" and not note:
             text, note = lone_table(text, source or "story text")
         kind = guess_kind(text) if kind == "auto" else kind
-    name = source or f"{'txt' if kind == 'timed' else kind} text"
+    name = source or f"{'txt' if kind in ('timed', 'labelled') else kind} text"
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise InputError(f"{name} line {line}", "must be plain text", "a zero byte", "save the file as UTF-8 text")

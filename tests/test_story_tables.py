@@ -168,6 +168,24 @@ def test_a_table_within_an_answer() -> None:
     assert "a second table with other columns" in refused("| Id | Action |\n|---|---|\n| 1 | A cow. |\n\n" + two)
 
 
+def test_labelled_lines_under_headings() -> None:
+    text = (
+        "Here you go!\n\n### Shot 1: Night\n**Setting:** a kitchen\n**Camera:** close-up, slow push in\n"
+        "**Action:** Mira opens\nthe letter.\n**Audio:** rain\n\n---\n\n### Shot 2\n- **Setting**: the street\n"
+        "- Camera: wide shot\n- Action: She runs.\n- Duration: 4 seconds\n"
+    )
+    assert cells(text) == [
+        ("Mira opens the letter.", "a kitchen", "close-up", "eye level", "dolly in", 2.125),
+        ("She runs.", "the street", "wide shot", "eye level", "static", 4.0),
+    ]
+    assert read(text).notes == (
+        "left out the column Audio",
+        "left out the words of headings and lines without a label",
+    )
+    assert "has a label twice in one shot" in refused(text + "Action: She stops.\n")
+    assert [s.scene for s in read("Shot 1: A fox.\nShot 2: CU: A hen.\n").shots] == ["A fox.", "A hen."]
+
+
 def test_words_about_the_camera() -> None:
     head = "Description,Shot Size,Camera Movement,Camera Angle\nA fox,"
     camera = read(head + "Medium two-shot,Tracking shot following the fox,Low angle looking up\n").shots[0].camera
