@@ -136,9 +136,10 @@ def lone_table(text: str, name: str) -> tuple[str, str]:
         line = max(cells.values())
         fix = "leave one, or give all the same header"
         raise InputError(f"{name} line {line}", "has a second table with other columns", rows[line - 1], fix)
+    again = {j for i in heads[1:] for j in (i, i + 1)} | {heads[0] + 1}  # headers but the first, and rules
     kept, around = [], False
     for i, row in enumerate(rows):
-        table = row.strip().startswith("|") and not (i in heads[1:] or i - 1 in heads)
+        table = row.strip().startswith("|") and i not in again
         around = around or not (row.strip().startswith(("|", "#")) or not row.strip())
         kept.append(row if table or row.startswith("#") else "")
     return "\n".join(kept), "left out the text around the table" if around else ""
