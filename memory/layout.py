@@ -13,12 +13,15 @@ from torch import Tensor
 from ..story.errors import InputError
 from .golden_mem import Size, Slot, token_report
 
-__all__ = ["draw_layout"]
+__all__ = ["draw_empty", "draw_layout"]
 
 _BACK, _PANEL, _LINE = "#15171c", "#1e2128", "#343944"
 _INK, _SOFT, _GOLD = "#f2f0ea", "#9aa0ab", "#e3b341"
 _TIERS = ("#e3b341", "#e08a3c", "#d1605e", "#a45fa8", "#6a75c9", "#4e9bb5")
 _PAD, _GAP, _CAPTION, _HEAD, _CELL, _FIGURES = 32, 14, 22, 40, 64, 190
+
+_MOST_PLACES = 96
+"""Places of an empty memory that are drawn: more would only be a longer picture."""
 
 Picture = Tensor | Image.Image | None
 
@@ -102,6 +105,43 @@ def draw_layout(
             _fit(draw, (x, line + section.size[1] + 4), label, 13, _SOFT, section.cell[0])
         y += section.height
     _bar(draw, report, slots, (_PAD, y + 18), inner)
+    return picture
+
+
+def draw_empty(slots: Sequence[Slot], size_tokens: Size, *, width: int = 800) -> Image.Image:
+    """Draw a memory that nothing is in yet: in words, and as the places that it has, to scale.
+
+    Args:
+        slots: the plan of a full memory, most relevant first (`GoldenMem.plan`).
+        size_tokens: (height, width) of a full frame in tokens.
+        width: width of the picture in pixels, at least 480; the height follows.
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        InputError: a width below 480.
+    """
+    if width < 480:
+        raise InputError("width", "must be at least 480 pixels", width, "use a wider picture")
+    inner, places, row = width - 2 * _PAD, [], 0
+    scale = inner / 4.6 / size_tokens[1]  # four frames of full size in a row
+    x, y = _PAD, _PAD + 132
+    for slot in slots[:_MOST_PLACES]:
+        size = _pixels(slot.size, scale)
+        if x + size[0] > _PAD + inner:
+            x, y, row = _PAD, y + row + _GAP, 0
+        places.append(((x, y), size, _colour(slot.tier)))
+        x, row = x + size[0] + _GAP, max(row, size[1])
+    picture = Image.new("RGB", (width, y + row + _PAD), _BACK)
+    draw = ImageDraw.Draw(picture)
+    sizes = len({slot.tier for slot in slots})
+    room = f"up to {len(slots)} frame{_plural(len(slots))} in {sizes} size{_plural(sizes)}"
+    _fit(draw, (_PAD, _PAD - 6), "Nothing to remember yet", 38, _GOLD, inner)
+    _fit(draw, (_PAD, _PAD + 48), "A keyframe sampler fills it as it goes, or connect frames;", 26, _INK, inner)
+    _fit(draw, (_PAD, _PAD + 82), f"there is room for {room}.", 26, _INK, inner)
+    for at, size, colour in places:
+        _tile(picture, None, at, size, colour)
     return picture
 
 

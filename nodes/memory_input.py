@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from ..memory.golden_mem import GoldenMem
-from ..memory.layout import draw_layout
+from ..memory.layout import draw_empty, draw_layout
 from ..models.prompt_text import from_prompt
 from ..story.errors import InputError
 from .frame_memory import Encoders, FrameMemory, Remembered
 from .images import frames_of, only
 
 __all__ = ["layout_of", "memory_of", "token_count", "with_references"]
+
+_DRAWN = 800
+"""Pixels that the memory's picture is wide: a node shows it at half of that, and its words must be read there."""
 
 
 def memory_of(
@@ -75,17 +78,20 @@ def _captions(captions: list[str], board: Any, clip: Any, count: int) -> tuple[l
 
 def layout_of(memory: FrameMemory) -> Tensor:
     """IMAGE `[1, H, W, 3]`: the memory drawn to scale (Captain Cinema Fig. 3)."""
-    # A query may come later, from the sampler; until then the order in time stands for it.
-    known = memory if memory.query else replace(memory, retrieval="recency")
-    recalled = known.recall()
-    # Without frames there is nothing to draw to scale: any grid gives the empty card.
-    size = memory.size_tokens if memory.frames else (10, 16)
-    picture = draw_layout(
-        [slot for _, slot in recalled],
-        size,
-        [frame.picture for frame, _ in recalled],
-        labels=[frame.label for frame, _ in recalled],
-    )
+    if memory.frames:
+        # A query may come later, from the sampler; until then the order in time stands for it.
+        known = memory if memory.query else replace(memory, retrieval="recency")
+        recalled = known.recall()
+        picture = draw_layout(
+            [slot for _, slot in recalled],
+            memory.size_tokens,
+            [frame.picture for frame, _ in recalled],
+            labels=[frame.label for frame, _ in recalled],
+            width=_DRAWN,
+        )
+    else:
+        plan, size = memory.plan, (50, 80)  # no frame has said its size
+        picture = draw_empty(plan.plan(plan.groups * plan.images, size), size, width=_DRAWN)
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from anchorshot.memory.golden_mem import GoldenMem
-from anchorshot.memory.layout import draw_layout
+from anchorshot.memory.layout import draw_empty, draw_layout
 from anchorshot.story.errors import InputError
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 255)]
@@ -48,6 +48,19 @@ def test_any_shape_and_count_fits_the_width(size: tuple[int, int], count: int) -
     assert picture.width == 900
     right_margin = picture.crop((picture.width - 20, 0, picture.width, picture.height))
     assert len(right_margin.getcolors(1 << 16)) == 1  # nothing runs over the edge
+
+
+@pytest.mark.parametrize("size", [(50, 80), (80, 50), (1, 40)])
+@pytest.mark.parametrize("plan", [GoldenMem(1, 1), GoldenMem(3, 4, 0), GoldenMem(8, 30)])
+def test_an_empty_memory_shows_its_places(plan: GoldenMem, size: tuple[int, int]) -> None:
+    slots = plan.plan(plan.groups * plan.images, size)
+    picture = draw_empty(slots, size)
+    assert picture.width == 800 and picture.height < 4000
+    assert picture.height > draw_empty([], size).height
+    right_margin = picture.crop((picture.width - 20, 0, picture.width, picture.height))
+    assert len(right_margin.getcolors(1 << 16)) == 1  # nothing runs over the edge
+    with pytest.raises(InputError, match="at least 480"):
+        draw_empty(slots, size, width=200)
 
 
 def test_the_same_plan_draws_the_same_picture() -> None:

@@ -54,7 +54,7 @@ def test_context_ranks_as_the_headless_side_does(studio: dict[str, Any], picture
     scores = scorer.embed_images(pictures.movedim(-1, 1)) @ scorer.embed_texts([query])[0]
     assert order == scores.argsort(descending=True)[:3].tolist()
     assert tokens == token_report(GoldenMem(3, 1, 0).plan(6, (5, 10)), (5, 10))["context_image"]
-    assert picture.ndim == 4 and picture.shape[-1] == 3 and picture.shape[2] == 1280
+    assert picture.ndim == 4 and picture.shape[-1] == 3 and picture.shape[2] == 800
 
 
 def test_context_encodes_each_frame_at_its_size(studio: dict[str, Any], pictures: Tensor) -> None:

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -190,3 +191,8 @@ def test_every_node_has_a_help_page(language: str) -> None:
         page = (ROOT / "web" / "docs" / schema.node_id / f"{language}.md").read_text("utf-8")
         names = [i.id for i in schema.inputs] + [o.display_name for o in schema.outputs]
         assert not [name for name in names if f"`{name}`" not in page], schema.node_id
+        # The frontend takes addresses from the folder of all pages, and cuts lines of code at its panel's edge.
+        pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page)
+        assert all((ROOT / "web" / "docs" / picture).is_file() for picture in pictures), schema.node_id
+        code = "".join(re.findall(r"```\w*\n(.*?)```", page, re.DOTALL))
+        assert max(map(len, code.splitlines()), default=0) <= 28, schema.node_id

@@ -227,7 +227,7 @@ def test_many_odd_durations_are_summed_in_a_moment() -> None:
     assert time.process_time() - start < 2  # 0.1 s; quadratic digits took minutes
 
 
-@pytest.mark.parametrize("file", ["timeline.test.mjs", "timeline_fuzz.test.mjs"])
+@pytest.mark.parametrize("file", ["timeline.test.mjs", "timeline_fuzz.test.mjs", "templates.test.mjs"])
 def test_units_under_node(file: str) -> None:
     done = subprocess.run([str(NODE), "--test", str(HERE / file)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

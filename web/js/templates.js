@@ -1,7 +1,9 @@
-/** The pack's templates in their own order: the server lists files as the disk has them. */
+/** The pack's templates in their own order (the server lists files as the disk has them), and in the frontend's language. */
 
 import { api } from '../../../scripts/api.js'
 import { app } from '../../../scripts/app.js'
+import { translateTemplate } from './template_words.js'
+import { isChinese } from './timeline_words.js'
 
 /** The folder that the pack lies in, as in this file's address: /extensions/FOLDER/js/templates.js. */
 const folder = decodeURIComponent(new URL(import.meta.url).pathname.split('/').at(-3) ?? '')
@@ -18,5 +20,9 @@ app.registerExtension({
       if (!Array.isArray(templates?.[folder])) return templates
       return { ...templates, [folder]: [...templates[folder]].sort(compare) }
     }
+  },
+
+  beforeConfigureGraph(workflow) {
+    if (isChinese(app.extensionManager?.setting?.get('Comfy.Locale'))) translateTemplate(workflow)
   }
 })

@@ -183,8 +183,8 @@ export class TimelineView {
     this.span = this.gestures.span ?? furthest * (1 + TAIL)
     this.pixels = this.axis.clientWidth || 1
     this.#drawRuler(score)
-    this.#drawBands(grid)
     this.#drawKeys(score, grid)
+    this.#drawBands(grid)
     this.#drawShots(score, grid)
     this.#drawAsks(score, grid)
     this.#drawLine(score, grid)
@@ -229,14 +229,16 @@ export class TimelineView {
   }
 
   #drawBands(grid) {
-    const { bands } = this.drawn
-    const keyed = new Set(grid.keyframes.map((key) => key.frame))
+    const { bands, keys } = this.drawn
+    const keyed = new Map(grid.keyframes.map((key, k) => [key.frame, keys[k]]))
     pool(this.bands, bands, grid.chunks.length, () => make('div', 'ast-band'))
     let start = 0
     grid.chunks.forEach((chunk, k) => {
       place(bands[k], start / this.span, chunk / this.span)
       bands[k].classList.toggle('ast-empty', !keyed.has(start))
-      const wide = (chunk / this.span) * this.pixels
+      // What the keyframe's picture leaves free
+      const pictured = Number.parseFloat(keyed.get(start)?.querySelector('img').style.width) || 0
+      const wide = (chunk / this.span) * this.pixels - pictured
       set(bands[k], { title: this.words.chunk(chunk) }, wide > 70 ? this.words.frames(chunk) : wide > 24 ? `${chunk}` : '')
       start += chunk
     })

@@ -95,5 +95,8 @@ const zh = {
   linked: '时间线来自连线'
 }
 
-/** Words for a locale of the frontend such as `zh` or `zh-TW`. */
-export const wordsFor = (locale) => (String(locale ?? '').toLowerCase().startsWith('zh') ? zh : en)
+/** Whether a locale of the frontend is Chinese, such as `zh` or `zh-TW`. */
+export const isChinese = (locale) => String(locale ?? '').toLowerCase().startsWith('zh')
+
+/** Words for a locale of the frontend. */
+export const wordsFor = (locale) => (isChinese(locale) ? zh : en)

@@ -1,0 +1,184 @@
+/** Chinese for the pack's templates: titles of groups and nodes, and the lines of their notes. */
+
+export const TITLES = {
+  'Start here': '从这里开始',
+  'Read me': '说明',
+  '1 · Story': '1 · 故事',
+  '2 · Keyframes that remember': '2 · 有记忆的关键帧',
+  '2 · Keyframes that remember: FLUX.1-dev': '2 · 有记忆的关键帧：FLUX.1-dev',
+  '3 · Video through the keyframes': '3 · 经过关键帧的视频',
+  '3 · Video through the keyframes: Wan 2.2 5B': '3 · 经过关键帧的视频：Wan 2.2 5B',
+  '4 · Film': '4 · 影片',
+  'Models and sampling': '模型与采样',
+  'Segments, each out of the one before': '各段，每段从前一段出发',
+  'Film': '影片',
+  '1 · Keyframes': '1 · 关键帧',
+  '2 · Timeline': '2 · 时间线',
+  "3 · Video with core's sampler": '3 · 用核心采样器生成视频',
+  '1 · Qwen-Image-Edit 2511': '1 · Qwen-Image-Edit 2511',
+  '1 · FLUX.2-dev': '1 · FLUX.2-dev',
+  '2 · Earlier frames, and the memory of them': '2 · 之前的画面及其记忆',
+  '3 · Next shot': '3 · 下一个镜头',
+  '3 · Model and prompt': '3 · 模型与提示词',
+  '3 · Models and prompt': '3 · 模型与提示词',
+  '4 · Video through the keyframes': '4 · 经过关键帧的视频',
+  '4 · Two experts, keyframes pinned in both': '4 · 两个专家，关键帧在两者中都被固定',
+  '5 · Film': '5 · 影片',
+  'Pocket Studio: keyframes': '口袋工作室：关键帧',
+  'Pocket Studio: video': '口袋工作室：视频',
+  'Prompts': '提示词',
+  'Prompt': '提示词',
+  'Size': '尺寸',
+  'Size and length': '尺寸与长度',
+  'Save keyframes': '保存关键帧',
+  'Negative prompt': '负面提示词',
+  'Negative prompt (unused at cfg 1)': '负面提示词（cfg 为 1 时不使用）',
+  'Mochi VAE': 'Mochi VAE',
+  'CLIP: text half': 'CLIP：文本部分',
+  'CLIP: picture half': 'CLIP：图像部分',
+  'Segment 1': '第 1 段',
+  'Segment 2': '第 2 段',
+  'Segment 3': '第 3 段',
+  'Weights': '权重',
+  'Scene': '场景',
+  'Action': '动作',
+  'Scene prompt': '场景提示词',
+  'Action prompt': '动作提示词',
+  'Shift for this size': '此尺寸的 shift',
+  'Captions unpadded': '字幕不填充',
+  'Wan text encoder': 'Wan 文本编码器',
+  'Older frame': '较早的画面',
+  'Newest frame (picture 1)': '最新的画面（picture 1）',
+  "Scale to the film's size": '缩放到影片尺寸',
+  "Scale to the video's size": '缩放到视频尺寸',
+  'Prompt of the next shot': '下一个镜头的提示词',
+  'GoldenMem References (negative)': 'GoldenMem 参考（负面）',
+  'First keyframe': '第一个关键帧',
+  'Middle keyframe': '中间的关键帧',
+  'Last keyframe': '最后一个关键帧',
+  'Prompt of the whole video': '整个视频的提示词',
+  'High-noise expert': '高噪声专家',
+  'Low-noise expert': '低噪声专家',
+  'LoRA, high noise': 'LoRA，高噪声',
+  'LoRA, low noise': 'LoRA，低噪声',
+  'Shift, high noise': 'shift，高噪声',
+  'Shift, low noise': 'shift，低噪声',
+  'Multi-Chunk Model, high noise': '多块模型，高噪声',
+  'Multi-Chunk Model, low noise': '多块模型，低噪声',
+  'Steps 0 to 10, high noise': '第 0 至 10 步，高噪声',
+  'Steps 10 to 20, low noise': '第 10 至 20 步，低噪声'
+}
+
+export const HEADINGS = {
+  '# A film from a storyboard': '# 由分镜脚本生成影片',
+  '# A story from its texts alone': '# 只用文本讲故事',
+  '# A story from its texts alone: Mochi 1': '# 只用文本讲故事：Mochi 1',
+  '# A story from its texts alone: Wan 2.2 5B': '# 只用文本讲故事：Wan 2.2 5B',
+  '# Keyframes on a timeline': '# 时间线上的关键帧',
+  '# A film with FLUX.1-dev and Wan 2.2 5B': '# 用 FLUX.1-dev 和 Wan 2.2 5B 生成影片',
+  '# The next shot, with Qwen-Image-Edit 2511': '# 下一个镜头：Qwen-Image-Edit 2511',
+  '# The next shot, with FLUX.2-dev': '# 下一个镜头：FLUX.2-dev',
+  '# Keyframes at any times: Wan 2.2 5B': '# 任意时刻的关键帧：Wan 2.2 5B',
+  '# Keyframes at any times: Wan 2.2 14B': '# 任意时刻的关键帧：Wan 2.2 14B'
+}
+
+/** By how a line begins: as much of it as no other line has. */
+export const LINES = {
+  'Press **Run**. No downloads and no GPU: the *Pocket Studio* brings its own tiny models, and the film':
+    '按**运行**。无需下载，也不需要显卡：*口袋工作室*自带微型模型，六个镜头的影片几分钟就好，快的电脑只要一分钟。',
+  'Press **Run**. No downloads and no GPU: the *Pocket Studio* brings its own tiny models, and three':
+    '按**运行**。无需下载，也不需要显卡：*口袋工作室*自带微型模型，三段视频半分钟就好。没有关键帧：保持不变的，' +
+    '是两个提示词都说到的内容，以及每一段从前一段继承的内容。',
+  'Press **Run**. Everything comes along': '按**运行**。所需的一切都已自带：无需下载，不需要显卡，只要半分钟。',
+  '1. **Story**: who plays':
+    '1. **故事**：谁出场、在哪里、每个镜头发生什么。修改后再运行。口袋模型认识方形、圆形、三角形和星形，颜色有红、橙、' +
+    '黄、绿、青、蓝、紫、粉，戴王冠、帽子、围巾或蝴蝶结；它们会站立、挥手、跳、走和跳舞，地点有沙漠、城镇、森林、海滩、' +
+    '雪地和月球。故事文本请用英文写。',
+  '2. **Keyframes**: each is made': '2. **关键帧**：生成每一帧时都参考之前的画面（GoldenMem），因此角色保持不变。',
+  '3. **Video**: every shot is filmed':
+    '3. **视频**：每个镜头都经过自己的关键帧；每个关键帧落在分镜脚本要求的帧上，相差不超过两帧。',
+  '4. **Film**: the shots are joined': '4. **影片**：连接各个镜头。分镜总览显示要求了什么、生成了什么。',
+  'Another `seed` in the keyframe sampler':
+    '在关键帧采样器中换一个 `seed`，就是另一次拍摄。命令行生成同样的影片：`anchorshot film stories/two_friends.yaml`。',
+  'Text2Story was published':
+    'Text2Story 就是用这个模型和这些设置发表的：848x480、64 步、引导强度 4.5。Mochi 每秒 30 帧，共 6n+1 帧；163 帧为 5.4 秒。',
+  '| file | folder | from |': '| 文件 | 文件夹 | 来源 |',
+  '`clip-vit-large-patch14.safetensors` is':
+    '`clip-vit-large-patch14.safetensors` 就是 OpenAI 的 `model.safetensors`，只是改了名字；它包含两个部分，要放进（或链接到）' +
+    '两个文件夹。没有它时，请断开各段的 CLIP：提示词便按进度和上一步加权。',
+  'Every segment has two prompts':
+    '每一段有两个提示词：**场景**（在哪里、有谁）和**动作**（谁做什么，并再说一次在哪里）。两者都写外貌，不写名字：' +
+    '它们被分别读取，而 CLIP 不认识名字。在*故事段落*里（双击打开）',
+  '* *DIPW Guider* weighs': '* *DIPW 引导器*每一步都按画面已显示的内容重新给两个提示词加权；每段下方会画出权重。',
+  '* *TWB Blend* starts':
+    '* *TWB 混合*让一段从前一段结束的地方开始，强度为 `gamma`；两个动作相似时，*SAR* 会减少混合。',
+  '**Another segment**':
+    '**增加一段**：连同连线复制最后一段（Ctrl+C、Ctrl+Shift+V），接上前一段的 `latent` 和 `action`，并把它的 `images` ' +
+    '接到*影片*。只有改动的部分及其后面的部分会重新采样。',
+  '**Time**: the paper':
+    '**时间**：论文每一步都解码整个视频来询问 CLIP，耗时是普通 Mochi 的 7 倍。`preview` 选 *latent_rgb* 时每四步询问一次，' +
+    '给 CLIP 看潜变量的颜色，几乎不花时间。要按论文的方式，请选 *decoded_video*，并把 `score_every` 设为 1。',
+  '**Memory**: choose an fp8':
+    '**显存**：选择 fp8 的 `weight_dtype`，或减少帧数。最后用 *VAE 解码（分块）*代替 *VAE 解码*也有帮助。',
+  '1. **Keyframes**: three moments': '1. **关键帧**：一个镜头的三个瞬间。换成*加载图像*即可使用自己的图片。',
+  '2. **Timeline**: run once':
+    '2. **时间线**：运行一次，图片就会出现在时间轴上。拖动图片改变节奏，拖动边界加长镜头；*波纹*会带动其后的内容。' +
+    '每个关键帧实际落在哪一帧都会显示。全部操作也可以用键盘完成。',
+  '3. **Video**: *Multi-Chunk Model* prepares':
+    '3. **视频**：*多块模型*准备模型，以及固定了关键帧的潜变量；任何核心采样器都可以用来生成视频，*多块解码*得到画面。',
+  'With Wan 2.1 or 2.2 it is the same': '使用 Wan 2.1 或 2.2 时，图是一样的，只需换成核心加载器。',
+  'The pocket models know squares':
+    '口袋模型认识方形、圆形、三角形和星形，颜色有红、橙、黄、绿、青、蓝、紫、粉，戴王冠、帽子、围巾或蝴蝶结；它们会站立、' +
+    '挥手、跳、走和跳舞，地点有沙漠、城镇、森林、海滩、雪地和月球。提示词请用英文写。`anchorshot tell` 这样讲述整个分镜脚本。',
+  'The graph of *Pocket film*': '与*口袋影片*相同的图，使用公开模型：文件共约 52 GB。',
+  '**Memory**: keyframes come first':
+    '**显存**：先生成关键帧，再生成视频，因此每个模型都可以独占显卡。不够时，两者都用 fp8 加载（`weight_dtype`），' +
+    '并减少记住的画面（`images`）。',
+  '**Identity**: FLUX.1-dev':
+    '**身份**：FLUX.1-dev 没有训练过在自己的序列中参考之前的画面。请在 *FLUX.1-dev* 之后接一个为此训练过的 LoRA' +
+    '（交错图文对，或上下文影片 LoRA）。',
+  '**Ranking**: earlier':
+    '**排序**：之前的画面按字幕排序，不需要其他文件。要按画面内容排序，请把 CLIP 视觉模型和它自己的文本编码器接到 ' +
+    '*GoldenMem 上下文*，并把 `retrieval` 设为 `clip`。',
+  '**Captions** reach':
+    '**字幕**以自身长度交给 FLUX.1（*T5 Tokenizer Options*）：否则 ComfyUI 会把每条填充到 256 个令牌，长记忆就大多是填充。' +
+    '**shift** 随尺寸变化，与命令行一致。',
+  '**Size**: 1280x704': '**尺寸**：1280x704，Wan 2.2 5B 要求 32 的倍数，每秒 24 帧；两者都写在故事里。',
+  'Edit models take':
+    '编辑模型接受参考图片：不需要 LoRA，也不需要微调。*GoldenMem* 把影片之前的画面交给它们，最相关的保持完整尺寸，' +
+    '其余的按黄金比例依次缩小，因此长记忆只比短记忆略贵。',
+  '1. **Models**: the edit model': '1. **模型**：编辑模型、它的文本编码器和 VAE。',
+  '2. **Earlier frames**: load':
+    '2. **之前的画面**：从最早的开始加载；*批量图像*可以继续增加。所有画面都缩放到影片尺寸。*GoldenMem 上下文*决定记住多少、' +
+    '多大、什么顺序：它的图片按比例显示，`tokens` 是代价。`recency` 把最新的放在最前；`clip` 按画面内容排序，需要 CLIP 视觉模型。',
+  '3. **Next shot**: write what happens. The':
+    '3. **下一个镜头**：写出发生什么。文本编码器也看得到这些画面，按记忆的顺序，最新的在前：提示词中的 *picture 1* 是最新的画面，' +
+    '*picture 2* 是它之前的那一个。',
+  '3. **Next shot**: write what happens. Say': '3. **下一个镜头**：写出发生什么，并说明指的是之前画面中的谁。',
+  'Feed the result back':
+    '把结果作为最新的画面接回去，影片就可以继续；用 *Keyframes with Wan 2.2 5B* 或 *14B* 把关键帧变成视频。',
+  'About 18 GB': '文件共约 18 GB。',
+  'About 36 GB': '文件共约 36 GB。',
+  '1. **Keyframes**: one picture each, in order of time. One':
+    '1. **关键帧**：每个一张图片，按时间顺序。只有一张是图生视频，两张是首尾帧；*批量图像*可以继续增加。',
+  '1. **Keyframes**: one picture each, in order of time. *Batch':
+    '1. **关键帧**：每个一张图片，按时间顺序。*批量图像*可以继续增加。',
+  '2. **Timeline**: drag':
+    '2. **时间线**：把关键帧拖到所需的位置。每个关键帧落在显示的那一帧上，与你放的位置最多相差两帧。',
+  '3. **Model**: one for all': '3. **模型**：一个模型用于所有噪声水平；每秒 24 帧，尺寸为 32 的倍数。',
+  '4. **Video**: *Multi-Chunk Video Sampler* pins': '4. **视频**：*多块视频采样器*固定关键帧、采样并解码。',
+  'To go on from a clip': '要接着一段视频往下生成，请把它交给*扩展视频*，再用 KSampler 采样其结果。',
+  '3. **Models**: both experts':
+    '3. **模型**：两个专家。LoRA 放进被绕过的加载器（Ctrl+B 启用），每个专家一个。其中写明的两个用于加速：使用时在两个采样器中' +
+    '都把 `steps` 设为 4、`cfg` 设为 1，并在第 2 步切换。',
+  '4. **Two samplers**':
+    '4. **两个采样器**：高噪声专家完成第 0 至 10 步，低噪声专家完成其余步骤。两者都需要由*多块模型*为同一条时间线准备的模型，' +
+    '它使关键帧保持干净。若某个阶段没有这个补丁，关键帧会漂移，*重新固定关键帧*会在两者之间放回它们。',
+  '*Multi-Chunk Video Sampler* does all': '*多块视频采样器*在一个节点里完成这一切（`model_low`、`boundary` 0.9）。',
+  'The speed-up LoRAs': '可选的加速 LoRA：',
+  '**Size and length**: 1280x704':
+    '**尺寸与长度**：1280x704，32 的倍数，每秒 24 帧，共 4n+1 帧；81 帧为 3.4 秒。`preview` 选 *latent_rgb* 时给 CLIP 看潜变量' +
+    '的颜色，几乎不花时间；*decoded_frame* 更清晰。',
+  'Wan 2.1 and 2.2 14B take':
+    'Wan 2.1 和 2.2 14B 使用同样的图；有两个专家时，各用一个 *DIPW 模型补丁*，以及带起止步数的采样器。'
+}
