@@ -31,6 +31,7 @@ test('every title and every line of a note is Chinese', () => {
       }
       const [english, lines] = [before.nodes[k], node].map((each) => each.widgets_values[0].split('\n'))
       assert.equal(lines.length, english.length)
+      assert.equal(node.widgets_values_named.text, node.widgets_values[0])
       for (const [i, line] of lines.entries()) {
         assert.ok(!/[a-z]/.test(line) || line.startsWith('| `') || line.startsWith('| ---') || chinese.test(line), line)
         const starts = Object.keys(LINES).filter((each) => english[i].startsWith(each))

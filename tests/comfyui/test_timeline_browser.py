@@ -543,3 +543,57 @@ def test_a_refused_node_says_why(timeline: Timeline) -> None:
         "document.querySelector('.anchorshot-complaint')?.textContent.startsWith('keyframes: must be')"
     )
     assert complaint.count() == 1 and not frontend.errors
+
+
+def test_a_picture_is_dropped_on_a_keyframe(timeline: Timeline) -> None:
+    """It is uploaded as ComfyUI uploads, and shown by the Load Image node that the keyframe's picture comes from."""
+    frontend, page = timeline.frontend, timeline.page
+    Image.new("RGB", (160, 80), "#c33").save(frontend.server.base / "input" / "first.png")
+    drop = """
+        const axis = document.querySelector('.anchorshot-timeline .ast-axis');
+        const data = new DataTransfer(), canvas = new OffscreenCanvas(32, 16);
+        canvas.getContext('2d').fillRect(0, 0, 32, 16);
+        const bytes = given.type === 'text/plain' ? 'no' : await canvas.convertToBlob({ type: given.type });
+        data.items.add(new File([bytes], given.name, { type: given.type }));
+        const more = { dataTransfer: data, bubbles: true, cancelable: true, clientX: given.x, clientY: given.y };
+        const seen = [];
+        document.addEventListener('drop', () => seen.push(1), { once: true });
+        const taken = ['dragover', 'drop'].map((type) => !axis.dispatchEvent(new DragEvent(type, more)));
+        return [...taken, seen.length === 0];
+    """
+    box = timeline.keys.nth(1).bounding_box()
+    assert box
+    place = {"x": box["x"] + 8, "y": box["y"] + 20}
+    outcome = timeline.root.locator(".ast-outcome")
+    assert frontend.js(drop, {"name": "new.png", "type": "image/png", **place}) == [True, True, True]
+    assert "Load Image" in (outcome.text_content() or "")
+    frontend.js(
+        """
+        const timeline = app.graph.nodes[0];
+        const add = (type) => { const node = LiteGraph.createNode(type); app.graph.add(node); return node; };
+        const batch = add('BatchImagesNode') , scale = add('ImageScale');
+        const loads = [0, 1, 2].map((k) => {
+          const node = add('LoadImage'), field = node.widgets.find((widget) => widget.name === 'image');
+          node.pos = [40 * k, 560];
+          field.options.values = [...(field.options.values ?? []), 'first.png'];
+          field.value = 'first.png'; field.callback?.('first.png');
+          return node;
+        });
+        loads.forEach((node, k) => node.connect(0, batch, batch.inputs.findIndex((i) => i.name.endsWith('image' + k))));
+        batch.connect(0, scale, 0);
+        scale.connect(0, timeline, 'keyframes');
+        """
+    )
+    frontend.settle()
+    files = """return app.graph.nodes.filter((n) => n.type === 'LoadImage')
+        .map((n) => n.widgets.find((w) => w.name === 'image').value)"""
+    frontend.js(drop, {"name": "notes.txt", "type": "text/plain", **place})
+    assert "PNG" in (outcome.text_content() or "")
+    assert frontend.js(files) == ["first.png"] * 3
+    frontend.js(drop, {"name": "new.png", "type": "image/png", **place})
+    page.wait_for_function("document.querySelector('.ast-outcome').textContent.includes('new picture')")
+    assert frontend.js(files) == ["first.png", "new.png", "first.png"]
+    assert Image.open(frontend.server.base / "input" / "new.png").size == (32, 16)
+    frontend.settle()
+    frontend.shot("dropped")
+    assert not frontend.errors

@@ -16,6 +16,13 @@ function lineIn(line) {
 const listOf = (value) => (Array.isArray(value) ? value : [])
 const noteOf = (node) => (node.type === NOTE ? String(node.widgets_values?.[0] ?? '') : '')
 
+/** A note's text: by its place, and by its name, as newer frontends save it, too. */
+function setNote(node, text) {
+  const named = node.widgets_values_named
+  if (named?.text === node.widgets_values[0]) named.text = text
+  node.widgets_values[0] = text
+}
+
 /** Puts Chinese in a workflow's JSON, in place, if it is a template of ours. */
 export function translateTemplate(workflow) {
   if (!listOf(workflow?.nodes).some((node) => Object.hasOwn(HEADINGS, noteOf(node).split('\n')[0]))) return
@@ -23,7 +30,7 @@ export function translateTemplate(workflow) {
     for (const part of [...listOf(graph.nodes), ...listOf(graph.groups)]) {
       if (typeof part.title === 'string' && Object.hasOwn(TITLES, part.title)) part.title = TITLES[part.title]
       const note = noteOf(part)
-      if (note) part.widgets_values[0] = note.split('\n').map(lineIn).join('\n')
+      if (note) setNote(part, note.split('\n').map(lineIn).join('\n'))
     }
   }
 }

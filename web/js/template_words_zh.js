@@ -47,15 +47,15 @@ export const TITLES = {
   'Shift for this size': '此尺寸的 shift',
   'Captions unpadded': '字幕不填充',
   'Wan text encoder': 'Wan 文本编码器',
-  'Older frame': '较早的画面',
-  'Newest frame (picture 1)': '最新的画面（picture 1）',
+  'Your older frame': '你的较早的画面',
+  'Your newest frame (picture 1)': '你的最新的画面（picture 1）',
   "Scale to the film's size": '缩放到影片尺寸',
   "Scale to the video's size": '缩放到视频尺寸',
   'Prompt of the next shot': '下一个镜头的提示词',
   'GoldenMem References (negative)': 'GoldenMem 参考（负面）',
-  'First keyframe': '第一个关键帧',
-  'Middle keyframe': '中间的关键帧',
-  'Last keyframe': '最后一个关键帧',
+  'Your first keyframe': '你的第一个关键帧',
+  'Your middle keyframe': '你的中间的关键帧',
+  'Your last keyframe': '你的最后一个关键帧',
   'Prompt of the whole video': '整个视频的提示词',
   'High-noise expert': '高噪声专家',
   'Low-noise expert': '低噪声专家',
@@ -148,8 +148,8 @@ export const LINES = {
     '编辑模型接受参考图片：不需要 LoRA，也不需要微调。*GoldenMem* 把影片之前的画面交给它们，最相关的保持完整尺寸，' +
     '其余的按黄金比例依次缩小，因此长记忆只比短记忆略贵。',
   '1. **Models**: the edit model': '1. **模型**：编辑模型、它的文本编码器和 VAE。',
-  '2. **Earlier frames**: load':
-    '2. **之前的画面**：从最早的开始加载；*批量图像*可以继续增加。所有画面都缩放到影片尺寸。*GoldenMem 上下文*决定记住多少、' +
+  '2. **Earlier frames**: choose':
+    '2. **之前的画面**：换成你自己的图片（ComfyUI 的示例图只是占位），从最早的开始；*批量图像*可以继续增加。所有画面都缩放到影片尺寸。*GoldenMem 上下文*决定记住多少、' +
     '多大、什么顺序：它的图片按比例显示，`tokens` 是代价。`recency` 把最新的放在最前；`clip` 按画面内容排序，需要 CLIP 视觉模型。',
   '3. **Next shot**: write what happens. The':
     '3. **下一个镜头**：写出发生什么。文本编码器也看得到这些画面，按记忆的顺序，最新的在前：提示词中的 *picture 1* 是最新的画面，' +
@@ -159,10 +159,10 @@ export const LINES = {
     '把结果作为最新的画面接回去，影片就可以继续；用 *Keyframes with Wan 2.2 5B* 或 *14B* 把关键帧变成视频。',
   'About 18 GB': '文件共约 18 GB。',
   'About 36 GB': '文件共约 36 GB。',
-  '1. **Keyframes**: one picture each, in order of time. One':
-    '1. **关键帧**：每个一张图片，按时间顺序。只有一张是图生视频，两张是首尾帧；*批量图像*可以继续增加。',
-  '1. **Keyframes**: one picture each, in order of time. *Batch':
-    '1. **关键帧**：每个一张图片，按时间顺序。*批量图像*可以继续增加。',
+  "1. **Keyframes**: choose your own in the place of ComfyUI's example, one each, in order of time. One":
+    '1. **关键帧**：换成你自己的图片（ComfyUI 的示例图只是占位），每个一张，按时间顺序。只有一张是图生视频，两张是首尾帧；*批量图像*可以继续增加。',
+  "1. **Keyframes**: choose your own in the place of ComfyUI's example, one each, in order of time. *Batch":
+    '1. **关键帧**：换成你自己的图片（ComfyUI 的示例图只是占位），每个一张，按时间顺序。*批量图像*可以继续增加。',
   '2. **Timeline**: drag':
     '2. **时间线**：把关键帧拖到所需的位置。每个关键帧落在显示的那一帧上，与你放的位置最多相差两帧。',
   '3. **Model**: one for all': '3. **模型**：一个模型用于所有噪声水平；每秒 24 帧，尺寸为 32 的倍数。',

@@ -9,6 +9,7 @@ import { isLinked } from './graph_links.js'
 import { locatorOf, picturesOf } from './timeline_pictures.js'
 import { fieldSeconds, moveEnd, planOf, read, write } from './timeline_score.js'
 import { framesAt } from './timeline_grid.js'
+import { attachDrops } from './timeline_drop.js'
 import { TimelineView } from './timeline_view.js'
 import { wordsFor } from './timeline_words.js'
 
@@ -29,6 +30,7 @@ class TimelineHost {
     this.node = node
     this.text = text
     this.view = new TimelineView(this, wordsFor(app.extensionManager?.setting?.get('Comfy.Locale')))
+    attachDrops(this.view, () => this.node, { app, api })
     // The frontend may take the element out of the page, and the focus with it, before it removes the node.
     const { element } = this.view
     element.addEventListener('focusout', () => {

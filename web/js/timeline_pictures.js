@@ -95,3 +95,19 @@ export function picturesOf(node, host) {
   const last = stored(host.app.nodeOutputs?.[locatorOf(node)]?.thumbnails, host)
   return { pictures: behind.count === null || behind.count === last.length ? last : [], count: behind.count }
 }
+
+function loadersBehind(node, slot, depth) {
+  const { node: source } = sourceOf(node, slot) ?? {}
+  if (!source || depth > DEPTH) return null
+  const images = linkedImages(source)
+  if (source.mode === BYPASSED) return images.length ? loadersBehind(source, images[0], depth + 1) : null
+  if (JOINERS.test(source.type) || (CHANGERS.test(source.type) && images.length === 1)) {
+    const found = images.map((each) => loadersBehind(source, each, depth + 1))
+    return found.every(Boolean) ? found.flat() : null
+  }
+  const name = String(source.widgets?.find((widget) => widget.name === 'image')?.value ?? '')
+  return source.type === 'LoadImage' && !MANY.test(name) ? [source] : null
+}
+
+/** The Load Image nodes of all keyframes in order, or null if they get their pictures from elsewhere. */
+export const loadersOf = (node) => loadersBehind(node, inputSlot(node, 'keyframes'), 0)

@@ -90,6 +90,12 @@ export class TimelineView {
     this.status.textContent = text
   }
 
+  /** Says something to everybody, until the next drawing. */
+  tell(text) {
+    set(this.outcome, {}, text)
+    this.announce(text)
+  }
+
   commit(score) {
     this.draft = null
     if (score && score !== this.score) this.host.commit(score)

@@ -109,7 +109,7 @@ def _timeline(s: Sketch, width: int, height: int, fps: float, seconds: float, ti
     """Three pictures of one size, in order of time, and their timeline."""
     with s.group("1 · Keyframes", GREEN):
         loaded = []
-        for title in ("First keyframe", "Middle keyframe", "Last keyframe"):
+        for title in ("Your first keyframe", "Your middle keyframe", "Your last keyframe"):
             loaded.append(s.add("LoadImage", title, size=(280, 300), image=EXAMPLE))
             s.column()
         batch = s.add("BatchImagesNode", size=(280, 0), **{f"images.image{i}": one[0] for i, one in enumerate(loaded)})
@@ -165,7 +165,8 @@ def wan22_14b_keyframes() -> Sketch:
             "# Keyframes at any times: Wan 2.2 14B\n\n"
             + files(high, low, umt5, vae_file)
             + "\n\nAbout 36 GB of files.\n\n"
-            "1. **Keyframes**: one picture each, in order of time. *Batch Images* grows for more.\n"
+            "1. **Keyframes**: choose your own in the place of ComfyUI's example, one each, in order of "
+            "time. *Batch Images* grows for more.\n"
             "2. **Timeline**: drag the keyframes to where they belong. Each lands on the frame that is shown, at most "
             "two frames from where you put it.\n"
             "3. **Models**: both experts. LoRAs go into the bypassed loaders (Ctrl+B enables them), one for each "
@@ -256,8 +257,8 @@ def wan22_5b_keyframes() -> Sketch:
     with s.group("Start here", GREY):
         s.note(
             "# Keyframes at any times: Wan 2.2 5B\n\n" + files(unet, umt5, vae_file) + "\n\nAbout 18 GB of files.\n\n"
-            "1. **Keyframes**: one picture each, in order of time. One alone is image-to-video, two are first "
-            "and last frame; *Batch Images* grows for more.\n"
+            "1. **Keyframes**: choose your own in the place of ComfyUI's example, one each, in order of "
+            "time. One alone is image-to-video, two are first and last frame; *Batch Images* grows for more.\n"
             "2. **Timeline**: drag the keyframes to where they belong. Each lands on the frame that is shown, at most "
             "two frames from where you put it.\n"
             "3. **Model**: one for all noise levels; 24 frames a second, sizes in multiples of 32.\n"

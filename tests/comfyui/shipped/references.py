@@ -19,10 +19,10 @@ def _references(title: str, needed: tuple[str, ...], hint: str) -> Sketch:
             "that a long memory costs little more than a short one.\n\n"
             + files(*needed)
             + "\n\n1. **Models**: the edit model, its text encoder and VAE.\n"
-            "2. **Earlier frames**: load them, oldest first; *Batch Images* grows for more. All get the film's size. "
-            "*GoldenMem Context* says how many are remembered, how large, and in which order: its picture shows it to "
-            "scale, `tokens` what it costs. `recency` puts the newest first; `clip` ranks by what the frames show and "
-            "needs a CLIP vision model.\n"
+            "2. **Earlier frames**: choose your own in the place of ComfyUI's example, oldest first; *Batch Images* "
+            "grows for more. All get the film's size. *GoldenMem Context* says how many are remembered, how large, and in "
+            "which order: its picture shows it to scale, `tokens` what it costs. `recency` puts the newest first; "
+            "`clip` ranks by what the frames show and needs a CLIP vision model.\n"
             f"3. **Next shot**: write what happens. {hint}\n\n"
             "Feed the result back as the newest frame to go on with the film, and film the keyframes with "
             "*Keyframes with Wan 2.2 5B* or *14B*.",
@@ -34,8 +34,8 @@ def _references(title: str, needed: tuple[str, ...], hint: str) -> Sketch:
 def _earlier(s: Sketch, vae: Placed) -> tuple[dict[str, Output], Placed]:
     """Earlier frames, as a text encoder that sees them wants them, and the memory of them."""
     with s.group("2 · Earlier frames, and the memory of them", GREEN):
-        one = s.add("LoadImage", "Older frame", size=(300, 330), image=EXAMPLE)
-        two = s.add("LoadImage", "Newest frame (picture 1)", size=(300, 330), image=EXAMPLE)
+        one = s.add("LoadImage", "Your older frame", size=(300, 330), image=EXAMPLE)
+        two = s.add("LoadImage", "Your newest frame (picture 1)", size=(300, 330), image=EXAMPLE)
         s.column()
         batch = s.add("BatchImagesNode", size=(300, 0), **{"images.image0": one[0], "images.image1": two[0]})
         scaled = s.add(
