@@ -591,7 +591,7 @@ def test_a_picture_is_dropped_on_a_keyframe(timeline: Timeline) -> None:
     assert "PNG" in (outcome.text_content() or "")
     assert frontend.js(files) == ["first.png"] * 3
     frontend.js(drop, {"name": "new.png", "type": "image/png", **place})
-    page.wait_for_function("document.querySelector('.ast-outcome').textContent.includes('new picture')")
+    page.wait_for_function("document.querySelector('.ast-unseen[role=status]').textContent.includes('new picture')")
     assert frontend.js(files) == ["first.png", "new.png", "first.png"]
     assert Image.open(frontend.server.base / "input" / "new.png").size == (32, 16)
     frontend.settle()

@@ -83,6 +83,6 @@ export function attachDrops(view, nodeOf, { app, api }) {
       return view.tell(view.words.noUpload(error.message))
     }
     view.select('key', k)
-    view.tell(view.words.dropped(k + 1))
+    view.announce(view.words.dropped(k + 1)) // everybody else sees it
   })
 }

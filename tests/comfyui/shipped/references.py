@@ -20,8 +20,8 @@ def _references(title: str, needed: tuple[str, ...], hint: str) -> Sketch:
             + files(*needed)
             + "\n\n1. **Models**: the edit model, its text encoder and VAE.\n"
             "2. **Earlier frames**: choose your own in the place of ComfyUI's example, oldest first; *Batch Images* "
-            "grows for more. All get the film's size. *GoldenMem Context* says how many are remembered, how large, and in "
-            "which order: its picture shows it to scale, `tokens` what it costs. `recency` puts the newest first; "
+            "grows for more. All get the film's size. *GoldenMem Context* says how many are remembered, how large, and "
+            "in which order: its picture shows it to scale, `tokens` what it costs. `recency` puts the newest first; "
             "`clip` ranks by what the frames show and needs a CLIP vision model.\n"
             f"3. **Next shot**: write what happens. {hint}\n\n"
             "Feed the result back as the newest frame to go on with the film, and film the keyframes with "
