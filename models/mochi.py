@@ -14,6 +14,7 @@ from torch.nn import functional
 from ..story.errors import InputError
 from .arguments import check_latents
 from .vae import ImageCodec
+from .vae_tiling import Tiling, decode_tiles
 
 __all__ = ["MOCHI_GRID", "MochiVAE", "mochi_latents"]
 
@@ -31,16 +32,23 @@ class MochiVAE(ImageCodec):
 
     Args:
         model: the VAE; without an encoder (genmo publishes the decoder alone, too) it only decodes.
-        pixels_per_call: see `ImageCodec`.
+        pixels_per_call, tiling: see `ImageCodec`. Encoding looks at the whole length of a video at once, as the network
+            does (attention over time), so its memory grows with it; tiles bound the frame.
 
     Raises:
         InputError: the model does not compress time six times, or its latent statistics are unusable.
     """
 
     model: AutoencoderKLMochi
+    largest_frame = 1 << 20
 
-    def __init__(self, model: AutoencoderKLMochi, pixels_per_call: int = 1 << 20) -> None:
-        super().__init__(model, pixels_per_call)
+    def __init__(
+        self,
+        model: AutoencoderKLMochi,
+        pixels_per_call: int = 1 << 20,
+        tiling: Tiling = Tiling(),  # noqa: B008
+    ) -> None:
+        super().__init__(model, pixels_per_call, tiling)
         config = model.config
         if model.temporal_compression_ratio != MOCHI_GRID:
             fix = "use temporal_expansions that multiply to 6"
@@ -80,12 +88,13 @@ class MochiVAE(ImageCodec):
             fix = "give a file that holds the encoder, too, such as ComfyUI's mochi_vae.safetensors"
             raise InputError("video_vae", "needs an encoder here", "a decoder alone", fix)
         mochi_latents(video.shape[1], "video")
-        x = rearrange(self._network_pixels(video, "video", 5), "b t c h w -> b c t h w")
+        self._check_pixels(video, "video", 5)
 
         def run(part: Tensor) -> Tensor:
-            return self.model.encode(part).latent_dist.mode().float()
+            x = rearrange(self._to_network(part), "b t c h w -> b c t h w")
+            return self.model.encode(x).latent_dist.mode().float()
 
-        z = self._by_rows(run, x, x.shape[-1] * x.shape[-2])
+        z = self._by_tiles(run, video, self.image_size_multiple, 1)
         return (z - self._mean.to(z.device)) / self._std.to(z.device)
 
     @torch.no_grad()
@@ -102,12 +111,26 @@ class MochiVAE(ImageCodec):
     def _stream(self, latents: Tensor) -> Iterator[Tensor]:
         rows, _, _, h, w = latents.shape
         at_once = max(1, self.pixels_per_call // (rows * h * w * self.image_size_multiple**2 * MOCHI_GRID))
-        mean, std = self._mean.to(self.device), self._std.to(self.device)
-        decoder = _Decoder(self.model.decoder)
-        for part in latents.split(at_once, 2):
-            z = part.to(self.device, torch.float32) * std + mean
-            x = decoder(z.to(self.dtype)).float()
+        z = latents.to(self.device, torch.float32) * self._std.to(self.device) + self._mean.to(self.device)
+        for x in self._pixels(z.to(self.dtype), self._tile_side(h, w, rows), at_once):
             yield rearrange((x / 2 + 0.5).clamp(0, 1), "b c t h w -> b t c h w")
+
+    @torch.no_grad()
+    def _pixels(self, z: Tensor, side: int | None, at_once: int) -> Iterator[Tensor]:
+        if side is None:
+            decoder = _Decoder(self.model.decoder)
+            for part in z.split(at_once, 2):
+                yield decoder(part)
+            return
+        window = self._window(len(z), *z.shape[-2:], grid=MOCHI_GRID)
+        for video in decode_tiles(
+            lambda: _Decoder(self.model.decoder), z, side, self.image_size_multiple, at_once, window
+        ):
+            for part in video.split(at_once * MOCHI_GRID, 2):
+                yield part.to(self.device)
+
+    def _values_per_pixel(self) -> float:
+        return 50.0 * self.model.config.decoder_block_out_channels[0]
 
 
 class _Decoder:
@@ -119,7 +142,7 @@ class _Decoder:
         self._first = True
 
     def __call__(self, z: Tensor) -> Tensor:
-        """The next latent frames `[B, C, f, h, w]` → pixels of −1…1 `[B, 3, t, H, W]`."""
+        """The next latent frames `[B, C, f, h, w]` → pixels of −1…1 `[B, 3, t, H, W]`, fp32."""
         net, first = self._decoder, self._first
         self._first = False
         x = self._resnets(net.block_in.resnets, net.conv_in(z))
@@ -131,7 +154,11 @@ class _Decoder:
             ).contiguous()
             x = x[:, :, frames - 1 :] if first else x
         x = net.nonlinearity(self._resnets(net.block_out.resnets, x))
-        return net.proj_out(x.movedim(1, -1)).movedim(-1, 1)
+        return net.proj_out(x.movedim(1, -1)).movedim(-1, 1).float()
+
+    def park(self) -> None:
+        """Move the past to the host's memory; the layers fetch it from there."""
+        self._past = {layer: past.cpu() for layer, past in self._past.items()}
 
     def _resnets(self, blocks: Iterable[Any], x: Tensor) -> Tensor:
         for block in blocks:
@@ -145,7 +172,7 @@ class _Decoder:
             past = self._past.get(layer)
             if past is None:
                 past = x[:, :, :1].expand(-1, -1, layer.time_pad, -1, -1)
-            x = torch.cat([past, x], 2)
+            x = torch.cat([past.to(x.device), x], 2)
             self._past[layer] = x[:, :, -layer.time_pad :].clone()
         edges = (layer.width_pad, layer.width_pad, layer.height_pad, layer.height_pad, 0, 0)
         return layer.conv(functional.pad(x, edges, mode="replicate"))

@@ -2,13 +2,16 @@
 
 Pixels are fp32 in 0…1, `[…, 3, H, W]`; latents are fp32, normalised to unit scale, so that 1 is the right amount of
 noise for every model. Encoding takes the mode of the posterior: the same pixels always give the same latents.
+
+Memory follows one frame, not the video: both ways go through time in parts whose past each layer keeps. Of frames that
+are too large (`Tiling`) it follows a tile.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLWan
@@ -19,26 +22,42 @@ from torch import Tensor
 from ..story.errors import InputError
 from ..story.timeline import GRID
 from .arguments import check_latents
+from .vae_tiling import Tiling, assemble, decode_tiles
 from .wan.layout import latent_length
+from .wan.vae_stream import WanStreamDecoder, WanStreamEncoder
 
 __all__ = ["ImageCodec", "ImageVAE", "VideoVAE", "latent_length"]
+
+_TOGETHER = 1 << 25
+"""Pixels that decoding keeps of chunks that go through the network together: 0.4 GB."""
+_WINDOW = 1 << 28
+"""Pixels that decoding in tiles puts together in the host's memory: 3.2 GB, at 1920x1088 128 frames."""
 
 
 class ImageCodec(ABC):
     """The interface of both VAEs for single images.
 
     `pixels_per_call` bounds how many pixels of one frame go through the network at once, over all rows of a batch:
-    memory follows it, and small frames are batched while large ones go one by one.
+    memory follows it, and small frames are batched while large ones go one by one. `tiling` says when one frame is cut
+    into tiles.
     """
 
     model: AutoencoderKL | AutoencoderKLWan
     latent_channels: int
     image_size_multiple: int
     """Height and width in pixels must divide by this; it is also the spatial factor of the latents."""
+    largest_frame: int
+    """Pixels of the largest frame that goes through the network as a whole where `tiling` leaves that open."""
 
-    def __init__(self, model: AutoencoderKL | AutoencoderKLWan, pixels_per_call: int = 1 << 20) -> None:
+    def __init__(
+        self,
+        model: AutoencoderKL | AutoencoderKLWan,
+        pixels_per_call: int = 1 << 20,
+        tiling: Tiling = Tiling(),  # noqa: B008
+    ) -> None:
         self.model = model.eval()
         self.pixels_per_call = pixels_per_call
+        self.tiling = tiling
 
     @property
     def device(self) -> torch.device:
@@ -63,8 +82,11 @@ class ImageCodec(ABC):
     def decode_image(self, latents: Tensor) -> Tensor:
         """`[B, C, h, w]` → `[B, 3, H, W]` in 0…1."""
 
-    def _network_pixels(self, pixels: Tensor, field: str, ndim: int) -> Tensor:
-        """Check pixels and bring them to the network's range −1…1, device and dtype."""
+    @abstractmethod
+    def _values_per_pixel(self) -> float:
+        """How many numbers per pixel of a frame the network holds at its peak, about."""
+
+    def _check_pixels(self, pixels: Tensor, field: str, ndim: int) -> None:
         if pixels.ndim != ndim or pixels.shape[-3] != 3:
             layout = "[B, 3, H, W]" if ndim == 4 else "[B, T, 3, H, W]"
             raise InputError(field, f"must have the shape {layout}", list(pixels.shape), "give RGB pixels")
@@ -77,6 +99,9 @@ class ImageCodec(ABC):
             low, high = (v.item() for v in pixels.aminmax())
             if not (low >= -1e-4 and high <= 1 + 1e-4):  # NaN fails both comparisons
                 raise InputError(field, "values must be numbers in 0…1", f"{low}…{high}", "scale or clamp the pixels")
+
+    def _to_network(self, pixels: Tensor) -> Tensor:
+        """Pixels in the network's range −1…1, device and dtype."""
         return (pixels.to(self.device, torch.float32) * 2 - 1).to(self.dtype)
 
     def _check_latents(self, latents: Tensor, ndim: int) -> None:
@@ -84,19 +109,63 @@ class ImageCodec(ABC):
             layout = f"[B, {self.latent_channels}, {'' if ndim == 4 else 'F, '}h, w]"
             raise InputError("latents", f"must have the shape {layout}", list(latents.shape), "use this VAE's latents")
 
-    def _by_rows(self, run: Callable[[Tensor], Tensor], x: Tensor, frame_pixels: int) -> Tensor:
-        """Run a batch in as few calls as `pixels_per_call` allows."""
-        rows = max(1, self.pixels_per_call // frame_pixels)
-        return torch.cat([run(part) for part in x.split(rows)]) if len(x) > rows else run(x)
+    def _tile_side(self, height: int, width: int, rows: int = 1) -> int | None:
+        """Side, in cells of the latents, of the tiles that frames of so many cells are cut into; None: they are not."""
+        cell = self.image_size_multiple
+        side = max(4, self.tiling.tile // cell)
+        if max(height, width) <= side:
+            return None
+        pixels = height * width * cell**2
+        together = pixels * max(1, min(rows, self.pixels_per_call // pixels))
+        need = together * self._values_per_pixel() * self.dtype.itemsize
+        return side if self.tiling.wanted(pixels, self.largest_frame, need, self.device) else None
+
+    def _rows(self, height: int, width: int, side: int | None = None) -> int:
+        """Rows of a batch of frames of so many cells, cut into tiles of `side` cells, that go together."""
+        most = max(height, width) if side is None else side
+        return max(1, self.pixels_per_call // (min(height, most) * min(width, most) * self.image_size_multiple**2))
+
+    def _window(self, rows: int, height: int, width: int, grid: int) -> int:
+        """Latent frames, of `grid` frames each, that tiles are put together of at once."""
+        return max(1, _WINDOW // (rows * height * width * self.image_size_multiple**2 * grid))
+
+    def _by_tiles(self, run: Callable[[Tensor], Tensor], x: Tensor, cell: int, scale: int) -> Tensor:
+        """Run a batch of frames in as few calls as `pixels_per_call` and `tiling` allow.
+
+        Args:
+            run: the network.
+            x: frames or latents; a cell of the latents is `cell` wide in them, and `scale` in what `run` returns.
+        """
+        height, width = x.shape[-2] // cell, x.shape[-1] // cell
+        side = self._tile_side(height, width, len(x))
+        at_once = self._rows(height, width, side)
+
+        def by_rows(part: Tensor) -> Tensor:
+            return torch.cat([run(few) for few in part.split(at_once)]) if len(part) > at_once else run(part)
+
+        def tile(rows: slice, columns: slice) -> Tensor:
+            return by_rows(x[..., _scaled(rows, cell), _scaled(columns, cell)])
+
+        return by_rows(x) if side is None else assemble(tile, height, width, side, scale)
+
+
+def _scaled(cells: slice, by: int) -> slice:
+    return slice(cells.start * by, cells.stop * by)
 
 
 class ImageVAE(ImageCodec):
     """Flux's image VAE (diffusers `AutoencoderKL`): latents = (mode − shift_factor) · scaling_factor."""
 
     model: AutoencoderKL
+    largest_frame = 1 << 22  # norms over the whole frame: a tile's colours differ, so only where it must be
 
-    def __init__(self, model: AutoencoderKL, pixels_per_call: int = 1 << 20) -> None:
-        super().__init__(model, pixels_per_call)
+    def __init__(
+        self,
+        model: AutoencoderKL,
+        pixels_per_call: int = 1 << 20,
+        tiling: Tiling = Tiling(),  # noqa: B008
+    ) -> None:
+        super().__init__(model, pixels_per_call, tiling)
         self.latent_channels = model.config.latent_channels
         check_latents(model.config, self.latent_channels, "vae")
         self.image_size_multiple = 2 ** (len(model.config.block_out_channels) - 1)
@@ -105,12 +174,12 @@ class ImageVAE(ImageCodec):
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
-        x = self._network_pixels(images, "images", 4)
+        self._check_pixels(images, "images", 4)
 
         def run(part: Tensor) -> Tensor:
-            return self.model.encode(part).latent_dist.mode().float()
+            return self.model.encode(self._to_network(part)).latent_dist.mode().float()
 
-        return (self._by_rows(run, x, x.shape[-1] * x.shape[-2]) - self._shift) * self._scale
+        return (self._by_tiles(run, images, self.image_size_multiple, 1) - self._shift) * self._scale
 
     @torch.no_grad()
     def decode_image(self, latents: Tensor) -> Tensor:
@@ -120,8 +189,10 @@ class ImageVAE(ImageCodec):
         def run(part: Tensor) -> Tensor:
             return self.model.decode(part).sample.float()
 
-        x = self._by_rows(run, z, z.shape[-1] * z.shape[-2] * self.image_size_multiple**2)
-        return (x / 2 + 0.5).clamp(0, 1)
+        return (self._by_tiles(run, z, 1, self.image_size_multiple) / 2 + 0.5).clamp(0, 1)
+
+    def _values_per_pixel(self) -> float:
+        return 10.0 * self.model.config.block_out_channels[0]
 
 
 class VideoVAE(ImageCodec):
@@ -137,9 +208,15 @@ class VideoVAE(ImageCodec):
     """
 
     model: AutoencoderKLWan
+    largest_frame = 1 << 20
 
-    def __init__(self, model: AutoencoderKLWan, pixels_per_call: int = 1 << 20) -> None:
-        super().__init__(model, pixels_per_call)
+    def __init__(
+        self,
+        model: AutoencoderKLWan,
+        pixels_per_call: int = 1 << 20,
+        tiling: Tiling = Tiling(),  # noqa: B008
+    ) -> None:
+        super().__init__(model, pixels_per_call, tiling)
         config = model.config
         factor = 2 ** sum(map(bool, config.temperal_downsample))  # diffusers' encoder takes 4 for granted
         if factor != GRID:
@@ -154,12 +231,13 @@ class VideoVAE(ImageCodec):
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
-        return self._encode(self._network_pixels(images, "images", 4)[:, None])[:, :, 0]
+        self._check_pixels(images, "images", 4)
+        return self._encode(list(images[:, None]), (1, *images.shape[-2:]))[:, :, 0]
 
     @torch.no_grad()
     def decode_image(self, latents: Tensor) -> Tensor:
         self._check_latents(latents, 4)
-        return self._decode(latents[:, :, None])[:, 0]
+        return next(self._parts(latents[:, :, None]))[:, 0]
 
     @torch.no_grad()
     def encode_chunks(self, video: Tensor, chunks: Sequence[int]) -> Tensor:
@@ -176,28 +254,29 @@ class VideoVAE(ImageCodec):
         """
         for i, n in enumerate(chunks):
             latent_length(n, f"chunks[{i}]")
-        x = self._network_pixels(video, "video", 5)
-        if sum(chunks) != x.shape[1]:
-            fix = f"give chunks that add up to the video's {x.shape[1]} frames"
+        self._check_pixels(video, "video", 5)
+        if sum(chunks) != video.shape[1]:
+            fix = f"give chunks that add up to the video's {video.shape[1]} frames"
             raise InputError("chunks", "must cover the video exactly", f"{sum(chunks)} frames", fix)
-        pieces = x.split(list(chunks), dim=1)
+        pieces = video.split(list(chunks), dim=1)
         latents: dict[int, Tensor] = {}
         for n in sorted(set(chunks)):
             same = [i for i, length in enumerate(chunks) if length == n]
-            z = self._encode(torch.cat([pieces[i] for i in same]))
-            latents.update(zip(same, z.split(x.shape[0]), strict=True))
+            z = self._encode([row for i in same for row in pieces[i]], (n, *video.shape[-2:]))
+            latents.update(zip(same, z.split(len(video)), strict=True))
         return torch.cat([latents[i] for i in range(len(chunks))], dim=2)
 
     @torch.no_grad()
     def decode_chunks(self, latents: Tensor, latent_chunks: Sequence[int]) -> Iterator[Tensor]:
-        """Decode every chunk on its own, in order: `[B, C, F, h, w]` → `[B, 4(f−1)+1, 3, H, W]` in 0…1 per chunk.
+        """Decode every chunk on its own: `[B, C, F, h, w]` → parts `[B, t, 3, H, W]` in 0…1, in order of time.
 
         Args:
             latents: all chunks one after the other in time.
             latent_chunks: latent frames f of each chunk, together F.
 
-        Frames come as they are ready, so a film can stream to disk. Neighbouring chunks of equal length go through
-        the network together as far as `pixels_per_call` allows.
+        A chunk of f latents gives 4(f−1)+1 frames. They come as they are ready, so a film can stream to disk. A part
+        is of one chunk: all of it, or of large frames as few as `pixels_per_call` allows. Small neighbouring chunks of
+        equal length go through the network together.
 
         Raises:
             InputError: `latent_chunks` do not add up to F (raised by the call, not by the first `next`).
@@ -211,27 +290,69 @@ class VideoVAE(ImageCodec):
     @torch.no_grad()
     def _stream(self, latents: Tensor, latent_chunks: list[int]) -> Iterator[Tensor]:
         batch, _, _, h, w = latents.shape
-        at_once = max(1, self.pixels_per_call // (batch * h * w * self.image_size_multiple**2))
+        pixels = batch * h * w * self.image_size_multiple**2
         pieces = latents.split(latent_chunks, dim=2)
-        for _, run in groupby(pieces, key=lambda piece: piece.shape[2]):
+        for length, run in groupby(pieces, key=lambda piece: piece.shape[2]):
             run_pieces = list(run)
+            at_once = max(1, min(self.pixels_per_call // pixels, _TOGETHER // (pixels * GRID * length)))
             for start in range(0, len(run_pieces), at_once):
                 together = run_pieces[start : start + at_once]
-                yield from self._decode(torch.cat(together)).split(batch)
+                if len(together) == 1:
+                    yield from self._parts(together[0])
+                else:
+                    yield from torch.cat(list(self._parts(torch.cat(together))), 1).split(batch)
 
-    def _encode(self, x: Tensor) -> Tensor:
-        def run(part: Tensor) -> Tensor:
-            return self.model.encode(part).latent_dist.mode().float()
+    def _encode(self, rows: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
+        """Rows `[T, 3, H, W]` of the same `size` (T, H, W) → `[B, C, f, h, w]`; little of them is copied at once."""
+        frames, height, width = size
+        h, w = height // self.image_size_multiple, width // self.image_size_multiple
+        side = self._tile_side(h, w, len(rows))
+        at_once = self._rows(h, w, side)
 
-        z = self._by_rows(run, rearrange(x, "b t c h w -> b c t h w"), x.shape[-1] * x.shape[-2])
+        def run(part: Sequence[Tensor], ys: slice, xs: slice) -> Tensor:
+            encoder = WanStreamEncoder(self.model)
+            for begin, end in pairwise([0, *range(1, frames + 1, GRID)]):
+                x = torch.stack([row[begin:end, :, ys, xs] for row in part])
+                encoder(rearrange(self._to_network(x), "b t c h w -> b c t h w"))
+            return encoder.finish()
+
+        def tile(ys: slice, xs: slice) -> Tensor:
+            ys, xs = _scaled(ys, self.image_size_multiple), _scaled(xs, self.image_size_multiple)
+            return torch.cat([run(rows[i : i + at_once], ys, xs) for i in range(0, len(rows), at_once)])
+
+        z = tile(slice(0, h), slice(0, w)) if side is None else assemble(tile, h, w, side)
         return (z - self._mean.to(z.device)) / self._std.to(z.device)
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _parts(self, latents: Tensor) -> Iterator[Tensor]:
+        """Decode one chunk of every row."""
         z = latents.to(self.device, torch.float32)
         z = (z * self._std.to(z.device) + self._mean.to(z.device)).to(self.dtype)
+        side = self._tile_side(*z.shape[-2:], rows=len(z))
+        few = z.split(self._rows(*z.shape[-2:], side=side))
+        # Rows that do not go together go side by side, so that none has to wait as a whole for the others.
+        for parts in zip(*(self._pixels(part, side, len(z)) for part in few), strict=True):
+            x = torch.cat(parts) if len(parts) > 1 else parts[0]
+            yield rearrange((x / 2 + 0.5).clamp(0, 1), "b c t h w -> b t c h w")
 
-        def run(part: Tensor) -> Tensor:
-            return self.model.decode(part).sample.float()
+    @torch.no_grad()
+    def _pixels(self, z: Tensor, side: int | None, batch: int) -> Iterator[Tensor]:
+        """Parts `[B, 3, t, H, W]` in −1…1 of some of a batch's rows, at the same times for all of them."""
+        h, w = z.shape[-2:]
+        at_once = max(1, self.pixels_per_call // (batch * h * w * self.image_size_multiple**2 * GRID))
+        z = self.model.post_quant_conv(z)
+        if side is None:
+            decoder = WanStreamDecoder(self.model)
+            for part in z.split(at_once, 2):
+                yield decoder(part)
+            return
+        window = self._window(batch, h, w, GRID)
+        for video in decode_tiles(
+            lambda: WanStreamDecoder(self.model), z, side, self.image_size_multiple, at_once, window
+        ):
+            for part in video.split(at_once * GRID, 2):
+                yield part.to(self.device)
 
-        x = self._by_rows(run, z, z.shape[-1] * z.shape[-2] * self.image_size_multiple**2)
-        return rearrange((x / 2 + 0.5).clamp(0, 1), "b c t h w -> b t c h w")
+    def _values_per_pixel(self) -> float:
+        width = self.model.config.decoder_base_dim or self.model.config.base_dim
+        return 50.0 * width / (self.model.config.patch_size or 1) ** 2

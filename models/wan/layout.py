@@ -46,7 +46,7 @@ class ChunkCodec(Protocol):
         ...
 
     def decode_chunks(self, latents: Tensor, latent_chunks: Sequence[int]) -> Iterator[Tensor]:
-        """`[B, C, F, h, w]` → `[B, 4(f−1)+1, 3, H, W]` in 0…1 per chunk of f latents."""
+        """`[B, C, F, h, w]` → parts `[B, t, 3, H, W]` in 0…1, in order of time; 4(f−1)+1 frames for a chunk of f."""
         ...
 
 
@@ -195,7 +195,7 @@ def encode_keyframes(vae: ChunkCodec, keyframes: Tensor, plan: VideoPlan) -> Ten
 
 
 def decode_video(vae: ChunkCodec, latents: Tensor, plan: VideoPlan) -> Iterator[Tensor]:
-    """Decode chunk by chunk to `[B, t, 3, H, W]` in 0…1, together exactly `plan.frames` frames.
+    """Decode in order of time to parts `[B, t, 3, H, W]` in 0…1, together exactly `plan.frames` frames.
 
     Frames come as they are ready, so memory does not grow with the video. Of an extension only the new frames come.
     """
@@ -205,9 +205,14 @@ def decode_video(vae: ChunkCodec, latents: Tensor, plan: VideoPlan) -> Iterator[
         skip -= chunks[done]
         done += 1
     rest = latents[:, :, sum(plan.latent_chunks[:done]) :]
+    left = plan.frames  # cuts the end only of a variant's single, longer chunk
     for frames in vae.decode_chunks(rest, plan.latent_chunks[done:]):
-        yield frames[:, skip : skip + plan.frames]  # the end cuts only a variant's single, longer chunk
-        skip = 0
+        part = frames[:, skip : skip + left]
+        skip, left = max(0, skip - frames.shape[1]), left - part.shape[1]
+        if part.shape[1]:
+            yield part
+        if not left:
+            return
 
 
 def mc_index(latent_chunks: Sequence[int], step: float = 0.25) -> Tensor:
