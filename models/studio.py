@@ -303,6 +303,9 @@ class Studio:
         if self.config.video.kind == "wan":  # a younger field: films made before it was there stay resumable
             without["video"] = {"kind"}
         without["defaults"] = {"keyframe": self.config.defaults.keyframe.unset}
+        for field in ("image_vae", "video_vae"):
+            if (vae := getattr(self.config, field)) is not None:
+                without[field] = vae.unset
         only = {field.partition(".")[0] for field, _ in self._chosen_parts(parts)} | {"dtype"}
         return self.config.model_dump_json(include=only if parts else None, exclude=without)
 
@@ -373,9 +376,10 @@ class Studio:
     def _wrap(self, part: VaePart, model: Any) -> Any:
         from .mochi import MochiVAE
         from .vae import ImageVAE, VideoVAE
+        from .vae_tiling import Tiling
 
         wrap: dict[str, Any] = {"flux_vae": ImageVAE, "wan_vae": VideoVAE, "mochi_vae": MochiVAE}
-        return wrap[part.kind](model)
+        return wrap[part.kind](model, tiling=Tiling(part.tiling, part.tile))
 
     def _text(self, field: str, part: TextPart, pooler: Pooler | None) -> TextEncoder:
         tokenizer = self._tokenizer(field, part)

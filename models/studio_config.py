@@ -59,6 +59,11 @@ def _noise(value: Any) -> Any:
     return noise
 
 
+def _switch(value: Any) -> Any:
+    """YAML reads a bare `on` or `off` as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -79,9 +84,24 @@ class Part(_Strict):
 
 
 class VaePart(Part):
-    """A VAE: Wan's video VAE (`wan_vae`, 2.1 or 2.2), Mochi's (`mochi_vae`), or Flux's image VAE (`flux_vae`)."""
+    """A VAE.
+
+    Attributes:
+        kind: Wan's video VAE (`wan_vae`, 2.1 or 2.2), Mochi's (`mochi_vae`), or Flux's image VAE (`flux_vae`).
+        tiling: whether frames larger than a tile go through in tiles: on, off, or auto: very large ones, and all for
+            which memory is short.
+        tile: side of a tile in pixels.
+    """
 
     kind: Literal["wan_vae", "mochi_vae", "flux_vae"]
+    tiling: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
+    tile: Annotated[int, Field(ge=64, le=8192)] = 512
+
+    @property
+    def unset(self) -> set[str]:
+        """The younger settings that are at their defaults, as for `KeyframeDefaults`."""
+        fields = type(self).model_fields
+        return {name for name in ("tiling", "tile") if getattr(self, name) == fields[name].default}
 
 
 class LoraPart(_Strict):

@@ -16,6 +16,7 @@ from anchorshot.models.loading import FLUX_VAE_CONFIG
 from anchorshot.models.pocket.tokenizer import build_tokenizer
 from anchorshot.models.studio import Studio, built_in, load_studio
 from anchorshot.models.studio_config import StudioConfig, read_studio
+from anchorshot.models.vae_tiling import Tiling
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from anchorshot.sampling.video import decode_video, plan_video, sample_video
 from anchorshot.story.errors import InputError
@@ -249,6 +250,13 @@ def test_fingerprint_follows_settings_and_files(weights, tmp_path):
     assert len(seen) == 4
 
 
+def test_tiling_reaches_the_vae(weights):
+    for value, mode in ((True, "on"), (False, "off"), ("on", "on")):  # YAML reads a bare on and off as true and false
+        part = {**STUDIO["video_vae"], "tiling": value, "tile": 64}
+        assert load_studio(write(weights.parent, video_vae=part)).video_vae.tiling == Tiling(mode, 64)
+    assert read_studio("pocket")[0].video_vae.tiling == "auto"
+
+
 def test_fingerprint_of_some_parts_follows_only_those(weights):
     def of(*parts, **changes):
         return load_studio(write(weights.parent, **changes)).fingerprint(*parts)
@@ -260,6 +268,9 @@ def test_fingerprint_of_some_parts_follows_only_those(weights):
         of("clips")
     # settings that are younger than a film count only where they are used
     assert of() == of(defaults={"keyframe": {"cfg": 1.0, "window": 1, "sigmas": None}})
+    vae = STUDIO["video_vae"]
+    assert of() == of(video_vae={**vae, "tiling": "auto", "tile": 512})
+    assert len({of(), of(video_vae={**vae, "tiling": "on"}), of(video_vae={**vae, "tile": 256})}) == 3
     assert (
         len({of(), *(of(defaults={"keyframe": new}) for new in ({"cfg": 2.0}, {"window": 2}, {"level": "latent"}))})
         == 4
@@ -279,6 +290,15 @@ FAULTS = [
     ({"video": {"file": "a", "loras": [{"file": "b", "weight": 1}]}}, r"loras\[0\].weight: is not a known field"),
     ({"video_vae": {"kind": "flux_vae", "file": "a"}}, "video_vae.kind: the video VAE is Wan's"),
     ({"video_vae": {"file": "a"}}, "video_vae.kind: is required"),
+    (
+        {"video_vae": {"kind": "wan_vae", "file": "a", "tilling": "on"}},
+        "video_vae.tilling: is not.*did you mean `tiling`",
+    ),
+    (
+        {"image_vae": {"kind": "flux_vae", "file": "a", "tiling": "yes"}},
+        "image_vae.tiling: must be one of auto, on, off",
+    ),
+    ({"video_vae": {"kind": "wan_vae", "file": "a", "tile": 32}}, "video_vae.tile: must be at least 64"),
     ({"keyframe_text": {"kind": "bert", "file": "a"}}, "keyframe_text.kind: must be one of t5, umt5"),
     ({"keyframe_text": {"kind": "t5", "file": "a", "pad_to": 3}}, "pad_to: must be at least 8"),
     ({"video_text": {"kind": "umt5", "file": "a", "clip_text": {"file": "b"}}}, "Wan takes no pooled text"),
@@ -351,6 +371,9 @@ def test_built_in_studios():
     assert pocket.roots[0].resolve().parts[-3:] == ("models", "pocket", "weights")
     big = load_studio("flux-wan").config
     assert big.dtype == "bfloat16" and big.video_text.pad_to == 512 and big.keyframe_text.pad_to is None
+    for name in ("flux-wan", "flux-wan-a14b"):  # as the publishers' pipelines run them
+        config = load_studio(name).config
+        assert (config.image_vae.dtype, config.video_vae.dtype) == ("bfloat16", "float32")
 
 
 # --- the public checkpoints' file names and formats -------------------------------------------------------------------

@@ -9,11 +9,18 @@ from diffusers import AutoencoderKL, AutoencoderKLWan
 from diffusers.hooks import apply_group_offloading
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_mochi import vae as tiny_mochi_vae
 
+from anchorshot.models import vae as vae_module
+from anchorshot.models import vae_tiling
+from anchorshot.models.mochi import MochiVAE
 from anchorshot.models.vae import ImageVAE, VideoVAE, latent_length
+from anchorshot.models.vae_tiling import Tiling, assemble
 from anchorshot.story.errors import InputError
 
 HEIGHT, WIDTH = 16, 32
+TILED = 0.4
+"""Random kernels look as far to the edges of tiles as to their middle: a third of the spread at most."""
 
 
 def seeded(model: torch.nn.Module) -> torch.nn.Module:
@@ -138,19 +145,30 @@ def test_one_row_at_a_time_equals_batched(vae: VideoVAE) -> None:
 
 def test_decoding_streams(vae: VideoVAE, monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = VideoVAE(vae.model, pixels_per_call=1)
+    z = vae.encode_chunks(pixels(1, 14), [5, 9])
     calls: list[int] = []
-    stock = vae.model.decode
+    stock = vae.model.decoder.forward
 
-    def counted(z: torch.Tensor) -> object:
-        calls.append(z.shape[2])
-        return stock(z)
+    def counted(x: torch.Tensor, *args: object, **options: object) -> torch.Tensor:
+        calls.append(x.shape[2])
+        return stock(x, *args, **options)
 
-    monkeypatch.setattr(vae.model, "decode", counted)
-    stream = narrow.decode_chunks(narrow.encode_chunks(pixels(1, 15), [5, 5, 5]), [2, 2, 2])
+    monkeypatch.setattr(vae.model.decoder, "forward", counted)
+    stream = narrow.decode_chunks(z, [2, 3])
     assert calls == []
-    next(stream)
-    assert calls == [2]
-    assert len(list(stream)) == 2 and calls == [2, 2, 2]
+    assert next(stream).shape[1] == 1 and calls == [1]
+    parts = [part.shape[1] for part in stream]
+    assert parts == [4, 1, 4, 4] and calls == [1] * 5
+
+
+def test_parts_of_a_chunk_are_the_chunk(vae: VideoVAE) -> None:
+    z = vae.encode_chunks(pixels(2, 9), [9])
+    (whole,) = vae.decode_chunks(z, [3])
+    parts = torch.cat(list(VideoVAE(vae.model, pixels_per_call=1).decode_chunks(z, [3])), 1)
+    assert torch.allclose(parts, whole, atol=1e-5)
+    with torch.no_grad():
+        stock = vae.model.decode(z * vae._std + vae._mean).sample.transpose(1, 2) / 2 + 0.5
+    assert torch.equal(whole, stock.clamp(0, 1))
 
 
 def test_image_roundtrip_is_the_video_s_first_frame(vae: VideoVAE) -> None:
@@ -259,6 +277,111 @@ def test_saved_and_loaded_models_encode_alike(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     again = VideoVAE(AutoencoderKLWan.from_pretrained(tmp_path))
     assert torch.equal(again.encode_image(pixels(1)), VideoVAE(model).encode_image(pixels(1)))
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------------
+
+
+def large(*shape: int) -> torch.Tensor:
+    """Smooth pictures of 64x96: what pictures are like, and what a tile can be judged by."""
+    coarse = torch.rand(*shape, 3, 8, 12, generator=torch.Generator().manual_seed(4))
+    return torch.nn.functional.interpolate(coarse.flatten(0, -4), (64, 96), mode="bilinear").view(*shape, 3, 64, 96)
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Root mean square difference, of the spread of what is right."""
+    return float((a - b).square().mean().sqrt() / b.std())
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(4, 16), st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_tiles_cover_a_frame_and_count_for_one(height: int, width: int, side: int, scale: int) -> None:
+    cells = torch.rand(2, height, width, generator=torch.Generator().manual_seed(1))
+    fine = cells.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    sizes = set()
+
+    def run(rows: slice, columns: slice) -> torch.Tensor:
+        part = cells[:, rows, columns]
+        sizes.add(part.shape[1:])
+        return part.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+
+    assert torch.allclose(assemble(run, height, width, side, scale), fine, atol=1e-5)
+    assert sizes == {(min(height, side), min(width, side))}  # no slivers
+
+
+def test_tiled_is_close_to_whole_and_closer_in_larger_tiles(vae: VideoVAE) -> None:
+    video = large(1, 5)
+    z = vae.encode_chunks(video, [5])
+    y = torch.cat(list(vae.decode_chunks(z, [2])), 1)
+    found = []
+    for tile in (32, 64):
+        tiled = VideoVAE(vae.model, tiling=Tiling("on", tile))
+        pixels_apart = apart(torch.cat(list(tiled.decode_chunks(z, [2])), 1), y)
+        found.append((apart(tiled.encode_chunks(video, [5]), z), pixels_apart))
+    (coarse_z, coarse_y), (fine_z, fine_y) = found
+    assert 0 < fine_z < coarse_z and fine_z < TILED and 0 < fine_y < coarse_y and fine_y < TILED
+
+
+def test_a_frame_in_one_tile_is_not_touched(vae: VideoVAE) -> None:
+    video = large(1, 5)
+    tiled, whole = (VideoVAE(vae.model, tiling=tiling) for tiling in (Tiling("on", 96), Tiling("off", 64)))
+    z = vae.encode_chunks(video, [5])
+    assert torch.equal(tiled.encode_chunks(video, [5]), z) and torch.equal(whole.encode_chunks(video, [5]), z)
+    (y,) = vae.decode_chunks(z, [2])
+    assert torch.equal(next(tiled.decode_chunks(z, [2])), y) and torch.equal(next(whole.decode_chunks(z, [2])), y)
+
+
+def mochi_vae() -> MochiVAE:
+    return MochiVAE(tiny_mochi_vae())
+
+
+@pytest.mark.parametrize("make", [lambda: VideoVAE(wan21()), lambda: VideoVAE(wan22()), mochi_vae])
+def test_windows_of_tiles_are_one_video(make, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = make()
+    codec.tiling, codec.pixels_per_call = Tiling("on", 64), 1
+    z = torch.randn(2, codec.latent_channels, 3, 8, 12, generator=torch.Generator().manual_seed(2))
+
+    def decode() -> list[torch.Tensor]:
+        return list(codec.decode_stream(z) if isinstance(codec, MochiVAE) else codec.decode_chunks(z, [3]))
+
+    whole = torch.cat(decode(), 1)
+    monkeypatch.setattr(vae_module, "_WINDOW", 1)
+    parts = decode()
+    assert len(parts) == 3 and parts[0].shape[1] == 1
+    assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-5)
+
+
+def test_pictures_and_mochi_in_tiles() -> None:
+    image, picture = flux_vae(), large(1)
+    tiled = ImageVAE(image.model, tiling=Tiling("on", 48))
+    z = image.encode_image(picture)
+    assert 0 < apart(tiled.encode_image(picture), z) < TILED
+    assert 0 < apart(tiled.decode_image(z), image.decode_image(z)) < TILED
+    mochi = mochi_vae()
+    z = mochi.encode_image(picture)
+    mochi.tiling = Tiling("on", 64)
+    assert mochi.encode_image(picture).shape == z.shape
+    assert mochi.decode_image(z).shape == picture.shape
+
+
+def test_auto_cuts_what_is_large_or_does_not_fit(vae: VideoVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = large(1)
+    whole, tiled = (VideoVAE(vae.model, tiling=Tiling(mode, 64)).encode_image(image) for mode in ("off", "on"))
+
+    def auto(**options: int) -> torch.Tensor:
+        return VideoVAE(vae.model, tiling=Tiling("auto", 64, **options)).encode_image(image)
+
+    assert torch.equal(auto(), whole) and not torch.equal(whole, tiled)
+    assert torch.equal(auto(largest=64 * 96), whole) and torch.equal(auto(largest=64 * 96 - 1), tiled)
+    monkeypatch.setattr(vae_tiling, "_free_memory", lambda device: 1e5)
+    assert torch.equal(auto(), tiled)
+    monkeypatch.setattr(vae_tiling, "_free_memory", lambda device: None)  # not known
+    assert torch.equal(auto(), whole)
+
+
+def test_free_memory_is_told() -> None:
+    free = vae_tiling._free_memory(torch.device("cpu"))
+    assert free is None or 1e6 < free < 1e14
 
 
 @pytest.mark.cuda
