@@ -122,7 +122,7 @@ class MochiVAE(ImageCodec):
             for part in z.split(at_once, 2):
                 yield decoder(part)
             return
-        window = self._window(len(z), *z.shape[-2:], grid=MOCHI_GRID)
+        window = self._window(len(z), z.shape[-2], z.shape[-1], MOCHI_GRID)
         for video in decode_tiles(
             lambda: _Decoder(self.model.decoder), z, side, self.image_size_multiple, at_once, window
         ):

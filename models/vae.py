@@ -328,8 +328,9 @@ class VideoVAE(ImageCodec):
         """Decode one chunk of every row."""
         z = latents.to(self.device, torch.float32)
         z = (z * self._std.to(z.device) + self._mean.to(z.device)).to(self.dtype)
-        side = self._tile_side(*z.shape[-2:], rows=len(z))
-        few = z.split(self._rows(*z.shape[-2:], side=side))
+        height, width = z.shape[-2:]
+        side = self._tile_side(height, width, len(z))
+        few = z.split(self._rows(height, width, side))
         # Rows that do not go together go side by side, so that none has to wait as a whole for the others.
         for parts in zip(*(self._pixels(part, side, len(z)) for part in few), strict=True):
             x = torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -159,7 +159,7 @@ def decode_tiles(
                 waiting[key] = decoder
             return torch.cat(frames, 2)
 
-        yield assemble(run, *z.shape[-2:], side, scale)
+        yield assemble(run, z.shape[-2], z.shape[-1], side, scale)
 
 
 def _free_memory(device: torch.device) -> float | None:

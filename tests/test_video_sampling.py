@@ -207,13 +207,13 @@ def test_a_new_shot_does_not_decode_the_clip(
     timeline = plan([0.0], 1.0)
     z = extend_video(model, vae, TEXT, pixels(13), timeline, pixels(1), steps=1, generator=seed())
     decoded: list[int] = []
-    stock = vae.model.decode
+    stock = vae.model.decoder.forward
 
-    def counted(latents: torch.Tensor) -> object:
+    def counted(latents: torch.Tensor, *args: object, **options: object) -> object:
         decoded.append(latents.shape[2])
-        return stock(latents)
+        return stock(latents, *args, **options)
 
-    monkeypatch.setattr(vae.model, "decode", counted)
+    monkeypatch.setattr(vae.model.decoder, "forward", counted)
     assert sum(f.shape[1] for f in decode_video(vae, z, plan_extension(13, timeline))) == timeline.frames
     assert sum(decoded) == timeline.latents
 

@@ -69,5 +69,5 @@ def _no_past(network: nn.Module) -> list[Any]:
 def _awake(model: AutoencoderKLWan) -> None:
     """Have a model that accelerate offloads brought to its device, as its own `encode` and `decode` do."""
     hook = getattr(model, "_hf_hook", None)
-    if hasattr(hook, "pre_forward"):
+    if hook is not None and hasattr(hook, "pre_forward"):
         hook.pre_forward(model)
