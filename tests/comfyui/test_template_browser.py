@@ -103,9 +103,11 @@ def test_a_newcomer_makes_the_pocket_film(frontend: Frontend) -> None:
     frontend.shot("template")
     press_run(frontend)
     assert video(frontend) == (160, 80, 13.0)
-    pictures = "return app.graph.nodes.find((node) => node.type === given).imgs?.length ?? 0"
-    assert frontend.js(pictures, "AnchorshotInterleavedKeyframeSampler") == 8
-    assert frontend.js(pictures, "AnchorshotContactSheet") == 1
+    # They load beside the video, and may come after it.
+    pictures = """([type, count]) =>
+        window.comfyAPI.app.app.graph.nodes.find((node) => node.type === type).imgs?.length === count"""
+    frontend.page.wait_for_function(pictures, arg=["AnchorshotInterleavedKeyframeSampler", 8])
+    frontend.page.wait_for_function(pictures, arg=["AnchorshotContactSheet", 1])
     assert frontend.errors == []
     frontend.shot("result")
 
