@@ -29,7 +29,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     pairs = None if options.pairs is None else _numbers(options.pairs, "--pairs")
     variants = None if options.variants is None else [name.strip() for name in options.variants.split(",")]
     size = None if options.size is None else _size(options.size)
-    _check_storytelling(options, "set", "size", "frames", "clip", "dino", "lpips")
+    _check_storytelling(options, "size", "frames", "clip", "dino", "lpips")
+    if options.suite == "video" and options.set is not None:
+        raise InputError("--set", "is for the suites keyframes and storytelling", options.set, "leave it out")
     out = options.out if options.out is not None else Path("output") / "evaluation"
     check_report_folder(out, options.suite)
     check_outside(out, "--out")

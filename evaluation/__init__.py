@@ -60,7 +60,8 @@ def run(
             `replication`. storytelling: `ground_truth`, `full`, `without_dipw`, `without_twb`, `without_sar`,
             `plain`, and what `storytelling.settings_of` names.
         pairs: for `keyframes`, several numbers of shots to measure in one run, e.g. 8, 16, 32, 48; None takes `shots`.
-        prompt_set: for `storytelling`: `pocket`, or `benchmark` (404 prompt pairs) or the file of another set, which
+        prompt_set: for `keyframes`: `held_out` (the default; `stories` of them, `shots` each), `written` (stories that
+            people wrote, as long as they are), or a folder of storyboards. For `storytelling`: `pocket`, or `benchmark` (404 prompt pairs) or the file of another set, which
             any studio can tell; nothing knows how they should look, so there is no `ground_truth` and nothing is read.
             None takes `pocket` where the studio can make films of its size and length, else `benchmark`.
         size: (height, width) of films of a set; None takes the size that the studio's video model was made for.
@@ -103,14 +104,14 @@ def run(
     pictures: Mapping[str, Any]
     partial: Partial | None = None
     parts: Parts | None = None
-    told = ""
+    told = "held_out" if prompt_set is None else os.fspath(prompt_set)
     if suite == "storytelling":
         from .story_size import check_files, check_pocket_size, choose_set
 
         told = choose_set(models, None if prompt_set is None else os.fspath(prompt_set))
         check_pocket_size(told, size, frames)
-    if resume and told in ("", "pocket"):
-        raise InputError("resume", "is for a set of storytelling", told or suite, "leave it out")
+    if resume and (suite != "storytelling" or told == "pocket"):
+        raise InputError("resume", "is for a set of storytelling", suite, "leave it out")
     if suite == "storytelling" and told != "pocket":
         from .storytelling_plots import read_set, run_plots
 
@@ -128,15 +129,18 @@ def run(
             raise KeyboardInterrupt(kept and f"{kept}; add --resume to go on") from None
         stories, shots = found["stories"], found["shots"]
     else:
-        stories = 16 if stories is None else stories
+        asked, stories = stories, 16 if stories is None else stories
         shots = (4 if suite == "storytelling" else 8) if shots is None else shots
         if suite == "keyframes":
             from .keyframes import run_keyframes
+            from .stories import stories_of
 
+            if written := stories_of(told, asked):
+                stories, shots = len(written), max(len(story.shots) for story in written)
             counts = _pairs(pairs, shots)
             shots = counts[-1]
             reader = _recogniser() if recogniser is None else recogniser
-            found, pictures = run_keyframes(models, reader, seed, stories, counts, **given)
+            found, pictures = run_keyframes(models, reader, seed, stories, counts, told=written, **given)
         elif suite == "storytelling":
             from .judges import JudgeFiles
             from .storytelling import run_storytelling
@@ -150,7 +154,7 @@ def run(
 
             found, pictures = run_video(models, seed, stories, shots, **given)
     result = {"suite": suite, "studio": models.name, "seed": seed, "stories": stories, "shots": shots}
-    if suite == "storytelling":
+    if suite != "video":
         result["set"] = _set_name(told)
     result |= found
     if out is not None:
@@ -182,7 +186,8 @@ def _check_options(
 ) -> None:
     """Refuse what another suite is asked with."""
     asked: dict[str, tuple[object, str]] = {"pairs": (pairs, "keyframes")}
-    asked["set"] = (None if prompt_set in (None, "pocket") else str(prompt_set), "storytelling")
+    if suite == "video":
+        asked["set"] = (None if prompt_set is None else str(prompt_set), "keyframes and storytelling")
     asked |= {"size": (size, "storytelling"), "frames": (frames, "storytelling")}
     asked["judges"] = (judges, "storytelling")
     for name, (value, owner) in asked.items():
@@ -192,7 +197,7 @@ def _check_options(
 
 
 def _set_name(told: str) -> str:
-    return told if told in ("pocket", "benchmark") else Path(told).name
+    return told if told in ("pocket", "benchmark", "held_out", "written") else Path(told).name
 
 
 def _pairs(pairs: Sequence[int] | None, shots: int) -> list[int]:

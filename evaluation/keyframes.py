@@ -29,6 +29,7 @@ from ..story.errors import InputError
 from .metrics import FORGOTTEN, Scores, Sharpest, StoryTruth, diversity, memory_recall
 from .rollout import Recall, RollOut, StorySet, extend, generate_jointly, step_cost
 from .stories import held_out_stories
+from .written_stories import padded
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
@@ -69,6 +70,9 @@ BATCH = 16
 """Stories that are rolled out together; bounds memory, changes no result."""
 
 SHEET_STORIES = 3
+
+STANDARD_ERRORS = ("identity", "layout", "side", "action")
+"""Shares whose spread over stories is told, too."""
 
 _KINDS = "|".join(get_args(Retrieval))
 _TIERED = re.compile(rf"(goldenmem|latent|retrieval:(?P<few>{_KINDS}))(:(?P<tier>[0-8]))?(:(?P<all>{_KINDS}))?")
@@ -134,6 +138,7 @@ def run_keyframes(
     pairs: Sequence[int] = (8,),
     variants: Sequence[str] = VARIANTS,
     progress: Progress | None = None,
+    told: Sequence[Story] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Run the suite.
 
@@ -149,6 +154,7 @@ def run_keyframes(
         pairs: numbers of shots in a story.
         variants: names, see `Variant.parse`.
         progress: told how many shots of all variants are done.
+        told: stories of any lengths in the place of held-out ones.
 
     Returns:
         ({"rows": one per variant and number of pairs, "by_shot": identity along the story, "reader": scores of the true
@@ -157,7 +163,8 @@ def run_keyframes(
     longest = max(pairs)
     settings = FilmSettings.of(studio, (HEIGHT, WIDTH))
     chosen = [Variant.parse(name, settings, longest) for name in variants]
-    told = held_out_stories(seed, stories, longest)
+    lengths = [longest] * stories if told is None else [len(story.shots) for story in told]
+    told = held_out_stories(seed, stories, longest) if told is None else padded(told, longest)
     suite = _Suite(studio, settings, told, seed, progress)
     suite.plan(chosen, pairs)
     true = true_frames(told)
@@ -168,9 +175,10 @@ def run_keyframes(
         for count in pairs:
             specs = [story.shots[:count] for story in told]
             run = suite.frames(variant, count, true)
-            scores = Scores(read_frames(recogniser, run.frames), StoryTruth.of(specs))
+            truth = StoryTruth.of(specs, [min(length, count) for length in lengths])
+            scores = Scores(read_frames(recogniser, run.frames), truth)
             row: Row = {"variant": variant.name, "pairs": count, **scores.all()}
-            row |= {f"{name}_se": scores.standard_error(name) for name in ("identity", "layout")}
+            row |= {f"{name}_se": scores.standard_error(name) for name in STANDARD_ERRORS}
             row["recall"] = None if variant.recall is None else memory_recall(specs, run.remembered)
             row |= _by_tier(scores, specs, run) if variant.kind == "extend" else {}
             row |= {"diversity": diversity(run.frames), "diversity_truth": diversity(true[:, :count])}
@@ -180,7 +188,7 @@ def run_keyframes(
             if count == longest:
                 pictures[variant.name] = run.frames[:SHEET_STORIES].clone()
         suite.forget_all_but(chosen[number + 1 :], pairs)
-    reader = Scores(read_frames(recogniser, true), StoryTruth.of([story.shots for story in told]))
+    reader = Scores(read_frames(recogniser, true), StoryTruth.of([story.shots for story in told], lengths))
     return {"rows": rows, "by_shot": by_shot, "reader": reader.all()}, pictures
 
 

@@ -57,6 +57,7 @@ class StoryTruth:
         revisited: bool `[N, P]`: this place was shown in an earlier shot; no caption ever tells its layout.
         first_side: `[N, P, 2]`: where this side's character stood first, as 2 · shot + side.
         first_shot: `[N, P]`: the first shot in this place.
+        counted: bool `[N, P]`: a shot of the story, and no repetition that only fills up its row.
     """
 
     labels: Mapping[str, Tensor]
@@ -65,10 +66,11 @@ class StoryTruth:
     revisited: Tensor
     first_side: Tensor
     first_shot: Tensor
+    counted: Tensor
 
     @classmethod
-    def of(cls, stories: Stories) -> StoryTruth:
-        """Ground truth of N stories of P shots."""
+    def of(cls, stories: Stories, lengths: Sequence[int] | None = None) -> StoryTruth:
+        """Ground truth of N stories of P shots, of which the first `lengths` count (None: all)."""
         rows = [[labels(shot) for shot in shots] for shots in stories]
         heads = {head: torch.tensor([[row[head] for row in story] for story in rows]) for head in rows[0][0]}
         n_stories, n_shots = len(rows), len(rows[0])
@@ -86,9 +88,12 @@ class StoryTruth:
                     introduced[at] = actor.name in shot.described
                     returning[at] = not introduced[at]
                     first_side[at] = met.setdefault(actor.name, len(SIDES) * p + actor.side)
-        revisited = first_shot < torch.arange(n_shots)
+        ends = torch.tensor([n_shots] * n_stories if lengths is None else list(lengths))
+        counted = torch.arange(n_shots) < ends[:, None]
+        introduced, returning = introduced & counted[..., None], returning & counted[..., None]
+        revisited = (first_shot < torch.arange(n_shots)) & counted
         shaped = {head: v if v.shape[-1] == len(SIDES) else v[..., 0] for head, v in heads.items()}
-        return cls(shaped, introduced, returning, revisited, first_side, first_shot)
+        return cls(shaped, introduced, returning, revisited, first_side, first_shot, counted)
 
 
 class Scores:
@@ -105,6 +110,8 @@ class Scores:
     * `layout`: slots of the sky object and of both landmarks, in places shown before, that are read as in the place's
       first shot of this very roll-out: no caption tells a layout, so the first shot sets it. Independent guesses agree
       in 0.31.
+    * `side`: whether somebody stands on each side of the frame, as the caption tells.
+    * `action`: what the characters do.
     * `alignment`: what the caption tells of every shot: who stands on which side, actions, and scale.
 
     Args:
@@ -112,7 +119,17 @@ class Scores:
         truth: ground truth of the same shots.
     """
 
-    NAMES = ("identity", "identity_exact", "introduced", "consistency", "place", "layout", "alignment")
+    NAMES = (
+        "identity",
+        "identity_exact",
+        "introduced",
+        "consistency",
+        "place",
+        "layout",
+        "side",
+        "action",
+        "alignment",
+    )
 
     def __init__(self, reading: Mapping[str, Tensor], truth: StoryTruth) -> None:
         self._truth = truth
@@ -136,14 +153,21 @@ class Scores:
             return _share(looks[truth.introduced[part]])
         if name == "consistency":
             return _share(self._kept[part][returning])
+        counted = truth.counted[part]
         if name == "place":
-            return _share(self._right["place"][part])
+            return _share(self._right["place"][part][counted])
         if name == "layout":
             return _share(self._layout[part][truth.revisited[part]])
+        acted = (truth.labels["action"][part] != IGNORE) & counted[..., None]
+        told = {
+            "side": self._right["present"][part][counted],
+            "action": self._right["action"][part][acted],
+            "scale": self._right["scale"][part][counted],
+        }
+        if name in ("side", "action"):
+            return _share(told[name])
         if name == "alignment":
-            acted = truth.labels["action"][part] != IGNORE
-            told = [self._right["present"][part], self._right["action"][part][acted], self._right["scale"][part]]
-            return _share(torch.cat([right.flatten() for right in told]))
+            return _share(torch.cat([right.flatten() for right in told.values()]))
         raise KeyError(name)
 
     def all(self) -> dict[str, float | None]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..models.pocket.world import Story, make_story
 from ..story.errors import InputError
+from .written_stories import WRITTEN, load_stories
 
-__all__ = ["MAX_STORIES", "check_counts", "held_out_stories"]
+__all__ = ["HELD_OUT", "MAX_STORIES", "check_counts", "held_out_stories", "stories_of"]
+
+HELD_OUT = "held_out"
 
 MAX_STORIES = 10_000
 """Stories of one seed; the next seed's begin after them."""
@@ -34,3 +39,17 @@ def check_counts(seed: int, stories: int, shots: int) -> None:
     ):
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise InputError(name, f"must be a whole number from {low} to {high}", value, "choose one in that range")
+
+
+def stories_of(name: str, stories: int | None) -> list[Story] | None:
+    """The stories of a set: `written`, or a folder's; None for the held-out ones, which are drawn.
+
+    Raises:
+        InputError: no such folder, or no stories in it.
+    """
+    if name == HELD_OUT:
+        return None
+    found = load_stories(WRITTEN if name == "written" else Path(name), stories)
+    for story in found:
+        check_counts(0, len(found), len(story.shots))
+    return found

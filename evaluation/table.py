@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 def result_table(result: Mapping[str, Any]) -> Group:
     """One line per row: the columns that matter, each in its unit, in 80 characters. The JSON has all of them."""
     what = "held-out clips" if result["suite"] == "video" else "held-out stories"
-    if result.get("set", "pocket") != "pocket":
+    if result.get("set", "pocket") not in ("pocket", "held_out"):
         what = f"stories of {result['set']}"
     title = f"{result['suite']} · {result['studio']} · {result['stories']} {what}, seed {result['seed']}"
     parts = [_table(columns, result["rows"]) for columns in _COLUMNS[result["suite"]]]
@@ -74,7 +74,8 @@ _KEYFRAMES = (
         "kept": _figure("consistency"),
         "place": _figure("place"),
         "layout": _figure("layout"),
-        "aligned": _figure("alignment"),
+        "side": _figure("side"),
+        "action": _figure("action"),
     },
     _PAIRS
     | {

@@ -207,7 +207,7 @@ class Storyboard(Strict):
         Appendix B), so caption the whole film even when only some shots are rendered.
         """
         known: set[str] = set()
-        return [self._caption(shot, _body(shot), known) for shot in self.shots]
+        return [self.caption(shot, known) for shot in self.shots]
 
     def keyframe_captions(self) -> list[list[Caption]]:
         """One caption per keyframe, by shot: interleaved image-text pairs (Captain Cinema §3.2).
@@ -230,6 +230,10 @@ class Storyboard(Strict):
             known |= shown
             film.append(captions)
         return film
+
+    def caption(self, shot: Shot, known: set[str]) -> Caption:
+        """The caption of one shot where the `known` characters need no description; `known` gains the others."""
+        return self._caption(shot, _body(shot), known)
 
     def _caption(self, shot: Shot, body: str, known: set[str]) -> Caption:
         """The caption of a shot that shows `body`; `known` gains the names that it introduces."""

@@ -23,9 +23,10 @@ from ..models.flux.headless import CaptainFlux, KVCache, Pairs
 from ..models.flux.layout import Size, pack_latent, token_size
 from ..models.pocket.configs import KEYFRAME
 from ..models.pocket.world import ShotSpec
+from .captions import FACTS, IGNORE
 from .recipe import Recipe
 from .story_frames import LOOK_FACTS, Frames, Pick, StoryFrames, side_bits
-from .text import FACTS, IGNORE, build_t5
+from .text import build_t5
 
 #: the single-stream block before which the words about a character should know its looks
 RECALLED_BEFORE = 3
@@ -131,10 +132,11 @@ class KeyframeRecipe(Recipe):
         """Pick frames of `rows` stories: `count` context frames by relevance, `targets` new ones."""
         context: list[list[Pick]] = [[] for _ in range(count)]
         new: list[Pick] = []
-        stories = self.frames.data.shots
+        stories = self.frames.data.stories
         for _ in range(rows):
-            n = rng.randrange(len(stories))
-            shots = stories[n]
+            story = rng.randrange(len(stories))
+            shots = stories[story].shots
+            n = self.frames.telling(story, rng.randrange(self.frames.tellings))
             frames = _strided(rng, len(shots), min(len(shots), count + targets + rng.randint(0, 2)))
             order = rng.sample(frames, len(frames))
             chosen = order[:count]

@@ -6,6 +6,7 @@ with what each word is about.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,14 +21,13 @@ from ..models.pocket.dataset import StoryLatents
 from ..models.pocket.tokenizer import build_tokenizer
 from ..models.pocket.world import SIDES, ShotSpec
 from ..story.files import atomic_path
-from .text import IGNORE, read_caption
+from .captions import IGNORE, LOOK_FACTS, ToldShot, label_words, tell_shots
 
-LOOK_FACTS = ("colour", "shape", "accessory")
 _CHOICES = 1 << len(SIDES)
 
 
 class Pick(NamedTuple):
-    """A frame to show. `told` and `known` have bit s for the character on side s: its caption tells the looks; they
+    """A frame to show: of a telling of a story (`StoryFrames.telling`). `told` and `known` have bit s for the character on side s: its caption tells the looks; they
     could be known there, told or remembered.
     """
 
@@ -62,18 +62,27 @@ class StoryFrames:
         data: latents and ground truth.
         pooled: texts → [N, D] (ClipScorer.pooled).
         cache: file that keeps the captions' tables.
+        tellings: authors who tell each story, each in words of their own.
     """
 
     def __init__(
-        self, data: StoryLatents, pooled: Callable[[Sequence[str]], Tensor], cache: Path | None = None
+        self,
+        data: StoryLatents,
+        pooled: Callable[[Sequence[str]], Tensor],
+        cache: Path | None = None,
+        tellings: int = 2,
     ) -> None:
-        self.data, self._pooled, self._cache = data, pooled, cache
+        self.data, self._pooled, self._cache, self.tellings = data, pooled, cache, tellings
         self.tokenizer = build_tokenizer()
         self._resident: dict[str, Tensor] = {}
 
+    def telling(self, story: int, number: int) -> int:
+        """The row of the tables in which author `number` tells a story."""
+        return story + number * len(self.data.stories)
+
     @cached_property
     def captions(self) -> dict[str, Tensor]:
-        """Tables [N, P, 4 choices of who is told, …]: ``ids`` and ``side`` [T] (side of the character that a word is
+        """Tables [tellings · N, P, 4 choices of who is told, …]: ``ids`` and ``side`` [T] (side of the character that a word is
         about), ``pooled`` [D]; and ``looks`` [N, P, 2 sides, 3 facts].
         """
         if self._cache is not None and self._cache.exists():
@@ -85,22 +94,27 @@ class StoryFrames:
         return tables
 
     def _read_captions(self) -> dict[str, Tensor]:
-        shots = [shot for row in self.data.shots for shot in row]
-        captions = [shot.caption(_names(shot, told)) for shot in shots for told in range(_CHOICES)]
+        told = [
+            shot
+            for author in range(self.tellings)
+            for story in self.data.stories
+            for shot in tell_shots(story, random.Random(f"{author}/{story.seed}"))
+        ]
+        captions = [shot.caption(_names(shot.truth, bits)) for shot in told for bits in range(_CHOICES)]
         distinct = {text: row for row, text in enumerate(dict.fromkeys(captions))}
         pooled = self._pooled(list(distinct)).cpu().half()[[distinct[text] for text in captions]]
-        read = [_read(self.tokenizer, shot, told) for shot in shots for told in range(_CHOICES)]
+        read = [_read(self.tokenizer, shot, bits) for shot in told for bits in range(_CHOICES)]
         longest = max(len(ids) for ids, _ in read)
         ids = torch.zeros(len(read), longest, dtype=torch.int16)
         side = torch.full((len(read), longest), IGNORE, dtype=torch.int16)
         for row, (tokens, sides) in enumerate(read):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             side[row, : len(sides)] = torch.tensor(sides)
-        looks = torch.full((len(shots), len(SIDES), len(LOOK_FACTS)), IGNORE, dtype=torch.int16)
-        for row, shot in enumerate(shots):
-            for a in shot.actors:
+        looks = torch.full((len(told), len(SIDES), len(LOOK_FACTS)), IGNORE, dtype=torch.int16)
+        for row, shot in enumerate(told):
+            for a in shot.truth.actors:
                 looks[row, a.side] = torch.tensor([getattr(a.look, fact) for fact in LOOK_FACTS])
-        table = len(self.data.shots), len(self.data.shots[0])
+        table = self.tellings * len(self.data.stories), len(self.data.stories[0].shots)
         choices = {"ids": ids, "side": side, "pooled": pooled}
         return {k: v.unflatten(0, (*table, _CHOICES)).contiguous() for k, v in choices.items()} | {
             "looks": looks.unflatten(0, table).contiguous()
@@ -117,14 +131,14 @@ class StoryFrames:
         if not self._resident:
             self.prepare(picks.device)
         n, p, told, known = picks.unbind(-1)
-        table = self._resident
+        table, story = self._resident, n % len(self.data.stories)
         side = table["side"][n, p, told].long()
         about = side.clamp_min(0)
         looks = table["looks"][n, p].long().gather(1, about[..., None].expand(-1, -1, len(LOOK_FACTS)))
         tells = (side >= 0) & ((known[:, None] >> about) & 1).bool()
         return Frames(
-            latent=table[f"tier{tier}"][n, p],
-            weight=table["weight"][n, p],
+            latent=table[f"tier{tier}"][story, p],
+            weight=table["weight"][story, p],
             ids=table["ids"][n, p, told].long(),
             looks=looks.masked_fill(~tells[..., None], IGNORE),
             pooled=table["pooled"][n, p, told].float(),
@@ -140,10 +154,10 @@ def _names(shot: ShotSpec, bits: int) -> set[str]:
     return {a.name for a in shot.actors if bits >> a.side & 1}
 
 
-def _read(tokenizer: Tokenizer, shot: ShotSpec, told: int) -> tuple[list[int], list[int]]:
+def _read(tokenizer: Tokenizer, shot: ToldShot, bits: int) -> tuple[list[int], list[int]]:
     """Token ids of a caption, and the side that each word is about."""
-    names = _names(shot, told)
-    ids, facts = read_caption(tokenizer, shot, names, names)
+    names = _names(shot.truth, bits)
+    ids, facts = label_words(tokenizer, shot.caption(names), shot.truth, names)
     return ids, facts["side"]
 
 

@@ -58,7 +58,7 @@ T5: dict[str, Any] = {
     "d_model": 128,
     "d_kv": 32,
     "num_heads": 4,
-    "num_layers": 2,
+    "num_layers": 4,
     "d_ff": 256,
     "feed_forward_proj": "gated-gelu",
     "dropout_rate": 0.0,
@@ -70,5 +70,5 @@ T5: dict[str, Any] = {
 CLIP: dict[str, Any] = {
     "embed_dim": 64,
     "vision_cfg": {"image_size": 96, "patch_size": 12, "width": 96, "layers": 3, "head_width": 32, "mlp_ratio": 3.0},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 4},
 }

@@ -17,7 +17,7 @@ from ...story.files import atomic_path
 from ..vae import VideoVAE
 from .bank import draw_all, to_tensor
 from .render import render
-from .world import ShotSpec, make_story
+from .world import ShotSpec, Story, make_story
 
 #: pixel sizes of the GoldenMem tiers of a pocket frame: 5, 3 and 1 tokens on the short side
 TIER_PIXELS = ((80, 160), (48, 96), (16, 32))
@@ -30,15 +30,20 @@ class StoryLatents:
     Attributes:
         tiers: per GoldenMem tier a tensor [N, P, 16, h, w], normalised by `mean` and `std`.
         weight: [N, P, 10, 20], share of each latent pixel that shows a character.
-        shots: N lists of P ground truths.
+        stories: N ground truths of P shots.
         mean, std: per-channel statistics of the raw full-size latents.
     """
 
     tiers: list[Tensor]
     weight: Tensor
-    shots: list[list[ShotSpec]]
+    stories: list[Story]
     mean: Tensor
     std: Tensor
+
+    @property
+    def shots(self) -> list[list[ShotSpec]]:
+        """N lists of P ground truths."""
+        return [list(story.shots) for story in self.stories]
 
 
 @torch.no_grad()
@@ -50,18 +55,19 @@ def encode_stories(
     seed: int = 0,
     cache: Path | None = None,
     codec: VideoVAE | None = None,
+    max_places: int = 3,
 ) -> StoryLatents:
     """Render and encode stories seed…seed+stories−1; with `cache` the tensors are kept in that file.
 
     With `codec` its own statistics normalise the latents; without, those of the stories encoded here do.
     """
-    specs = [list(make_story(seed + n, shots, split).shots) for n in range(stories)]
+    truth = [make_story(seed + n, shots, split, max_places=max_places) for n in range(stories)]
     if cache is not None and cache.exists():
         with safe_open(cache, framework="pt") as f:
             tensors = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118 (not a dict)
         tiers = [tensors[f"tier{i}"] for i in range(len(TIER_PIXELS))]
-        return StoryLatents(tiers, tensors["weight"], specs, tensors["mean"], tensors["std"])
-    drawn = draw_all(_draw, [shot for row in specs for shot in row])
+        return StoryLatents(tiers, tensors["weight"], truth, tensors["mean"], tensors["std"])
+    drawn = draw_all(_draw, [shot for story in truth for shot in story.shots])
     pictures = np.stack([picture for picture, _ in drawn])
     raw = [_encode(vae, pictures, size).unflatten(0, (stories, shots)) for size in TIER_PIXELS]
     mean, std = raw[0].mean((0, 1, 3, 4)), raw[0].std((0, 1, 3, 4))
@@ -73,7 +79,7 @@ def encode_stories(
         with atomic_path(cache) as temporary:
             halves = {f"tier{i}": t.half().contiguous() for i, t in enumerate(tiers)}
             save_file(halves | {"weight": weight.half().contiguous(), "mean": mean, "std": std}, temporary)
-    return StoryLatents(tiers, weight, specs, mean, std)
+    return StoryLatents(tiers, weight, truth, mean, std)
 
 
 def _draw(shot: ShotSpec) -> tuple[np.ndarray, np.ndarray]:

@@ -9,37 +9,34 @@ import string
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from .world import ACCESSORIES, ACTIONS, COLOURS, MOVEMENTS, NAMES, PLACES, SCALES, SHAPES, SIDES
+from .lexicon import PLAIN, words_of
+from .world import ACCESSORIES, MOVEMENTS, NAMES, PLACES, SCALES, SIDES
 
 SPACE = "▁"
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 
 
 def _words() -> list[str]:
-    plain = ["a", "an", "and", "in", "on", "the", "with", "of", "at", "is", "to", "by"]
-    words = {*plain, *COLOURS, *SHAPES, *ACCESSORIES, *ACTIONS, *SIDES}
-    for phrase in (*SCALES, *MOVEMENTS):
-        words.update(phrase.split())
+    words = {*PLAIN, *words_of()}
     # closing punctuation rides on its word, which keeps context captions short; names keep theirs apart, so that a
     # name is the same token wherever it stands
     words.update(f"{p.split()[-1]}," for p in (*SCALES, *MOVEMENTS))
     words.update(f"{w}." for w in (*PLACES, *SIDES))
     words.update(f"{w}," for w in ACCESSORIES)
-    words.update(PLACES)
     return sorted(words)
 
 
 def build_tokenizer() -> Tokenizer:
     """The tokenizer as a `tokenizers` object; `save()` gives a standard tokenizer.json.
 
-    Ids: 0 pad, 1 end, 2 unknown, as in T5. Character names are single pieces ``▁<Mira>``.
+    Ids: 0 pad, 1 end, 2 unknown, as in T5. Case makes no difference. Character names are single pieces ``▁<mira>``.
     """
     pieces: list[tuple[str, float]] = [(PAD, 0.0), (EOS, 0.0), (UNK, -20.0)]
-    pieces += [(f"{SPACE}<{name}>", -2.0) for name in NAMES]
+    pieces += [(f"{SPACE}<{name.lower()}>", -2.0) for name in NAMES]
     pieces += [(SPACE + word, -2.0) for word in _words()]
-    pieces += [(c, -8.0) for c in (SPACE, *string.ascii_letters, *string.digits, *string.punctuation)]
+    pieces += [(c, -8.0) for c in (SPACE, *string.ascii_lowercase, *string.digits, *string.punctuation)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
-    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, 1)])
