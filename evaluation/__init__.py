@@ -61,8 +61,9 @@ def run(
             `plain`, and what `storytelling.settings_of` names.
         pairs: for `keyframes`, several numbers of shots to measure in one run, e.g. 8, 16, 32, 48; None takes `shots`.
         prompt_set: for `keyframes`: `held_out` (the default; `stories` of them, `shots` each), `written` (stories that
-            people wrote, as long as they are), or a folder of storyboards. For `storytelling`: `pocket`, or `benchmark` (404 prompt pairs) or the file of another set, which
-            any studio can tell; nothing knows how they should look, so there is no `ground_truth` and nothing is read.
+            people wrote, as long as they are), or a folder of storyboards. For `storytelling`: `pocket`, or
+            `benchmark` (404 prompt pairs) or the file of another set, which any studio can tell; nothing knows how they
+            should look, so there is no `ground_truth` and nothing is read.
             None takes `pocket` where the studio can make films of its size and length, else `benchmark`.
         size: (height, width) of films of a set; None takes the size that the studio's video model was made for.
         frames: of a segment of a set; None takes the studio's, too.

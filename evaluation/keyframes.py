@@ -164,8 +164,9 @@ def run_keyframes(
     settings = FilmSettings.of(studio, (HEIGHT, WIDTH))
     chosen = [Variant.parse(name, settings, longest) for name in variants]
     lengths = [longest] * stories if told is None else [len(story.shots) for story in told]
-    told = held_out_stories(seed, stories, longest) if told is None else padded(told, longest)
+    told = held_out_stories(seed, stories, longest) if told is None else told
     suite = _Suite(studio, settings, told, seed, progress)
+    told = padded(told, longest)
     suite.plan(chosen, pairs)
     true = true_frames(told)
     rows: list[Row] = []
@@ -223,18 +224,19 @@ class _Suite:
     """Rolls out each distinct way of making frames once."""
 
     def __init__(
-        self, studio: Studio, settings: FilmSettings, stories: list[Story], seed: int, progress: Progress | None
+        self, studio: Studio, settings: FilmSettings, stories: Sequence[Story], seed: int, progress: Progress | None
     ) -> None:
         self._studio, self._settings, self._progress = studio, settings, progress
         rest = iter(stories)
         parts = iter(lambda: list(islice(rest, BATCH)), [])
-        self._sets = [StorySet(studio, part, seed) for part in parts]
-        self._made: dict[tuple[Recall | None, int], list[RollOut]] = {}
+        self._sets = [StorySet(studio, padded(part, max(len(story.shots) for story in part)), seed) for part in parts]
+        self._made: dict[tuple[Recall | None, int | None], list[RollOut]] = {}
         self._done = self._total = 0
 
     def plan(self, variants: Sequence[Variant], pairs: Sequence[int]) -> None:
         """Count the work for the progress bar."""
-        self._total = sum(shots for _, shots in self._keys(variants, pairs)) * len(self._sets)
+        keys = self._keys(variants, pairs)
+        self._total = sum(min(shots or part.shots, part.shots) for _, shots in keys for part in self._sets)
 
     def forget_all_but(self, variants: Sequence[Variant], pairs: Sequence[int]) -> None:
         """Let go of the frames that no variant still to come will ask for."""
@@ -249,7 +251,7 @@ class _Suite:
             seen = torch.cat([vae.decode_image(vae.encode_image(part)).cpu() for part in flat.split(64)])
             empty: list[list[list[int]]] = [[[] for _ in range(shots)] for _ in true]
             return RollOut(seen.unflatten(0, (len(true), shots)), empty, [[]] * shots, [0.0] * shots)
-        return RollOut.join([part.first(shots) for part in self._roll_out(variant, shots)])
+        return RollOut.join([part.first(shots).padded(shots) for part in self._roll_out(variant, shots)])
 
     def cost(self, variant: Variant, run: RollOut, shots: int) -> Row:
         """Tokens and FLOPs of a step, seconds of a frame; nothing for ground truth, which is not sampled."""
@@ -257,7 +259,10 @@ class _Suite:
             return {"tokens": None, "flops": None, "seconds": None}
         parts = self._roll_out(variant, shots)
         costs = [
-            (len(stories), *step_cost(stories, variant.recall, part, self._settings.keyframe, shots))
+            (
+                len(stories),
+                *step_cost(stories, variant.recall, part, self._settings.keyframe, min(shots, stories.shots)),
+            )
             for stories, part in zip(self._sets, parts, strict=True)
         ]
         count = sum(weight for weight, _, _ in costs)
@@ -265,16 +270,18 @@ class _Suite:
         flops = sum(weight * flops for weight, _, flops in costs) / count
         return {"tokens": tokens, "flops": flops, "seconds": sum(run.seconds) / (shots * count)}
 
-    def _keys(self, variants: Sequence[Variant], pairs: Sequence[int]) -> set[tuple[Recall | None, int]]:
+    def _keys(self, variants: Sequence[Variant], pairs: Sequence[int]) -> set[tuple[Recall | None, int | None]]:
         return {self._key(variant, count) for variant in variants if variant.kind != "truth" for count in pairs}
 
-    def _key(self, variant: Variant, shots: int) -> tuple[Recall | None, int]:
-        return variant.recall, shots if variant.kind == "joint" else self._sets[0].shots
+    def _key(self, variant: Variant, shots: int) -> tuple[Recall | None, int | None]:
+        return variant.recall, shots if variant.kind == "joint" else None
 
     def _roll_out(self, variant: Variant, shots: int) -> list[RollOut]:
         key = self._key(variant, shots)
         if key not in self._made:
-            self._made[key] = [self._run(variant, stories, key[1]) for stories in self._sets]
+            self._made[key] = [
+                self._run(variant, stories, min(key[1] or stories.shots, stories.shots)) for stories in self._sets
+            ]
         return self._made[key]
 
     def _run(self, variant: Variant, stories: StorySet, shots: int) -> RollOut:

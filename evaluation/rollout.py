@@ -70,12 +70,20 @@ class RollOut:
         kept = [memory[:shots] for memory in self.remembered]
         return RollOut(self.frames[:, :shots], kept, self.slots[:shots], self.seconds[:shots])
 
+    def padded(self, shots: int) -> RollOut:
+        """As long as `shots`: the last frame repeated, which remembers nothing and took no time."""
+        more = shots - self.frames.shape[1]
+        frames = torch.cat([self.frames, self.frames[:, -1:].expand(-1, more, -1, -1, -1)], 1)
+        remembered = [[*memory, *([[]] * more)] for memory in self.remembered]
+        return RollOut(frames, remembered, [*self.slots, *([[]] * more)], [*self.seconds, *([0.0] * more)])
+
     @classmethod
     def join(cls, parts: Sequence[RollOut]) -> RollOut:
         """Roll-outs of equal length as one."""
         seconds = [sum(taken) for taken in zip(*(part.seconds for part in parts), strict=True)]
         remembered = [memory for part in parts for memory in part.remembered]
-        return cls(torch.cat([part.frames for part in parts]), remembered, parts[0].slots, seconds)
+        slots = [max(sizes, key=len) for sizes in zip(*(part.slots for part in parts), strict=True)]
+        return cls(torch.cat([part.frames for part in parts]), remembered, slots, seconds)
 
 
 class StorySet:

@@ -5,7 +5,7 @@ The held-out stories of the pocket world are told by its own grammar; these are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class WrittenShot(ShotSpec):
 
 
 def load_stories(folder: Path, limit: int | None = None) -> list[Story]:
-    """The storyboards of a folder in the order of their names, each with what its shots show.
+    """The storyboards of a folder, the longest first, each with what its shots show.
 
     Truth comes from ``truth/NAME`` where there is one: ``characters`` (name: [colour, shape, accessory]) and ``shots``
     (id: place, scale, movement, and ``left`` and ``right``: [name, action]), in the pocket world's own words. Without
@@ -79,7 +79,7 @@ def load_stories(folder: Path, limit: int | None = None) -> list[Story]:
     files = sorted(path for path in folder.iterdir() if path.suffix in _KINDS and path.is_file())[:limit]
     if not files:
         raise InputError("set", "must hold storyboards (.yaml, .json)", str(folder), "give another folder")
-    return [_story(number, path) for number, path in enumerate(files)]
+    return sorted((_story(number, path) for number, path in enumerate(files)), key=lambda story: -len(story.shots))
 
 
 def _story(number: int, path: Path) -> Story:
@@ -143,8 +143,8 @@ def _understand(name: str, board: Storyboard) -> list[tuple[dict[str, int], list
     return out
 
 
-def padded(stories: list[Story], shots: int) -> list[Story]:
-    """Stories of equal length: the last shot of a shorter one is repeated, and counts nowhere (`StoryTruth.lengths`)."""
+def padded(stories: Sequence[Story], shots: int) -> list[Story]:
+    """Stories of equal length: the last shot of a shorter one is repeated, and counts nowhere (see `StoryTruth.of`)."""
     return [
         Story(s.seed, s.cast, s.layouts, s.shots[:shots] + (s.shots[-1],) * (shots - len(s.shots))) for s in stories
     ]

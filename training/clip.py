@@ -5,23 +5,51 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from ..models.clip import ClipScorer, build_clip
 from ..models.pocket.bank import draw_all, random_shots, to_tensor
 from ..models.pocket.configs import CLIP
+from ..models.pocket.recogniser import FRAME_HEADS, IGNORE, SIDE_HEADS, labels
 from ..models.pocket.render import render
 from ..models.pocket.world import ACTIONS, Actor, ShotSpec, make_story
 from .captions import tell_shots
 from .recipe import Recipe
 
-__all__ = ["ClipRecipe"]
+__all__ = ["ClipRecipe", "ClipStudent"]
 
 _TELLINGS = 4
+#: what a caption tells of a still picture
+_TOLD = {
+    **{head: 2 * size for head, size in SIDE_HEADS.items()},
+    **{head: FRAME_HEADS[head] for head in ("place", "scale")},
+}
+_SHARPNESS = 12.0
+
+
+class ClipStudent(nn.Module):
+    """CLIP, and a layer that reads from either embedding what is told; the layer is thrown away after training.
+
+    Contrast alone finds the places and colours in a few hundred steps and the actions, a few pixels of arms and legs,
+    not in thousands: asked for them, both towers learn to look.
+    """
+
+    def __init__(self, clip: open_clip.CLIP, dim: int) -> None:
+        super().__init__()
+        self.clip = clip
+        self.told = nn.Linear(dim, sum(_TOLD.values()))
+
+    def read(self, embedding: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Unit embeddings [N, D] to logits: side heads [N, 2, classes], frame heads [N, classes]."""
+        parts = (_SHARPNESS * self.told(embedding)).split(list(_TOLD.values()), -1)
+        found = dict(zip(_TOLD, parts, strict=True))
+        return {k: v.unflatten(-1, (2, -1)) if k in SIDE_HEADS else v for k, v in found.items()}
 
 
 class ClipRecipe(Recipe):
@@ -33,7 +61,7 @@ class ClipRecipe(Recipe):
     """
 
     name = "clip"
-    edges = ()
+    edges = ("positional_embedding", "conv1", "class_embedding", "told")
 
     def __init__(self, seed: int = 0, size: int = 64, bank: int = 6000, start: dict[str, torch.Tensor] | None = None):
         """`size`: pictures a step, two of each shot; `bank`: pictures to draw; `start`: weights to go on from."""
@@ -41,8 +69,10 @@ class ClipRecipe(Recipe):
         self.scorer = ClipScorer(build_clip(CLIP), CLIP)
 
     @cached_property
-    def _bank(self) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
-        """Pictures [N, 80, 160, 3]; texts [N, tellings, 77]; what each shows, as a number [N]. Pairs lie together."""
+    def _bank(self) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Pictures [N, 80, 160, 3]; texts [N, tellings, 77]; what each shows, as a number [N] and as labels. Pairs lie
+        together.
+        """
         rng = random.Random(self.seed)
         shots: list[ShotSpec] = []
         texts: list[list[str]] = []
@@ -56,9 +86,12 @@ class ClipRecipe(Recipe):
         pictures = np.stack(draw_all(_draw, list(zip(shots, times, strict=True))))
         ids = self.scorer.tokenizer([text for row in texts for text in row]).unflatten(0, (-1, _TELLINGS))
         kinds: dict[object, int] = {}
-        return pictures, ids, torch.tensor([kinds.setdefault(_shown(shot), len(kinds)) for shot in shots])
+        shown = torch.tensor([kinds.setdefault(_shown(shot), len(kinds)) for shot in shots])
+        truth = [labels(shot) for shot in shots]
+        facts = {head: torch.tensor([row[head] for row in truth]).squeeze(-1) for head in _TOLD}
+        return pictures, ids, shown, facts
 
-    def build(self) -> open_clip.CLIP:
+    def build(self) -> ClipStudent:
         model = self.scorer.model
         # the unused rows of the standard vocabulary must not be noise that no training ever touches
         used = torch.unique(self._bank[1])
@@ -70,10 +103,10 @@ class ClipRecipe(Recipe):
                 model.load_state_dict(self.start, strict=False)
                 fresh = rows.any(1) & ~model.token_embedding.weight.any(1)
                 model.token_embedding.weight[fresh] = rows[fresh]
-        return model
+        return ClipStudent(model, CLIP["embed_dim"])
 
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
-        pictures, texts, shown = self._bank
+    def batch(self, step: int) -> dict[str, Any]:
+        pictures, texts, shown, facts = self._bank
         rng = np.random.default_rng([self.seed, step])
         index = (2 * rng.integers(len(pictures) // 2, size=self.size // 2)[:, None] + [0, 1]).ravel()
         images = to_tensor(pictures[index])
@@ -82,29 +115,43 @@ class ClipRecipe(Recipe):
             small = F.interpolate(images, scale_factor=factor, mode="bicubic", antialias=True)
             images = F.interpolate(small, images.shape[-2:], mode="bicubic").clamp(0, 1)
         told = texts[index, rng.integers(texts.shape[1], size=len(index))]
-        return {"images": self.scorer.preprocess(images), "texts": told, "shown": shown[index]}
+        return {"images": self.scorer.preprocess(images), "texts": told} | {
+            "shown": shown[index],
+            "facts": {head: label[index] for head, label in facts.items()},
+        }
 
-    def loss(self, model: open_clip.CLIP, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        image, text, scale = model(batch["images"], batch["texts"])[:3]
+    def loss(self, model: ClipStudent, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        image, text, scale = model.clip(batch["images"], batch["texts"])[:3]
         logits = scale.clamp(max=50.0) * image.float() @ text.float().T
         same = (batch["shown"][:, None] == batch["shown"][None]).float()
         target = same / same.sum(1, keepdim=True)
-        loss = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+        contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
         hits = (target.gather(1, logits.argmax(1, keepdim=True)) > 0).float().mean()
         # two texts of one shot that differ in what is done
         likeness = (text[0::2].float() * text[1::2].float()).sum(-1)
-        return loss + likeness.sub(0.7).clamp_min(0).mean(), {"accuracy": hits, "twins": likeness.mean()}
+        apart = likeness.sub(0.7).clamp_min(0).mean()
+        seen = {"accuracy": hits, "twins": likeness.mean()}
+        told = contrast.new_zeros(())
+        for name, embedding in (("image", image), ("text", text)):
+            read = model.read(embedding.float())
+            wrong = {k: _cross_entropy(read[k], batch["facts"][k]) for k in _TOLD}
+            told = told + torch.stack(list(wrong.values())).mean()
+            seen[f"{name}_action"] = wrong["action"]
+        return contrast + apart + told, seen
 
     @torch.no_grad()
     def held_out(self, weights: dict[str, torch.Tensor], count: int = 64) -> float:
-        """Share of held-out captions whose own picture is the nearest of `count`."""
-        model = self.scorer.model
-        model.load_state_dict(weights)
+        """Share of held-out captions whose own picture is the nearest of `count`, with these weights of the CLIP."""
+        self.scorer.model.load_state_dict(weights)
         shots = random_shots(count, "test", 2000)
         images = self.scorer.embed_images(to_tensor(np.stack([render(s)[0] for s in shots])))
         texts = self.scorer.embed_texts([s.query for s in shots])
         best = (texts @ images.T).argmax(1)
         return float(np.mean([_shown(shots[i]) == _shown(shots[int(b)]) for i, b in enumerate(best)]))
+
+
+def _cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits.flatten(0, -2), target.flatten(), ignore_index=IGNORE)
 
 
 def _draw(moment: tuple[ShotSpec, float]) -> np.ndarray:

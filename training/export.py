@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,34 @@ from ..models.clip import ClipScorer, build_clip
 from ..models.pocket import configs
 from ..models.pocket.tokenizer import build_tokenizer
 from ..models.pocket.world import CAST, DATA_VERSION
-from ..story.files import atomic_path
+from ..story.files import atomic_path, write_atomic
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "pocket" / "weights"
+_PACKAGE = Path(__file__).resolve().parent.parent
+WEIGHTS = _PACKAGE / "models" / "pocket" / "weights"
+STUDIO = _PACKAGE / "studios" / "pocket.yaml"
 
 StateDict = dict[str, Tensor]
+
+
+def start_family(folder: Path) -> Path:
+    """A family of one's own in `folder`, at first the shipped one: its files under ``weights/``, and its studio file.
+
+    What is there already stays. The package itself is never written to.
+
+    Returns:
+        The studio file, for `load_studio` and ``--studio``.
+    """
+    for path in sorted(WEIGHTS.glob("*.safetensors")):
+        target = folder / "weights" / path.name
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(target) as temporary:
+                shutil.copyfile(path, temporary)
+    studio = folder / "pocket.yaml"
+    if not studio.exists():
+        text = STUDIO.read_text(encoding="utf-8")
+        write_atomic(studio, text.replace("models_dir: ../models/pocket/weights", "models_dir: weights"))
+    return studio
 
 
 def checkpoint_weights(path: Path) -> StateDict:
@@ -67,49 +91,56 @@ def scaled_fp8(tensors: StateDict) -> StateDict:
     out: StateDict = {"scaled_fp8": torch.empty(2, dtype=torch.float8_e4m3fn).fill_(0)}
     for key, value in tensors.items():
         if value.ndim == 2 and "blocks." in key and key.endswith(".weight"):
-            scale = value.float().abs().amax().clamp_min(1e-12) / 448
-            out[key] = (value.float() / scale).to(torch.float8_e4m3fn)
-            out[key.removesuffix(".weight") + ".scale_weight"] = scale
+            out |= fp8_matrix({key: value}, key)
         else:
             out[key] = value
     return out
 
 
-def export_vae(weights: StateDict, mean: list[float], std: list[float], seed: int, figures: Mapping[str, Any]) -> Path:
+def fp8_matrix(tensors: StateDict, key: str) -> StateDict:
+    """One matrix as fp8 with its scale."""
+    scale = tensors[key].float().abs().amax().clamp_min(1e-12) / 448
+    small = (tensors[key].float() / scale).to(torch.float8_e4m3fn)
+    return {**tensors, key: small, key.removesuffix(".weight") + ".scale_weight": scale}
+
+
+def export_vae(
+    folder: Path, weights: StateDict, mean: list[float], std: list[float], seed: int, figures: Mapping[str, Any]
+) -> Path:
     """The VAE in the original Wan names; its latent statistics travel in the config."""
     config = {**configs.VAE, "latents_mean": mean, "latents_std": std}
     meta = metadata("vae", seed, config, figures)
-    return write_weights(WEIGHTS / "vae.safetensors", keymaps.to_public("wan_vae", weights), meta)
+    return write_weights(folder / "vae.safetensors", keymaps.to_public("wan_vae", weights), meta)
 
 
-def export_keyframe(weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
+def export_keyframe(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
     """The keyframe model in Black Forest Labs' names, as ComfyUI's scaled fp8."""
     meta = metadata("keyframes", seed, configs.KEYFRAME, figures)
-    return write_weights(WEIGHTS / "keyframe.safetensors", scaled_fp8(keymaps.to_public("flux", weights)), meta)
+    return write_weights(folder / "keyframe.safetensors", scaled_fp8(keymaps.to_public("flux", weights)), meta)
 
 
-def export_t5(weights: StateDict, seed: int, figures: Mapping[str, Any], name: str = "t5") -> Path:
+def export_t5(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any], name: str = "t5") -> Path:
     """A text encoder in transformers' names, its tokenizer in the metadata."""
     tokenizer = build_tokenizer()
     config = {**configs.T5, "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0, "eos_token_id": 1}
     meta = metadata("keyframes", seed, config, figures) | {"tokenizer": tokenizer.to_str(), "names": json.dumps(CAST)}
-    return write_weights(WEIGHTS / f"{name}.safetensors", keymaps.to_public("t5", weights), meta)
+    return write_weights(folder / f"{name}.safetensors", keymaps.to_public("t5", weights), meta)
 
 
-def export_video(weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
+def export_video(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
     """The video model in the original Wan names, as ComfyUI's scaled fp8: the family has to stay under 20 MB."""
     meta = metadata("video", seed, configs.VIDEO, figures)
-    return write_weights(WEIGHTS / "video.safetensors", scaled_fp8(keymaps.to_public("wan", weights)), meta)
+    return write_weights(folder / "video.safetensors", scaled_fp8(keymaps.to_public("wan", weights)), meta)
 
 
-def export_clip(weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
+def export_clip(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
     """The CLIP in open_clip's names, half precision."""
     scorer = ClipScorer(build_clip(configs.CLIP, weights), configs.CLIP)
     meta = metadata("clip", seed, scorer.config, figures)
-    return write_weights(WEIGHTS / "clip.safetensors", scorer.model.state_dict(), meta, torch.float16)
+    return write_weights(folder / "clip.safetensors", scorer.model.state_dict(), meta, torch.float16)
 
 
-def export_recogniser(weights: StateDict, width: int, seed: int, figures: Mapping[str, Any]) -> Path:
+def export_recogniser(folder: Path, weights: StateDict, width: int, seed: int, figures: Mapping[str, Any]) -> Path:
     """The recogniser under its own names."""
     meta = metadata("recogniser", seed, {"width": width}, figures)
-    return write_weights(WEIGHTS / "recogniser.safetensors", weights, meta)
+    return write_weights(folder / "recogniser.safetensors", weights, meta)

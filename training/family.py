@@ -82,7 +82,7 @@ def run(
 
     Args:
         recipe: a name of `RECIPES`.
-        out: folder for checkpoints, logs and loss curves; default ``runs/<recipe>``.
+        out: folder for checkpoints, logs, loss curves and the family that comes of it; default ``runs/<recipe>``.
         resume: go on from the checkpoints in `out`; otherwise they must not exist.
         device: ``auto`` lets accelerate choose, ``cpu`` stays on the CPU.
         steps: train only this many steps per model (for trials: nothing is exported).
@@ -108,6 +108,12 @@ class _Run:
         self.folder, self.steps, self.warm = folder, steps, warm
         self.device = PartialState(cpu=device == "cpu").device
         self.scale = SCALES.get(self.device.type, Scale())
+
+        self.weights = folder / "weights"
+
+    def studio(self) -> Studio:
+        """The family so far."""
+        return load_studio(export.start_family(self.folder), device=self.device)
 
     @property
     def trial(self) -> bool:
@@ -148,14 +154,16 @@ def _vae(folder: Path, run: _Run) -> None:
     model.load_state_dict(weights)
     model.to(run.device).eval()
     data = encode_stories(model, 64, SHOTS)  # the pictures' statistics make the latents unit scale
-    export.export_vae(weights, data.mean.tolist(), data.std.tolist(), SEED, {"psnr": reconstruction_psnr(model)})
+    export.export_vae(
+        run.weights, weights, data.mean.tolist(), data.std.tolist(), SEED, {"psnr": reconstruction_psnr(model)}
+    )
 
 
 def _clip(folder: Path, run: _Run) -> None:
     recipe = ClipRecipe(SEED)
-    weights = run.train(recipe)
+    weights = export.part(run.train(recipe), "clip.")
     if not run.trial:
-        export.export_clip(weights, SEED, {"retrieval": recipe.held_out(weights)})
+        export.export_clip(run.weights, weights, SEED, {"retrieval": recipe.held_out(weights)})
 
 
 def _recogniser(folder: Path, run: _Run) -> None:
@@ -163,9 +171,9 @@ def _recogniser(folder: Path, run: _Run) -> None:
     weights = run.train(recipe)
     if run.trial:
         return
-    path = export.export_recogniser(weights, recipe.width, SEED, {})
+    path = export.export_recogniser(run.weights, weights, recipe.width, SEED, {})
     accuracy = held_out_accuracy(load_recogniser(path))
-    export.export_recogniser(weights, recipe.width, SEED, {"accuracy": accuracy})
+    export.export_recogniser(run.weights, weights, recipe.width, SEED, {"accuracy": accuracy})
 
 
 def story_frames(studio: Studio, folder: Path, stories: int) -> StoryFrames:
@@ -180,11 +188,11 @@ def _text(folder: Path, run: _Run) -> None:
     if not run.trial:
         # the keyframe model trains its own copy on; the video model keeps this one
         for name in ("t5", "t5_video"):
-            export.export_t5(export.part(weights, "t5."), SEED, {"steps": CONFIGS["text"].steps}, name)
+            export.export_t5(run.weights, export.part(weights, "t5."), SEED, {"steps": CONFIGS["text"].steps}, name)
 
 
 def _keyframes(folder: Path, run: _Run) -> None:
-    studio = load_studio("pocket", device=run.device)
+    studio = run.studio()
     parts = {"t5.": studio.keyframe_text.model.state_dict()}
     if run.warm:
         parts["flux."] = studio.keyframe.state_dict()
@@ -194,12 +202,12 @@ def _keyframes(folder: Path, run: _Run) -> None:
     )
     weights = run.train(recipe)
     if not run.trial:
-        export.export_keyframe(export.part(weights, "flux."), SEED, {"steps": CONFIGS["keyframes"].steps})
-        export.export_t5(export.part(weights, "t5."), SEED, {"steps": CONFIGS["keyframes"].steps})
+        export.export_keyframe(run.weights, export.part(weights, "flux."), SEED, {"steps": CONFIGS["keyframes"].steps})
+        export.export_t5(run.weights, export.part(weights, "t5."), SEED, {"steps": CONFIGS["keyframes"].steps})
 
 
 def _video(folder: Path, run: _Run) -> None:
-    studio = load_studio("pocket", device=run.device)
+    studio = run.studio()
     vae: VideoVAE = studio.video_vae
     clips = encode_clips(vae, run.scale.clips, cache=folder / "clips.safetensors")
     # Wan reads a caption's padding too, so training and studio pad alike
@@ -214,7 +222,7 @@ def _video(folder: Path, run: _Run) -> None:
     start = {k: v.cpu() for k, v in studio.video.state_dict().items()} if run.warm else None
     weights = run.train(VideoRecipe(clips, encode_text, SEED, size=16 * run.scale.rows, start=start))
     if not run.trial:
-        export.export_video(weights, SEED, {"steps": CONFIGS["video"].steps})
+        export.export_video(run.weights, weights, SEED, {"steps": CONFIGS["video"].steps})
 
 
 MODELS: dict[str, Callable[[Path, _Run], None]] = {

@@ -181,8 +181,7 @@ class KeyframeRecipe(Recipe):
     def loss(self, model: KeyframeStudent, inputs: dict) -> tuple[Tensor, dict[str, Tensor]]:
         new, noise, t, k = inputs["new"], inputs["noise"], inputs["t"], inputs["targets"]
         shown = [new, *(memory.frames for memory in inputs["context"])]
-        states, mask = model.encode_text(torch.cat([frame.ids for frame in shown]))
-        texts, masks = (list(x.split([len(frame.ids) for frame in shown])) for x in (states, mask))
+        texts, masks = (list(x) for x in zip(*(model.encode_text(frame.ids) for frame in shown), strict=True))
         size = token_size(new.latent)
         wide = t.flatten()[:, None, None, None]
         noisy = pack_latent((1 - wide) * new.latent + wide * noise)
@@ -224,10 +223,11 @@ class KeyframeRecipe(Recipe):
         def tell(_module: nn.Module, inputs: tuple) -> None:
             lengths = [t.shape[1] + x.shape[1] for t, x in zip(pairs.texts, pairs.latents, strict=True)]
             parts = zip(inputs[0].split(lengths, 1), pairs.texts, strict=True)
-            words = torch.cat([part[:, : text.shape[1]] for part, text in parts])
+            words = torch.cat([part[:, : text.shape[1]].flatten(0, 1) for part, text in parts])
+            labels = torch.cat([each.flatten(0, 1) for each in looks])
             logits = model.looks(words).float().split(LOOKS, -1)
-            for each, label in zip(logits, torch.cat(looks).unbind(-1), strict=True):
-                wrong = F.cross_entropy(each.flatten(0, 1), label.flatten(), ignore_index=IGNORE, reduction="sum")
+            for each, label in zip(logits, labels.unbind(-1), strict=True):
+                wrong = F.cross_entropy(each, label, ignore_index=IGNORE, reduction="sum")
                 losses.append(wrong / (label != IGNORE).sum().clamp_min(1))
 
         handle = model.flux.single_transformer_blocks[RECALLED_BEFORE].register_forward_pre_hook(tell)

@@ -27,8 +27,10 @@ _CHOICES = 1 << len(SIDES)
 
 
 class Pick(NamedTuple):
-    """A frame to show: of a telling of a story (`StoryFrames.telling`). `told` and `known` have bit s for the character on side s: its caption tells the looks; they
-    could be known there, told or remembered.
+    """A frame to show, of a telling of a story (`StoryFrames.telling`).
+
+    `told` and `known` have bit s for the character on side s: its caption tells the looks; they could be known there,
+    told or remembered.
     """
 
     story: int
@@ -82,8 +84,8 @@ class StoryFrames:
 
     @cached_property
     def captions(self) -> dict[str, Tensor]:
-        """Tables [tellings · N, P, 4 choices of who is told, …]: ``ids`` and ``side`` [T] (side of the character that a word is
-        about), ``pooled`` [D]; and ``looks`` [N, P, 2 sides, 3 facts].
+        """Tables [tellings · N, P, 4 choices of who is told, …]: ``ids`` and ``side`` [T] (side of the character that
+        a word is about), ``pooled`` [D]; and ``looks`` [tellings · N, P, 2 sides, 3 facts].
         """
         if self._cache is not None and self._cache.exists():
             return load_file(self._cache)
@@ -127,19 +129,24 @@ class StoryFrames:
         self._resident = {k: v.to(device) for k, v in tables.items()}
 
     def gather(self, picks: Tensor, tier: int) -> Frames:
-        """The frames of `picks` ([N, 4]: the fields of `Pick`) at a GoldenMem tier; all captions have one length."""
+        """The frames of `picks` ([N, 4]: the fields of `Pick`) at a GoldenMem tier.
+
+        On a GPU, whose graphs want one shape, captions are as long as the longest of all; elsewhere as these need.
+        """
         if not self._resident:
             self.prepare(picks.device)
         n, p, told, known = picks.unbind(-1)
         table, story = self._resident, n % len(self.data.stories)
-        side = table["side"][n, p, told].long()
+        ids = table["ids"][n, p, told].long()
+        length = ids.shape[1] if ids.is_cuda else int((ids != 0).sum(1).max())
+        ids, side = ids[:, :length], table["side"][n, p, told, :length].long()
         about = side.clamp_min(0)
         looks = table["looks"][n, p].long().gather(1, about[..., None].expand(-1, -1, len(LOOK_FACTS)))
         tells = (side >= 0) & ((known[:, None] >> about) & 1).bool()
         return Frames(
             latent=table[f"tier{tier}"][story, p],
             weight=table["weight"][story, p],
-            ids=table["ids"][n, p, told].long(),
+            ids=ids,
             looks=looks.masked_fill(~tells[..., None], IGNORE),
             pooled=table["pooled"][n, p, told].float(),
         )

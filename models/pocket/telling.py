@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .lexicon import LEXICON, VERBS
-from .world import ACTIONS, MOVEMENTS, PLACES, SCALES, SIDES, Actor, Look, ShotSpec, Story
+from .world import ACTIONS, MOVEMENTS, SCALES, SIDES, Actor, Look, ShotSpec, Story
 
 __all__ = ["tell_story"]
 
@@ -40,8 +40,6 @@ _STRANGE = tuple(
     "carefully huge tiny warm cold shiny beautiful empty softly quickly calm story first last day".split()
 )
 _VOWELS = "aeiou"
-
-Clause = str
 
 
 def tell_story(story: Story, rng: random.Random) -> dict[str, Any]:
@@ -138,7 +136,7 @@ class _Author:
         pattern = _SIDES[0] if self.rng.random() < self.plain else self.rng.choice(_SIDES)
         return pattern.format(SIDES[actor.side])
 
-    def one(self, actor: Actor, start: bool = True) -> Clause:
+    def one(self, actor: Actor, start: bool = True) -> str:
         """A clause with everything about one character; `start` False keeps it from opening like a sentence."""
         name, does, at = f"<{actor.name}>", self.does(actor), self.at(actor)
         kind = self.rng.random()
@@ -263,5 +261,3 @@ _PAIRS: tuple[Callable[[_Author, Actor, Actor], list[str]], ...] = (
     _relative,
     _same_action,
 )
-
-assert len(PLACES) == len(LEXICON["place"])
