@@ -64,6 +64,8 @@ def test_only_what_the_caption_does_not_tell_counts_as_remembered() -> None:
             "consistency": 5 / 6,
             "place": 2 / 3,
             "layout": 2 / 3,
+            "side": 5 / 6,
+            "action": 1.0,
             "alignment": 12 / 13,
         }
     )

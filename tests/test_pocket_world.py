@@ -73,7 +73,7 @@ def test_tokenizer_keeps_names_whole_and_captions_known():
         for shot in make_story(seed, 4).shots:
             tokens = tokenizer.encode(shot.prompt).tokens
             assert "<unk>" not in tokens and len(tokens) <= 40
-            assert all(f"▁<{a.name}>" in tokens for a in shot.actors)
+            assert all(f"▁<{a.name.lower()}>" in tokens for a in shot.actors)
     assert len(set(NAMES)) == len(NAMES)
 
 

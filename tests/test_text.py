@@ -176,7 +176,7 @@ def test_tokenizer_json_from_file_folder_and_metadata(tmp_path):
         load_tokenizer(None, metadata={"tokenizer": text}),
     ):
         assert found.ids(PROMPTS) == want
-        assert found.names[:3] == ["Mira", "Pip", "Juno"] and len(found.names) > 50
+        assert found.names[:3] == ["mira", "pip", "juno"] and len(found.names) > 50
     assert all(row[-1] == 1 and row.count(1) == 1 for row in want)
 
 
@@ -221,8 +221,8 @@ def test_names_of_any_script_and_case(tmp_path):
     assert alias_names(prompts, words.names)[0] == prompts[0] and "<Zoë>" not in alias_names(prompts, words.names)[1]
     # tokenizer.json, with SentencePiece's mark in front as the pocket's has it
     plain = json.loads(build_tokenizer().to_str())
-    plain["model"]["vocab"] += [["▁<Émile>", -2.0], ["▁<李雷>", -2.0], ["<mira>", -2.0]]
-    assert JsonTokenizer(json.dumps(plain)).names[-3:] == ["Émile", "李雷", "mira"]
+    plain["model"]["vocab"] += [["▁<Émile>", -2.0], ["▁<李雷>", -2.0], ["<nora b>", -2.0]]
+    assert JsonTokenizer(json.dumps(plain)).names[-3:] == ["Émile", "李雷", "nora b"]
 
 
 @given(st.text(max_size=30) | st.lists(st.sampled_from(ODD), max_size=6).map(" ".join))
@@ -417,8 +417,8 @@ def test_clip_text_pooler(tmp_path, prefix):
 
 def test_encoders_with_and_without_a_name_list():
     enc = encoder()
-    aliased = enc.alias(["<Zed> waves.", "<Mira> and <Zed> jump."])
-    assert aliased == ["<Pip> waves.", "<Mira> and <Pip> jump."]
+    aliased = enc.alias(["<Zed> waves.", "<mira> and <Zed> jump."])
+    assert aliased == ["<pip> waves.", "<mira> and <pip> jump."]
     pieces = enc.tokenizer.ids(aliased[:1])[0]
     assert len(pieces) < len(enc.tokenizer.ids(["<Zed> waves."])[0])  # one piece instead of letters
     enc.names = []

@@ -25,12 +25,15 @@ from .recipe import Recipe
 __all__ = ["ClipRecipe", "ClipStudent"]
 
 _TELLINGS = 4
+_SHOTS = 4
 #: what a caption tells of a still picture
 _TOLD = {
     **{head: 2 * size for head, size in SIDE_HEADS.items()},
     **{head: FRAME_HEADS[head] for head in ("place", "scale")},
 }
 _SHARPNESS = 12.0
+#: sharpness of the ranking by shared content, and of what it should be
+_RANKING, _RELEVANCE = 8.0, 6.0
 
 
 class ClipStudent(nn.Module):
@@ -57,7 +60,9 @@ class ClipRecipe(Recipe):
 
     Every shot comes as a pair that differs in one character's action only: nothing else teaches a small model to tell
     ``waves`` from ``dances``, which ranking by action and SAR live on. Captions come in many words and orders. Two that
-    show the same are no negatives: their targets share the probability.
+    show the same are no negatives: their targets share the probability. And since a memory is searched for frames that
+    show the same place or people, not for the shot itself, a batch holds several shots of each story, and texts also
+    learn to rank pictures by how much of what they tell is in them.
     """
 
     name = "clip"
@@ -77,7 +82,7 @@ class ClipRecipe(Recipe):
         shots: list[ShotSpec] = []
         texts: list[list[str]] = []
         while len(shots) < self.bank:
-            story = make_story(50_000_000 + len(shots), 2, "train")
+            story = make_story(50_000_000 + len(shots), _SHOTS, "train")
             both = [twin for shot in story.shots for twin in (shot, _other_action(shot, rng))]
             told = [tell_shots(replace(story, shots=tuple(both)), rng) for _ in range(_TELLINGS - 1)]
             shots += both
@@ -86,6 +91,7 @@ class ClipRecipe(Recipe):
         pictures = np.stack(draw_all(_draw, list(zip(shots, times, strict=True))))
         ids = self.scorer.tokenizer([text for row in texts for text in row]).unflatten(0, (-1, _TELLINGS))
         kinds: dict[object, int] = {}
+        self._content = [_content(shot) for shot in shots]
         shown = torch.tensor([kinds.setdefault(_shown(shot), len(kinds)) for shot in shots])
         truth = [labels(shot) for shot in shots]
         facts = {head: torch.tensor([row[head] for row in truth]).squeeze(-1) for head in _TOLD}
@@ -108,7 +114,9 @@ class ClipRecipe(Recipe):
     def batch(self, step: int) -> dict[str, Any]:
         pictures, texts, shown, facts = self._bank
         rng = np.random.default_rng([self.seed, step])
-        index = (2 * rng.integers(len(pictures) // 2, size=self.size // 2)[:, None] + [0, 1]).ravel()
+        each = 2 * _SHOTS  # pictures of a story: its shots, each with its twin
+        stories = rng.integers(len(pictures) // each, size=max(1, self.size // each))
+        index = (each * stories[:, None] + np.arange(each)).ravel()
         images = to_tensor(pictures[index])
         if step % 2:  # GoldenMem and the VAE soften pictures; retrieval must not mind
             factor = float(rng.uniform(0.3, 1.0))
@@ -117,6 +125,7 @@ class ClipRecipe(Recipe):
         told = texts[index, rng.integers(texts.shape[1], size=len(index))]
         return {"images": self.scorer.preprocess(images), "texts": told} | {
             "shown": shown[index],
+            "shared": torch.tensor([[_shared(self._content[i], self._content[j]) for j in index] for i in index]),
             "facts": {head: label[index] for head, label in facts.items()},
         }
 
@@ -137,7 +146,10 @@ class ClipRecipe(Recipe):
             wrong = {k: _cross_entropy(read[k], batch["facts"][k]) for k in _TOLD}
             told = told + torch.stack(list(wrong.values())).mean()
             seen[f"{name}_action"] = wrong["action"]
-        return contrast + apart + told, seen
+        ranks = F.log_softmax(_RANKING * text.float() @ image.float().T, -1)
+        ranking = F.kl_div(ranks, F.softmax(_RELEVANCE * batch["shared"], -1), reduction="batchmean")
+        seen["ranking"] = ranking
+        return contrast + apart + told + ranking, seen
 
     @torch.no_grad()
     def held_out(self, weights: dict[str, torch.Tensor], count: int = 64) -> float:
@@ -172,3 +184,12 @@ def _shown(shot: ShotSpec) -> object:
     """What a caption tells of a still picture."""
     actors = frozenset((actor.look, actor.side, actor.action) for actor in shot.actors)
     return shot.layout.place, shot.scale, actors
+
+
+def _content(shot: ShotSpec) -> frozenset[object]:
+    """What a memory of this shot is good for: its place, and who is in it."""
+    return frozenset([shot.layout.place, *(actor.look for actor in shot.actors)])
+
+
+def _shared(wanted: frozenset[object], there: frozenset[object]) -> float:
+    return len(wanted & there) / len(wanted)

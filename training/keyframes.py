@@ -89,10 +89,13 @@ class KeyframeRecipe(Recipe):
         recall_weight: float = 0.5,
         rows: int = 1,
         start: dict[str, Tensor] | None = None,
+        imperfect: float = 0.35,
     ) -> None:
         """`joint`: share of steps in joint, bidirectional mode; `rows`: multiplies the stages' stories; `start`:
-        weights of the student or of a part of it (``t5.…``, ``flux.…``) to go on from.
+        weights of the student or of a part of it (``t5.…``, ``flux.…``) to go on from; `imperfect`: share of memories
+        that are the studio's own work, of stories that have copies.
         """
+        self.imperfect = imperfect
         self.frames, self.stages, self.seed, self.joint, self.rows = frames, stages, seed, joint, rows
         self.character_weight, self.recall_weight, self.start = character_weight, recall_weight, start
 
@@ -161,13 +164,14 @@ class KeyframeRecipe(Recipe):
             "tiers": [0] * count if full else _tiers(count, rng),
             "new": torch.tensor(new),
             "targets": targets,
+            "copied": torch.tensor([rng.random() < self.imperfect for _ in range(count * rows)]).view(count, rows),
             "noise_seed": rng.randrange(2**31),
         }
 
     def inputs(self, batch: dict, step: int) -> dict:
         g = torch.Generator(batch["new"].device).manual_seed(batch["noise_seed"])
         new, k = self.frames.gather(batch["new"], 0), batch["targets"]
-        tiers = zip(batch["context"], batch["tiers"], strict=True)
+        shown = zip(batch["context"], batch["tiers"], batch["copied"], strict=True)
         joint = batch["joint"]
         return {
             "joint": joint,
@@ -175,7 +179,7 @@ class KeyframeRecipe(Recipe):
             "new": new,
             "t": _target_times(len(new.latent) // k, k, g) if joint else _sample_t(len(new.latent), g)[:, None],
             "noise": _noise_like(new.latent, g),
-            "context": [_Remembered.draw(self.frames.gather(picks, tier), g) for picks, tier in tiers],
+            "context": [_Remembered.draw(self.frames.gather(picks, tier, copied), g) for picks, tier, copied in shown],
         }
 
     def loss(self, model: KeyframeStudent, inputs: dict) -> tuple[Tensor, dict[str, Tensor]]:

@@ -65,6 +65,7 @@ class StoryFrames:
         pooled: texts → [N, D] (ClipScorer.pooled).
         cache: file that keeps the captions' tables.
         tellings: authors who tell each story, each in words of their own.
+        copies: the first stories as a studio draws them (`imperfect.remade`), for memories.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class StoryFrames:
         pooled: Callable[[Sequence[str]], Tensor],
         cache: Path | None = None,
         tellings: int = 2,
+        copies: StoryLatents | None = None,
     ) -> None:
-        self.data, self._pooled, self._cache, self.tellings = data, pooled, cache, tellings
+        self.data, self._pooled, self._cache = data, pooled, cache
+        self.tellings, self.copies = tellings, copies
         self.tokenizer = build_tokenizer()
         self._resident: dict[str, Tensor] = {}
 
@@ -126,10 +129,14 @@ class StoryFrames:
         """Bring the tables to the device."""
         tables = {**self.captions, "weight": self.data.weight}
         tables |= {f"tier{i}": tier for i, tier in enumerate(self.data.tiers)}
+        if self.copies is not None:
+            tables |= {f"copy{i}": tier for i, tier in enumerate(self.copies.tiers)}
         self._resident = {k: v.to(device) for k, v in tables.items()}
 
-    def gather(self, picks: Tensor, tier: int) -> Frames:
+    def gather(self, picks: Tensor, tier: int, copied: Tensor | None = None) -> Frames:
         """The frames of `picks` ([N, 4]: the fields of `Pick`) at a GoldenMem tier.
+
+        Where `copied`, bool [N], they are as the studio draws them, if there is a copy.
 
         On a GPU, whose graphs want one shape, captions are as long as the longest of all; elsewhere as these need.
         """
@@ -143,8 +150,12 @@ class StoryFrames:
         about = side.clamp_min(0)
         looks = table["looks"][n, p].long().gather(1, about[..., None].expand(-1, -1, len(LOOK_FACTS)))
         tells = (side >= 0) & ((known[:, None] >> about) & 1).bool()
+        latent = table[f"tier{tier}"][story, p]
+        if copied is not None and (copies := table.get(f"copy{tier}")) is not None:
+            there = copied & (story < len(copies))
+            latent = torch.where(there[:, None, None, None], copies[story.clamp_max(len(copies) - 1), p], latent)
         return Frames(
-            latent=table[f"tier{tier}"][story, p],
+            latent=latent,
             weight=table["weight"][story, p],
             ids=ids,
             looks=looks.masked_fill(~tells[..., None], IGNORE),

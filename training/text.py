@@ -132,8 +132,12 @@ class ReadingRecipe(Recipe):
         start: dict[str, Tensor] | None = None,
         teacher: Teacher | None = None,
         likeness: float = 4.0,
+        plain: float = 0.15,
     ) -> None:
-        """`size`: captions a step; `start`: weights of an encoder to go on from; `likeness`: weight of the teacher."""
+        """`size`: captions a step; `start`: weights of an encoder to go on from; `likeness`: weight of the teacher;
+        `plain`: share of captions in the world's own grammar.
+        """
+        self.plain = plain
         self.seed, self.size, self.start = seed, size, start
         self.teacher, self.likeness = teacher, likeness
         self._tokenizer = build_tokenizer()
@@ -151,7 +155,7 @@ class ReadingRecipe(Recipe):
             for shot in tell_shots(make_story(rng.randrange(1 << 30), 4, "train"), rng):
                 everyone = [a.name for a in shot.truth.actors]
                 told = {name for name in everyone if rng.random() < 0.5} if rng.random() < 0.6 else set()
-                plain = rng.random() < 0.15
+                plain = rng.random() < self.plain
                 shots.append((shot.truth, shot.truth.caption(told) if plain else shot.caption(told), told))
         rows = [self.read(caption, shot, told) for shot, caption, told in shots]
         length = max(len(ids) for ids, _ in rows)

@@ -28,6 +28,7 @@ from ..models.wan.headless import DirectorWan
 from ..models.wan.layout import frame_timesteps, mc_index
 from ..story.files import atomic_path
 from ..story.stages import tile_captions
+from .captions import tell_shots
 from .recipe import Recipe
 
 
@@ -62,6 +63,9 @@ TEXT_ONLY = 0.5
 TELLINGS = (0.6, 0.2, 0.2)
 """Of those, how many are told everything, the scene without actions, or the actions without the scene."""
 
+PLAIN = 0.3
+"""Share of clips whose caption is in the world's own grammar."""
+
 
 @dataclass
 class ClipLatents:
@@ -76,13 +80,18 @@ class ClipLatents:
 
 
 def clip_pieces(layout: ChunkLayout, seed: int, split: str) -> tuple[list[tuple[ShotSpec, int]], str]:
-    """The (shot, frames) pieces of a clip of this layout and its caption."""
-    shots = make_story(seed, 2, split).shots
+    """The (shot, frames) pieces of a clip of this layout and its caption, in plain words or in somebody's."""
+    rng = random.Random(f"clip/{seed}")
+    story = make_story(seed, 2, split)
+    shots = story.shots
+    prompts = [s.prompt for s in shots]
+    if rng.random() > PLAIN:
+        prompts = [s.caption(s.truth.described) for s in tell_shots(story, rng)]
     if layout.shots == 1:
-        return [(shots[1], sum(layout.chunks))], shots[1].prompt
+        return [(shots[1], sum(layout.chunks))], prompts[1]
     half = len(layout.chunks) // 2
     pieces = [(shots[0], sum(layout.chunks[:half])), (shots[1], sum(layout.chunks[half:]))]
-    return pieces, tile_captions([s.prompt for s in shots])
+    return pieces, tile_captions(prompts)
 
 
 def told(shot: ShotSpec) -> tuple[str, str, str]:
