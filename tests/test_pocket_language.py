@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anchorshot.evaluation.written_stories import WRITTEN, load_stories, padded
-from anchorshot.models.pocket.lexicon import LEXICON, PLAIN, meanings, words_of
+from anchorshot.models.pocket.lexicon import LEXICON, PLAIN, VERBS, meanings, words_of
 from anchorshot.models.pocket.reading import read_caption, unknown_words
 from anchorshot.models.pocket.telling import tell_story
 from anchorshot.models.pocket.world import ACTIONS, SIDES, make_story
@@ -143,3 +144,19 @@ def test_lexicon_is_unambiguous():
     phrases = [phrase for classes in LEXICON.values() for words in classes.values() for phrase in words]
     assert len(phrases) == len(set(phrases)) == len(meanings())
     assert not set(words_of()) & PLAIN - {"and", "down", "hello", "in", "shot", "still", "up"}
+
+
+def test_the_documentation_lists_every_word():
+    page = (Path(__file__).resolve().parent.parent / "docs" / "pocket.md").read_text(encoding="utf-8")
+    listed = page[page.index("| colour |") : page.index("What no word tells")]
+    for fact, classes in LEXICON.items():
+        for name, phrases in classes.items():
+            forms = [verb[0] for verb in VERBS[name]] if fact == "action" else phrases
+            assert all(form in listed for form in forms), (fact, name)
+    example = Storyboard.parse(yaml.safe_load(page.split("```yaml\n")[1].split("```")[0]))
+    read = [said(read_caption(caption.prompt)) for caption in example.captions()]
+    assert read == [
+        {"Bo": ("right", "waves"), "Kim": ("left", "walks")},
+        {"Kim": ("left", "dances"), "Bo": ("right", "dances")},
+        {"Bo": ("right", "jumps"), "Kim": ("left", "stands")},
+    ]

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from ..models import keymaps
@@ -53,6 +55,12 @@ def checkpoint_weights(path: Path) -> StateDict:
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     weights |= {k.removeprefix("ema."): v for k, v in tensors.items() if k.startswith("ema.")}
     return weights
+
+
+def tokenizer_of(path: Path) -> Tokenizer:
+    """The tokenizer that a text encoder's file carries."""
+    with safe_open(path, framework="pt") as file:
+        return Tokenizer.from_str(file.metadata()["tokenizer"])
 
 
 def part(weights: Mapping[str, Tensor], prefix: str) -> StateDict:

@@ -24,16 +24,17 @@ from ..story.errors import InputError
 from ..story.files import atomic_path
 from . import export
 from .clip import ClipRecipe
-from .keyframes import STAGES, KeyframeRecipe
+from .imperfect import remade
+from .keyframes import STAGES, WARM_STAGES, KeyframeRecipe
 from .loop import LoopConfig, Recipe, train
 from .recogniser import RecogniserRecipe, held_out_accuracy
 from .story_frames import StoryFrames
-from .text import ReadingRecipe
+from .text import ReadingRecipe, Teacher, grown
 from .vae import VaeRecipe, fast_stills, reconstruction_psnr
 from .video import VideoRecipe, encode_clips
 
 SEED = 0
-SHOTS = 12
+SHOTS = 14
 
 
 @dataclass(frozen=True)
@@ -42,31 +43,38 @@ class Scale:
 
     Attributes:
         rows, vae_rows: batch size over that of the recipes, which fit two CPU cores.
-        stories, clips, bank: data to draw: stories for the keyframes, clips of each layout for the video, pictures
-            for the VAE (and a quarter of that in clips).
+        stories, copies, clips, bank: data to draw: stories for the keyframes, some of them also as the studio draws
+            them; clips of each layout for the video, pictures for the VAE (and a quarter of that in clips).
     """
 
     rows: int = 1
     vae_rows: int = 1
-    stories: int = 1200
+    stories: int = 900
+    copies: int = 200
     clips: int = 400
     bank: int = 2400
 
 
-WARM = 0.3
-"""A warm start learns at this fraction of the rate."""
-
-SCALES = {"cpu": Scale(), "cuda": Scale(rows=6, vae_rows=16, stories=2500, clips=800, bank=12_000)}
+SCALES = {"cpu": Scale(), "cuda": Scale(rows=6, vae_rows=16, stories=2500, copies=600, clips=800, bank=12_000)}
 
 CONFIGS = {
     "vae_pictures": LoopConfig(3300, lr=3e-3, muon_lr=0.02, warmup=50, ema=0.99, weight_decay=0.0, save_every=100),
     "vae_clips": LoopConfig(1700, lr=1e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
     "vae_decoder": LoopConfig(1500, lr=1e-3, muon_lr=0.008, warmup=30, ema=0.995, weight_decay=0.0, save_every=50),
-    "clip": LoopConfig(steps=1200, lr=2e-3, warmup=50, ema=0.99, save_every=200),
-    "text": LoopConfig(400, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
+    "clip": LoopConfig(2700, lr=1e-3, muon_lr=0.01, warmup=40, ema=0.99, save_every=200, precision="no"),
+    "text": LoopConfig(1600, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200, precision="no"),
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "keyframes": LoopConfig(sum(s.steps for s in STAGES), lr=1e-3, muon_lr=0.01, final_lr=0.03),
     "video": LoopConfig(11_000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
+}
+
+#: going on from shipped weights (``--warm``)
+WARM_CONFIGS = {
+    "text": LoopConfig(1600, lr=2e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, precision="no"),
+    "text_video": LoopConfig(1400, lr=2e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, precision="no"),
+    "clip": LoopConfig(1200, lr=6e-4, muon_lr=0.006, warmup=40, ema=0.99, save_every=200, precision="no"),
+    "keyframes": LoopConfig(1500, lr=3e-4, muon_lr=3e-3, warmup=40, ema=0.995, save_every=100),
+    "video": LoopConfig(800, lr=2e-4, muon_lr=2e-3, warmup=40, ema=0.995, final_lr=0.05, save_every=100),
 }
 
 
@@ -86,7 +94,7 @@ def run(
         resume: go on from the checkpoints in `out`; otherwise they must not exist.
         device: ``auto`` lets accelerate choose, ``cpu`` stays on the CPU.
         steps: train only this many steps per model (for trials: nothing is exported).
-        warm: start `keyframes` and `video` from the shipped weights instead of from nothing.
+        warm: start `text`, `clip`, `keyframes` and `video` from the shipped weights instead of from nothing.
 
     Raises:
         InputError: unknown recipe, or checkpoints in the way without `resume`.
@@ -122,9 +130,7 @@ class _Run:
 
     def train(self, recipe: Recipe) -> dict[str, torch.Tensor]:
         """Train and return the averaged weights."""
-        config = CONFIGS[recipe.name]
-        if self.warm and recipe.name in ("keyframes", "video"):
-            config = replace(config, lr=WARM * config.lr, muon_lr=WARM * config.muon_lr)
+        config = (WARM_CONFIGS if self.warm and recipe.name in WARM_CONFIGS else CONFIGS)[recipe.name]
         if self.steps is not None:
             config = replace(config, steps=min(self.steps, config.steps), warmup=min(5, config.warmup), log_every=5)
         train(recipe, config, self.folder, cpu=self.device.type == "cpu")
@@ -160,7 +166,8 @@ def _vae(folder: Path, run: _Run) -> None:
 
 
 def _clip(folder: Path, run: _Run) -> None:
-    recipe = ClipRecipe(SEED)
+    start = run.studio().clip.model.state_dict() if run.warm else None
+    recipe = ClipRecipe(SEED, start=start)
     weights = export.part(run.train(recipe), "clip.")
     if not run.trial:
         export.export_clip(run.weights, weights, SEED, {"retrieval": recipe.held_out(weights)})
@@ -176,19 +183,44 @@ def _recogniser(folder: Path, run: _Run) -> None:
     export.export_recogniser(run.weights, weights, recipe.width, SEED, {"accuracy": accuracy})
 
 
-def story_frames(studio: Studio, folder: Path, stories: int) -> StoryFrames:
-    """The keyframe recipe's data: stories through the shipped VAE, kept in `folder`."""
-    vae = studio.video_vae
-    data = encode_stories(vae.model, stories, SHOTS, cache=folder / "stories.safetensors", codec=vae)
-    return StoryFrames(data, studio.clip.pooled, folder / "captions.safetensors")
+def story_frames(studio: Studio, folder: Path, stories: int, copies: int = 0) -> StoryFrames:
+    """The keyframe recipe's data: stories through the family's VAE, and `copies` of them as the family draws them; kept
+    in `folder`.
+    """
+    vae, cache = studio.video_vae, folder / "stories.safetensors"
+    data = encode_stories(vae.model, stories, SHOTS, cache=cache, codec=vae, max_places=4)
+    made = remade(studio, data, min(copies, stories), folder / "copies.safetensors") if copies else None
+    return StoryFrames(data, studio.clip.pooled, folder / "captions.safetensors", copies=made)
 
 
 def _text(folder: Path, run: _Run) -> None:
+    if run.warm:
+        _texts_from_teachers(run)
+        return
     weights = run.train(ReadingRecipe(SEED))
     if not run.trial:
         # the keyframe model trains its own copy on; the video model keeps this one
         for name in ("t5", "t5_video"):
             export.export_t5(run.weights, export.part(weights, "t5."), SEED, {"steps": CONFIGS["text"].steps}, name)
+
+
+def _texts_from_teachers(run: _Run) -> None:
+    """Both encoders learn more words from what they were: the models that listen to them need not learn again."""
+    studio = run.studio()
+    assert studio.video_text is not None
+    for recipe_name, name, encoder in (
+        ("text", "t5", studio.keyframe_text),
+        ("text_video", "t5_video", studio.video_text),
+    ):
+        tokenizer = export.tokenizer_of(run.weights / f"{name}.safetensors")
+        state = {key: value.cpu().float() for key, value in encoder.model.state_dict().items()}
+        teacher = Teacher(encoder.model.cpu().float(), tokenizer)
+        recipe = ReadingRecipe(SEED, start=grown(state, tokenizer), teacher=teacher, size=48)
+        recipe.name = recipe_name
+        weights = run.train(recipe)
+        if not run.trial:
+            steps = {"steps": WARM_CONFIGS[recipe_name].steps}
+            export.export_t5(run.weights, export.part(weights, "t5."), SEED, steps, name)
 
 
 def _keyframes(folder: Path, run: _Run) -> None:
@@ -198,7 +230,11 @@ def _keyframes(folder: Path, run: _Run) -> None:
         parts["flux."] = studio.keyframe.state_dict()
     start = {k: v.cpu() for k, v in export.joined(parts).items()}
     recipe = KeyframeRecipe(
-        story_frames(studio, folder, run.scale.stories), seed=SEED, rows=run.scale.rows, start=start
+        story_frames(studio, folder, run.scale.stories, run.scale.copies if run.warm else 0),
+        seed=SEED,
+        rows=run.scale.rows,
+        start=start,
+        stages=WARM_STAGES if run.warm else STAGES,
     )
     weights = run.train(recipe)
     if not run.trial:

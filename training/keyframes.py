@@ -48,6 +48,9 @@ class Stage:
 #: single pictures → 2 → 4 → 8 context pairs (the paper: 1 → 8 → 16 → 32)
 STAGES = (Stage(800, 0, 48, 1), Stage(400, 2, 12, 4), Stage(1000, 4, 10, 4), Stage(3000, 8, 8, 4))
 
+#: for a model that has been through them
+WARM_STAGES = (Stage(1, 8, 8, 4),)
+
 
 class KeyframeStudent(nn.Module):
     """The keyframe model and its text encoder, trained together."""
@@ -303,8 +306,10 @@ def _relevance(query: ShotSpec, other: ShotSpec) -> float:
 
 
 def _tiers(count: int, rng: random.Random) -> list[int]:
-    """Tier of each rank: GoldenMem groups of two, three (the studio's) or four; four begin below full size."""
-    images, first = rng.choice(((2, 0), (3, 0), (3, 0), (4, 1)))
+    """Tier of each rank: GoldenMem groups of two, three (the studio's) or four, from full size or from the tier below,
+    as the paper has it.
+    """
+    images, first = rng.choice(((2, 0), (3, 0), (3, 0), (3, 1), (3, 1), (4, 1)))
     return [min(2, first + rank // images) for rank in range(count)]
 
 
@@ -324,4 +329,4 @@ def _sample_t(count: int, g: torch.Generator) -> Tensor:
     return torch.sigmoid(1.4 + 1.6 * torch.randn(count, generator=g, device=g.device))
 
 
-__all__ = ["STAGES", "KeyframeRecipe", "KeyframeStudent", "Stage"]
+__all__ = ["STAGES", "WARM_STAGES", "KeyframeRecipe", "KeyframeStudent", "Stage"]
