@@ -92,11 +92,11 @@ class KeyframeRecipe(Recipe):
         recall_weight: float = 0.5,
         rows: int = 1,
         start: dict[str, Tensor] | None = None,
-        imperfect: float = 0.35,
+        imperfect: float = 0.5,
     ) -> None:
         """`joint`: share of steps in joint, bidirectional mode; `rows`: multiplies the stages' stories; `start`:
         weights of the student or of a part of it (``t5.…``, ``flux.…``) to go on from; `imperfect`: share of memories
-        that are the studio's own work, of stories that have copies.
+        that are the studio's own work, in the half of the stories that have copies.
         """
         self.imperfect = imperfect
         self.frames, self.stages, self.seed, self.joint, self.rows = frames, stages, seed, joint, rows
@@ -140,7 +140,8 @@ class KeyframeRecipe(Recipe):
         new: list[Pick] = []
         stories = self.frames.data.stories
         for _ in range(rows):
-            story = rng.randrange(len(stories))
+            copied = len(self.frames.copies.stories) if self.frames.copies is not None else 0
+            story = rng.randrange(copied if copied and rng.random() < 0.5 else len(stories))
             shots = stories[story].shots
             n = self.frames.telling(story, rng.randrange(self.frames.tellings))
             frames = _strided(rng, len(shots), min(len(shots), count + targets + rng.randint(0, 2)))
