@@ -68,8 +68,8 @@ def tile_captions(captions: Sequence[str]) -> str:
 def alias_names(prompts: Sequence[str], names: Sequence[str]) -> list[str]:
     """Replace every `<Name>` that is not in `names` by one that is, the same one throughout.
 
-    A small encoder reads only the names in its vocabulary. Names that it knows stay; the others get the first names
-    that no prompt uses, in order of first mention. Give all captions of a film at once.
+    A small encoder reads only the names in its vocabulary. Names that it knows stay, in the vocabulary's letter case; the
+    others get the first names that no prompt uses, in order of first mention. Give all captions of a film at once.
 
     Args:
         prompts: captions in film order.
@@ -79,11 +79,16 @@ def alias_names(prompts: Sequence[str], names: Sequence[str]) -> list[str]:
         InputError: more characters than names.
     """
     mentioned = list(dict.fromkeys(name for prompt in prompts for name in find_names(prompt)))
-    free = (name for name in names if name not in mentioned)
-    alias: dict[str, str] = {}
+    cased: dict[str, str] = {}
+    for name in names:
+        cased.setdefault(name.casefold(), name)
+    alias = {name: name for name in mentioned if name in names}
     for name in mentioned:
-        if name in names:
-            continue
+        own = cased.get(name.casefold())
+        if name not in alias and own is not None and own not in alias.values():
+            alias[name] = own
+    free = (name for name in names if name not in set(alias.values()))
+    for name in [name for name in mentioned if name not in alias]:
         substitute = next(free, None)
         if substitute is None:
             raise InputError(

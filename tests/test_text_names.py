@@ -23,3 +23,10 @@ def test_a_listed_name_is_never_given_to_someone_else():
 def test_too_many_characters():
     with pytest.raises(InputError, match="4 characters apart.*got 5"):
         alias_names([" ".join(f"<X{i}>" for i in range(5))], NAMES)
+
+
+def test_letter_case_makes_no_stranger():
+    assert alias_names(["<mira> waves.", "<PIP> jumps."], NAMES) == ["<Mira> waves.", "<Pip> jumps."]
+    # two who differ in case alone stay two
+    assert alias_names(["<mira> meets <Mira>."], NAMES) == ["<Pip> meets <Mira>."]
+    assert alias_names(["<Mira> and <Zed>."], ["mira", "pip"]) == ["<mira> and <pip>."]
