@@ -74,12 +74,16 @@ _KEYFRAMES = (
         "kept": _figure("consistency"),
         "place": _figure("place"),
         "layout": _figure("layout"),
-        "side": _figure("side"),
-        "action": _figure("action"),
     },
     _PAIRS
     | {
+        "side": _figure("side"),
+        "action": _figure("action"),
+        "aligned": _figure("alignment"),
         "recall": _figure("recall"),
+    },
+    _PAIRS
+    | {
         "diversity / true": _beside("diversity", "diversity_truth", 3),
         "tokens": _figure("tokens", 0),
         "GFLOP": _figure("flops", 2, 1e-9),
