@@ -103,6 +103,12 @@ def _film(commands: argparse._SubParsersAction) -> None:
     film.add_argument(
         "--dependents", action="store_true", help="with --redo: also remake the later shots that remember these"
     )
+    check = (
+        "compare every generated keyframe with its caption (who is there, on which side, with which colour, shape and "
+        "accessory, and the place) and make it again, up to 3 times in all, while something is missing; your own "
+        "pictures stay, and of --joint all that are made together are made again"
+    )
+    film.add_argument("--check", action="store_true", help=check)
     _keyframes(film)
     _device(film)
     _json(film, "write the summary here, too")

@@ -139,7 +139,7 @@ def open_studio(options: argparse.Namespace, target: JsonFile) -> Studio:
 
     studio = load_studio(options.studio, device=pick_device(options.device))
     with contextlib.suppress(InputError):  # missing files are named by the work that needs them
-        target.keep_off(studio.files())
+        target.keep_off([*studio.files(), *studio.files("recogniser")])
     pick_threads(options.threads, studio)
     return studio
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
-from ..story.errors import InputError
+from ..story.errors import InputError, printable
 from ..story.storyboard import load_storyboard
 from .console import console, open_studio, print_files, resumable
 from .film_paths import check_paths, hand_over, images
-from .notes import show_notes
+from .notes import show_notes, show_studio_notes
 
 __all__ = ["run"]
 
@@ -31,6 +33,7 @@ def run(options: argparse.Namespace) -> None:
 
     keyframe = _keyframe(options)
     studio = open_studio(options, target)
+    show_studio_notes(story, options.story, studio)
     with resumable(out) as progress:
         summary = make_film(
             story,
@@ -41,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
             redo=options.redo,
             dependents=options.dependents,
             keyframe=keyframe,
+            check=options.check,
             progress=progress.update,
             say=progress.say,
             on_finish=progress.finished,
@@ -70,15 +74,28 @@ def _show(summary: dict[str, Any], out: Path) -> None:
     table = Table(title=f"{summary['title']} · {summary['seconds']:.2f} s", title_justify="left")
     for name, side in (("shot", "left"), ("place", "left"), ("film time", "right"), ("keyframes", "left")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
-    table.add_column("take", justify="right")
-    table.add_column("made in", justify="right")
+    checked = summary["check"] is not None
+    for name in ("take", *(["attempts"] * checked), "made in"):
+        table.add_column(name, justify="right")
     for shot in summary["shots"]:
         keys = [_times(k["requested"], k["snapped"]) for k in shot["keyframes"]]
         span = f"{shot['start']:.2f} – {shot['start'] + shot['seconds']:.2f} s"
         made = "kept" if shot["kept"] else f"{shot['render_seconds']:.1f} s"
-        table.add_row(shot["id"], shot["place"] or "–", span, ", ".join(keys), str(shot["take"]), made)
+        tries = [", ".join(str(k.get("attempts", "–")) for k in shot["keyframes"])] * checked
+        table.add_row(shot["id"], shot["place"] or "–", span, ", ".join(keys), str(shot["take"]), *tries, made)
     console.print(table)
+    for line in _lacks(summary["shots"]):
+        console.print(Text(printable(line)), soft_wrap=True)
     print_files(out, summary["files"])
+
+
+def _lacks(shots: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for each checked keyframe that still lacks something of its caption."""
+    for shot in shots:
+        for number, keyframe in enumerate(shot["keyframes"], 1):
+            if lack := keyframe.get("missing"):
+                name = f"{shot['id']}, keyframe {number} of {len(shot['keyframes'])}"
+                yield f"{name}: after {keyframe['attempts']} attempts still missing: {'; '.join(lack)}"
 
 
 def _times(requested: float, snapped: float) -> str:

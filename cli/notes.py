@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from ..story.errors import InputError
 from ..story.storyboard import Storyboard
+from ..story.vocabulary import made_for_note, words_note
 from .console import console
 
-__all__ = ["show_notes"]
+if TYPE_CHECKING:
+    from ..models.studio import Studio
+
+__all__ = ["show_notes", "show_studio_notes"]
 
 
 def show_notes(story: Storyboard, path: Path) -> None:
     """Print the storyboard's notes, one line each; on stdout, because stderr is for the one line of an error."""
     for note in story.notes:
+        console.print(Text(f"{path.name}: {note}"), soft_wrap=True)
+
+
+def show_studio_notes(story: Storyboard, path: Path, studio: Studio, text: str = "keyframe_text") -> None:
+    """Print what a studio was not taught or made for, a line each: words, size and rate.
+
+    Args:
+        story: the film.
+        path: its file.
+        studio: the models.
+        text: which of the studio's text encoders reads the film.
+    """
+    made, who = studio.config.made_for, f"the studio “{studio.name}”"
+    notes = [made_for_note(story, made.size, made.fps, who)]
+    with contextlib.suppress(InputError):  # a missing file is named by the work that needs it
+        notes.insert(0, words_note(story, studio.words(text), who))
+    for note in filter(None, notes):
         console.print(Text(f"{path.name}: {note}"), soft_wrap=True)

@@ -13,7 +13,7 @@ from ..story.errors import InputError
 from ..story.storyboard import load_storyboard
 from .console import console, open_studio, print_files, resumable
 from .film_paths import check_paths, hand_over
-from .notes import show_notes
+from .notes import show_notes, show_studio_notes
 
 if TYPE_CHECKING:
     from ..sampling.story import StorySettings
@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> None:
 
     settings = _settings(options, without)
     studio = open_studio(options, target)
+    show_studio_notes(story, options.story, studio, "video_text")
     with resumable(out) as progress:
         summary = tell_story(
             story,

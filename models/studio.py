@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,8 @@ import torch
 
 from ..story.errors import InputError
 from ..story.files import file_identity, model_files
-from .checkpoint import read_config
+from ..story.vocabulary import Vocabulary
+from .checkpoint import read_checkpoint, read_config
 from .loading import Offload, empty_vae, load_transformer, load_vae, prove_model
 from .lora import LoraSpec
 from .proof import files_key, fit_together, named, prove_lora
@@ -26,6 +27,7 @@ from .studio_config import (
     DTYPES,
     Defaults,
     Part,
+    RecogniserPart,
     StudioConfig,
     TextPart,
     TransformerPart,
@@ -38,6 +40,8 @@ from .text import ClipTextPooler, Pooler, TextEncoder, load_text, prove_text
 if TYPE_CHECKING:
     from .clip import ClipScorer
     from .flux.headless import CaptainFlux
+    from .pocket.checking import CaptionCheck
+    from .pocket.recogniser import Recogniser
     from .vae import ImageCodec
     from .wan.headless import DirectorWan
 
@@ -49,6 +53,8 @@ Present = TypeVar("Present", bound=Part)
 
 # What was proven good, with the state of its files: films are made one after the other in one process.
 _PROVEN: set[tuple[Any, ...]] = set()
+RECOGNISER = "recogniser"
+"""The part that no film needs: only where its name is given is it proven, counted or fingerprinted."""
 PARTS = ("clip", "keyframe_text", "image_vae", "keyframe", "video_text", "video_vae", "video", "video_low")
 _TINY = 64 << 20
 """Weights of at most so many bytes make a studio tiny: loaded in a second, and no work for several cores."""
@@ -180,6 +186,38 @@ class Studio:
         path, config = self._file("clip", part), self._clip_config(part)
         return ClipScorer.load(path, config, device=self.device, dtype=self._precision(part))
 
+    @cached_property
+    def recogniser(self) -> Recogniser:
+        """Reads what keyframes show. Raises InputError if the studio has none."""
+        from .pocket.recogniser import load_recogniser
+
+        return load_recogniser(self._file(RECOGNISER, self._recogniser_part())).to(self.device)
+
+    def keyframe_check(self, characters: Mapping[str, str]) -> CaptionCheck:
+        """Compares keyframes of a film with their captions; its recogniser is proven now and loads on first use.
+
+        Args:
+            characters: the film's descriptions by name.
+
+        Raises:
+            InputError: the studio has no recogniser, or its file cannot be used.
+        """
+        from .pocket.checking import CaptionCheck
+
+        return CaptionCheck.of(self, characters)
+
+    def words(self, part: str = "keyframe_text") -> Vocabulary:
+        """What a text encoder of the studio was taught, `keyframe_text` or `video_text`; empty if it reads any word.
+
+        Only the file's header is read.
+
+        Raises:
+            InputError: the file is missing or cannot be read.
+        """
+        name = part if getattr(self.config, part) is not None else "keyframe_text"
+        own = getattr(self.config, name)
+        return Vocabulary() if own is None else Vocabulary.read(read_checkpoint(self._file(name, own)).metadata)
+
     def latent_cell(self) -> tuple[int, int]:
         """(channels, height and width in pixels) of a cell of the video VAE's latents; no weights are loaded.
 
@@ -193,10 +231,11 @@ class Studio:
         """Refuse what this studio's models cannot do, before anything is loaded.
 
         Args:
-            task: `film`, or a suite: `keyframes`, `video` (through keyframes), or `storytelling`, which any can do.
+            task: `film`, or a suite: `keyframes`, `video` (through keyframes), or `storytelling`, which any can do;
+                `recogniser`: a film whose keyframes are checked.
 
         Raises:
-            InputError: no keyframe model for what needs one, or a video model that takes text alone.
+            InputError: no keyframe model or recogniser for what needs one, or a video model that takes text alone.
         """
         kind = self.config.video.kind
         if task in ("film", "video") and kind != "wan":
@@ -205,6 +244,8 @@ class Studio:
             raise InputError("video.kind", rule, kind, fix, self.file.name)
         if task in ("film", "keyframes"):
             self._present("keyframe", self.config.keyframe)
+        if task == RECOGNISER:
+            self._recogniser_part()
 
     def check(self, *parts: str) -> None:
         """Prove that these parts (all by default) would load and fit each other, without loading them.
@@ -246,6 +287,10 @@ class Studio:
             return model
         if isinstance(part, TextPart):
             return prove_text(part.kind, path, self._tokenizer(field, part), config, dtype)
+        if field == RECOGNISER:
+            from .pocket.recogniser import prove_recogniser
+
+            return prove_recogniser(path)
         if field == "clip":
             from .clip import ClipScorer
 
@@ -271,9 +316,8 @@ class Studio:
 
     def release(self, *parts: str) -> None:
         """Let go of loaded models (of all by default) to make room for the next stage's; they load again on use."""
-        for part in parts or PARTS:
-            if part not in PARTS:
-                raise InputError("part", f"must be one of {', '.join(PARTS)}", part, "name a part of the studio")
+        for part in parts or (*PARTS, RECOGNISER):
+            _check_name(part)
             self.__dict__.pop(part, None)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -299,7 +343,9 @@ class Studio:
         return digest.hexdigest()
 
     def _settings(self, *parts: str) -> str:
-        without: dict[str, Any] = {"models_dir": True, "description": True}
+        without: dict[str, Any] = {"models_dir": True, "description": True, "made_for": True}
+        if RECOGNISER not in parts:
+            without[RECOGNISER] = True
         if self.config.video.kind == "wan":  # a younger field: films made before it was there stay resumable
             without["video"] = {"kind"}
         without["defaults"] = {"keyframe": self.config.defaults.keyframe.unset}
@@ -312,12 +358,11 @@ class Studio:
     def _chosen_parts(self, names: Sequence[str]) -> list[tuple[str, Part]]:
         """What belongs to these parts, all where none is named."""
         for name in names:
-            if name not in PARTS:
-                raise InputError("part", f"must be one of {', '.join(PARTS)}", name, "name a part of the studio")
+            _check_name(name)
         return [
             (field, part)
             for field, part in self._named_parts()
-            if not names or field.split(".")[0] in names or field.replace(".", "_") in names
+            if (not names and field != RECOGNISER) or field.split(".")[0] in names or field.replace(".", "_") in names
         ]
 
     def _named_parts(self) -> list[tuple[str, Part]]:
@@ -332,6 +377,7 @@ class Studio:
             ("video_vae", c.video_vae),
             ("video", c.video),
             ("video.low", c.video.low),
+            (RECOGNISER, c.recogniser),
         ]
         found = [(field, part) for field, part in named if part is not None]
         for field, part in list(found):
@@ -405,6 +451,12 @@ class Studio:
             raise InputError(field, "must be set for keyframes", None, fix, self.file.name)
         return part
 
+    def _recogniser_part(self) -> RecogniserPart:
+        if self.config.recogniser is None:
+            fix = "leave --check out, or choose a studio that has one, such as pocket"
+            raise InputError(RECOGNISER, "must be set for keyframes to be checked", None, fix, self.file.name)
+        return self.config.recogniser
+
     def _precision(self, part: Part) -> torch.dtype:
         return self._dtype or DTYPES[part.dtype or self.config.dtype]
 
@@ -437,6 +489,12 @@ class Studio:
         else:
             fix = f"set models_dir in {self.file.name}, or the environment's ANCHORSHOT_MODELS or COMFYUI_PATH"
         raise InputError(field, "file must exist", shown, fix, self.file.name)
+
+
+def _check_name(part: str) -> None:
+    if part not in (*PARTS, RECOGNISER):
+        known = ", ".join((*PARTS, RECOGNISER))
+        raise InputError("part", f"must be one of {known}", part, "name a part of the studio")
 
 
 def _exists(path: Path) -> bool:

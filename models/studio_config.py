@@ -12,6 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..story.errors import InputError
 from ..story.stages import MAX_WINDOW
+from ..story.storyboard import Side
+from ..story.timeline import MAX_FPS, MIN_FPS
 from ..story.validation import Lines, to_input_error
 from ..story.yaml_text import read_yaml
 from .flux.layout import check_noise
@@ -22,7 +24,9 @@ __all__ = [
     "Defaults",
     "KeyframeDefaults",
     "LoraPart",
+    "MadeFor",
     "Part",
+    "RecogniserPart",
     "StudioConfig",
     "TextPart",
     "TransformerPart",
@@ -166,6 +170,25 @@ class ClipPart(Part):
     """An open_clip model for retrieval and scores."""
 
 
+class RecogniserPart(Part):
+    """A recogniser of pictures, by which a keyframe is compared with its caption; it always computes in float32."""
+
+    config: None = None
+    dtype: None = None
+
+
+class MadeFor(_Strict):
+    """What a studio's models were trained on; other films are made, and told about.
+
+    Attributes:
+        size: [width, height] in pixels.
+        fps: frames per second.
+    """
+
+    size: Annotated[tuple[Side, Side] | None, Field(strict=False, examples=[[160, 80]])] = None
+    fps: Annotated[float | None, Field(ge=MIN_FPS, le=MAX_FPS, examples=[8])] = None
+
+
 class KeyframeDefaults(_Strict):
     """How keyframes are sampled where nothing else is asked for (Captain Cinema §3.2, Table 3).
 
@@ -279,7 +302,9 @@ class StudioConfig(_Strict):
         keyframe_text: the keyframe model's text encoder; goes with it.
         video_text: the video model's; without it the keyframe model's serves both.
         clip: for retrieval.
+        recogniser: reads what keyframes show, for `anchorshot film --check`.
         defaults: sampler defaults.
+        made_for: the size and rate that its models were trained on; without it, any.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=100, examples=["my-studio"])]
@@ -293,7 +318,9 @@ class StudioConfig(_Strict):
     keyframe_text: TextPart | None = None
     video_text: TextPart | None = None
     clip: ClipPart
+    recogniser: RecogniserPart | None = None
     defaults: Defaults = Defaults()
+    made_for: MadeFor = MadeFor()
 
     @model_validator(mode="before")
     @classmethod
@@ -380,6 +407,7 @@ def _model_at(location: tuple[Any, ...]) -> type[BaseModel] | None:
         (): StudioConfig, ("keyframe",): TransformerPart, ("video",): VideoPart, ("video", "low"): TransformerPart,
         ("image_vae",): VaePart, ("video_vae",): VaePart, ("keyframe_text",): TextPart, ("video_text",): TextPart,
         ("keyframe_text", "clip_text"): Part, ("clip",): ClipPart, ("defaults",): Defaults,
+        ("recogniser",): RecogniserPart, ("made_for",): MadeFor,
         ("defaults", "keyframe"): KeyframeDefaults, ("defaults", "video"): VideoDefaults,
     }  # fmt: skip
     names = tuple(str(part) for part in location if not isinstance(part, int))

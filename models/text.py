@@ -28,6 +28,7 @@ from transformers import (
 
 from ..story.errors import InputError
 from ..story.stages import alias_names
+from ..story.vocabulary import Vocabulary
 from . import keymaps
 from .arguments import check_arguments, check_types, no_weights
 from .checkpoint import (
@@ -69,6 +70,7 @@ class TextEncoder:
         max_length: longer texts are cut, with a warning in the log (512 in the published pipelines).
         pad_to: None keeps real lengths; a number pads to it as the published pipeline of the class does (see `encode`).
         names: character names in its vocabulary; a public encoder reads any name and has none.
+        words: those it was taught; a public encoder reads any word and lists none.
         device: where results lie; None takes the model's.
     """
 
@@ -81,6 +83,7 @@ class TextEncoder:
         max_length: int = 512,
         pad_to: int | None = None,
         names: Sequence[str] | None = None,
+        words: Vocabulary | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         self.model = model.eval()
@@ -89,6 +92,7 @@ class TextEncoder:
         self.max_length = max_length
         self.pad_to = pad_to
         self.names = list(tokenizer.names if names is None else names)
+        self.words = Vocabulary() if words is None else words
         self.device = torch.device(device) if device is not None else model.device
 
     @property
@@ -297,8 +301,9 @@ def load_text(
         apply_group_offloading(
             model, torch.device(device), offload_type="leaf_level", use_stream=torch.device(device).type == "cuda"
         )
-    names = listed_names(checkpoint.metadata, words)
-    return TextEncoder(model, words, pooler, max_length=max_length, pad_to=pad_to, names=names, device=device)
+    known: dict[str, Any] = {"names": listed_names(checkpoint.metadata, words)}
+    known["words"] = Vocabulary.read(checkpoint.metadata)
+    return TextEncoder(model, words, pooler, max_length=max_length, pad_to=pad_to, device=device, **known)
 
 
 def prove_text(
@@ -315,6 +320,7 @@ def prove_text(
     model, state, _, checkpoint = _plan(kind, path, tokenizer, config, dtype, values=False)
     compare(model, state, checkpoint.name)
     check_values(state, dtype, checkpoint.name)
+    Vocabulary.read(checkpoint.metadata)
     return model
 
 

@@ -40,6 +40,7 @@ def make_film(
     redo: str | None = None,
     dependents: bool = False,
     keyframe: Mapping[str, Any] | None = None,
+    check: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     on_finish: Callable[[str, float], None] | None = None,
@@ -60,6 +61,8 @@ def make_film(
         redo: shots that get a new take, in the same writing; implies `resume`.
         dependents: with `redo`, remake the later shots that remember a redone one (same take); else they stay.
         keyframe: other values for some of the studio's `defaults.keyframe`, such as ``{"window": 32, "mode": "full"}``.
+        check: compare every generated keyframe with its caption before it is remembered, and make one that lacks
+            something again, up to `ATTEMPTS` times in all.
         progress, say: receive progress and lines for people.
         on_finish: told every stage that is finished, such as ``s01/keyframe-0``, and the seconds that it took.
 
@@ -67,9 +70,9 @@ def make_film(
         The summary, which is also in ``summary.json``.
 
     Raises:
-        InputError: an unknown shot, a picture that cannot be read, a studio without keyframes, a size that the studio
-            cannot make, model files that cannot be used, or a folder that cannot be used; all before anything is
-            rendered.
+        InputError: an unknown shot, a picture that cannot be read, a studio without keyframes (or, to `check`, without
+            a recogniser), a size that the studio cannot make, model files that cannot be used, or a folder that cannot
+            be used; all before anything is rendered.
         OSError: the disk is full or fails; what is finished stays.
     """
     begin = time.perf_counter()
@@ -78,13 +81,15 @@ def make_film(
     resume = resume or redo is not None
     check_run(out, resume=resume)
     studio.check_task("film")
+    checking = studio.keyframe_check(story.characters) if check else None
     _check_pictures(story, chosen[-1] + 1, out)
     prove(studio)
     check_size(story, studio, studio.image_vae, studio.video_vae)
     settings = FilmSettings.of(studio, story.frame_size, keyframe)
     with open_run(out, resume=resume) as run:
         run.on_finish = on_finish or run.on_finish
-        job = FilmJob(story, chosen, studio, run, progress or no_progress, say or (lambda line: None), settings)
+        say = say or (lambda line: None)
+        job = FilmJob(story, chosen, studio, run, progress or no_progress, say, settings, checking)
         run.describe(
             title=story.title,
             storyboard=hashlib.sha256(story.model_dump_json().encode()).hexdigest(),
@@ -100,7 +105,7 @@ def make_film(
             run.new_takes([shot.id for shot in redone], [shot.id for shot in again])
         make_keyframes(job)
         # What is not used again makes room for the video models; on a large studio both do not fit.
-        studio.release("keyframe", "keyframe_text", "clip", "image_vae")
+        studio.release("keyframe", "keyframe_text", "clip", "image_vae", "recogniser")
         make_clips(job)
         studio.release()
         placed = join_film(job)

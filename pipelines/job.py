@@ -22,7 +22,23 @@ if TYPE_CHECKING:
     from ..models.studio_config import VideoDefaults
     from ..models.text import TextEncoder
 
-__all__ = ["FilmJob", "FilmSettings", "Job", "Progress", "clip_file", "keyframe_file", "stage_generator"]
+__all__ = [
+    "FilmJob", "FilmSettings", "Job", "KeyframeCheck", "Progress", "clip_file", "keyframe_file", "stage_generator",
+]  # fmt: skip
+
+
+class KeyframeCheck(Protocol):
+    """Tells what of its caption a keyframe does not show.
+
+    Attributes:
+        identity: tells one check from another.
+    """
+
+    identity: str
+
+    def missing(self, picture: torch.Tensor, caption: str) -> list[str]:
+        """What a picture ``[3, H, W]`` in 0…1 lacks, in words; empty if nothing."""
+        ...
 
 
 class Progress(Protocol):
@@ -149,9 +165,11 @@ class FilmJob(Job):
 
     Attributes:
         settings: how to sample.
+        check: what keyframes are compared with their captions by, and made again; None leaves them as they come.
     """
 
     settings: FilmSettings
+    check: KeyframeCheck | None = None
 
     @property
     def remembered(self) -> range:

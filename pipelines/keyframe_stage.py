@@ -2,6 +2,9 @@
 
 A window of keyframes is made together. Each is a stage of its own, but has all members of its window among its inputs:
 when one is to be made (again), all are, and a new take of one is a new take of its window.
+
+Where keyframes are checked, a window that lacks something of its captions is made again from other noise before it is
+remembered; of several attempts the one stays that lacks least.
 """
 
 from __future__ import annotations
@@ -22,13 +25,16 @@ from ..sampling.keyframes import ContextFrame, sample_keyframes
 from ..sampling.memory_context import encode_at, rank_memory
 from ..story.files import sha256_file
 from ..story.shot import Shot
-from ..story.stages import stage_seed, window_seed, windows
+from ..story.stages import attempt_seed, stage_seed, window_seed, windows
 from .job import FilmJob, keyframe_file, size_tokens, stage_generator
 
 if TYPE_CHECKING:
     from ..models.text import TextCond
 
-__all__ = ["FilmMemory", "make_keyframes", "remembering"]
+__all__ = ["ATTEMPTS", "FilmMemory", "make_keyframes", "remembering"]
+
+ATTEMPTS = 3
+"""How often a checked keyframe is made at most."""
 
 
 @dataclass
@@ -92,6 +98,8 @@ class FilmMemory:
         return mean_pool(cond.tokens, cond.mask)[0].cpu()
 
 
+_Made = tuple[Tensor, dict[str, Any]]
+"""A picture, and what the manifest reports about it."""
 _SEEN = ("remembers", "together")
 """What of a keyframe's record names the keyframes that it has seen."""
 
@@ -150,6 +158,8 @@ def _task(job: FilmJob, position: int, index: int) -> _Task:
         caption = job.keyframe_captions[position][index]
         inputs |= {"prompt": caption.prompt, "query": caption.query, "seed": seed}
         inputs |= {"settings": job.settings.keyframe_inputs(), "studio": job.studio_hash}
+        if job.check is not None:
+            inputs |= {"check": {"attempts": ATTEMPTS, "recogniser": job.check.identity}}
     return _Task(position, index, f"{shot.id}/keyframe-{index}", keyframe_file(shot, index), seed, inputs)
 
 
@@ -181,7 +191,7 @@ class _Keyframes:
                 (fit_picture(read_picture(given, field), job.story.frame_size), {"source": "image", "remembers": []})
             ]
         else:
-            made = self._sample(window, memory, note)
+            made = self._attempt(window, memory, note)
         for task, (picture, _) in zip(window, made, strict=True):
             write_picture(job.run.file(task.name), picture)
         seconds = (time.perf_counter() - begin) / len(window)
@@ -195,7 +205,26 @@ class _Keyframes:
         shot = self._job.story.shots[task.position]
         return f"{shot.id}, keyframe {task.index + 1} of {len(shot.keyframes)}"
 
-    def _sample(self, window: Sequence[_Task], memory: FilmMemory, note: str) -> list[tuple[Tensor, dict[str, Any]]]:
+    def _attempt(self, window: Sequence[_Task], memory: FilmMemory, note: str) -> list[_Made]:
+        """As `_sample`; checked, the attempt that lacks least of its captions, the first of several such."""
+        check = self._job.check
+        if check is None:
+            return self._sample(window, memory, note)
+        best: list[_Made] = []
+        fewest: int | None = None
+        for attempt in range(1, ATTEMPTS + 1):
+            made = self._sample(window, memory, note if attempt == 1 else f"{note}, attempt {attempt}", attempt)
+            lacks = [check.missing(shown, task.inputs["prompt"]) for task, (shown, _) in zip(window, made, strict=True)]
+            count = sum(map(len, lacks))
+            if fewest is None or count < fewest:
+                fewest = count
+                best = [(shown, info | {"missing": lack}) for (shown, info), lack in zip(made, lacks, strict=True)]
+            if not count:
+                break
+            self._job.say(f"{note}, attempt {attempt}: missing {'; '.join(word for lack in lacks for word in lack)}")
+        return [(picture, info | {"attempts": attempt}) for picture, info in best]
+
+    def _sample(self, window: Sequence[_Task], memory: FilmMemory, note: str, attempt: int = 1) -> list[_Made]:
         """The window's pictures, and what the manifest reports about each."""
         job, studio, settings = self._job, self._job.studio, self._job.settings
         vae = studio.image_vae
@@ -212,14 +241,14 @@ class _Keyframes:
         for (entry, slot), text in zip(recalled, captions, strict=True):
             picture = read_picture(job.run.path / entry.name)
             context.append(ContextFrame(encode_at(vae, picture[None], slot.size, settings.memory.level), text))
-        done, seed = self._done, window_seed([task.seed for task in window])
+        done, seeds = self._done, [attempt_seed(task.seed, attempt) for task in window]
         latents = sample_keyframes(
             studio.keyframe,
             prompts,
             (vae.latent_channels, height // cell, width // cell),
             context,
             settings.keyframe,
-            stage_generator(seed),
+            stage_generator(window_seed(seeds)),
             lambda step: job.progress("keyframes", done + step.index + 1, self._total, note),
             self._negative,
         )
@@ -239,7 +268,7 @@ class _Keyframes:
         if len(window) > 1:
             info["together"] = [task.name for task in window]
         pictures = [vae.decode_image(latent)[0].cpu() for latent in latents]
-        return [(picture, info | {"seed": task.seed}) for task, picture in zip(window, pictures, strict=True)]
+        return [(picture, info | {"seed": seed}) for seed, picture in zip(seeds, pictures, strict=True)]
 
     @cached_property
     def _negative(self) -> TextCond | None:

@@ -146,7 +146,8 @@ def _numbers(value: Any, where: str) -> None:
 _INFO: dict[str, Callable[[Any, str], object]] = {
     "remembers": _texts,
     "together": _texts,
+    "missing": _texts,
     "source": as_text,
     "keyframe_psnr_db": _numbers,
     "scene_weights": _numbers,
-} | dict.fromkeys(("gamma", "motion", "tokens", "tokens_uncompressed", "frames", "seed", "take"), as_number)
+} | dict.fromkeys(("gamma", "motion", "tokens", "tokens_uncompressed", "frames", "seed", "take", "attempts"), as_number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,7 @@ def summarise(job: FilmJob, placed: Sequence[JoinedClip], made: set[str], second
             "uncompressed": uncompressed,
             "ratio": round(tokens / uncompressed, 4) if uncompressed else None,
         },
+        "check": _check(keyframes),
         "settings": {"keyframe": job.settings.keyframe_inputs(), "video": job.settings.video_inputs()},
         "files": ["film.mp4", "contact_sheet.png", "summary.json"],
     }
@@ -98,6 +99,15 @@ def _shot(job: FilmJob, shot: Shot, clip: JoinedClip, made: set[str]) -> dict[st
         "kept": not fresh,
         "render_seconds": round(sum(records[stage].seconds for stage in fresh), 3),
     }
+
+
+def _check(keyframes: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
+    """What the check of keyframes came to, of those that were checked: their number, attempts, and what still lacks."""
+    checked = [info for info in keyframes if "attempts" in info]
+    if not checked:
+        return None
+    attempts, lacks = ([info[name] for info in checked] for name in ("attempts", "missing"))
+    return {"keyframes": len(checked), "attempts": sum(attempts), "missing": sum(map(len, lacks))}
 
 
 def _spent(job: FilmJob, made: set[str], stage: str) -> float:

@@ -11,7 +11,9 @@ from .errors import InputError
 from .names import find_names
 from .shot import MAX_SEED, Shot
 
-__all__ = ["FIRST_TAKE", "MAX_WINDOW", "alias_names", "stage_seed", "tile_captions", "window_seed", "windows"]
+__all__ = [
+    "FIRST_TAKE", "MAX_WINDOW", "alias_names", "attempt_seed", "stage_seed", "tile_captions", "window_seed", "windows",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -51,6 +53,13 @@ def window_seed(seeds: Sequence[int]) -> int:
         return seeds[0]
     text = ",".join(str(seed) for seed in seeds)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") & MAX_SEED
+
+
+def attempt_seed(seed: int, attempt: int) -> int:
+    """The seed of the n-th attempt at the same keyframe, from 1: the first has the keyframe's own."""
+    if attempt == 1:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}:attempt {attempt}".encode()).digest()[:8], "big") & MAX_SEED
 
 
 def tile_captions(captions: Sequence[str]) -> str:

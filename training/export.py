@@ -17,9 +17,11 @@ from torch import Tensor
 from ..models import keymaps
 from ..models.clip import ClipScorer, build_clip
 from ..models.pocket import configs
+from ..models.pocket.lexicon import LEXICON, PLAIN, words_of
 from ..models.pocket.tokenizer import build_tokenizer
 from ..models.pocket.world import CAST, DATA_VERSION
 from ..story.files import atomic_path, write_atomic
+from ..story.vocabulary import Vocabulary
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 WEIGHTS = _PACKAGE / "models" / "pocket" / "weights"
@@ -61,6 +63,12 @@ def tokenizer_of(path: Path) -> Tokenizer:
     """The tokenizer that a text encoder's file carries."""
     with safe_open(path, framework="pt") as file:
         return Tokenizer.from_str(file.metadata()["tokenizer"])
+
+
+def taught_words() -> Vocabulary:
+    """The words of the pocket world's captions, which its text encoders are taught."""
+    told = ("colour", "shape", "accessory", "place", "action")
+    return Vocabulary((*words_of(), *PLAIN), {kind: LEXICON[kind] for kind in told})
 
 
 def part(weights: Mapping[str, Tensor], prefix: str) -> StateDict:
@@ -128,10 +136,11 @@ def export_keyframe(folder: Path, weights: StateDict, seed: int, figures: Mappin
 
 
 def export_t5(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any], name: str = "t5") -> Path:
-    """A text encoder in transformers' names, its tokenizer in the metadata."""
+    """A text encoder in transformers' names; its tokenizer, names and words in the metadata."""
     tokenizer = build_tokenizer()
     config = {**configs.T5, "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": 0, "eos_token_id": 1}
     meta = metadata("keyframes", seed, config, figures) | {"tokenizer": tokenizer.to_str(), "names": json.dumps(CAST)}
+    meta |= taught_words().metadata()
     return write_weights(folder / f"{name}.safetensors", keymaps.to_public("t5", weights), meta)
 
 

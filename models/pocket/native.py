@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from ...story.errors import InputError
 from ...story.timeline import GRID
+from ...story.vocabulary import Vocabulary
 from ..checkpoint import Checkpoint
 from ..latent_rgb import calibration_pictures, fit_latent_rgb
 from ..prompt_text import literal
@@ -299,6 +300,7 @@ def load_keyframe_clip(t5: File, clip: File) -> comfy.sd.CLIP:
     target = ClipTarget(partial(_KeyframeTokenizer, words, names, context), partial(_KeyframeText, config, clip_config))
     made = _clip(target)
     _fill(made.cond_stage_model.t5xxl.transformer, state, checkpoint)
+    made.tokenizer.words = Vocabulary.read(checkpoint.metadata)
     _fill_clip_text(made.cond_stage_model.clip_l, clip_file)
     return made
 
@@ -309,6 +311,7 @@ def load_video_clip(t5: File, length: int | None = None) -> comfy.sd.CLIP:
     target = ClipTarget(partial(_VideoTokenizer, words, names, length), partial(_VideoText, config, length))
     made = _clip(target)
     _fill(made.cond_stage_model.t5.transformer, state, checkpoint)
+    made.tokenizer.words = Vocabulary.read(checkpoint.metadata)
     return made
 
 

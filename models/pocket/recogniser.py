@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...story.documents import as_integer, as_object, parse_json
+from ...story.errors import InputError
+from ..arguments import no_weights
+from ..checkpoint import check_values, compare, fill, read_checkpoint
 from .world import ACCESSORIES, ACTIONS, COLOURS, LAND_SLOTS, PLACES, SCALES, SHAPES, SIDES, SKY_SLOTS, ShotSpec
 
 #: heads read once per side of the frame
@@ -97,10 +99,37 @@ class Recogniser(nn.Module):
 
 
 def load_recogniser(path: Path) -> Recogniser:
-    """Load the recogniser from safetensors written by its recipe."""
-    with safe_open(path, framework="pt") as f:
-        config = json.loads(f.metadata()["config"])
-        state = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118 (not a dict)
-    model = Recogniser(**config)
-    model.load_state_dict(state)
-    return model.eval()
+    """Load the recogniser from safetensors written by its recipe.
+
+    Raises:
+        InputError: another kind of file, or broken weights.
+    """
+    model, state, source = _plan(path)
+    return fill(model, state, source=source, dtype=torch.float32)
+
+
+def prove_recogniser(path: Path) -> Recogniser:
+    """The recogniser of a file without its weights, once it is known that they would load. Errors as the loader's."""
+    model, state, source = _plan(path)
+    compare(model, state, source)
+    check_values(state, torch.float32, source)
+    return model
+
+
+def _plan(path: Path) -> tuple[Recogniser, dict[str, Tensor], str]:
+    """An empty recogniser, its tensors, and the file's name."""
+    checkpoint = read_checkpoint(path)
+    first = checkpoint.state.get("features.0.weight")
+    if first is None or first.ndim != 4 or "config" not in checkpoint.metadata:
+        seen = next(iter(checkpoint.state), "nothing")
+        rule = "file must hold a recogniser, with its config in the metadata"
+        raise InputError(checkpoint.name, rule, seen, "give recogniser.safetensors")
+    where = f"{checkpoint.name}: config"
+    config = as_object(parse_json(checkpoint.metadata["config"], where), where)
+    width = as_integer(config.get("width"), f"{where}.width", 4)
+    if width != first.shape[0] or width % 4:
+        rule = "must be the width of the file's first layer, a multiple of 4"
+        raise InputError(f"{where}.width", rule, width, "give the config that belongs to the file")
+    with no_weights():
+        model = Recogniser(width)
+    return model, dict(checkpoint.state), checkpoint.name
