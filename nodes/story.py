@@ -69,7 +69,8 @@ class Storyboard(io.ComfyNode):
                     "clip",
                     optional=True,
                     tooltip="Text encoder that will read the prompts. The pocket studio's knows few names: others "
-                    "are replaced by names that it knows, the same all film long. Default: none, names stay.",
+                    "are replaced by names that it knows, the same all film long; and few words: others are listed "
+                    "under the node. Default: none, names stay.",
                 ),
             ],
             outputs=[
@@ -122,7 +123,14 @@ class Storyboard(io.ComfyNode):
     def execute(cls, story: str, clip: Any = None) -> io.NodeOutput:
         from ..models.prompt_text import to_prompt
         from ..story.stages import FIRST_TAKE, stage_seed, tile_captions
-        from .story_input import cast_line, keyframe_captions, keyframe_prompts, prompts_for, read_and_note
+        from .story_input import (
+            cast_line,
+            keyframe_captions,
+            keyframe_prompts,
+            prompts_for,
+            read_and_note,
+            taught_lines,
+        )
 
         board = read_and_note(story, _node_id(cls))
         prompts = prompts_for(board, clip)
@@ -138,7 +146,7 @@ class Storyboard(io.ComfyNode):
             len(prompts),
             [to_prompt(prompt) for prompt in keyframe_prompts(board, clip)],
             [to_prompt(caption.query) for caption in keyframe_captions(board)],
-            ui=ui.PreviewText(cast_line(board)),
+            ui=ui.PreviewText("\n".join((cast_line(board), *taught_lines(board, clip)))),
         )
 
 

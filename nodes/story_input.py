@@ -10,6 +10,7 @@ from ..story.shot import Shot
 from ..story.stages import alias_names
 from ..story.storyboard import Caption, Storyboard
 from ..story.timeline import Time, Timeline
+from ..story.vocabulary import Vocabulary, made_for_note, words_note
 from .story_files import LINKED, read_story, story_files
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "read_and_note",
     "read_story",
     "shot_at",
+    "taught_lines",
     "story_fingerprint",
 ]
 
@@ -119,3 +121,13 @@ def cast_line(board: Storyboard) -> str:
     plural = "" if len(board.shots) == 1 else "s"
     line = f"{board.title}: {len(board.shots)} shot{plural}, {seconds:.2f} s at {board.fps:g} fps{cast}"
     return "\n".join((line, *board.notes))
+
+
+def taught_lines(board: Storyboard, clip: Any) -> list[str]:
+    """Lines for people: the words, size and rate of a film that a small text encoder and its studio do not know."""
+    tokenizer = getattr(clip, "tokenizer", None)
+    words, made = getattr(tokenizer, "words", None), getattr(tokenizer, "made_for", None)
+    notes = [words_note(board, words)] if isinstance(words, Vocabulary) else []
+    if made is not None:
+        notes.append(made_for_note(board, made.size, made.fps, "this text encoder's studio"))
+    return [note for note in notes if note is not None]

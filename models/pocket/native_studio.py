@@ -58,13 +58,15 @@ class NativeStudio:
     def keyframe_clip(self) -> Any:
         """CLIP for the keyframe model: T5 states at their real length, pooled CLIP text."""
         text, clip = self.config.keyframe_text, self.config.clip
-        return native.load_keyframe_clip(self._file("keyframe_text", text), self._file("clip", clip))
+        made = native.load_keyframe_clip(self._file("keyframe_text", text), self._file("clip", clip))
+        return self._made_for(made)
 
     @cached_property
     def video_clip(self) -> Any:
         """CLIP for the video model: T5 states, filled up with zeros as the model was trained."""
         text = self.config.video_text or self.config.keyframe_text
-        return native.load_video_clip(self._file("video_text", text), self.defaults.video.text_length)
+        made = native.load_video_clip(self._file("video_text", text), self.defaults.video.text_length)
+        return self._made_for(made)
 
     @cached_property
     def retrieval_clip(self) -> Any:
@@ -84,6 +86,11 @@ class NativeStudio:
     @cached_property
     def _previews(self) -> tuple[Tensor, Tensor]:
         return native.preview_factors(self.image_vae)
+
+    def _made_for(self, clip: Any) -> Any:
+        """A CLIP that says what size and rate its studio was made for, to whoever reads a storyboard with it."""
+        clip.tokenizer.made_for = self.config.made_for
+        return clip
 
     def _file(self, field: str, part: Part | None) -> Path:
         if part is None:
