@@ -14,14 +14,19 @@ import torch
 from comfyui.node_inputs import STORY
 from comfyui.server import ROOT
 from torch import Tensor
+from transformers import T5Config, T5EncoderModel
 
 from anchorshot.media.contact_sheet import SHOTS_PER_PAGE
+from anchorshot.models.pocket import configs
+from anchorshot.models.pocket.native import load_keyframe_clip
+from anchorshot.models.pocket.tokenizer import build_tokenizer
 from anchorshot.nodes import film, film_run, story, timeline
 from anchorshot.story import stages
 from anchorshot.story.errors import InputError
 from anchorshot.story.formats import guess_kind
 from anchorshot.story.storyboard import Storyboard, load_storyboard, parse_storyboard
 from anchorshot.story.timeline import Timeline
+from anchorshot.training import export
 
 pytestmark = pytest.mark.usefixtures("folders")
 
@@ -104,6 +109,31 @@ def test_small_text_encoders_get_names_that_they_know(board: Storyboard, studio:
     captions = [caption.prompt for caption in parse_storyboard(strange).captions()]
     assert prompts == stages.alias_names(captions, names)
     assert story.Shot.execute(parse_storyboard(strange), "1", clip=studio["clip"]).args[0] == prompts[0]
+
+
+def test_words_that_a_small_encoder_was_not_taught_are_named_under_the_node(
+    studio: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And sizes and rates that its studio was not made for; encoders that say nothing of either leave all as it is."""
+
+    def shown(text: str, clip: Any) -> list[str]:
+        return list(story.Storyboard.execute(text, clip=clip).ui.as_dict()["text"][0].split("\n"))
+
+    monkeypatch.setattr(export, "WEIGHTS", tmp_path)
+    config = {**configs.T5, "vocab_size": build_tokenizer().get_vocab_size()}
+    weights = T5EncoderModel(T5Config(**config)).state_dict()
+    taught = load_keyframe_clip(export.export_t5(weights, 0, {}), ROOT / "models/pocket/weights/clip.safetensors")
+    strange = STORY.replace("waves", "juggles")
+    assert set(taught.tokenizer.words) == set(export.taught_words())
+    assert shown(STORY, taught) == shown(STORY, None) == shown(strange, None)
+    first, note = shown(strange, taught.clone())
+    assert note.startswith(
+        "words this text encoder was not taught: juggles (in s01); it draws what it knows: colour red"
+    )
+    large = STORY.replace("[160, 80]", "[320, 160]")
+    assert large != STORY and shown(large, taught) == shown(large, None)
+    assert "was made for 160×80 pixels" in shown(large, studio["clip"])[-1]
+    assert not any("was made for" in line for line in shown(STORY, studio["clip"]))
 
 
 def test_shot_by_number_and_by_id(board: Storyboard) -> None:
