@@ -35,6 +35,7 @@ from .studio_config import (
     built_in,
     read_studio,
 )
+from .studio_files import find_file, model_roots
 from .text import ClipTextPooler, Pooler, TextEncoder, load_text, prove_text
 
 if TYPE_CHECKING:
@@ -79,22 +80,6 @@ def load_studio(
     """
     config, path = read_studio(name_or_path)
     return Studio(config, path, device=device, dtype=dtype, models_dir=models_dir)
-
-
-def model_roots(config: StudioConfig, file: Path, models_dir: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Folders in which a studio's relative paths are looked for, in order.
-
-    An explicit `models_dir` (the call's, else the file's, relative to the file) stands alone. Without one:
-    ANCHORSHOT_MODELS (folders separated as in PATH), then COMFYUI_PATH's `models`.
-    """
-    if models_dir is not None:
-        return [Path(models_dir).expanduser()]
-    if config.models_dir is not None:
-        return [file.parent / Path(config.models_dir).expanduser()]
-    roots = [Path(p).expanduser() for p in os.environ.get("ANCHORSHOT_MODELS", "").split(os.pathsep) if p.strip()]
-    if comfyui := os.environ.get("COMFYUI_PATH", "").strip():
-        roots.append(Path(comfyui).expanduser() / "models")
-    return roots
 
 
 class Studio:
@@ -476,29 +461,10 @@ class Studio:
         return self._find(f"{field}.file", part.file)
 
     def _find(self, field: str, names: list[str]) -> Path:
-        """The first of the alternatives that exists in one of the roots."""
-        for name in names:
-            path = Path(name).expanduser()
-            for candidate in [path] if path.is_absolute() else [root / path for root in self.roots]:
-                if _exists(candidate):
-                    return candidate
-        shown = names[0] if len(names) == 1 else f"{names[0]} or {len(names) - 1} alternatives"
-        if self.roots:
-            folders = " or ".join(str(root) for root in self.roots)
-            fix = f"put it under {folders}, or correct the name in {self.file.name}"
-        else:
-            fix = f"set models_dir in {self.file.name}, or the environment's ANCHORSHOT_MODELS or COMFYUI_PATH"
-        raise InputError(field, "file must exist", shown, fix, self.file.name)
+        return find_file(field, names, self.roots, self.file)
 
 
 def _check_name(part: str) -> None:
     if part not in (*PARTS, RECOGNISER):
         known = ", ".join((*PARTS, RECOGNISER))
         raise InputError("part", f"must be one of {known}", part, "name a part of the studio")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name too long, a zero byte
-        return False

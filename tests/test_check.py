@@ -52,7 +52,7 @@ MIRA, BO = Look(2, 0, 0), Look(0, 1, 1)
 def picture(*actors: Actor, place: int = 0) -> torch.Tensor:
     """What the pocket world shows, `[3, 80, 160]`."""
     frame, _ = render(ShotSpec(Layout(place, 1, 0, 2), actors, 0, 0))
-    return torch.from_numpy(frame).permute(2, 0, 1).float() / 255
+    return torch.tensor(frame).permute(2, 0, 1).float() / 255
 
 
 @pytest.fixture(scope="module")
