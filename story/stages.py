@@ -77,8 +77,8 @@ def tile_captions(captions: Sequence[str]) -> str:
 def alias_names(prompts: Sequence[str], names: Sequence[str]) -> list[str]:
     """Replace every `<Name>` that is not in `names` by one that is, the same one throughout.
 
-    A small encoder reads only the names in its vocabulary. Names that it knows stay, in the vocabulary's letter case; the
-    others get the first names that no prompt uses, in order of first mention. Give all captions of a film at once.
+    A small encoder reads only the names in its vocabulary. Names that it knows stay, in the vocabulary's letter case;
+    the others get the first names that no prompt uses, in order of first mention. Give all captions of a film at once.
 
     Args:
         prompts: captions in film order.
