@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anchorshot.evaluation.written_stories import WRITTEN, load_stories, padded
 from anchorshot.models.pocket.lexicon import LEXICON, PLAIN, VERBS, meanings, words_of
-from anchorshot.models.pocket.reading import read_caption, unknown_words
+from anchorshot.models.pocket.reading import read_caption
 from anchorshot.models.pocket.telling import tell_story
 from anchorshot.models.pocket.world import ACTIONS, SIDES, make_story
 from anchorshot.story.errors import InputError
@@ -133,11 +133,6 @@ shots:
         load_stories(tmp_path)
     with pytest.raises(InputError, match="set"):
         load_stories(tmp_path / "nowhere")
-
-
-def test_unknown_words_are_the_ones_that_nothing_knows():
-    text = "A robot with an umbrella waves at <Mira's friend> in an old library. <Kim>'s hat, 3 boxes, the moon's glow."
-    assert unknown_words(text) == ["robot", "umbrella", "old", "library", "boxes", "glow"]
 
 
 def test_lexicon_is_unambiguous():

@@ -1,8 +1,8 @@
 """Reads a caption as the pocket world means it: who stands on which side, doing what, looking how, in which place.
 
 Rules, no model: the tags say who a sentence is about, and what follows a name belongs to it until the next one; what
-comes before the first name of a sentence waits for it. Training labels its words with this, the held-out stories that
-people wrote are scored by hand-made truth instead, and `unknown` are the words that nothing here knows.
+comes before the first name of a sentence waits for it. Training labels its words with this, and keyframes are checked
+by it; the stories that people wrote are scored by hand-made truth instead.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .lexicon import PLAIN, meanings
+from .lexicon import meanings
 from .world import ACTIONS, SIDES
 
-__all__ = ["CaptionReading", "Mention", "read_caption", "unknown_words"]
+__all__ = ["CaptionReading", "Mention", "read_caption"]
 
 _TOKEN = re.compile(r"<(?P<name>[^<>]*)>|(?P<word>[^\W\d_]+(?:[-'’][^\W\d_]+)*)|(?P<mark>[^\w\s])")
 _SHE, _BOTH = frozenset("she he it who".split()), frozenset("both they everyone".split())
@@ -44,13 +44,11 @@ class CaptionReading:
         actors: per name, in the order of first mention, its facts: ``side``, ``action`` and what is told of its looks.
         setting: ``place``, ``scale`` and ``movement``, where they are told.
         mentions: the phrases that say so, in order.
-        unknown: words that nothing here knows, as they were written.
     """
 
     actors: dict[str, dict[str, int]] = field(default_factory=dict)
     setting: dict[str, int] = field(default_factory=dict)
     mentions: list[Mention] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -63,12 +61,6 @@ class _Token:
     value: int = -1
 
 
-def unknown_words(text: str) -> list[str]:
-    """Words of a text, outside its tags, that nothing here knows, each once, as they were written."""
-    tokens = (text[t.start : t.end] for t in _tokens(text) if t.kind == "word" and t.text not in PLAIN)
-    return list(dict.fromkeys(word for word in tokens if len(word) > 1))
-
-
 def read_caption(caption: str) -> CaptionReading:
     """Read a caption as `Storyboard.captions` writes them.
 
@@ -79,7 +71,6 @@ def read_caption(caption: str) -> CaptionReading:
     for sentence in _sentences(_tokens(caption)):
         reader.sentence(sentence)
     out = reader.out
-    out.unknown = unknown_words(caption)
     _complete(out.actors)
     return out
 
