@@ -180,7 +180,8 @@ def run_keyframes(
             scores = Scores(read_frames(recogniser, run.frames), truth)
             row: Row = {"variant": variant.name, "pairs": count, **scores.all()}
             row |= {f"{name}_se": scores.standard_error(name) for name in STANDARD_ERRORS}
-            row["recall"] = None if variant.recall is None else memory_recall(specs, run.remembered)
+            shown = [shots[:length] for shots, length in zip(specs, lengths, strict=True)]
+            row["recall"] = None if variant.recall is None else memory_recall(shown, run.remembered)
             row |= _by_tier(scores, specs, run) if variant.kind == "extend" else {}
             row |= {"diversity": diversity(run.frames), "diversity_truth": diversity(true[:, :count])}
             row |= suite.cost(variant, run, count)

@@ -206,7 +206,7 @@ def memory_recall(stories: Stories, remembered: Sequence[Sequence[Sequence[int]]
     """
     found: list[bool] = []
     for shots, memory in zip(stories, remembered, strict=True):
-        for p, (shot, kept) in enumerate(zip(shots, memory, strict=True)):
+        for p, (shot, kept) in enumerate(zip(shots, memory[: len(shots)], strict=True)):
             names = {actor.name for k in kept for actor in shots[k].actors}
             found += [actor.name in names for actor in shot.actors if actor.name not in shot.described]
             if any(earlier.layout == shot.layout for earlier in shots[:p]):
@@ -245,7 +245,7 @@ class Sharpest:
         places = torch.full(shape[:2], FORGOTTEN)
         for n, (shots, memory) in enumerate(zip(stories, remembered, strict=True)):
             for p, (shot, kept) in enumerate(zip(shots, memory, strict=True)):
-                frames = [(slot.tier, shots[k]) for k, slot in zip(kept, slots[p], strict=True)]
+                frames = [(slot.tier, shots[k]) for k, slot in zip(kept, slots[p][: len(kept)], strict=True)]
                 for actor in shot.actors:
                     seen = [tier for tier, frame in frames if actor.name in {other.name for other in frame.actors}]
                     characters[n, p, actor.side] = min(seen, default=FORGOTTEN)
