@@ -74,7 +74,7 @@ def _show(summary: dict[str, Any], out: Path) -> None:
     table = Table(title=f"{summary['title']} · {summary['seconds']:.2f} s", title_justify="left")
     for name, side in (("shot", "left"), ("place", "left"), ("film time", "right"), ("keyframes", "left")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
-    checked = summary["check"] is not None
+    checked = summary.get("check") is not None  # summaries of older films have none
     for name in ("take", *(["attempts"] * checked), "made in"):
         table.add_column(name, justify="right")
     for shot in summary["shots"]:

@@ -194,7 +194,7 @@ def _check_options(
     for name, (value, owner) in asked.items():
         if value is not None and suite != owner:
             shown = list(value) if name == "pairs" and isinstance(value, Sequence) else value
-            raise InputError(name, f"is for the suite {owner}", shown, "leave it out")
+            raise InputError(name, f"is for the suite{'s' if ' and ' in owner else ''} {owner}", shown, "leave it out")
 
 
 def _set_name(told: str) -> str:

@@ -243,7 +243,7 @@ def test_bad_requests_are_refused(studio: Studio, tmp_path: Path) -> None:
         (r"broken.yaml.*scenes\[0\].*known slots.*\{C\}", "storytelling", {"prompt_set": tmp_path / "broken.yaml"}),
         ("size: is for a set", "storytelling", {"size": SIZE}),
         ("frames: is for a set", "storytelling", {"frames": 5}),
-        ("set: is for the suite storytelling", "video", {"prompt_set": "benchmark"}),
+        ("set: is for the suites keyframes and storytelling", "video", {"prompt_set": "benchmark"}),
         ("size: is for the suite storytelling", "keyframes", {"size": SIZE}),
         ("judges: is for the suite storytelling", "keyframes", {"judges": Judges()}),
         ("resume: is for a set", "keyframes", {"resume": True}),
@@ -257,7 +257,7 @@ def test_bad_requests_are_refused(studio: Studio, tmp_path: Path) -> None:
 def test_bad_options_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, arguments in (
         ("--size: must be width x height", ["storytelling", "--set", "benchmark", "--size", "80"]),
-        ("--set: is for the suite storytelling", ["video", "--set", "benchmark"]),
+        ("--set: is for the suites keyframes and storytelling", ["video", "--set", "benchmark"]),
         ("--dino: is for the suite storytelling", ["keyframes", "--dino", tmp_path]),
         ("dino: must be a folder", ["storytelling", "--dino", tmp_path / "gone"]),
         ("lpips: file must exist", ["storytelling", "--lpips", tmp_path / "gone"]),

@@ -100,12 +100,11 @@ def test_what_is_spelt_alike_is_suggested(word: str, near: str) -> None:
 
 
 @pytest.fixture
-def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def exported(tmp_path: Path) -> Path:
     """A small T5 as the recipes write theirs."""
-    monkeypatch.setattr(export, "WEIGHTS", tmp_path)
     torch.manual_seed(0)
     config = {**configs.T5, "vocab_size": build_tokenizer().get_vocab_size()}
-    return export.export_t5(T5EncoderModel(T5Config(**config)).state_dict(), 0, {})
+    return export.export_t5(tmp_path, T5EncoderModel(T5Config(**config)).state_dict(), 0, {})
 
 
 def test_exported_encoders_carry_the_words_that_they_were_taught(exported: Path) -> None:

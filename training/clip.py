@@ -192,4 +192,8 @@ def _content(shot: ShotSpec) -> frozenset[object]:
 
 
 def _shared(wanted: frozenset[object], there: frozenset[object]) -> float:
-    return len(wanted & there) / len(wanted)
+    """How much of what a shot wants another one shows; a character counts as two places, for it is asked for by less:
+    a place fills the whole picture.
+    """
+    weight = {part: 1.0 if isinstance(part, int) else 2.0 for part in wanted}
+    return sum(weight[part] for part in wanted & there) / sum(weight.values())
