@@ -184,7 +184,7 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
         text = f"{text} (default: {_DEFAULTS.get(name, default)})"
         evaluate.add_argument(name, metavar="N", type=_whole(low, 2**31 - 1), default=default, help=text)
     evaluate.add_argument("--pairs", metavar="LIST", help="several numbers of shots in one run, e.g. 8,16,32,48")
-    told = _prompt_set(evaluate)
+    told = _prompt_set(evaluate, stories=True)
     told.add_argument(
         "--clip", metavar="FILE[,CONFIG]", help="CLIP that judges: open_clip safetensors, and its model name or JSON"
     )
@@ -211,10 +211,14 @@ def _bench(commands: argparse._SubParsersAction) -> None:
 
 def _train(commands: argparse._SubParsersAction) -> None:
     train = _command(commands, "train", "train:run", "Train a model of the pocket studio from nothing.")
-    train.add_argument("recipe", metavar="RECIPE", help="vae, clip, recogniser, keyframes, video, or pocket for all")
-    train.add_argument("--out", metavar="DIR", type=_path, help="checkpoints and curves (default: runs/RECIPE)")
+    train.add_argument(
+        "recipe", metavar="RECIPE", help="vae, clip, text, recogniser, keyframes, video, or pocket for all"
+    )
+    train.add_argument("--out", metavar="DIR", type=_path, help="checkpoints, curves, weights (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR")
-    train.add_argument("--warm", action="store_true", help="start keyframes or video from the shipped weights")
+    train.add_argument(
+        "--warm", action="store_true", help="start text, clip, keyframes or video from the shipped weights"
+    )
     steps = "only so many steps, as a trial: no weight file is written"
     train.add_argument("--steps", metavar="N", type=_whole(1, 10**9), help=steps)
     _device(train)
@@ -224,10 +228,15 @@ def _studio(command: argparse.ArgumentParser) -> None:
     command.add_argument("--studio", default="pocket", help="name or YAML file of a studio (default: pocket)")
 
 
-def _prompt_set(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    told = command.add_argument_group("storytelling only")
+def _prompt_set(command: argparse.ArgumentParser, stories: bool = False) -> argparse._ArgumentGroup:
+    """Options of a suite's set; `stories`: keyframes take one, too."""
     sets = "pocket, benchmark (404 prompt pairs for any studio), or such a file (default: pocket, if the studio can)"
-    told.add_argument("--set", metavar="NAME", help=sets)
+    if stories:
+        sets = f"keyframes: held_out (default), written, or a folder of storyboards; storytelling: {sets}"
+        command.add_argument("--set", metavar="NAME", help=sets)
+    told = command.add_argument_group("storytelling only")
+    if not stories:
+        told.add_argument("--set", metavar="NAME", help=sets)
     told.add_argument("--size", metavar="WxH", help="films of a set (default: the video model's own)")
     frames = "length of a segment of a set (default: the video model's own)"
     told.add_argument("--frames", metavar="N", type=_whole(1, 100_000), help=frames)

@@ -53,7 +53,8 @@ def run(
         studio: a studio, or its name or file (then on the CPU).
         seed: which held-out stories, and the noise; two seeds share no story of the pocket world.
         stories: how many stories (`keyframes`, `storytelling`) or clips (`video`); None takes 16, or all of a set.
-        shots: shots or segments in each story; None takes 8, and 4 for `storytelling`.
+        shots: shots or segments in each story; None takes 8, and 4 for `storytelling`. Written stories are as long as
+            they are; `pairs` cuts them.
         variants: names; None runs all. keyframes: `ground_truth`, `full`, `none`, `joint`, `goldenmem` and `latent`
             (also with `:TIER` and `:RANKING`), `retrieval:clip|text|recency` (also with `:TIER`), `noise:T` or
             `noise:LOW-HIGH`. video: `ground_truth`, `multi_chunk`, `latent_replacement`,
@@ -198,7 +199,7 @@ def _check_options(
 
 
 def _set_name(told: str) -> str:
-    return told if told in ("pocket", "benchmark", "held_out", "written") else Path(told).name
+    return told if told in ("pocket", "benchmark", "held_out", "written") else Path(told).resolve().name
 
 
 def _pairs(pairs: Sequence[int] | None, shots: int) -> list[int]:

@@ -176,14 +176,15 @@ def run_keyframes(
         for count in pairs:
             specs = [story.shots[:count] for story in told]
             run = suite.frames(variant, count, true)
-            truth = StoryTruth.of(specs, [min(length, count) for length in lengths])
+            ends = [min(length, count) for length in lengths]
+            truth = StoryTruth.of(specs, ends)
             scores = Scores(read_frames(recogniser, run.frames), truth)
             row: Row = {"variant": variant.name, "pairs": count, **scores.all()}
             row |= {f"{name}_se": scores.standard_error(name) for name in STANDARD_ERRORS}
-            shown = [shots[:length] for shots, length in zip(specs, lengths, strict=True)]
+            shown = [shots[:end] for shots, end in zip(specs, ends, strict=True)]
             row["recall"] = None if variant.recall is None else memory_recall(shown, run.remembered)
             row |= _by_tier(scores, specs, run) if variant.kind == "extend" else {}
-            row |= {"diversity": diversity(run.frames), "diversity_truth": diversity(true[:, :count])}
+            row |= {"diversity": diversity(run.frames, ends), "diversity_truth": diversity(true[:, :count], ends)}
             row |= suite.cost(variant, run, count)
             rows.append(row)
             by_shot[f"{variant.name}@{count}"] = scores.by_shot("identity")
@@ -267,9 +268,10 @@ class _Suite:
             for stories, part in zip(self._sets, parts, strict=True)
         ]
         count = sum(weight for weight, _, _ in costs)
+        made = sum(len(stories) * min(shots, stories.shots) for stories in self._sets)
         tokens = sum(weight * tokens for weight, tokens, _ in costs) / count
         flops = sum(weight * flops for weight, _, flops in costs) / count
-        return {"tokens": tokens, "flops": flops, "seconds": sum(run.seconds) / (shots * count)}
+        return {"tokens": tokens, "flops": flops, "seconds": sum(run.seconds) / made}
 
     def _keys(self, variants: Sequence[Variant], pairs: Sequence[int]) -> set[tuple[Recall | None, int | None]]:
         return {self._key(variant, count) for variant in variants if variant.kind != "truth" for count in pairs}

@@ -254,19 +254,21 @@ class Sharpest:
         return cls(characters, places, told)
 
 
-def diversity(frames: Tensor) -> float | None:
-    """Mean absolute pixel difference of every two frames of a story, 0…1; None with one frame.
+def diversity(frames: Tensor, lengths: Sequence[int] | None = None) -> float | None:
+    """Mean absolute pixel difference of every two frames of a story, 0…1; None without two frames.
 
     Compare it with that of the true frames: less means that frames repeat each other, more that they are noisy.
     In pixels and not in CLIP features, so that no trained model judges another.
 
     Args:
         frames: `[N, P, 3, H, W]`.
+        lengths: how many frames of each story count; None: all.
     """
-    if frames.shape[1] < 2:
+    ends = [frames.shape[1]] * len(frames) if lengths is None else lengths
+    flat = [story[:end].flatten(1).float() for story, end in zip(frames, ends, strict=True) if end > 1]
+    if not flat or frames.shape[1] < 2:
         return None
-    flat = frames.flatten(2).float()
-    return float(torch.stack([torch.pdist(story, p=1).mean() for story in flat]).mean() / flat.shape[2])
+    return float(torch.stack([torch.pdist(story, p=1).mean() for story in flat]).mean() / flat[0].shape[1])
 
 
 def psnr(pictures: Tensor, reference: Tensor, dims: int = 3) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..models.pocket.world import Story, make_story
 from ..story.errors import InputError
-from .written_stories import WRITTEN, load_stories
+from .written_stories import MAX_SHOTS, WRITTEN, load_stories
 
 __all__ = ["HELD_OUT", "MAX_STORIES", "check_counts", "held_out_stories", "stories_of"]
 
@@ -14,8 +14,6 @@ HELD_OUT = "held_out"
 
 MAX_STORIES = 10_000
 """Stories of one seed; the next seed's begin after them."""
-
-MAX_SHOTS = 256
 
 
 def held_out_stories(seed: int, stories: int, shots: int) -> list[Story]:
@@ -49,7 +47,8 @@ def stories_of(name: str, stories: int | None) -> list[Story] | None:
     """
     if name == HELD_OUT:
         return None
-    found = load_stories(WRITTEN if name == "written" else Path(name), stories)
-    for story in found:
-        check_counts(0, len(found), len(story.shots))
-    return found
+    if stories is not None:
+        check_counts(0, stories, 1)
+    if not name:
+        raise InputError("set", "must be named", name, "use held_out, written, or a folder of storyboards")
+    return load_stories(WRITTEN if name == "written" else Path(name), stories)

@@ -5,6 +5,7 @@ The held-out stories of the pocket world are told by its own grammar; these are 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,17 +29,21 @@ from ..models.pocket.world import (
     generator,
     random_layout,
 )
-from ..story.documents import read_bytes
+from ..story.documents import as_array, as_object, read_bytes
 from ..story.errors import InputError
 from ..story.limits import MAX_BYTES
-from ..story.storyboard import Storyboard, load_storyboard
+from ..story.storyboard import Caption, Storyboard, load_storyboard
 from ..story.yaml_text import read_yaml
 
-__all__ = ["WRITTEN", "WrittenShot", "load_stories", "padded"]
+__all__ = ["MAX_SHOTS", "WRITTEN", "WrittenShot", "load_stories", "padded"]
+
+MAX_SHOTS = 256
+"""Of a story that is evaluated."""
 
 WRITTEN = Path(__file__).resolve().parent / "written"
 _KINDS = (".yaml", ".yml", ".json")
 _LOOKS = (("colour", COLOURS), ("shape", SHAPES), ("accessory", ACCESSORIES))
+_Truth = tuple[dict[str, int], list[Actor]]
 _SETTING = (("place", PLACES), ("scale", SCALES), ("movement", MOVEMENTS))
 
 
@@ -69,14 +74,16 @@ def load_stories(folder: Path, limit: int | None = None) -> list[Story]:
 
     Args:
         folder: holds YAML or JSON storyboards.
-        limit: only the first so many.
+        limit: only the first so many, by name.
 
     Raises:
         InputError: no storyboards there, a faulty one, or a text or truth that the pocket world cannot show.
     """
-    if not folder.is_dir():
-        raise InputError("set", "must be held_out, written, or a folder of storyboards", str(folder), "give a folder")
-    files = sorted(path for path in folder.iterdir() if path.suffix in _KINDS and path.is_file())[:limit]
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix in _KINDS and path.is_file())[:limit]
+    except (OSError, ValueError) as error:
+        fix = "use held_out, written, or a folder of storyboards"
+        raise InputError("set", "must be a folder that can be read", str(folder), fix) from error
     if not files:
         raise InputError("set", "must hold storyboards (.yaml, .json)", str(folder), "give another folder")
     return sorted((_story(number, path) for number, path in enumerate(files)), key=lambda story: -len(story.shots))
@@ -84,8 +91,11 @@ def load_stories(folder: Path, limit: int | None = None) -> list[Story]:
 
 def _story(number: int, path: Path) -> Story:
     board = load_storyboard(path)
-    answers = path.parent / "truth" / path.name
-    truth = _read_truth(answers, board) if answers.is_file() else _understand(path.name, board)
+    if len(board.shots) > MAX_SHOTS:
+        raise InputError(f"{path.name}: shots", f"must be at most {MAX_SHOTS}", len(board.shots), "split the story")
+    answers = [path.parent / "truth" / f"{path.stem}{kind}" for kind in _KINDS]
+    found = next((answer for answer in answers if os.path.lexists(answer)), None)
+    truth = _understand(path.name, board) if found is None else _read_truth(found, board)
     rng = generator("test", number)
     layouts: dict[int, Layout] = {}
     shots = []
@@ -101,27 +111,55 @@ def _story(number: int, path: Path) -> Story:
     return Story(number, cast, tuple(layouts.values()), tuple(shots))
 
 
-def _read_truth(path: Path, board: Storyboard) -> list[tuple[dict[str, int], list[Actor]]]:
+def _read_truth(path: Path, board: Storyboard) -> list[_Truth]:
     where = f"truth/{path.name}"
     data, _ = read_yaml(read_bytes(path, where, limit=MAX_BYTES).decode(errors="replace"), where)
-    try:
-        looks = {
-            name: Look(*(classes.index(word) for word, (_, classes) in zip(words, _LOOKS, strict=True)))
-            for name, words in data["characters"].items()
-        }
-        return [_answer(data["shots"][shot.id], looks) for shot in board.shots]
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        fix = "name every shot's place, scale, movement, and who is left and right"
-        raise InputError(where, "must tell every shot in the pocket world's words", str(error), fix) from error
+    data = as_object(data, where)
+    cast = as_object(data.get("characters"), f"{where}: characters")
+    looks = {name: _told_look(words, f"{where}: characters.{name}") for name, words in cast.items()}
+    rows = as_object(data.get("shots"), f"{where}: shots")
+    ids = [shot.id for shot in board.shots]
+    if set(rows) != set(ids):
+        odd = sorted(set(rows) ^ set(ids))
+        raise InputError(f"{where}: shots", "must be the story's", odd[:5], "tell every shot, and no other")
+    captions = zip(ids, board.captions(), strict=True)
+    return [_answer(rows[shot], looks, caption, f"{where}: shots.{shot}") for shot, caption in captions]
 
 
-def _answer(row: Mapping[str, Any], looks: Mapping[str, Look]) -> tuple[dict[str, int], list[Actor]]:
-    setting = {fact: classes.index(row[fact]) for fact, classes in _SETTING}
-    told = [(side, *row[name]) for side, name in enumerate(SIDES) if name in row]
-    return setting, [Actor(name, looks[name], side, ACTIONS.index(action)) for side, name, action in told]
+def _told_look(words: Any, where: str) -> Look:
+    listed = as_array(words, where)
+    if len(listed) != len(_LOOKS):
+        raise InputError(where, "must be [colour, shape, accessory]", listed, "write e.g. [green, triangle, hat]")
+    return Look(*(_index(word, classes, where) for word, (_, classes) in zip(listed, _LOOKS, strict=True)))
 
 
-def _understand(name: str, board: Storyboard) -> list[tuple[dict[str, int], list[Actor]]]:
+def _index(word: Any, classes: Sequence[str], where: str) -> int:
+    if word not in classes:
+        raise InputError(where, f"must be one of {', '.join(classes)}", word, "use the pocket world's own words")
+    return classes.index(word)
+
+
+def _answer(row: Any, looks: Mapping[str, Look], caption: Caption, where: str) -> _Truth:
+    told = as_object(row, where)
+    if odd := sorted(set(told) - {fact for fact, _ in _SETTING} - set(SIDES)):
+        raise InputError(where, "must have place, scale, movement, left and right only", odd[0], "correct the key")
+    setting = {fact: _index(told.get(fact), classes, f"{where}.{fact}") for fact, classes in _SETTING}
+    actors = []
+    for side, key in enumerate(SIDES):
+        if key not in told:
+            continue
+        pair = as_array(told[key], f"{where}.{key}")
+        if len(pair) != 2 or pair[0] not in looks:
+            fix = f"use one of {', '.join(looks)}, with an action"
+            raise InputError(f"{where}.{key}", "must be [name, action]", pair, fix)
+        actors.append(Actor(pair[0], looks[pair[0]], side, _index(pair[1], ACTIONS, f"{where}.{key}")))
+    if sorted(actor.name for actor in actors) != sorted(caption.names):
+        rule = "left and right must be those whom the caption names, once each"
+        raise InputError(where, rule, [actor.name for actor in actors], f"the caption is: {caption.prompt}")
+    return setting, actors
+
+
+def _understand(name: str, board: Storyboard) -> list[_Truth]:
     """What the captions say, by rules; refused where they leave open who looks how or where the shot is."""
     looks: dict[str, Look] = {}
     out = []
@@ -131,11 +169,14 @@ def _understand(name: str, board: Storyboard) -> list[tuple[dict[str, int], list
             if who not in looks:
                 told = [facts.get(fact) for fact, _ in _LOOKS]
                 if None in told:
-                    fix = "say colour, shape and accessory, e.g. a yellow square with a crown, or write a truth file"
-                    raise InputError(f"{name}: characters.{who}", "must look like the pocket world's", told, fix)
+                    lacking = ", ".join(fact for fact, _ in _LOOKS if fact not in facts)
+                    fix = f"say its {lacking}, e.g. a yellow square with a crown, or write a truth file"
+                    rule = "must look like the pocket world's"
+                    raise InputError(f"{name}: characters.{who}", rule, board.characters.get(who), fix)
                 looks[who] = Look(*(value for value in told if value is not None))
-        if "place" not in reading.setting or len(reading.actors) > len(SIDES):
-            fix = "name one of its places and at most two characters, or write a truth file"
+        sides = [facts.get("side", 0) for facts in reading.actors.values()]
+        if "place" not in reading.setting or len(sides) > len(SIDES) or len(set(sides)) < len(sides):
+            fix = "name one of its places and at most one character on each side, or write a truth file"
             raise InputError(f"{name}: {shot.id}", "must be a shot of the pocket world", caption.prompt, fix)
         setting = {fact: reading.setting.get(fact, 0) for fact, _ in _SETTING}
         actors = [Actor(who, looks[who], f.get("side", 0), f["action"]) for who, f in reading.actors.items()]

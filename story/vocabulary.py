@@ -102,7 +102,7 @@ def unknown_words(story: Storyboard, known: Vocabulary) -> dict[str, list[str]]:
         for word in words_in(text):
             if word not in known:
                 places = found.setdefault(_plain(word), (word, []))[1]
-                if where not in places:
+                if not places or places[-1] != where:
                     places.append(where)
     return dict(found.values())
 

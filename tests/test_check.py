@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from anchorshot.cli import main
 from anchorshot.media.picture import read_picture
 from anchorshot.models.pocket.checking import CaptionCheck
-from anchorshot.models.pocket.recogniser import Recogniser, load_recogniser
+from anchorshot.models.pocket.recogniser import Reading, Recogniser, load_recogniser
 from anchorshot.models.pocket.render import render
-from anchorshot.models.pocket.world import Actor, Layout, Look, ShotSpec
+from anchorshot.models.pocket.world import ACCESSORIES, COLOURS, SHAPES, Actor, Layout, Look, ShotSpec
 from anchorshot.models.studio import load_studio
 from anchorshot.pipelines.film import make_film
 from anchorshot.pipelines.job import FilmSettings
@@ -315,3 +315,20 @@ def test_the_same_frames_with_and_without_where_the_first_attempt_is_right(pocke
     assert keys(summary)[0]["attempts"] == 1 and keys(summary)[0]["missing"] == []
     make_film(film, studio, tmp_path / "plain")
     assert shown(tmp_path / "checked") == shown(tmp_path / "plain")
+
+
+def test_a_prop_s_colour_is_not_a_character_s() -> None:
+    """What a caption says behind a name does not overrule the description, which may have several sentences."""
+    story = {"Ana": "a yellow star with a crown", "Bo": "A friend. Navy ball. Wears a scarf."}
+    seen = Reading(
+        {
+            "present": torch.tensor([[1, 1]]),
+            "colour": torch.tensor([[COLOURS.index("yellow"), COLOURS.index("blue")]]),
+            "shape": torch.tensor([[SHAPES.index("star"), SHAPES.index("circle")]]),
+            "accessory": torch.tensor([[ACCESSORIES.index("crown"), ACCESSORIES.index("hat")]]),
+            "place": torch.tensor([0]),
+        }
+    )
+    check = CaptionCheck(lambda pictures: seen, story, "")
+    caption = "wide shot, static, in the desert. <Ana> jumps onto the green box on the left. <Bo> waves on the right."
+    assert check.missing(torch.zeros(3, 80, 160), caption) == ["<Bo>: scarf"]

@@ -1,6 +1,7 @@
 """The pocket world's words: what generators write is what the reader reads, and the reader reads what people wrote."""
 
 import random
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -155,3 +156,57 @@ def test_the_documentation_lists_every_word():
         {"Kim": ("left", "dances"), "Bo": ("right", "dances")},
         {"Bo": ("right", "jumps"), "Kim": ("left", "stands")},
     ]
+
+
+STORY = """
+title: Mine
+characters: {Ana: a green triangle with a hat, Bo: blue star with a scarf}
+places: {luna: on the moon}
+shots:
+  - {place: luna, action: <Bo> waves on the right. <Ana> hops on the left.}
+"""
+TRUTH = """
+characters: {Ana: [green, triangle, hat], Bo: [blue, star, scarf]}
+shots:
+  s01: {place: moon, scale: wide shot, movement: static, left: [Ana, jumps], right: [Bo, waves]}
+"""
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("left:", "lefft:", r"shots\.s01: .*lefft"),
+        ("left: [Ana, jumps], ", "", r"shots\.s01: .*whom the caption names"),
+        ("[Ana, jumps]", "[Bo, jumps]", r"shots\.s01: .*once each"),
+        ("[Ana, jumps]", "Ana", r"shots\.s01\.left"),
+        ("[Ana, jumps]", "[Ana, hops]", r"shots\.s01\.left: must be one of stands"),
+        ("moon", "mars", r"shots\.s01\.place: must be one of desert"),
+        ("s01:", "s02:", "shots: must be the story's"),
+        ("[green, triangle, hat]", "[green, hat]", r"characters\.Ana"),
+    ],
+)
+def test_truths_must_fit_their_story(tmp_path, old, new, words):
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "mine.yml").write_text(STORY)
+    truth = tmp_path / "truth" / "mine.yaml"
+    truth.write_text(TRUTH)
+    assert load_stories(tmp_path)[0].shots[0].actors[0].name == "Ana"
+    truth.write_text(TRUTH.replace(old, new))
+    with pytest.raises(InputError, match=words):
+        load_stories(tmp_path)
+
+
+def test_two_on_one_side_are_refused(tmp_path):
+    (tmp_path / "mine.yaml").write_text(STORY.replace("on the right", "on the left"))
+    with pytest.raises(InputError, match="one character on each side"):
+        load_stories(tmp_path)
+    with pytest.raises(InputError, match="set"):
+        load_stories(tmp_path / ("x" * 300))
+
+
+def test_reading_takes_time_in_proportion_to_the_text():
+    """What took minutes when every name looked back over all others."""
+    start = time.process_time()
+    for text in ("<A> ", "on the left ", "<A> and ", "left <A> waves "):
+        read_caption(text * 10_000)
+    assert time.process_time() - start < 10

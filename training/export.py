@@ -47,7 +47,9 @@ def start_family(folder: Path) -> Path:
     studio = folder / "pocket.yaml"
     if not studio.exists():
         text = STUDIO.read_text(encoding="utf-8")
-        write_atomic(studio, text.replace("models_dir: ../models/pocket/weights", "models_dir: weights"))
+        moved = text.replace("models_dir: ../models/pocket/weights", "models_dir: weights")
+        assert moved != text, "the pocket studio's file says where its weights lie"
+        write_atomic(studio, moved)
     return studio
 
 

@@ -1,4 +1,4 @@
-"""The pocket family's recipes by name: each trains its model from nothing and writes the shipped weight file.
+"""The pocket family's recipes by name: each trains its model and puts it in the family of its run.
 
 Order of dependence: ``vae``, ``clip`` and ``text`` → ``keyframes`` (which trains the text encoder on) and ``video``;
 ``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe takes what it needs from the weights that the
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ..models.pocket.dataset import encode_stories
 from ..models.pocket.recogniser import load_recogniser
+from ..models.pocket.world import DATA_VERSION
 from ..models.studio import Studio, load_studio
 from ..models.vae import VideoVAE
 from ..story.errors import InputError
@@ -86,7 +87,7 @@ def run(
     steps: int | None = None,
     warm: bool = False,
 ) -> None:
-    """Train one recipe (or ``pocket``: all) and write its weight file.
+    """Train one recipe (or ``pocket``: all) and write its weight file to ``weights/`` in `out`.
 
     Args:
         recipe: a name of `RECIPES`.
@@ -102,6 +103,10 @@ def run(
     if recipe not in RECIPES:
         raise InputError("RECIPE", f"must be one of {', '.join(RECIPES)}", recipe, "choose one of them")
     folder = out or Path("runs") / recipe
+    if folder.resolve() == export.WEIGHTS.parent:
+        raise InputError(
+            "--out", "must not be where the package keeps its weights", str(folder), "choose another folder"
+        )
     if not resume and any(folder.glob("*.safetensors")):
         raise InputError("--out", "must hold no checkpoints of another run", str(folder), "add --resume or clear it")
     torch.manual_seed(SEED)
@@ -118,6 +123,8 @@ class _Run:
         self.scale = SCALES.get(self.device.type, Scale())
 
         self.weights = folder / "weights"
+        if steps is None:
+            export.start_family(folder)
 
     def studio(self) -> Studio:
         """The family so far."""
@@ -128,9 +135,13 @@ class _Run:
         """Whether this is a short trial that exports nothing."""
         return self.steps is not None
 
+    def config(self, name: str) -> LoopConfig:
+        """How the recipe `name` runs in this call."""
+        return (WARM_CONFIGS if self.warm and name in WARM_CONFIGS else CONFIGS)[name]
+
     def train(self, recipe: Recipe) -> dict[str, torch.Tensor]:
         """Train and return the averaged weights."""
-        config = (WARM_CONFIGS if self.warm and recipe.name in WARM_CONFIGS else CONFIGS)[recipe.name]
+        config = self.config(recipe.name)
         if self.steps is not None:
             config = replace(config, steps=min(self.steps, config.steps), warmup=min(5, config.warmup), log_every=5)
         train(recipe, config, self.folder, cpu=self.device.type == "cpu")
@@ -187,10 +198,11 @@ def story_frames(studio: Studio, folder: Path, stories: int, copies: int = 0) ->
     """The keyframe recipe's data: stories through the family's VAE, and `copies` of them as the family draws them; kept
     in `folder`.
     """
-    vae, cache = studio.video_vae, folder / "stories.safetensors"
+    vae, data_name = studio.video_vae, f"{DATA_VERSION}_{stories}x{SHOTS}"  # another set is another file
+    cache = folder / f"stories_{data_name}.safetensors"
     data = encode_stories(vae.model, stories, SHOTS, cache=cache, codec=vae, max_places=4)
-    made = remade(studio, data, min(copies, stories), folder / "copies.safetensors") if copies else None
-    return StoryFrames(data, studio.clip.pooled, folder / "captions.safetensors", copies=made)
+    made = remade(studio, data, min(copies, stories), folder / f"copies_{data_name}.safetensors") if copies else None
+    return StoryFrames(data, studio.clip.pooled, folder / f"captions_{data_name}.safetensors", copies=made)
 
 
 def _text(folder: Path, run: _Run) -> None:
@@ -238,8 +250,9 @@ def _keyframes(folder: Path, run: _Run) -> None:
     )
     weights = run.train(recipe)
     if not run.trial:
-        export.export_keyframe(run.weights, export.part(weights, "flux."), SEED, {"steps": CONFIGS["keyframes"].steps})
-        export.export_t5(run.weights, export.part(weights, "t5."), SEED, {"steps": CONFIGS["keyframes"].steps})
+        steps = {"steps": run.config("keyframes").steps}
+        export.export_keyframe(run.weights, export.part(weights, "flux."), SEED, steps)
+        export.export_t5(run.weights, export.part(weights, "t5."), SEED, steps)
 
 
 def _video(folder: Path, run: _Run) -> None:
@@ -258,7 +271,7 @@ def _video(folder: Path, run: _Run) -> None:
     start = {k: v.cpu() for k, v in studio.video.state_dict().items()} if run.warm else None
     weights = run.train(VideoRecipe(clips, encode_text, SEED, size=16 * run.scale.rows, start=start))
     if not run.trial:
-        export.export_video(run.weights, weights, SEED, {"steps": CONFIGS["video"].steps})
+        export.export_video(run.weights, weights, SEED, {"steps": run.config("video").steps})
 
 
 MODELS: dict[str, Callable[[Path, _Run], None]] = {

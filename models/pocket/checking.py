@@ -7,6 +7,7 @@ for; actions, the camera and where landmarks stand are not.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,8 @@ class CaptionCheck:
 
 
 def _looks(name: str, description: str) -> dict[str, int]:
-    facts = read_caption(f"<{name}>, {description}.").actors.get(name, {})
+    one_sentence = re.sub(r"[.;!?…]+", ",", description)
+    facts = read_caption(f"<{name}>, {one_sentence}").actors.get(name, {})
     return {fact: facts[fact] for fact in IDENTITY if fact in facts}
 
 

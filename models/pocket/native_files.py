@@ -79,7 +79,7 @@ def open_clip(path: File) -> tuple[Checkpoint, Config, Config]:
         InputError: no safetensors file, another kind of model, or no configuration in it.
     """
     checkpoint = read_checkpoint(path)
-    checkpoint.state = dequantise(checkpoint, torch.float16)
+    checkpoint.state = dequantise(checkpoint, torch.float32)
     found = keymaps.infer_config("t5", {}, checkpoint.metadata) if "config" in checkpoint.metadata else {}
     model: Mapping[str, Any] = found.get("model_cfg", found)
     if "visual.conv1.weight" not in checkpoint.state or "text_cfg" not in model:

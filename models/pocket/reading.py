@@ -98,10 +98,13 @@ class _Reader:
         self.here: list[str] = []  # names of this sentence
         self.placed: set[str] = set()  # those whose side this sentence has told
         self.pending: list[_Token] = []
+        self.before = -1  # where the last name stood
+        self.last = max((at for at, token in enumerate(tokens) if token.kind == "name"), default=-1)
         carried, self.open = self.group, False
         for at, token in enumerate(tokens):
             if token.kind == "name":
                 self._name(tokens, at)
+                self.before = at
             elif token.kind == "fact":
                 self._fact(tokens, at)
             elif token.text in _BOTH:
@@ -139,8 +142,7 @@ class _Reader:
 
     def _joined(self, tokens: list[_Token], at: int) -> bool:
         """Whether ``and`` alone, and looks, stand between this name and the one before: what follows is about both."""
-        last = max((n for n in range(at) if tokens[n].kind == "name"), default=at)
-        between = tokens[last + 1 : at]
+        between = tokens[self.before + 1 : at] if self.before >= 0 else []
         told = any(t.kind == "fact" and t.fact not in _LOOKS for t in between)
         return bool(between) and between[-1].text == "and" and not told and bool(self.group)
 
@@ -150,7 +152,8 @@ class _Reader:
             self.out.setting.setdefault(token.fact, token.value)
             self.out.mentions.append(Mention(token.start, token.end, token.fact, token.value))
         elif token.fact in _LOOKS:
-            if self.here:
+            # behind what somebody does stands what it is done with: jumps onto the green box
+            if self.here and not any(t.kind == "fact" and t.fact not in _LOOKS for t in tokens[self.before + 1 : at]):
                 self._say(token, (self.here[-1],))
         elif not self.open or (token.fact == "side" and self._for_next(tokens, at)):
             self.pending.append(token)
@@ -159,18 +162,17 @@ class _Reader:
 
     def _for_next(self, tokens: list[_Token], at: int) -> bool:
         """Whether a side opens the next character's clause: this one has its own, or the clause before has ended."""
-        ahead = next((t for t in tokens[at + 1 :] if t.kind in ("name", "fact")), None)
-        if ahead is None or ahead.kind != "name" or len(self.group) != 1:
-            return ahead is not None and ahead.kind == "fact" and self._placed() and self._name_ahead(tokens, at)
-        if any(t.text in _BESIDE for t in tokens[at + 1 : tokens.index(ahead)]):
-            return False  # to the right of <Bo>
-        return self._placed()
+        beside = False
+        for ahead in tokens[at + 1 :]:
+            if ahead.kind == "fact":
+                return self._placed() and self.last > at
+            if ahead.kind == "name":
+                return not beside and self._placed()  # not: to the right of <Bo>
+            beside = beside or ahead.text in _BESIDE
+        return False
 
     def _placed(self) -> bool:
         return len(self.group) == 1 and self.group[0] in self.placed
-
-    def _name_ahead(self, tokens: list[_Token], at: int) -> bool:
-        return any(t.kind == "name" for t in tokens[at + 1 :])
 
     def _say(self, token: _Token, group: tuple[str, ...]) -> None:
         actors = self.out.actors

@@ -112,17 +112,18 @@ def test_small_text_encoders_get_names_that_they_know(board: Storyboard, studio:
 
 
 def test_words_that_a_small_encoder_was_not_taught_are_named_under_the_node(
-    studio: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studio: dict[str, Any], tmp_path: Path
 ) -> None:
     """And sizes and rates that its studio was not made for; encoders that say nothing of either leave all as it is."""
 
     def shown(text: str, clip: Any) -> list[str]:
         return list(story.Storyboard.execute(text, clip=clip).ui.as_dict()["text"][0].split("\n"))
 
-    monkeypatch.setattr(export, "WEIGHTS", tmp_path)
     config = {**configs.T5, "vocab_size": build_tokenizer().get_vocab_size()}
     weights = T5EncoderModel(T5Config(**config)).state_dict()
-    taught = load_keyframe_clip(export.export_t5(weights, 0, {}), ROOT / "models/pocket/weights/clip.safetensors")
+    taught = load_keyframe_clip(
+        export.export_t5(tmp_path, weights, 0, {}), ROOT / "models/pocket/weights/clip.safetensors"
+    )
     strange = STORY.replace("waves", "juggles")
     assert set(taught.tokenizer.words) == set(export.taught_words())
     assert shown(STORY, taught) == shown(STORY, None) == shown(strange, None)

@@ -91,7 +91,7 @@ def test_nodes_tell_the_same_story(
         assert errors[0] < 1e-3 and errors[1] < 5e-3 and len(steps) == 20
         assert [step.prior[1] for step in steps] == pytest.approx([step.prior[1] for step in own.record], abs=1e-4)
         assert own is ours[0] or gamma == pytest.approx(float(own.gamma), abs=1e-5)
-    assert 0.1 < theirs[1][1] < GAMMA and relative(theirs[0][0], theirs[1][0]) > 0.1
+    assert 0.03 < theirs[1][1] < GAMMA and relative(theirs[0][0], theirs[1][0]) > 0.1
 
 
 @pytest.mark.parametrize("encoder", ["text", "clip"])
