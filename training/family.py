@@ -72,7 +72,7 @@ CONFIGS = {
 #: going on from shipped weights (``--warm``)
 WARM_CONFIGS = {
     "text": LoopConfig(1600, lr=2e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, precision="no"),
-    "text_video": LoopConfig(1400, lr=2e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, precision="no"),
+    "text_video": LoopConfig(2400, lr=2e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, precision="no"),
     "clip": LoopConfig(1200, lr=6e-4, muon_lr=0.006, warmup=40, ema=0.99, save_every=200, precision="no"),
     "keyframes": LoopConfig(1500, lr=3e-4, muon_lr=3e-3, warmup=40, ema=0.995, save_every=100),
     "video": LoopConfig(800, lr=2e-4, muon_lr=2e-3, warmup=40, ema=0.995, final_lr=0.05, save_every=100),
