@@ -64,8 +64,8 @@ class _Token:
 def read_caption(caption: str) -> CaptionReading:
     """Read a caption as `Storyboard.captions` writes them.
 
-    Where one of two characters has no side, it has the other one's; where none has, the first mentioned is on the left.
-    Who does nothing stands.
+    Where one of two characters has no side, it has the other one's; where none has, the first mentioned is on the left,
+    as is somebody alone. Who does nothing stands.
     """
     reader = _Reader()
     for sentence in _sentences(_tokens(caption)):
@@ -81,6 +81,7 @@ def _complete(actors: dict[str, dict[str, int]]) -> None:
         for one, other in (everyone, everyone[::-1]):
             if "side" not in one and "side" in other:
                 one["side"] = 1 - other["side"]
+    if len(everyone) <= 2:
         for side, facts in enumerate(everyone):
             facts.setdefault("side", side)
     for facts in everyone:
@@ -98,6 +99,7 @@ class _Reader:
         self.here: list[str] = []  # names of this sentence
         self.placed: set[str] = set()  # those whose side this sentence has told
         self.pending: list[_Token] = []
+        self.landmark = ""  # to the left of whom somebody named later stands
         self.before = -1  # where the last name stood
         self.last = max((at for at, token in enumerate(tokens) if token.kind == "name"), default=-1)
         carried, self.open = self.group, False
@@ -133,12 +135,19 @@ class _Reader:
             self.here.append(name)
             return
         actors.setdefault(name, {})
+        if before and before[-1] == "of" and not self.open and any(t.fact == "side" for t in self.pending):
+            self.landmark = name
+            self.here.append(name)
+            return
         self.group = (*self.group, name) if self._joined(tokens, at) else (name,)
         self.here.append(name)
         self.open = True
         waiting, self.pending = self.pending, []
         for token in waiting:
             self._say(token, (name,))
+        if self.landmark and "side" in actors[name]:
+            actors[self.landmark].setdefault("side", 1 - actors[name]["side"])
+            self.landmark = ""
 
     def _joined(self, tokens: list[_Token], at: int) -> bool:
         """Whether ``and`` alone, and looks, stand between this name and the one before: what follows is about both."""

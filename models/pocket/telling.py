@@ -40,6 +40,9 @@ _STRANGE = tuple(
     "carefully huge tiny warm cold shiny beautiful empty softly quickly calm story first last day".split()
 )
 _VOWELS = "aeiou"
+_FRONTED_RELATIVE = 0.3
+_AGAIN = 0.08
+"""How often a scene names the place once more."""
 
 
 def tell_story(story: Story, rng: random.Random) -> dict[str, Any]:
@@ -93,6 +96,9 @@ class _Author:
         else:
             habit = self.habit if self.rng.random() < 0.5 else self.rng.choice(_PAIRS)
             parts = habit(self, *actors)
+        if self.rng.random() < _AGAIN:
+            here = self.rng.choice(("it is {} again", "we are {} again", "here is {}", "{}"))
+            parts = [here.format(f"the {self.word('place', shot.layout.place)}"), *parts]
         parts = [self._dressed(part) for part in parts]
         split = self.rng.randint(0, len(parts)) if self.rng.random() < 0.7 else 0
         scene, action = " ".join(parts[:split]), " ".join(parts[split:])
@@ -182,6 +188,13 @@ def _inverted(author: _Author, actor: Actor) -> list[str]:
     return [f"{author.verb(actor, 2)} on the {side} is <{actor.name}>"]
 
 
+def _side_open(author: _Author, actor: Actor) -> list[str]:
+    """Somebody alone without a side, who stands on the left then; else the side is told."""
+    if SIDES[actor.side] != "left":
+        return _whole(author, actor)
+    return [f"<{actor.name}> {author.does(actor)}"]
+
+
 def _two_clauses(author: _Author, one: Actor, other: Actor) -> list[str]:
     joined = author.rng.choice(_JOINED)
     if joined == ". ":
@@ -231,6 +244,9 @@ def _relative(author: _Author, one: Actor, other: Actor) -> list[str]:
         near = rng.choice(("next to", "beside", "near"))
         first = f"<{one.name}> {author.does(one)} {author.at(one)}"
         return [first, f"<{other.name}> {author.does(other)} {near} <{one.name}>"]
+    if rng.random() < _FRONTED_RELATIVE:
+        first = f"to the {side} of <{other.name}>, <{one.name}> {author.does(one)}"
+        return [first, f"<{other.name}> {author.does(other)}"]
     of = rng.choice((f"to the {side} of", f"on the {side} of", f"{side} of"))
     first = f"<{one.name}> {author.does(one)} {of} <{other.name}>"
     if rng.random() < 0.5:
@@ -247,7 +263,14 @@ def _same_action(author: _Author, one: Actor, other: Actor) -> list[str]:
     return [f"<{one.name}> {author.at(one)} and <{other.name}> {author.at(other)} both {author.verb(one, 1)}"]
 
 
-_SINGLES: tuple[Callable[[_Author, Actor], list[str]], ...] = (_whole, _whole, _whole, _position_first, _inverted)
+_SINGLES: tuple[Callable[[_Author, Actor], list[str]], ...] = (
+    _whole,
+    _whole,
+    _whole,
+    _position_first,
+    _inverted,
+    _side_open,
+)
 _PAIRS: tuple[Callable[[_Author, Actor, Actor], list[str]], ...] = (
     _two_clauses,
     _two_clauses,

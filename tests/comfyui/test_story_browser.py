@@ -71,3 +71,30 @@ def test_a_text_is_checked_on_a_pause_of_typing(frontend: Frontend, vue: bool) -
     assert text.evaluate("element => element === document.activeElement")
     assert frontend.js("return [...app.graph.nodes[0].size]") == size
     assert not frontend.errors
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic nodes", "nodes 2.0"])
+def test_what_a_run_had_to_say_is_seen_in_the_node(frontend: Frontend, vue: bool) -> None:
+    """The server's message of an executed Storyboard; a later complaint about the text takes its place."""
+    frontend.setting("Comfy.VueNodes.Enabled", vue)
+    frontend.clear()
+    frontend.js(
+        """
+        const node = LiteGraph.createNode('AnchorshotStoryboard');
+        node.pos = [340, 80];
+        app.graph.add(node);
+        """
+    )
+    page = frontend.page
+    page.locator("textarea:visible").first.wait_for()
+    frontend.settle()
+    frontend.js(
+        "app.graph.nodes[0].onExecuted({ text: ['Kim in s01\\nwords this text encoder was not taught: robot'] })"
+    )
+    said = page.locator(".anchorshot-complaint[role=status]:visible")
+    said.wait_for()
+    assert (said.text_content() or "").split("\n") == ["Kim in s01", "words this text encoder was not taught: robot"]
+    frontend.shot(f"run_said_{'vue' if vue else 'classic'}")
+    page.locator("textarea:visible").first.fill("shots:\n  - id: s01\n    action: hello\n    secnds: 3\n")
+    page.locator(".anchorshot-complaint[role=alert]:visible").wait_for()
+    assert not frontend.errors

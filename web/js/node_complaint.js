@@ -1,4 +1,4 @@
-/** A sentence in a node about what is wrong with it: one at a time, gone when it is put right, never saved. */
+/** A sentence in a node about what is wrong with it, or what its run had to say: one at a time, never saved. */
 
 import { app } from '../../../scripts/app.js'
 
@@ -14,17 +14,19 @@ const saying = new Map()
  * Say something in a node, in the place of what it said before.
  *
  * @param grow make the node taller by what the sentence takes; else its other widgets get less, down to their least
+ * @param role `alert` for a complaint, `status` for a remark
  */
-export function say(node, text, { grow = true } = {}) {
+export function say(node, text, { grow = true, role = 'alert' } = {}) {
   const known = saying.get(node)
   if (known && node.widgets?.includes(known.widget)) {
     if (known.element.textContent !== text) known.element.textContent = text
+    known.element.setAttribute('role', role)
     return
   }
   if (typeof node.addDOMWidget !== 'function') return
   const element = document.createElement('div')
   element.className = 'anchorshot-complaint'
-  element.setAttribute('role', 'alert')
+  element.setAttribute('role', role)
   element.textContent = text
   const size = [...node.size]
   const options = { serialize: false, hideOnZoom: false, ...PLAIN }

@@ -1,6 +1,7 @@
 /**
  * The Storyboard node: tall enough to read a film in it when it is new (nodes of saved graphs keep their size: a graph
- * sets it after the node is made), and it says what is wrong with its text on a pause of typing.
+ * sets it after the node is made), and it says what is wrong with its text on a pause of typing, and after a run what the
+ * run had to say: who is in which shot, words that the connected encoder was not taught.
  */
 
 import { api } from '../../../scripts/api.js'
@@ -57,6 +58,16 @@ function checkWhileTyping(node, field) {
   }
 }
 
+/** Shows what a run had to say. */
+function tellAfterRun(node) {
+  const before = node.onExecuted
+  node.onExecuted = function (output, ...rest) {
+    const lines = (output?.text ?? []).filter((line) => typeof line === 'string' && line)
+    if (lines.length) say(node, lines.join('\n'), { grow: false, role: 'status' })
+    return before?.call(this, output, ...rest)
+  }
+}
+
 app.registerExtension({
   name: 'anchorshot.storyboard',
   nodeCreated(node) {
@@ -64,5 +75,6 @@ app.registerExtension({
     node.setSize?.([Math.max(node.size[0], WIDTH), Math.max(node.size[1], HEIGHT)])
     const field = node.widgets?.find((widget) => widget.name === 'story')
     if (field) checkWhileTyping(node, field)
+    tellAfterRun(node)
   }
 })
