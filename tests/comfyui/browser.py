@@ -105,6 +105,8 @@ def opened(server: ComfyServer, *, width: int = 1280, height: int = 800) -> Iter
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium(), args=_FLAGS, timeout=PATIENCE)
         try:
-            yield Frontend(browser.new_page(viewport={"width": width, "height": height}), server)
+            frontend = Frontend(browser.new_page(viewport={"width": width, "height": height}), server)
+            frontend.setting("Comfy.VueNodes.Enabled", False)  # the server keeps what an earlier browser has set
+            yield frontend
         finally:
             browser.close()
