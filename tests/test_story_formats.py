@@ -5,23 +5,16 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
+from story_texts import read, told
 
 from anchorshot.story.errors import InputError
 from anchorshot.story.formats import guess_kind, named_file
 from anchorshot.story.lengths import read_length, read_span
-from anchorshot.story.storyboard import Storyboard, load_storyboard, parse_storyboard
+from anchorshot.story.storyboard import load_storyboard, parse_storyboard
 from anchorshot.story.terms import TERMS, camera_term, fold_term
 from anchorshot.story.timeline import Time
 
 NTSC = Fraction(30_000, 1001)
-
-
-def read(text: str) -> Storyboard:
-    return parse_storyboard(text, "auto")
-
-
-def told(text: str) -> list[str]:
-    return [shot.scene for shot in read(text).shots]
 
 
 def refused(text: str, kind: str = "auto") -> str:
@@ -277,7 +270,7 @@ def test_timed_prompts_that_cannot_be():
 
 
 def test_a_place_keeps_its_own_preposition():
-    for words, told in {
+    for words, located in {
         "the desert": "in the desert",
         "on the moon": "on the moon",
         "On the moon": "on the moon",
@@ -285,7 +278,7 @@ def test_a_place_keeps_its_own_preposition():
         "next to the well": "next to the well",
         "Atop a hill": "atop a hill",
     }.items():
-        assert read(f"[{words}] A fox.").captions()[0].prompt == f"wide shot, static, {told}. A fox."
+        assert read(f"[{words}] A fox.").captions()[0].prompt == f"wide shot, static, {located}. A fox."
 
 
 # --- ids -------------------------------------------------------------------------------------------------------------

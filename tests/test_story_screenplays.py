@@ -4,28 +4,9 @@ from __future__ import annotations
 
 import re
 
-import pytest
+from story_texts import read, refused, told
 
-from anchorshot.story.errors import InputError
 from anchorshot.story.headings import heading_place
-from anchorshot.story.storyboard import Storyboard, parse_storyboard
-
-
-def read(text: str) -> Storyboard:
-    return parse_storyboard(text, "auto")
-
-
-def refused(text: str) -> str:
-    with pytest.raises(InputError) as caught:
-        parse_storyboard(text, "auto")
-    message = str(caught.value)
-    assert message.isprintable() and len(message) < 600
-    return message
-
-
-def told(text: str) -> list[str]:
-    return [shot.scene for shot in read(text).shots]
-
 
 FOUNTAIN = """\
 Title: _**The Lamp**_

@@ -5,22 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-import pytest
-
-from anchorshot.story.errors import InputError
-from anchorshot.story.storyboard import Storyboard, parse_storyboard
-
-
-def read(text: str) -> Storyboard:
-    return parse_storyboard(text, "auto")
-
-
-def refused(text: str) -> str:
-    with pytest.raises(InputError) as caught:
-        parse_storyboard(text, "auto")
-    message = str(caught.value)
-    assert message.isprintable() and len(message) < 600
-    return message
+from story_texts import read, refused
 
 
 def test_numbers_of_scenes_and_shots_stay_out_of_the_prompt():

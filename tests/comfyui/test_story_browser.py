@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from comfyui.browser import Frontend, missing, opened
 from comfyui.server import ComfyServer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator
 
 LACKING = missing()
 if LACKING:
@@ -40,8 +44,8 @@ def test_a_new_storyboard_shows_its_text_and_a_saved_one_keeps_its_size(frontend
     assert not frontend.errors
 
 
-@pytest.mark.parametrize("vue", [False, True], ids=["classic nodes", "nodes 2.0"])
-def test_a_text_is_checked_on_a_pause_of_typing(frontend: Frontend, vue: bool) -> None:
+def new_storyboard(frontend: Frontend, vue: bool) -> Locator:
+    """A graph of one new Storyboard, drawn as classic or Vue node; its field of text."""
     frontend.setting("Comfy.VueNodes.Enabled", vue)
     frontend.clear()
     frontend.js(
@@ -51,10 +55,15 @@ def test_a_text_is_checked_on_a_pause_of_typing(frontend: Frontend, vue: bool) -
         app.graph.add(node);
         """
     )
-    page = frontend.page
-    text = page.locator("textarea:visible").first
+    text = frontend.page.locator("textarea:visible").first
     text.wait_for()
     frontend.settle()
+    return text
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic nodes", "nodes 2.0"])
+def test_a_text_is_checked_on_a_pause_of_typing(frontend: Frontend, vue: bool) -> None:
+    page, text = frontend.page, new_storyboard(frontend, vue)
     size = frontend.js("return [...app.graph.nodes[0].size]")
     text.fill("shots:\n  - id: s01\n    action: hello\n    secnds: 3\n")
     complaint = page.locator(".anchorshot-complaint:visible")
@@ -76,18 +85,7 @@ def test_a_text_is_checked_on_a_pause_of_typing(frontend: Frontend, vue: bool) -
 @pytest.mark.parametrize("vue", [False, True], ids=["classic nodes", "nodes 2.0"])
 def test_what_a_run_had_to_say_is_seen_in_the_node(frontend: Frontend, vue: bool) -> None:
     """The server's message of an executed Storyboard; a later complaint about the text takes its place."""
-    frontend.setting("Comfy.VueNodes.Enabled", vue)
-    frontend.clear()
-    frontend.js(
-        """
-        const node = LiteGraph.createNode('AnchorshotStoryboard');
-        node.pos = [340, 80];
-        app.graph.add(node);
-        """
-    )
-    page = frontend.page
-    page.locator("textarea:visible").first.wait_for()
-    frontend.settle()
+    page, text = frontend.page, new_storyboard(frontend, vue)
     frontend.js(
         "app.graph.nodes[0].onExecuted({ text: ['Kim in s01\\nwords this text encoder was not taught: robot'] })"
     )
@@ -95,6 +93,6 @@ def test_what_a_run_had_to_say_is_seen_in_the_node(frontend: Frontend, vue: bool
     said.wait_for()
     assert (said.text_content() or "").split("\n") == ["Kim in s01", "words this text encoder was not taught: robot"]
     frontend.shot(f"run_said_{'vue' if vue else 'classic'}")
-    page.locator("textarea:visible").first.fill("shots:\n  - id: s01\n    action: hello\n    secnds: 3\n")
+    text.fill("shots:\n  - id: s01\n    action: hello\n    secnds: 3\n")
     page.locator(".anchorshot-complaint[role=alert]:visible").wait_for()
     assert not frontend.errors
