@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..story.errors import InputError
+from ..core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console

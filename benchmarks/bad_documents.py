@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..core.errors import InputError
+from ..execution.run_folder import open_run
 from ..media.picture import read_picture
-from ..pipelines.run_folder import open_run
-from ..story.errors import InputError
 from ..story.storyboard import load_storyboard
 from .bad_inputs import WRONG, Case, options_of, run, timed
 

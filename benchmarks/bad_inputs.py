@@ -25,13 +25,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import InputError
 from ..models import studio as studios
 from ..models.studio import load_studio
-from ..story.errors import InputError
 
 __all__ = ["Case", "cases", "judge", "main"]
 
-POCKET = Path(studios.__file__).parent / "pocket" / "weights"
+POCKET = Path(studios.__file__).parent.parent / "pocket" / "weights"
 YAML: dict[str, Any] = {
     "name": "bad", "models_dir": ".", "keyframe": {"file": "keyframe.safetensors"},
     "keyframe_text": {"kind": "t5", "file": "t5.safetensors"}, "video": {"file": "video.safetensors"},

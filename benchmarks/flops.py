@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from ..memory.golden_mem import GoldenMem
+from ..models.backbones.flux.headless import CaptainFlux
 from ..models.cost import FLUX_DEV, Cost, Pair, count_flux, flux_cost, memory_pairs
-from ..models.flux.headless import CaptainFlux
 
 __all__ = ["PAIRS", "TABLE_3", "flops_rows", "layouts"]
 

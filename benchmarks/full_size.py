@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ..core.errors import InputError
 from ..evaluation.measure import clock, peak_bytes
+from ..models.backbones.flux.headless import CaptainFlux
+from ..models.backbones.wan.headless import DirectorWan
 from ..models.cost import FLUX_DEV, WAN
-from ..models.flux.headless import CaptainFlux
-from ..models.wan.headless import DirectorWan
 from ..sampling.flow import flow_sigmas
 from ..sampling.video import denoise, plan_video
-from ..story.errors import InputError
 from ..story.timeline import Timeline
 from .flops import FRAME, PAIRS
 from .keyframes import KeyframeBench

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..evaluation.measure import Call, peak_bytes, seconds, unit
 from ..memory.golden_mem import GoldenMem, Size
-from ..models.flux.headless import CaptainFlux
-from ..models.flux.layout import pack_latent
-from ..models.pocket import configs
-from ..models.text import TextCond
+from ..models.backbones.flux.headless import CaptainFlux
+from ..models.encoders.text import TextCond
+from ..models.layouts.pairs import pack_latent
+from ..pocket import configs
 from ..sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from .flops import flops_rows
 from .stock import flux_pipeline

@@ -15,8 +15,8 @@ from diffusers import (
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import nn
 
-from ..models.flux.headless import CaptainFlux
-from ..models.wan.headless import DirectorWan
+from ..models.backbones.flux.headless import CaptainFlux
+from ..models.backbones.wan.headless import DirectorWan
 
 __all__ = ["flux_pipeline", "wan_pipeline"]
 

@@ -14,16 +14,16 @@ from ..evaluation.story_size import FRAMES, check_files, check_pocket_size, choo
 from ..evaluation.storytelling import SETTINGS, segment_cost
 from ..evaluation.storytelling_plots import plan_plots, read_set
 from ..evaluation.storytelling_set import prompt_pair as set_pair
-from ..models.pocket.world import HEIGHT, WIDTH
 from ..models.studio import load_studio
 from ..pipelines.story_stage import Preview, story_model, story_pictures, story_sampler
-from ..sampling.preview import Pictures, picture_scorer
-from ..sampling.prompt_mixing import DIPW, PromptMixer
-from ..sampling.story import PromptPair
+from ..pocket.world import HEIGHT, WIDTH
+from ..sampling.text2story.preview import Pictures, picture_scorer
+from ..sampling.text2story.prompt_mixing import DIPW, PromptMixer
+from ..sampling.text2story.segments import PromptPair
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
-    from ..sampling.story_wan import WanStory
+    from ..sampling.text2story.story_wan import WanStory
 
 __all__ = ["disagreement", "run_storytelling"]
 

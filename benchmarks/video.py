@@ -10,10 +10,10 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from ..evaluation.measure import Call, peak_bytes, seconds, unit
+from ..models.backbones.wan.headless import DirectorWan
 from ..models.cost import WAN, wan_cost
-from ..models.pocket import configs
-from ..models.vae import VideoVAE
-from ..models.wan.headless import DirectorWan
+from ..models.encoders.vae import VideoVAE
+from ..pocket import configs
 from ..sampling.flow import flow_sigmas
 from ..sampling.video import denoise, plan_video, sample_video
 from ..story.timeline import Timeline

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .. import __version__
-from ..story.errors import InputError, printable
+from ..core.errors import InputError, printable
 from .streams import Stop, guarded_streams, reason_of, stoppable
 
 __all__ = ["run"]

@@ -23,8 +23,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ..core.errors import InputError, printable
 from ..models.studio_names import find_studio
-from ..story.errors import InputError, printable
 from .streams import Failure, reason_of
 from .targets import JsonFile
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from ..story.errors import InputError, printable
+from ..core.errors import InputError, printable
 from ..story.storyboard import load_storyboard
 from .console import console, open_studio, print_files, resumable
 from .film_paths import check_paths, hand_over, images
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _keyframe(options: argparse.Namespace) -> dict[str, Any]:
     """What is asked for in place of the studio's settings of keyframes."""
-    from ..models.flux.layout import read_noise
+    from ..models.layouts.pairs import read_noise
 
     named = {name: getattr(options, name) for name in ("cfg", "negative", "sampler", "level")}
     asked = {name: value for name, value in named.items() if value is not None}

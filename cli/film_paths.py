@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..pipelines.run_folder import check_run, owns
+from ..execution.run_folder import check_run, owns
 from ..story.storyboard import Storyboard
 from .console import check_studio
 from .targets import JsonFile, check_inputs, printed_anyway
 
 if TYPE_CHECKING:
-    from ..pipelines.manifest import Task
+    from ..execution.manifest import Task
 
 __all__ = ["check_paths", "hand_over", "images"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from ..story.errors import InputError
+from ..core.errors import InputError
 from ..story.storyboard import Storyboard
 from ..story.vocabulary import made_for_note, words_note
 from .console import console

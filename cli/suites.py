@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.errors import InputError, printable
 from ..evaluation.folder import check_report_folder, report_names
-from ..pipelines.manifest import check_outside
-from ..story.errors import InputError, printable
+from ..execution.manifest import check_outside
 from .console import StageProgress, check_studio, console, open_studio, pick_device
 from .targets import JsonFile, check_inputs, printed_anyway
 

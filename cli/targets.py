@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..story.errors import InputError
-from ..story.files import write_atomic
+from ..core.errors import InputError
+from ..core.files import write_atomic
 from .streams import Failure, reason_of
 
 __all__ = ["JsonFile", "check_inputs", "printed_anyway"]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ..story.errors import InputError
+from ..core.errors import InputError
 from ..story.storyboard import load_storyboard
 from .console import console, open_studio, print_files, resumable
 from .film_paths import check_paths, hand_over
 from .notes import show_notes, show_studio_notes
 
 if TYPE_CHECKING:
-    from ..sampling.story import StorySettings
+    from ..sampling.text2story.segments import StorySettings
 
 __all__ = ["run"]
 
@@ -54,9 +54,9 @@ def run(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace, without: set[str]) -> StorySettings:
     """What of Text2Story is used; a value out of its range is named as the option that it was given with."""
-    from ..sampling.action_similarity import SAR
-    from ..sampling.prompt_mixing import DIPW
-    from ..sampling.story import StorySettings
+    from ..sampling.text2story.action_similarity import SAR
+    from ..sampling.text2story.prompt_mixing import DIPW
+    from ..sampling.text2story.segments import StorySettings
 
     shift = options.prior_shift
     if shift is None:

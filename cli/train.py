@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ..pipelines.manifest import check_outside
-from ..story.files import check_folder
+from ..core.files import check_folder
+from ..execution.manifest import check_outside
 from .console import pick_device
 
 __all__ = ["run"]
@@ -16,11 +16,11 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         check_folder(options.out, "--out")
         check_outside(options.out, "--out")
-    from .. import training
+    from ..pocket import recipes
 
     device = pick_device(options.device)
     if options.threads is not None:
         import torch
 
         torch.set_num_threads(options.threads)
-    training.run(options.recipe, options.out, options.resume, device, options.steps, options.warm)
+    recipes.run(options.recipe, options.out, options.resume, device, options.steps, options.warm)

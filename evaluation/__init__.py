@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..story.errors import InputError
+from ..core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..models.pocket.recogniser import Recogniser
     from ..models.studio import Studio
     from ..pipelines.job import Progress
+    from ..pocket.recogniser import Recogniser
     from .judges import JudgeFiles, Judges
 
 __all__ = ["SUITES", "print_table", "run"]
@@ -211,9 +211,9 @@ def _pairs(pairs: Sequence[int] | None, shots: int) -> list[int]:
 
 def _recogniser() -> Recogniser:
     """The pocket studio's recogniser."""
-    from ..models.pocket.recogniser import load_recogniser
+    from ..pocket.recogniser import load_recogniser
 
-    path = Path(__file__).resolve().parent.parent / "models" / "pocket" / "weights" / "recogniser.safetensors"
+    path = Path(__file__).resolve().parent.parent / "pocket" / "weights" / "recogniser.safetensors"
     if not path.is_file():
         fix = "train it with `anchorshot train recogniser`, or pass one"
         raise InputError("recogniser", "file must exist", path.name, fix)

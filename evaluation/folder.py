@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..story.documents import read_json
-from ..story.errors import InputError
-from ..story.files import check_folder
+from ..core.documents import read_json
+from ..core.errors import InputError
+from ..core.files import check_folder
 
 __all__ = ["check_report_folder", "report_names"]
 

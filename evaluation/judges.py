@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.checkpoint import read_config
-from ..models.clip import ClipScorer
-from ..story.errors import InputError
-from ..story.files import file_identity, model_files
+from ..core.errors import InputError
+from ..core.files import file_identity, model_files
+from ..models.encoders.clip import ClipScorer
+from ..models.io.checkpoint import read_config
 from .dino import load_dino
 from .lpips import load_lpips
 

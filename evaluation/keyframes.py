@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.errors import InputError
 from ..memory.golden_mem import GoldenMem
-from ..models.flux.layout import read_noise
-from ..models.pocket.bank import to_tensor
-from ..models.pocket.recogniser import Recogniser
-from ..models.pocket.render import render
-from ..models.pocket.world import HEIGHT, WIDTH, ShotSpec, Story
+from ..memory.retrieval import Retrieval
+from ..models.layouts.pairs import read_noise
 from ..pipelines.job import FilmSettings, Progress
-from ..sampling.memory_context import Retrieval
-from ..story.errors import InputError
+from ..pocket.bank import to_tensor
+from ..pocket.recogniser import Recogniser
+from ..pocket.render import render
+from ..pocket.world import HEIGHT, WIDTH, ShotSpec, Story
 from .metrics import FORGOTTEN, Scores, Sharpest, StoryTruth, diversity, memory_recall
 from .rollout import Recall, RollOut, StorySet, extend, generate_jointly, step_cost
 from .stories import held_out_stories

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..memory.golden_mem import Slot
-from ..models.pocket.recogniser import IDENTITY, IGNORE, LAYOUT, labels
-from ..models.pocket.world import SIDES, Layout, ShotSpec
+from ..pocket.recogniser import IDENTITY, IGNORE, LAYOUT, labels
+from ..pocket.world import SIDES, Layout, ShotSpec
 
 __all__ = [
     "EXACT",

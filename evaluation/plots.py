@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..story.errors import InputError
+from ..core.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

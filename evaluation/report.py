@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..core.files import atomic_path, write_atomic
 from ..media.frames import to_uint8
-from ..story.files import atomic_path, write_atomic
 
 __all__ = ["Partial", "Strip", "write_report", "write_sheet"]
 

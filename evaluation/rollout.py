@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from ..memory.golden_mem import GoldenMem, Size, Slot
-from ..memory.retrieval import mean_pool
+from ..memory.retrieval import Retrieval, mean_pool
 from ..models.cost import Pair, flux_cost, memory_pairs
-from ..models.flux.layout import NoiseLevel
-from ..models.pocket.world import HEIGHT, WIDTH, Story
-from ..models.text import TextCond
+from ..models.encoders.text import TextCond
+from ..models.layouts.pairs import NoiseLevel
+from ..pocket.world import HEIGHT, WIDTH, Story
 from ..sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
-from ..sampling.memory_context import PATCH, Retrieval, encode_at, rank_memory
+from ..sampling.memory_context import PATCH, encode_at, rank_memory
 
 if TYPE_CHECKING:
     from ..models.studio import Studio

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..models.pocket.world import Story, make_story
-from ..story.errors import InputError
+from ..core.errors import InputError
+from ..pocket.world import Story, make_story
 from .written_stories import MAX_SHOTS, WRITTEN, load_stories
 
 __all__ = ["HELD_OUT", "MAX_STORIES", "check_counts", "held_out_stories", "stories_of"]

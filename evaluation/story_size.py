@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..models.pocket.world import HEIGHT, WIDTH
+from ..core.errors import InputError
 from ..pipelines.story_stage import story_grid, story_parts
+from ..pocket.world import HEIGHT, WIDTH
 from ..sampling.memory_context import PATCH
-from ..story.errors import InputError
 
 if TYPE_CHECKING:
     from ..models.studio import Studio

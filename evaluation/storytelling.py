@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor
 
-from ..models.pocket.bank import to_tensor
-from ..models.pocket.recogniser import IDENTITY, IGNORE, labels
-from ..models.pocket.render import render_clip
-from ..models.pocket.world import HEIGHT, WIDTH
+from ..core.errors import InputError
 from ..pipelines.job import Progress
 from ..pipelines.story_stage import story_model, story_pictures, story_sampler
-from ..sampling.action_similarity import SAR, Encoder, Pair
-from ..sampling.prompt_mixing import MixStep
-from ..sampling.story import Made, PromptPair, StorySampler, StorySettings
-from ..story.errors import InputError
+from ..pocket.bank import to_tensor
+from ..pocket.recogniser import IDENTITY, IGNORE, labels
+from ..pocket.render import render_clip
+from ..pocket.world import HEIGHT, WIDTH
+from ..sampling.text2story.action_similarity import SAR, Encoder, Pair
+from ..sampling.text2story.prompt_mixing import MixStep
+from ..sampling.text2story.segments import Made, PromptPair, StorySampler, StorySettings
 from .measure import peak_bytes, seconds
 from .pocket_tellings import Telling, prompt_pair, tellings
 from .rollout import noise_source
@@ -32,10 +32,10 @@ from .story_size import FRAMES
 from .storytelling_judge import EVERY, StoryJudge
 
 if TYPE_CHECKING:
-    from ..models.pocket.recogniser import Recogniser
     from ..models.studio import Studio
-    from ..sampling.story_mochi import MochiStory
-    from ..sampling.story_wan import WanStory
+    from ..pocket.recogniser import Recogniser
+    from ..sampling.text2story.story_mochi import MochiStory
+    from ..sampling.text2story.story_wan import WanStory
     from .judges import Judges
 
 __all__ = [

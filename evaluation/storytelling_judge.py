@@ -10,8 +10,8 @@ from kornia.metrics import ssim
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..models.clip import ClipScorer
-from ..sampling.story import PromptPair
+from ..models.encoders.clip import ClipScorer
+from ..sampling.text2story.segments import PromptPair
 from .judges import Judges
 
 __all__ = ["EVERY", "FilmScores", "StoryJudge", "film_row", "jump", "shown_frames"]

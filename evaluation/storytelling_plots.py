@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .. import __version__
+from ..core.errors import InputError, closest
 from ..pipelines.job import Progress
 from ..pipelines.story_stage import (
     asks_clip,
@@ -24,8 +25,7 @@ from ..pipelines.story_stage import (
     story_sampler,
     video_settings,
 )
-from ..sampling.story import StorySampler, StorySettings
-from ..story.errors import InputError, closest
+from ..sampling.text2story.segments import StorySampler, StorySettings
 from .judges import JudgeFiles, Judges
 from .story_size import check_files, check_frames, check_size, natural_length
 from .storytelling import SETTINGS, VARIANTS, scene_curve, settings_of

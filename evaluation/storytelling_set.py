@@ -22,10 +22,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..sampling.story import PromptPair
-from ..story.errors import InputError, closest
+from ..core.errors import InputError, closest
+from ..core.validation import Lines, to_input_error
+from ..sampling.text2story.segments import PromptPair
 from ..story.load import read_story
-from ..story.validation import Lines, to_input_error
 
 __all__ = [
     "Cast",

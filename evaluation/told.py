@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..sampling.story import Made, StorySampler
-from ..story.files import atomic_path
+from ..core.files import atomic_path
+from ..sampling.text2story.segments import Made, StorySampler
 from .measure import clock, peak_bytes
 from .rollout import noise_source
 from .storytelling import scene_weights

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import torch
 from torch import Tensor
 
-from ..models.pocket.bank import to_tensor
-from ..models.pocket.render import render_clip
-from ..models.pocket.world import FPS, ShotSpec
-from ..models.text import TextCond
+from ..core.errors import InputError
+from ..models.encoders.text import TextCond
 from ..pipelines.job import Progress
 from ..pipelines.video_stage import sample_with_defaults
+from ..pocket.bank import to_tensor
+from ..pocket.render import render_clip
+from ..pocket.world import FPS, ShotSpec
 from ..sampling.video import Method, decode_video, plan_video
-from ..story.errors import InputError
 from ..story.timeline import Timeline
 from .metrics import boundary_jump, frame_change, psnr, same_picture
 from .rollout import noise_source

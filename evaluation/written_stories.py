@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..models.pocket.reading import read_caption
-from ..models.pocket.world import (
+from ..core.documents import as_array, as_object, read_bytes
+from ..core.errors import InputError
+from ..core.limits import MAX_BYTES
+from ..core.yaml_text import read_yaml
+from ..pocket.reading import read_caption
+from ..pocket.world import (
     ACCESSORIES,
     ACTIONS,
     COLOURS,
@@ -29,11 +33,7 @@ from ..models.pocket.world import (
     generator,
     random_layout,
 )
-from ..story.documents import as_array, as_object, read_bytes
-from ..story.errors import InputError
-from ..story.limits import MAX_BYTES
 from ..story.storyboard import Caption, Storyboard, load_storyboard
-from ..story.yaml_text import read_yaml
 
 __all__ = ["MAX_SHOTS", "WRITTEN", "WrittenShot", "load_stories", "padded"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
-from ..story.errors import InputError
+from ..core.errors import InputError
 
 __all__ = ["to_srgb"]
 

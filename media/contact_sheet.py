@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..story.files import atomic_path
+from ..core.files import atomic_path
 from .picture import open_picture
 
 __all__ = ["SheetKeyframe", "SheetShot", "write_contact_sheet"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..story.errors import InputError
+from ..core.errors import InputError
 
 __all__ = ["draw_curves"]
 

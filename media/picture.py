@@ -12,9 +12,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 
-from ..story.documents import regular_file
-from ..story.errors import InputError
-from ..story.files import atomic_path
+from ..core.documents import regular_file
+from ..core.errors import InputError
+from ..core.files import atomic_path
 from .colour import to_srgb
 from .frames import from_uint8, to_uint8
 

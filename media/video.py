@@ -16,9 +16,9 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Interpolation
 from torch import Tensor
 
-from ..story.documents import regular_file
-from ..story.errors import InputError
-from ..story.files import atomic_path
+from ..core.documents import regular_file
+from ..core.errors import InputError
+from ..core.files import atomic_path
 from .frames import from_uint8, to_uint8
 
 __all__ = ["VideoReader", "VideoWriter", "open_writer"]

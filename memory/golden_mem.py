@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..story.errors import InputError
+from ..core.errors import InputError
 
 __all__ = [
     "PHI",

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..story.errors import InputError
+from ..core.errors import InputError
 
 __all__ = [
     "TIE",
+    "Retrieval",
     "mean_pool",
     "query_parts",
     "rank_clip",
@@ -31,6 +33,9 @@ __all__ = [
     "rank_together",
     "similarity",
 ]
+
+Retrieval = Literal["clip", "text", "recency"]
+"""How earlier frames are ranked: query to pictures, query to captions, or by time."""
 
 TIE = 1e-5
 """Cosine step below which two frames count as equally similar; one picture embedded in two batches differs by less."""

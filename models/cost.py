@@ -19,10 +19,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..core.errors import InputError
 from ..memory.golden_mem import Size, Slot
-from ..story.errors import InputError
-from .flux.headless import CaptainFlux, KVCache, Pairs
-from .wan.headless import DirectorWan
+from .backbones.flux.headless import CaptainFlux, KVCache, Pairs
+from .backbones.wan.headless import DirectorWan
 
 __all__ = [
     "FLUX_DEV",

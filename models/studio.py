@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from torch import Tensor
 
-from ..story.errors import InputError
-from ..story.files import file_identity, model_files
+from ..core.errors import InputError
+from ..core.files import file_identity, model_files
 from ..story.vocabulary import Vocabulary
-from .checkpoint import read_checkpoint, read_config
-from .loading import Offload, empty_vae, load_transformer, load_vae, prove_model
-from .lora import LoraSpec
-from .proof import files_key, fit_together, named, prove_lora
+from .encoders.text import ClipTextPooler, Pooler, TextEncoder, load_text, prove_text
+from .io.checkpoint import read_checkpoint, read_config
+from .io.loading import Offload, empty_vae, load_transformer, load_vae, prove_model
+from .io.lora import LoraSpec
+from .io.proof import files_key, fit_together, named, prove_lora
 from .studio_config import (
     DTYPES,
     Defaults,
@@ -36,15 +38,14 @@ from .studio_config import (
     read_studio,
 )
 from .studio_files import find_file, model_roots
-from .text import ClipTextPooler, Pooler, TextEncoder, load_text, prove_text
 
 if TYPE_CHECKING:
-    from .clip import ClipScorer
-    from .flux.headless import CaptainFlux
-    from .pocket.checking import CaptionCheck
-    from .pocket.recogniser import Recogniser
-    from .vae import ImageCodec
-    from .wan.headless import DirectorWan
+    from ..pocket.checking import CaptionCheck
+    from ..pocket.recogniser import Reading, Recogniser
+    from .backbones.flux.headless import CaptainFlux
+    from .backbones.wan.headless import DirectorWan
+    from .encoders.clip import ClipScorer
+    from .encoders.vae import ImageCodec
 
 __all__ = ["Studio", "StudioConfig", "built_in", "load_studio", "model_roots"]
 
@@ -165,7 +166,7 @@ class Studio:
     @cached_property
     def clip(self) -> ClipScorer:
         """CLIP for retrieval and scores."""
-        from .clip import ClipScorer
+        from .encoders.clip import ClipScorer
 
         part = self.config.clip
         path, config = self._file("clip", part), self._clip_config(part)
@@ -174,7 +175,7 @@ class Studio:
     @cached_property
     def recogniser(self) -> Recogniser:
         """Reads what keyframes show. Raises InputError if the studio has none."""
-        from .pocket.recogniser import load_recogniser
+        from ..pocket.recogniser import load_recogniser
 
         return load_recogniser(self._file(RECOGNISER, self._recogniser_part())).to(self.device)
 
@@ -187,9 +188,15 @@ class Studio:
         Raises:
             InputError: the studio has no recogniser, or its file cannot be used.
         """
-        from .pocket.checking import CaptionCheck
+        from ..pocket.checking import CaptionCheck
 
-        return CaptionCheck.of(self, characters)
+        self.check_task(RECOGNISER)
+        self.check(RECOGNISER)
+
+        def read(pictures: Tensor) -> Reading:
+            return self.recogniser.read(pictures.to(self.device))
+
+        return CaptionCheck(read, characters, self.fingerprint(RECOGNISER))
 
     def words(self, part: str = "keyframe_text") -> Vocabulary:
         """What a text encoder of the studio was taught, `keyframe_text` or `video_text`; empty if it reads any word.
@@ -273,11 +280,11 @@ class Studio:
         if isinstance(part, TextPart):
             return prove_text(part.kind, path, self._tokenizer(field, part), config, dtype)
         if field == RECOGNISER:
-            from .pocket.recogniser import prove_recogniser
+            from ..pocket.recogniser import prove_recogniser
 
             return prove_recogniser(path)
         if field == "clip":
-            from .clip import ClipScorer
+            from .encoders.clip import ClipScorer
 
             return ClipScorer.prove(path, self._clip_config(part))
         return ClipTextPooler.prove(path, config, dtype)
@@ -405,9 +412,9 @@ class Studio:
         return self._wrap(part, load_vae(part.kind, path, config, dtype=self._precision(part), device=self.device))
 
     def _wrap(self, part: VaePart, model: Any) -> Any:
-        from .mochi import MochiVAE
-        from .vae import ImageVAE, VideoVAE
-        from .vae_tiling import Tiling
+        from .backbones.mochi.vae import MochiVAE
+        from .encoders.vae import ImageVAE, VideoVAE
+        from .encoders.vae_tiling import Tiling
 
         wrap: dict[str, Any] = {"flux_vae": ImageVAE, "wan_vae": VideoVAE, "mochi_vae": MochiVAE}
         return wrap[part.kind](model, tiling=Tiling(part.tiling, part.tile))

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ..story.errors import InputError
+from ..core.errors import InputError
+from ..core.validation import Lines, to_input_error
+from ..core.yaml_text import read_yaml
+from ..memory.retrieval import Retrieval
 from ..story.stages import MAX_WINDOW
 from ..story.storyboard import Side
 from ..story.timeline import MAX_FPS, MIN_FPS
-from ..story.validation import Lines, to_input_error
-from ..story.yaml_text import read_yaml
-from .flux.layout import check_noise
+from .layouts.pairs import check_noise
 from .studio_names import built_in, find_studio
 
 __all__ = [
@@ -215,7 +216,7 @@ class KeyframeDefaults(_Strict):
     groups: Annotated[int, Field(ge=1, le=16)] = 3
     images: Annotated[int, Field(ge=1, le=256)] = 4
     first_tier: Annotated[int, Field(ge=0, le=16)] = 1
-    retrieval: Literal["clip", "text", "recency"] = "clip"
+    retrieval: Retrieval = "clip"
     cfg: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
     negative: Annotated[str | None, Field(max_length=4000)] = None
     sampler: Literal["euler", "heun", "dpmpp_2m"] = "euler"

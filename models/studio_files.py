@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..story.errors import InputError
+from ..core.errors import InputError
 from .studio_config import StudioConfig
 
 __all__ = ["find_file", "model_roots"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..story.errors import InputError, closest
+from ..core.errors import InputError, closest
 
 __all__ = ["STUDIOS", "built_in", "find_studio"]
 

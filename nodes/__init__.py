@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..comfyui.story_route import add_route
 from .film import ContactSheet, Film
 from .keyframes import InterleavedKeyframeSampler
 from .memory import GoldenMemContext, GoldenMemReferences
 from .mixing import SAR, DIPWGuider, DIPWModelPatch, DIPWWeights, TWBBlend
 from .pocket import PocketStudio
 from .story import Shot, Storyboard
-from .story_route import add_route
 from .timeline import KeyframeTimeline
 from .video import ExtendVideo, MultiChunkDecode, MultiChunkModel, MultiChunkVideoSampler, RepinKeyframes
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy_api.latest import InputImpl, Types, io, ui
 
-from .checks import checked
-from .images import only
+from ..comfyui.checks import checked
+from ..comfyui.images import only
 from .sockets import StoryboardSocket
 
 __all__ = ["ContactSheet", "Film"]
@@ -75,7 +75,7 @@ class Film(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, **inputs: Any) -> io.NodeOutput:
-        from .film_run import join, transitions_of
+        from ..comfyui.film import join, transitions_of
 
         clips, fps, transitions = transitions_of(
             inputs["clips"], only(inputs.get("storyboard")), only(inputs["fps"]), only(inputs["transition"])
@@ -120,8 +120,8 @@ class ContactSheet(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, storyboard: Any, keyframes: Any) -> io.NodeOutput:
-        from .film_run import contact_sheet
-        from .host import stop_if_asked
+        from ..comfyui.film import contact_sheet
+        from ..comfyui.host import stop_if_asked
 
         sheet = contact_sheet(only(storyboard), keyframes, stop_if_asked)
         return io.NodeOutput(sheet, ui=ui.PreviewImage(sheet, cls=cls))

@@ -8,8 +8,8 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io, ui
 
-from .checks import checked
-from .images import only, to_image
+from ..comfyui.checks import checked
+from ..comfyui.images import only, to_image
 from .sockets import Context, StoryboardSocket
 
 __all__ = ["InterleavedKeyframeSampler"]
@@ -153,8 +153,8 @@ class InterleavedKeyframeSampler(io.ComfyNode):
     @classmethod
     @checked("positive", "negative", "queries")
     def execute(cls, **inputs: Any) -> io.NodeOutput:
-        from .keyframe_input import empty_latent, sampling_of, with_queries
-        from .keyframe_run import make_keyframes, plan_jobs
+        from ..comfyui.keyframe_inputs import empty_latent, sampling_of, with_queries
+        from ..comfyui.keyframes import make_keyframes, plan_jobs
 
         given = {name: only(value) for name, value in inputs.items()}
         positive, negative = inputs["positive"], inputs.get("negative")

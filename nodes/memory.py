@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .checks import checked
+from ..comfyui.checks import checked
 from .sockets import Context, StoryboardSocket
 
 __all__ = ["GoldenMemContext", "GoldenMemReferences"]
@@ -132,7 +132,7 @@ class GoldenMemContext(io.ComfyNode):
     @classmethod
     @checked("captions")
     def execute(cls, **inputs: Any) -> io.NodeOutput:
-        from .memory_input import layout_of, memory_of, token_count
+        from ..comfyui.memory import layout_of, memory_of, token_count
 
         memory = memory_of(**inputs)
         picture = layout_of(memory)
@@ -172,7 +172,7 @@ class GoldenMemReferences(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, conditioning: Any, context: Any, query: str = "") -> io.NodeOutput:
-        from .memory_input import token_count, with_references
+        from ..comfyui.memory import token_count, with_references
 
         conditioning, count = with_references(conditioning, context, query)
         return io.NodeOutput(conditioning, count, token_count(context))

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .checks import checked
+from ..comfyui.checks import checked
 from .mixing_sar import SAR
 
 __all__ = ["DIPWGuider", "DIPWModelPatch", "DIPWWeights", "SAR", "TWBBlend"]
@@ -159,7 +159,7 @@ class DIPWGuider(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, model: Any, scene: Any, action: Any, negative: Any, cfg: float, **weighting: Any) -> io.NodeOutput:
-        from .mixing_run import mixing_guider
+        from ..comfyui.mixing import mixing_guider
 
         return io.NodeOutput(mixing_guider(model, scene, action, negative, cfg, **weighting))
 
@@ -189,7 +189,7 @@ class DIPWModelPatch(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, model: Any, action: Any, **weighting: Any) -> io.NodeOutput:
-        from .mixing_run import mixing_patch
+        from ..comfyui.mixing import mixing_patch
 
         return io.NodeOutput(mixing_patch(model, action, **weighting))
 
@@ -263,7 +263,7 @@ class TWBBlend(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, model: Any, gamma: float, previous: Any = None, **settings: Any) -> io.NodeOutput:
-        from .mixing_run import blending_patch
+        from ..comfyui.mixing import blending_patch
 
         return io.NodeOutput(blending_patch(model, previous, gamma, **settings))
 
@@ -294,7 +294,7 @@ class DIPWWeights(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, mixed: Any, latent: Any) -> io.NodeOutput:
-        from .mixing_run import weight_curve
+        from ..comfyui.mixing import weight_curve
 
         picture = weight_curve(mixed, latent)
         return io.NodeOutput(picture, ui=ui.PreviewImage(picture, cls=cls))

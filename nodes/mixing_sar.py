@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .checks import checked
+from ..comfyui.checks import checked
 
 __all__ = ["SAR"]
 
@@ -100,6 +100,6 @@ class SAR(io.ComfyNode):
     def execute(
         cls, clip: Any, previous_action: str, action: str, gamma: float, encoding: str = "tokens", **reading: Any
     ) -> io.NodeOutput:
-        from .mixing_similarity import action_gamma
+        from ..comfyui.mixing_similarity import action_gamma
 
         return io.NodeOutput(*action_gamma(clip, previous_action, action, gamma, encoding, **reading))

@@ -37,12 +37,12 @@ class PocketStudio(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls) -> Any:
-        from .pocket_load import weights_fingerprint
+        from ..comfyui.pocket import weights_fingerprint
 
         return weights_fingerprint()
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        from .pocket_load import load_pocket
+        from ..comfyui.pocket import load_pocket
 
         return io.NodeOutput(*load_pocket())

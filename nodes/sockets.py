@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from comfy_api.latest import io
 
-__all__ = ["Context", "Retrieval", "StoryboardSocket", "TimelineSocket"]
+__all__ = ["Context", "StoryboardSocket", "TimelineSocket"]
 
 StoryboardSocket = io.Custom("ANCHORSHOT_STORYBOARD")
 """A `story.storyboard.Storyboard`."""
 TimelineSocket = io.Custom("ANCHORSHOT_TIMELINE")
 """A `story.timeline.Timeline`."""
 Context = io.Custom("ANCHORSHOT_CONTEXT")
-"""A `nodes.frame_memory.FrameMemory`: earlier frames, and how new ones look back at them."""
-
-Retrieval = Literal["clip", "text", "recency"]
-"""How earlier frames are ranked: query to pictures, query to captions, or by time."""
+"""A `comfyui.frame_memory.FrameMemory`: earlier frames, and how new ones look back at them."""

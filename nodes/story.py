@@ -8,9 +8,9 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from .checks import checked
+from ..comfyui.checks import checked
+from ..comfyui.story_route import complaint
 from .sockets import StoryboardSocket, TimelineSocket
-from .story_route import complaint
 
 __all__ = ["Shot", "Storyboard"]
 
@@ -114,16 +114,14 @@ class Storyboard(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, story: str | None = None, **links: Any) -> str:
-        from .story_input import story_fingerprint
+        from ..comfyui.story import story_fingerprint
 
         return story_fingerprint(story, _node_id(cls))
 
     @classmethod
     @checked()
     def execute(cls, story: str, clip: Any = None) -> io.NodeOutput:
-        from ..models.prompt_text import to_prompt
-        from ..story.stages import FIRST_TAKE, stage_seed, tile_captions
-        from .story_input import (
+        from ..comfyui.story import (
             cast_line,
             keyframe_captions,
             keyframe_prompts,
@@ -131,6 +129,8 @@ class Storyboard(io.ComfyNode):
             read_and_note,
             taught_lines,
         )
+        from ..models.encoders.prompt_text import to_prompt
+        from ..story.stages import FIRST_TAKE, stage_seed, tile_captions
 
         board = read_and_note(story, _node_id(cls))
         prompts = prompts_for(board, clip)
@@ -195,9 +195,9 @@ class Shot(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, storyboard: Any, shot: str | int, clip: Any = None) -> io.NodeOutput:
-        from ..models.prompt_text import to_prompt
+        from ..comfyui.story import prompts_for, shot_at
+        from ..models.encoders.prompt_text import to_prompt
         from ..story.stages import FIRST_TAKE, stage_seed
-        from .story_input import prompts_for, shot_at
 
         position = shot_at(storyboard, shot)
         chosen, prompt = storyboard.shots[position], prompts_for(storyboard, clip)[position]

@@ -6,12 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..story.errors import InputError
+from ..comfyui.checks import checked
+from ..comfyui.images import frames_of, to_image
+from ..comfyui.timeline import plan, read_edit
+from ..core.errors import InputError
 from ..story.timeline import MAX_FPS, MAX_FRAMES, MIN_FPS
-from .checks import checked
-from .images import frames_of, to_image
 from .sockets import StoryboardSocket, TimelineSocket
-from .timeline_input import plan, read_edit
 
 __all__ = ["KeyframeTimeline"]
 

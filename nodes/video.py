@@ -7,8 +7,8 @@ from typing import Any
 import comfy.samplers
 from comfy_api.latest import io
 
-from .checks import checked
-from .images import FITS
+from ..comfyui.checks import checked
+from ..comfyui.images import FITS
 from .sockets import TimelineSocket
 
 __all__ = ["ExtendVideo", "MultiChunkDecode", "MultiChunkModel", "MultiChunkVideoSampler", "RepinKeyframes"]
@@ -71,7 +71,7 @@ class MultiChunkModel(io.ComfyNode):
         height: int = 0,
         fit: str = "cover",
     ) -> io.NodeOutput:
-        from .video_run import hint_size, lay_out, patch_video
+        from ..comfyui.video import hint_size, lay_out, patch_video
 
         video = lay_out(vae, timeline, keyframes, method, width, height, fit)
         hint_size(model, video)
@@ -182,7 +182,7 @@ class MultiChunkVideoSampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, sampler_name: str | None = None) -> bool | str:
-        from .video_run import sampler_fault
+        from ..comfyui.video import sampler_fault
 
         fault = None if sampler_name is None else sampler_fault(sampler_name)
         return True if fault is None else str(fault)
@@ -190,7 +190,7 @@ class MultiChunkVideoSampler(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, model: Any, vae: Any, timeline: Any, **inputs: Any) -> io.NodeOutput:
-        from .video_run import sample_video
+        from ..comfyui.video import sample_video
 
         latent, images = sample_video(model, vae, timeline, **inputs)
         return io.NodeOutput(images, latent)
@@ -232,7 +232,7 @@ class MultiChunkDecode(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, latent: Any, vae: Any, timeline: Any = None, method: str = METHODS[0]) -> io.NodeOutput:
-        from .video_run import decode
+        from ..comfyui.video import decode
 
         return io.NodeOutput(decode(vae, latent, timeline, method))
 
@@ -259,7 +259,7 @@ class RepinKeyframes(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, latent: Any, clean: Any) -> io.NodeOutput:
-        from ..models.wan.latents import repin
+        from ..models.backbones.wan.latents import repin
 
         return io.NodeOutput(repin(latent, clean))
 
@@ -326,7 +326,7 @@ class ExtendVideo(io.ComfyNode):
         fit: str = "cover",
         clip_fps: float = 0.0,
     ) -> io.NodeOutput:
-        from .video_run import check_rate, hint_size, lay_out_extension, patch_video
+        from ..comfyui.video import check_rate, hint_size, lay_out_extension, patch_video
 
         check_rate(clip_fps, timeline)
         video = lay_out_extension(vae, clip, timeline, keyframes, context_frames, fit)

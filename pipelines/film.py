@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import InputError
+from ..core.files import write_atomic
+from ..execution.run_folder import check_run, open_run, owns
 from ..media.contact_sheet import SheetKeyframe
 from ..media.picture import read_picture
-from ..story.errors import InputError
-from ..story.files import write_atomic
 from ..story.shot import Shot
 from ..story.storyboard import Storyboard
 from .finish import check_size, draw_sheet, join_film, no_progress, prove
 from .job import FilmJob, FilmSettings, Progress, keyframe_file
 from .keyframe_stage import make_keyframes, remembering
-from .run_folder import check_run, open_run, owns
 from .summary import summarise
 from .video_stage import make_clips
 

@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..core.errors import InputError
 from ..media.contact_sheet import SheetKeyframe, SheetShot, write_contact_sheet
 from ..models.studio import PARTS
 from ..sampling.memory_context import PATCH
-from ..story.errors import InputError
 from ..story.shot import Shot
 from ..story.storyboard import Storyboard
 from .job import Job, clip_file
 from .join import JoinedClip, Transition, join_clips, joined_clips
 
 if TYPE_CHECKING:
+    from ..models.encoders.vae import ImageCodec
     from ..models.studio import Studio
-    from ..models.vae import ImageCodec
 
 __all__ = ["check_size", "draw_sheet", "join_film", "no_progress", "prove"]
 

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from ..execution.run_folder import RunFolder
 from ..memory.golden_mem import GoldenMem
+from ..memory.retrieval import Retrieval
 from ..sampling.flow import check_sigmas, dynamic_shift
 from ..sampling.keyframes import KeyframeSettings
 from ..sampling.memory_context import PATCH
 from ..story.shot import Shot
 from ..story.storyboard import Caption, Storyboard
-from .run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from ..models.encoders.text import TextEncoder
     from ..models.studio import Studio
     from ..models.studio_config import VideoDefaults
-    from ..models.text import TextEncoder
 
 __all__ = [
     "FilmJob", "FilmSettings", "Job", "KeyframeCheck", "Progress", "clip_file", "keyframe_file", "stage_generator",
@@ -63,7 +64,7 @@ class FilmSettings:
 
     keyframe: KeyframeSettings
     memory: GoldenMem
-    retrieval: Literal["clip", "text", "recency"]
+    retrieval: Retrieval
     video: VideoDefaults
     negative: str | None = None
     window: int = 1

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..core.files import sha256_file
 from ..media.picture import fit_picture, read_picture, write_picture
 from ..memory.golden_mem import Slot, token_report
 from ..memory.retrieval import mean_pool, rank_together
 from ..sampling.keyframes import ContextFrame, sample_keyframes
 from ..sampling.memory_context import encode_at, rank_memory
-from ..story.files import sha256_file
 from ..story.shot import Shot
 from ..story.stages import attempt_seed, stage_seed, window_seed, windows
 from .job import FilmJob, keyframe_file, size_tokens, stage_generator
 
 if TYPE_CHECKING:
-    from ..models.text import TextCond
+    from ..models.encoders.text import TextCond
 
 __all__ = ["ATTEMPTS", "FilmMemory", "make_keyframes", "remembering"]
 

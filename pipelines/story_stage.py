@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from ..core.errors import InputError
 from ..memory.retrieval import mean_pool
-from ..models.latent_rgb import calibration_pictures, fit_latent_rgb
-from ..models.mochi import MochiVAE, mochi_latents
+from ..models.backbones.mochi.vae import MochiVAE, mochi_latents
+from ..models.encoders.latent_rgb import calibration_pictures, fit_latent_rgb
+from ..models.layouts.chunks import latent_length
 from ..models.studio_config import WAN_ONLY
-from ..models.wan.layout import latent_length
-from ..sampling.action_similarity import SAR
-from ..sampling.preview import Pictures, decoded_frames, decoded_video
-from ..sampling.story import StorySampler, StorySettings
-from ..sampling.story_mochi import MochiStory
-from ..sampling.story_wan import WanStory
+from ..sampling.text2story.action_similarity import SAR
+from ..sampling.text2story.preview import Pictures, decoded_frames, decoded_video
+from ..sampling.text2story.segments import StorySampler, StorySettings
+from ..sampling.text2story.story_mochi import MochiStory
+from ..sampling.text2story.story_wan import WanStory
 from ..sampling.video import Experts
-from ..story.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -18,16 +18,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..core.errors import InputError
+from ..core.files import atomic_path, write_atomic
+from ..execution.run_folder import check_run, open_run
 from ..media.contact_sheet import SheetKeyframe
 from ..media.curve import draw_curves
 from ..media.picture import write_picture
 from ..media.video import open_writer
 from ..models.studio import Studio
 from ..sampling.flow import Step
-from ..sampling.story import PromptPair, StorySampler, StorySettings
-from ..sampling.story_mochi import MochiStory
-from ..story.errors import InputError
-from ..story.files import atomic_path, write_atomic
+from ..sampling.text2story.segments import PromptPair, StorySampler, StorySettings
+from ..sampling.text2story.story_mochi import MochiStory
 from ..story.names import expand_names, find_names, introduce_names
 from ..story.shot import Keyframe, Shot
 from ..story.stages import stage_seed
@@ -36,7 +37,6 @@ from ..story.timeline import snap_length
 from .finish import check_size, draw_sheet, join_film, no_progress, prove
 from .job import Job, Progress, clip_file, stage_generator
 from .join import JoinedClip
-from .run_folder import check_run, open_run
 from .story_stage import (
     Preview,
     other_choices,

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from ..media.picture import read_picture
 from ..media.video import open_writer
+from ..models.encoders.text import TextCond
 from ..models.studio import Studio
 from ..models.studio_config import VideoDefaults
-from ..models.text import TextCond
 from ..sampling.flow import Callback
 from ..sampling.video import Experts, Method, decode_video, plan_video, sample_video
 from ..story.shot import Shot

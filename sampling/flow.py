@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..story.errors import InputError
+from ..core.errors import InputError
 
 __all__ = [
     "SOLVERS",

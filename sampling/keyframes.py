@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..models.flux.headless import CaptainFlux, KVCache, Mode, Pairs
-from ..models.flux.layout import NoiseLevel, Size, check_noise, context_levels, pack_latent, token_size, unpack_latent
-from ..models.text import TextCond
-from ..story.errors import InputError
+from ..core.errors import InputError
+from ..models.backbones.flux.headless import CaptainFlux, KVCache, Mode, Pairs
+from ..models.encoders.text import TextCond
+from ..models.layouts.pairs import NoiseLevel, Size, check_noise, context_levels, pack_latent, token_size, unpack_latent
 from .flow import SOLVERS, Callback, SolverName, Velocity, check_sigmas, flow_sigmas, guided
 
 __all__ = ["ContextFrame", "KeyframeSettings", "sample_keyframes"]

@@ -5,21 +5,17 @@ The film and the evaluation both go through here, so that what is measured is wh
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
+from ..core.errors import InputError
 from ..memory.golden_mem import Level, Size, resize_context, resize_context_latent
-from ..memory.retrieval import rank_parts, rank_recency, rank_text
-from ..models.vae import ImageCodec
-from ..story.errors import InputError
+from ..memory.retrieval import Retrieval, rank_parts, rank_recency, rank_text
+from ..models.encoders.vae import ImageCodec
 
-__all__ = ["PATCH", "Retrieval", "encode_at", "rank_memory"]
+__all__ = ["PATCH", "encode_at", "rank_memory"]
 
 PATCH = 2
 """Latent cells along a side of one Flux token."""
-
-Retrieval = Literal["clip", "text", "recency"]
 
 
 def rank_memory(kind: Retrieval, count: int, query: Tensor | None = None, keys: Tensor | None = None) -> list[int]:

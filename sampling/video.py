@@ -13,9 +13,10 @@ import torch
 from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
 from torch import Tensor
 
-from ..models.vae import VideoVAE
-from ..models.wan.headless import DirectorWan
-from ..models.wan.layout import (
+from ..core.errors import InputError
+from ..models.backbones.wan.headless import DirectorWan
+from ..models.encoders.vae import VideoVAE
+from ..models.layouts.chunks import (
     Method,
     VideoPlan,
     decode_video,
@@ -25,12 +26,11 @@ from ..models.wan.layout import (
     plan_extension,
     plan_video,
 )
-from ..story.errors import InputError
 from ..story.timeline import Timeline
 from .flow import Callback, Edit, edited, euler, flow_sigmas
 
 if TYPE_CHECKING:
-    from ..models.text import TextCond
+    from ..models.encoders.text import TextCond
 
 __all__ = [
     "Experts",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ..core.errors import InputError
 from .builder import Builder
-from .errors import InputError
 from .headings import is_heading
 from .lengths import LENGTH_FIX, looks_like_number, read_length, read_span
 from .terms import TERMS, camera_like, camera_term, near_term

@@ -12,10 +12,10 @@ import unicodedata
 from fractions import Fraction
 from typing import Any
 
-from .errors import InputError, shorten
+from ..core.errors import InputError, shorten
+from ..core.limits import MAX_NAMED, MAX_SHOTS
 from .headings import heading_place, is_heading
 from .lengths import LENGTH_FIX, looks_like_number, read_length, read_number
-from .limits import MAX_NAMED, MAX_SHOTS
 from .numbering import number_shots
 from .timeline import frame_rate
 

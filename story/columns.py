@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .errors import InputError, closest
+from ..core.errors import InputError, closest
 from .lengths import looks_like_number, span_like
 from .terms import camera_term
 

@@ -10,9 +10,9 @@ import re
 from typing import Any
 from xml.parsers import expat
 
+from ..core.errors import InputError
+from ..core.limits import MAX_VALUES
 from .builder import Builder, Story
-from .errors import InputError
-from .limits import MAX_VALUES
 from .screenplay import Element, Kind, screenplay_story
 
 __all__ = ["fdx_like", "fdx_story"]

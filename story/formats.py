@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from ..core.errors import InputError, shorten
 from .columns import column_role, known_columns
-from .errors import InputError, shorten
 from .fdx import fdx_like
 from .fountain import fountain_like
 from .labelled import labelled_like

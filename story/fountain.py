@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
+from ..core.errors import InputError
 from .builder import Builder, Story
-from .errors import InputError
 from .headings import is_heading
 from .screenplay import Element, screenplay_story
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from ..core.errors import InputError
+from ..core.limits import MAX_SHOTS
 from .builder import Builder, Story
 from .columns import column_role
-from .errors import InputError
-from .limits import MAX_SHOTS
 from .rows import add_rows
 
 __all__ = ["labelled_like", "labelled_story"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from .errors import InputError
+from ..core.errors import InputError
 from .timeline import Time
 
 __all__ = ["LENGTH_FIX", "looks_like_number", "read_length", "read_number", "read_span", "span_like"]

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..core.documents import parse_json, read_bytes
+from ..core.errors import InputError, closest
+from ..core.limits import MAX_BYTES, MAX_DEPTH, MAX_LINES, MAX_SHOTS, MAX_VALUES
+from ..core.yaml_text import read_yaml
 from .builder import Story
-from .documents import parse_json, read_bytes
-from .errors import InputError, closest
 from .fdx import fdx_story
 from .formats import KINDS, guess_kind, lone_table, unfence
 from .fountain import fountain_story
 from .labelled import labelled_story
-from .limits import MAX_BYTES, MAX_DEPTH, MAX_LINES, MAX_SHOTS, MAX_VALUES
 from .paragraphs import text_story
 from .records import records_like, records_story
 from .tables import csv_story
 from .timed import timed_story, travel_story
-from .yaml_text import read_yaml
 
 __all__ = ["KINDS", "MAX_BYTES", "StoryData", "read_story", "read_story_text", "story_bytes"]
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .errors import InputError, closest
-from .limits import MAX_TAGS
+from ..core.errors import InputError, closest
+from ..core.limits import MAX_TAGS
 
 __all__ = ["Character", "check_tags", "expand_names", "find_names", "introduce_names"]
 

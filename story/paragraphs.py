@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ..core.errors import InputError
+from ..core.limits import MAX_SHOTS
 from .brackets import read_bracket, split_brackets
 from .builder import Builder, Story
-from .errors import InputError
-from .limits import MAX_SHOTS
 from .terms import camera_term
 
 __all__ = ["text_story"]

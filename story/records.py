@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..core.errors import InputError, shorten
+from ..core.limits import MAX_NAMED, MAX_SHOTS
 from .builder import Builder, Story
 from .columns import column_name, column_role
-from .errors import InputError, shorten
-from .limits import MAX_NAMED, MAX_SHOTS
 from .rows import Row, add_rows
 from .shot import Camera, Shot
 

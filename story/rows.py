@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+from ..core.errors import InputError, closest, shorten
+from ..core.limits import MAX_KEYFRAMES
 from .brackets import transition_of
 from .builder import Builder
 from .columns import Roles, assign
-from .errors import InputError, closest, shorten
 from .headings import is_heading
 from .lengths import read_length, read_span
-from .limits import MAX_KEYFRAMES
 from .terms import VOCABULARIES, camera_terms, near_term
 from .timeline import GRID, frame_rate
 

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .files import write_atomic
+from ..core.files import write_atomic
 from .storyboard import Storyboard
 
 __all__ = ["SCHEMA_FILE", "schema_text", "storyboard_schema"]

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ..core.limits import MAX_SHOTS
 from .brackets import transition_of
 from .builder import Builder, Story
 from .headings import heading_place
 from .lengths import looks_like_number
-from .limits import MAX_SHOTS
 
 __all__ = ["Element", "Kind", "screenplay_story"]
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from .errors import InputError
-from .limits import MAX_KEYFRAMES, MAX_TEXT
+from ..core.errors import InputError
+from ..core.limits import MAX_KEYFRAMES, MAX_TEXT
 from .terms import Angle, Movement, Scale, fold_term
 from .timeline import GRID, MAX_FRAMES, Time, Timeline
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from .errors import InputError
+from ..core.errors import InputError
 from .names import find_names
 from .shot import MAX_SEED, Shot
 

@@ -23,14 +23,14 @@ from pydantic import (
     model_validator,
 )
 
-from .errors import InputError, closest
-from .limits import MAX_FILM_KEYFRAMES, MAX_NAMED, MAX_SHOTS
+from ..core.errors import InputError, closest
+from ..core.limits import MAX_FILM_KEYFRAMES, MAX_NAMED, MAX_SHOTS
+from ..core.validation import Lines, line_of, to_input_error
 from .load import StoryData, read_story, read_story_text
 from .names import Character, check_tags, expand_names, find_names, introduce_names
 from .numbering import number_shots
 from .shot import Camera, Id, Keyframe, Shot, Strict, clean_text
 from .timeline import MAX_FPS, MIN_FPS, frame_rate, plain_fps
-from .validation import Lines, line_of, to_input_error
 
 __all__ = [
     "Camera", "Caption", "Character", "Keyframe", "Shot", "Storyboard", "expand_names", "load_storyboard",

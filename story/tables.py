@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from ..core.errors import InputError, shorten
+from ..core.limits import MAX_SHOTS
 from .builder import Builder, Story
 from .columns import COLUMNS, known_columns
-from .errors import InputError, shorten
 from .lengths import looks_like_number
-from .limits import MAX_SHOTS
 from .rows import Row, add_rows
 
 __all__ = ["csv_story", "table_like"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
-from .errors import closest
+from ..core.errors import closest
 
 __all__ = [
     "TERMS",

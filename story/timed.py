@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from ..core.errors import InputError
+from ..core.limits import MAX_SHOTS
 from .builder import Builder, Story
-from .errors import InputError
 from .lengths import read_length, read_span
-from .limits import MAX_SHOTS
 
 __all__ = ["timed_like", "timed_story", "travel_story"]
 

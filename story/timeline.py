@@ -15,7 +15,7 @@ from fractions import Fraction
 from itertools import accumulate
 from typing import Any
 
-from .errors import InputError
+from ..core.errors import InputError
 from .times import LONGEST, MAX_FPS, MIN_FPS, Time, at_most, frame_rate, plain_fps, within_resolution
 
 __all__ = [

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .errors import InputError
+from ..core.errors import InputError
 
 __all__ = ["LONGEST", "MAX_FPS", "MIN_FPS", "Time", "at_most", "frame_rate", "plain_fps", "within_resolution"]
 

@@ -12,8 +12,8 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .documents import as_array, as_object, as_text, parse_json
-from .errors import closest, shorten
+from ..core.documents import as_array, as_object, as_text, parse_json
+from ..core.errors import closest, shorten
 from .storyboard import Storyboard
 
 __all__ = ["Kinds", "Vocabulary", "made_for_note", "unknown_words", "words_in", "words_note"]

@@ -70,10 +70,10 @@ def tiny_studio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from safetensors.torch import save_file
     from transformers import T5Config, T5EncoderModel
 
-    from anchorshot.models.clip import ClipScorer, build_clip
-    from anchorshot.models.keymaps import to_public
-    from anchorshot.models.pocket.configs import CLIP, KEYFRAME, T5, VAE, VIDEO
-    from anchorshot.models.pocket.tokenizer import build_tokenizer
+    from anchorshot.models.encoders.clip import ClipScorer, build_clip
+    from anchorshot.models.io.keymaps import to_public
+    from anchorshot.pocket.configs import CLIP, KEYFRAME, T5, VAE, VIDEO
+    from anchorshot.pocket.tokenizer import build_tokenizer
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("tiny-studio")
@@ -114,7 +114,7 @@ def mochi_studio(tiny_studio: Path) -> Path:
     """The YAML of a studio whose video model is a tiny Mochi, its files in public key names without any config."""
     import tiny_mochi
 
-    from anchorshot.models.pocket.configs import T5
+    from anchorshot.pocket.configs import T5
 
     folder = tiny_studio.parent
     for name in ("diffusion_models", "vae"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
 from anchorshot.story.storyboard import Storyboard, parse_storyboard
 
 __all__ = ["read", "refused", "told"]

@@ -11,10 +11,10 @@ from rich.console import Console
 from anchorshot.benchmarks import print_table, run
 from anchorshot.benchmarks.flops import PAIRS, flops_rows, layouts
 from anchorshot.benchmarks.keyframes import KeyframeBench
+from anchorshot.core.errors import InputError
 from anchorshot.evaluation.measure import peak_bytes, seconds
 from anchorshot.models.cost import FLUX_DEV, flux_cost
-from anchorshot.models.flux.layout import pack_latent
-from anchorshot.story.errors import InputError
+from anchorshot.models.layouts.pairs import pack_latent
 
 
 def flops(pairs: int, name: str, text: int = 64) -> int:

@@ -13,21 +13,21 @@ import yaml
 from safetensors.torch import save_file
 
 from anchorshot.cli import main
+from anchorshot.core.errors import InputError
 from anchorshot.media.picture import read_picture
-from anchorshot.models.pocket.checking import CaptionCheck
-from anchorshot.models.pocket.recogniser import Reading, Recogniser, load_recogniser
-from anchorshot.models.pocket.render import render
-from anchorshot.models.pocket.world import ACCESSORIES, COLOURS, SHAPES, Actor, Layout, Look, ShotSpec
 from anchorshot.models.studio import load_studio
 from anchorshot.pipelines.film import make_film
 from anchorshot.pipelines.job import FilmSettings
 from anchorshot.pipelines.keyframe_stage import ATTEMPTS
+from anchorshot.pocket.checking import CaptionCheck
+from anchorshot.pocket.recogniser import Reading, Recogniser, load_recogniser
+from anchorshot.pocket.render import render
+from anchorshot.pocket.world import ACCESSORIES, COLOURS, SHAPES, Actor, Layout, Look, ShotSpec
 from anchorshot.sampling.keyframes import sample_keyframes
-from anchorshot.story.errors import InputError
 from anchorshot.story.stages import attempt_seed, stage_seed
 from anchorshot.story.storyboard import Storyboard
 
-WEIGHTS = Path(__file__).resolve().parent.parent / "models" / "pocket" / "weights"
+WEIGHTS = Path(__file__).resolve().parent.parent / "pocket" / "weights"
 CAST = {"Mira": "a yellow square with a crown", "Bo": "a red circle with a hat"}
 STORY = {
     "size": [64, 32],

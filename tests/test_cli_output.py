@@ -20,8 +20,8 @@ from anchorshot.cli.console import StageProgress, pick_threads, resumable
 from anchorshot.cli.film import _show
 from anchorshot.cli.streams import Failure, Guarded, guarded_streams, reason_of, stoppable
 from anchorshot.cli.targets import JsonFile
+from anchorshot.core.errors import InputError
 from anchorshot.models.studio import load_studio
-from anchorshot.story.errors import InputError
 
 STORY = """
 title: "a [/b] film [red]x :cat: [link=y]"

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torchvision.transforms import functional as TF
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from anchorshot.core.errors import InputError
 from anchorshot.memory.retrieval import query_parts
-from anchorshot.models.clip import ClipScorer, build_clip
-from anchorshot.story.errors import InputError
+from anchorshot.models.encoders.clip import ClipScorer, build_clip
 
 CONFIG = {
     "embed_dim": 24,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
+from anchorshot.core.errors import InputError
 from anchorshot.media.colour import _ADOBE, _ADOBE_GAMMA, _D65, _P3, _SRGB, _Space
 from anchorshot.media.picture import read_picture
-from anchorshot.story.errors import InputError
 
 #: Display P3 numbers and the sRGB ones of the same colours (the last is out of sRGB's reach, so it is clipped)
 P3 = {(60, 180, 90): (0, 183, 78), (200, 60, 50): (217, 42, 39), (128, 128, 128): (128, 128, 128)}

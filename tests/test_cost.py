@@ -8,7 +8,10 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel, WanTransformer3DModel
 
+from anchorshot.core.errors import InputError
 from anchorshot.memory.golden_mem import GoldenMem
+from anchorshot.models.backbones.flux.headless import CaptainFlux
+from anchorshot.models.backbones.wan.headless import DirectorWan
 from anchorshot.models.cost import (
     FLUX_DEV,
     WAN,
@@ -22,9 +25,6 @@ from anchorshot.models.cost import (
     memory_pairs,
     wan_cost,
 )
-from anchorshot.models.flux.headless import CaptainFlux
-from anchorshot.models.wan.headless import DirectorWan
-from anchorshot.story.errors import InputError
 
 SMALL_FLUX = {
     **FLUX_DEV,

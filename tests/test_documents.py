@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anchorshot.story.documents import (
+from anchorshot.core.documents import (
     as_array,
     as_integer,
     as_number,
@@ -22,7 +22,7 @@ from anchorshot.story.documents import (
     read_json,
     regular_file,
 )
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

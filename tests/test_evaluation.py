@@ -17,30 +17,24 @@ from safetensors.torch import save_file
 from transformers import T5Config, T5EncoderModel
 
 from anchorshot import evaluation
+from anchorshot.core.errors import InputError
 from anchorshot.evaluation.keyframes import RETRIEVAL_BUDGET, Variant, read_frames, true_frames
-from anchorshot.evaluation.metrics import (
-    Scores,
-    StoryTruth,
-    boundary_jump,
-    diversity,
-    frame_change,
-)
+from anchorshot.evaluation.metrics import Scores, StoryTruth, boundary_jump, diversity, frame_change
 from anchorshot.evaluation.rollout import Recall, StorySet, extend, generate_jointly, noise_source, step_cost
 from anchorshot.evaluation.stories import held_out_stories
 from anchorshot.evaluation.video import held_out_clips, sample_clips
 from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.models.cost import Pair, count_flux
-from anchorshot.models.flux.layout import NoiseLevel
-from anchorshot.models.keymaps import to_public
-from anchorshot.models.pocket.configs import CLIP, KEYFRAME, T5, VAE, VIDEO
-from anchorshot.models.pocket.recogniser import Recogniser
-from anchorshot.models.pocket.tokenizer import build_tokenizer
-from anchorshot.models.pocket.world import Story
+from anchorshot.models.io.keymaps import to_public
+from anchorshot.models.layouts.pairs import NoiseLevel
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.job import FilmSettings
+from anchorshot.pocket.configs import CLIP, KEYFRAME, T5, VAE, VIDEO
+from anchorshot.pocket.recogniser import Recogniser
+from anchorshot.pocket.tokenizer import build_tokenizer
+from anchorshot.pocket.world import Story
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from anchorshot.sampling.memory_context import encode_at, rank_memory
-from anchorshot.story.errors import InputError
 
 # --- roll-outs --------------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from anchorshot.story.errors import InputError
-from anchorshot.story.files import (
+from anchorshot.core.errors import InputError
+from anchorshot.core.files import (
     TEMPORARY,
     atomic_path,
     check_folder,
@@ -73,7 +73,7 @@ def test_a_model_s_folder_has_not_everything_in_it(tmp_path: Path, monkeypatch) 
         (tmp_path / name).write_text("x")
     names = [path.relative_to(tmp_path).as_posix() for path in model_files(tmp_path)]
     assert names == ["config.json", "inner/spiece.model", "model.safetensors"]
-    monkeypatch.setattr("anchorshot.story.files._MOST_ENTRIES", 4)
+    monkeypatch.setattr("anchorshot.core.files._MOST_ENTRIES", 4)
     with pytest.raises(InputError, match="must be a model's folder"):
         model_files(tmp_path)
 

@@ -18,13 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_film import STORY, changed, frames, made, story
 
+from anchorshot.core.errors import InputError
 from anchorshot.media.picture import read_picture
 from anchorshot.media.video import VideoReader
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.film import make_film
 from anchorshot.pipelines.job import FilmSettings
 from anchorshot.sampling.keyframes import sample_keyframes
-from anchorshot.story.errors import InputError
 from anchorshot.story.stages import stage_seed, window_seed
 from anchorshot.story.storyboard import Storyboard
 

@@ -8,6 +8,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anchorshot.core.errors import InputError
 from anchorshot.sampling.flow import (
     SOLVERS,
     Step,
@@ -19,7 +20,6 @@ from anchorshot.sampling.flow import (
     guided,
     heun,
 )
-from anchorshot.story.errors import InputError
 
 
 @given(steps=st.integers(1, 200), shift=st.floats(0.05, 20))

@@ -6,9 +6,9 @@ from diffusers import FluxTransformer2DModel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anchorshot.models.flux.headless import CaptainFlux, KVCache, Pairs
-from anchorshot.models.flux.layout import causal_spans, pack_latent, pair_ids, segment_index, unpack_latent
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.flux.headless import CaptainFlux, KVCache, Pairs
+from anchorshot.models.layouts.pairs import causal_spans, pack_latent, pair_ids, segment_index, unpack_latent
 
 CONFIG = {
     "in_channels": 16,

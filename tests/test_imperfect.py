@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from anchorshot.models.pocket.dataset import encode_stories
 from anchorshot.models.studio import load_studio
-from anchorshot.training.imperfect import remade
-from anchorshot.training.keyframes import KeyframeRecipe, Stage
-from anchorshot.training.story_frames import StoryFrames
+from anchorshot.pocket.dataset import encode_stories
+from anchorshot.pocket.recipes.imperfect import remade
+from anchorshot.pocket.recipes.keyframes import KeyframeRecipe, Stage
+from anchorshot.pocket.recipes.story_frames import StoryFrames
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file, save_model
 from tiny_judges import TINY_VIT
 from transformers import BertConfig, BertModel, BitImageProcessor, Dinov2Model, ViTConfig, ViTModel
 
+from anchorshot.core.errors import InputError
 from anchorshot.evaluation.dino import Preprocess, load_dino
 from anchorshot.evaluation.judges import Judges
 from anchorshot.evaluation.lpips import load_lpips
-from anchorshot.models.pocket.configs import CLIP
-from anchorshot.story.errors import InputError
+from anchorshot.pocket.configs import CLIP
 
 # The package asks torchvision for its networks in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchvision.models.*")

@@ -4,11 +4,11 @@ import pytest
 import torch
 from test_flux import CONFIG, CaptainFlux, strong_, worst
 
-from anchorshot.models.flux.layout import context_levels
-from anchorshot.models.text import TextCond
+from anchorshot.core.errors import InputError
+from anchorshot.models.encoders.text import TextCond
+from anchorshot.models.layouts.pairs import context_levels
 from anchorshot.sampling.flow import flow_sigmas
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
-from anchorshot.story.errors import InputError
 
 SHAPE = (4, 6, 8)
 

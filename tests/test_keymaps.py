@@ -14,9 +14,9 @@ from diffusers import (
 )
 from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
-from anchorshot.models import keymaps
-from anchorshot.models.keymaps import detect_kind, from_public, infer_config, is_public, to_public
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.io import keymaps
+from anchorshot.models.io.keymaps import detect_kind, from_public, infer_config, is_public, to_public
 
 POCKET_FLUX = dict(
     in_channels=64,

@@ -13,11 +13,11 @@ from diffusers import (
 from safetensors.torch import save_file
 from tiny_weights import gap, strong
 
-from anchorshot.models import loading
-from anchorshot.models.checkpoint import Checkpoint, dequantise, read_checkpoint, read_config
-from anchorshot.models.keymaps import to_public
-from anchorshot.models.loading import Offload, load_transformer
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.io import loading
+from anchorshot.models.io.checkpoint import Checkpoint, dequantise, read_checkpoint, read_config
+from anchorshot.models.io.keymaps import to_public
+from anchorshot.models.io.loading import Offload, load_transformer
 
 FLUX = dict(
     in_channels=16,
@@ -86,9 +86,9 @@ def write(path, kind, model, prefix="", convert=lambda t: t, metadata=True):
 
 def adopted(kind):
     if kind == "flux":
-        from anchorshot.models.flux.headless import CaptainFlux as cls
+        from anchorshot.models.backbones.flux.headless import CaptainFlux as cls
     else:
-        from anchorshot.models.wan.headless import DirectorWan as cls
+        from anchorshot.models.backbones.wan.headless import DirectorWan as cls
     return cls
 
 

@@ -11,10 +11,10 @@ from diffusers import (
 from safetensors.torch import save_file
 from tiny_weights import gap, strong
 
-from anchorshot.models import loading
-from anchorshot.models.keymaps import to_public
-from anchorshot.models.loading import load_vae
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.io import loading
+from anchorshot.models.io.keymaps import to_public
+from anchorshot.models.io.loading import load_vae
 
 VAE = dict(
     base_dim=8,

@@ -10,11 +10,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_weights import strong
 
-from anchorshot.models.checkpoint import read_checkpoint
-from anchorshot.models.keymaps import lora_table, to_public
-from anchorshot.models.loading import Offload, load_transformer
-from anchorshot.models.lora import LoraSpec, export_lora, load_lora, parse_lora
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.io.checkpoint import read_checkpoint
+from anchorshot.models.io.keymaps import lora_table, to_public
+from anchorshot.models.io.loading import Offload, load_transformer
+from anchorshot.models.io.lora import LoraSpec, export_lora, load_lora, parse_lora
 
 FLUX = dict(
     in_channels=16,

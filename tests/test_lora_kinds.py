@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 from test_lora import CONFIGS, FLUX, call, gap, stock, write
 
-from anchorshot.models.checkpoint import Checkpoint
-from anchorshot.models.keymaps import to_public
-from anchorshot.models.loading import load_transformer
-from anchorshot.models.lora import LoraSpec, load_lora, parse_lora
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.io.checkpoint import Checkpoint
+from anchorshot.models.io.keymaps import to_public
+from anchorshot.models.io.loading import load_transformer
+from anchorshot.models.io.lora import LoraSpec, load_lora, parse_lora
 
 STRENGTH = 0.5
 

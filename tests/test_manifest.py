@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from anchorshot.core.errors import InputError
+from anchorshot.core.files import write_atomic
+from anchorshot.execution.manifest import MANIFEST, parse_manifest, read_manifest
+from anchorshot.execution.run_folder import open_run
 from anchorshot.models.studio import load_studio
 from anchorshot.pipelines.film import make_film
-from anchorshot.pipelines.manifest import MANIFEST, parse_manifest, read_manifest
-from anchorshot.pipelines.run_folder import open_run
-from anchorshot.story.errors import InputError
-from anchorshot.story.files import write_atomic
 from anchorshot.story.storyboard import Storyboard
 
 FILES = {"s01/keyframe-0": "keyframes/s01_00.png", "s01/clip": "clips/s01.mkv", "film": "film.mp4"}

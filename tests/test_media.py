@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from anchorshot.core.errors import InputError
 from anchorshot.media.contact_sheet import PAGE_HEIGHT, SHOTS_PER_PAGE, SheetKeyframe, SheetShot, write_contact_sheet
 from anchorshot.media.frames import from_uint8, to_uint8
 from anchorshot.media.picture import fit_picture, read_picture, write_picture
 from anchorshot.media.video import VideoReader, open_writer
-from anchorshot.story.errors import InputError
 
 
 def noise(seed: int, height: int = 32, width: int = 48) -> torch.Tensor:

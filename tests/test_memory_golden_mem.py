@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anchorshot.core.errors import InputError
 from anchorshot.memory.golden_mem import (
     PHI,
     TOKEN_BOUND,
@@ -17,7 +18,6 @@ from anchorshot.memory.golden_mem import (
     tier_size,
     token_report,
 )
-from anchorshot.story.errors import InputError
 
 SIDE = st.integers(1, 400)
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from anchorshot.core.errors import InputError
+from anchorshot.media.memory_layout import draw_empty, draw_layout
 from anchorshot.memory.golden_mem import GoldenMem
-from anchorshot.memory.layout import draw_empty, draw_layout
-from anchorshot.story.errors import InputError
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 0, 255)]
 

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anchorshot.core.errors import InputError
 from anchorshot.memory.retrieval import (
     TIE,
     mean_pool,
@@ -18,7 +19,6 @@ from anchorshot.memory.retrieval import (
     rank_together,
     similarity,
 )
-from anchorshot.story.errors import InputError
 
 
 def at_angles(*degrees: float) -> torch.Tensor:

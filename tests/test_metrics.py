@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics import (
     FORGOTTEN,
     PSNR_CAP,
@@ -21,9 +22,8 @@ from anchorshot.evaluation.metrics import (
     same_picture,
 )
 from anchorshot.memory.golden_mem import GoldenMem
-from anchorshot.models.pocket.world import Actor, Layout, Look, ShotSpec
+from anchorshot.pocket.world import Actor, Layout, Look, ShotSpec
 from anchorshot.sampling.memory_context import rank_memory
-from anchorshot.story.errors import InputError
 
 MIRA, PIP = Look(0, 1, 2), Look(3, 2, 1)
 DESERT, TOWN = Layout(0, 1, 2, 0), Layout(1, 3, 0, 1)

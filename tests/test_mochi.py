@@ -8,14 +8,14 @@ from diffusers import AutoencoderKLMochi, FlowMatchEulerDiscreteScheduler, Mochi
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXCausalConv3d
 from transformers import T5Config, T5EncoderModel
 
-from anchorshot.models.mochi import MochiVAE, mochi_latents
-from anchorshot.models.pocket.tokenizer import build_tokenizer
-from anchorshot.models.text import TextCond, TextEncoder
-from anchorshot.models.tokenizer import JsonTokenizer
-from anchorshot.sampling.prompt_mixing import mix
-from anchorshot.sampling.story import PromptPair, StorySampler, StorySettings
-from anchorshot.sampling.story_mochi import MochiStory
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.mochi.vae import MochiVAE, mochi_latents
+from anchorshot.models.encoders.text import TextCond, TextEncoder
+from anchorshot.models.encoders.tokenizer import JsonTokenizer
+from anchorshot.pocket.tokenizer import build_tokenizer
+from anchorshot.sampling.text2story.prompt_mixing import mix
+from anchorshot.sampling.text2story.segments import PromptPair, StorySampler, StorySettings
+from anchorshot.sampling.text2story.story_mochi import MochiStory
 
 T, D = 32, 32
 NEGATIVE = ""

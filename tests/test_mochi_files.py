@@ -11,12 +11,12 @@ from diffusers import FluxTransformer2DModel
 from safetensors.torch import save_file
 from tiny_mochi import MOCHI, call, write
 
-from anchorshot.models import loading
-from anchorshot.models.keymaps import to_public
-from anchorshot.models.loading import LoraSpec, Offload, load_transformer, load_vae
-from anchorshot.models.lora import export_lora
-from anchorshot.models.mochi import MochiVAE
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.mochi.vae import MochiVAE
+from anchorshot.models.io import loading
+from anchorshot.models.io.keymaps import to_public
+from anchorshot.models.io.loading import LoraSpec, Offload, load_transformer, load_vae
+from anchorshot.models.io.lora import export_lora
 
 
 def gap(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -16,16 +16,16 @@ from safetensors.torch import load_file, save_file
 
 from anchorshot import evaluation
 from anchorshot.cli import main
+from anchorshot.core.errors import InputError
 from anchorshot.media.video import VideoReader
-from anchorshot.models.mochi import MochiVAE
+from anchorshot.models.backbones.mochi.vae import MochiVAE
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.models.studio_config import read_studio
 from anchorshot.pipelines.film import make_film
 from anchorshot.pipelines.story_stage import story_model, story_pictures
 from anchorshot.pipelines.tell import tell_story
-from anchorshot.sampling.story import StorySettings
-from anchorshot.sampling.story_mochi import MochiStory
-from anchorshot.story.errors import InputError
+from anchorshot.sampling.text2story.segments import StorySettings
+from anchorshot.sampling.text2story.story_mochi import MochiStory
 from anchorshot.story.storyboard import Storyboard
 from anchorshot.story.timeline import Time, snap_length
 

@@ -10,12 +10,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anchorshot.core.errors import InputError
 from anchorshot.evaluation.written_stories import WRITTEN, load_stories, padded
-from anchorshot.models.pocket.lexicon import LEXICON, PLAIN, VERBS, meanings, words_of
-from anchorshot.models.pocket.reading import read_caption
-from anchorshot.models.pocket.telling import tell_story
-from anchorshot.models.pocket.world import ACTIONS, SIDES, make_story
-from anchorshot.story.errors import InputError
+from anchorshot.pocket.lexicon import LEXICON, PLAIN, VERBS, meanings, words_of
+from anchorshot.pocket.reading import read_caption
+from anchorshot.pocket.telling import tell_story
+from anchorshot.pocket.world import ACTIONS, SIDES, make_story
 from anchorshot.story.storyboard import Storyboard
 
 LOOKS = ("colour", "shape", "accessory")

@@ -12,12 +12,12 @@ import torch
 from safetensors import safe_open
 
 from anchorshot import evaluation
-from anchorshot.models.pocket.bank import random_shots, to_tensor
-from anchorshot.models.pocket.recogniser import load_recogniser
-from anchorshot.models.pocket.render import render
 from anchorshot.models.studio import load_studio
-from anchorshot.training.export import WEIGHTS
-from anchorshot.training.recogniser import held_out_accuracy
+from anchorshot.pocket.bank import random_shots, to_tensor
+from anchorshot.pocket.recipes.export import WEIGHTS
+from anchorshot.pocket.recipes.recogniser import held_out_accuracy
+from anchorshot.pocket.recogniser import load_recogniser
+from anchorshot.pocket.render import render
 
 FILES = ("clip", "keyframe", "recogniser", "t5", "t5_video", "vae", "video")
 

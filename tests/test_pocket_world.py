@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anchorshot.models.pocket.bank import to_tensor
-from anchorshot.models.pocket.recogniser import Recogniser, labels
-from anchorshot.models.pocket.render import BODY, render, render_clip
-from anchorshot.models.pocket.tokenizer import build_tokenizer
-from anchorshot.models.pocket.world import COLOURS, NAMES, Actor, Layout, Look, ShotSpec, make_story
+from anchorshot.pocket.bank import to_tensor
+from anchorshot.pocket.recogniser import Recogniser, labels
+from anchorshot.pocket.render import BODY, render, render_clip
+from anchorshot.pocket.tokenizer import build_tokenizer
+from anchorshot.pocket.world import COLOURS, NAMES, Actor, Layout, Look, ShotSpec, make_story
 
 
 @given(st.integers(0, 10**6), st.integers(1, 12))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from anchorshot.pipelines.run_folder import MANIFEST, RunFolder, open_run, owns
-from anchorshot.story.errors import InputError
-from anchorshot.story.files import write_atomic
+from anchorshot.core.errors import InputError
+from anchorshot.core.files import write_atomic
+from anchorshot.execution.run_folder import MANIFEST, RunFolder, open_run, owns
 
 STAGES = ("s01/keyframe-0", "s01/clip", "s02/clip")
 
@@ -276,7 +276,7 @@ def test_only_one_run_at_a_time(tmp_path: Path) -> None:
     with open_run(tmp_path, resume=False) as run:
         make(run, "s01/clip")
         code = (
-            "import sys; from anchorshot.pipelines.run_folder import *; open_run(sys.argv[1], resume=True).__enter__()"
+            "import sys; from anchorshot.execution.run_folder import *; open_run(sys.argv[1], resume=True).__enter__()"
         )
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
         assert done.returncode == 1 and "in use by another run" in done.stderr

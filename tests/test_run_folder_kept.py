@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from anchorshot.core.files import sha256_file
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.film import make_film
 from anchorshot.pipelines.tell import tell_story
-from anchorshot.story.files import sha256_file
 from anchorshot.story.storyboard import load_storyboard
 
 KEPT = Path(__file__).parent / "run_folders"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchorshot.story.errors import InputError
-from anchorshot.story.limits import MAX_BYTES, MAX_DEPTH, MAX_LINES, MAX_NAMED, MAX_SHOTS, MAX_TAGS, MAX_VALUES
+from anchorshot.core.errors import InputError
+from anchorshot.core.limits import MAX_BYTES, MAX_DEPTH, MAX_LINES, MAX_NAMED, MAX_SHOTS, MAX_TAGS, MAX_VALUES
 from anchorshot.story.load import read_story_text
 from anchorshot.story.storyboard import Storyboard, parse_storyboard
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 from story_texts import read, told
 
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
 from anchorshot.story.formats import guess_kind, named_file
 from anchorshot.story.lengths import read_length, read_span
 from anchorshot.story.storyboard import load_storyboard, parse_storyboard

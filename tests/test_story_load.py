@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import anchorshot
-from anchorshot.story.errors import InputError
-from anchorshot.story.files import atomic_path, sha256_file, write_atomic
+from anchorshot.core.errors import InputError
+from anchorshot.core.files import atomic_path, sha256_file, write_atomic
 from anchorshot.story.load import MAX_BYTES, read_story_text
 from anchorshot.story.schema import SCHEMA_FILE, schema_text, storyboard_schema
 from anchorshot.story.storyboard import Storyboard, load_storyboard, parse_storyboard

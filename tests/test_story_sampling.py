@@ -12,18 +12,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anchorshot.core.errors import InputError
 from anchorshot.evaluation.pocket_tellings import prompt_pair, tellings
-from anchorshot.models.latent_rgb import LatentRGB, fit_latent_rgb, positions
-from anchorshot.models.pocket.world import ACTIONS, PLACES
+from anchorshot.models.encoders.latent_rgb import LatentRGB, fit_latent_rgb, positions
+from anchorshot.models.encoders.text import TextCond
 from anchorshot.models.studio import load_studio
-from anchorshot.models.text import TextCond
-from anchorshot.sampling.blending import Blend, time_weighted
+from anchorshot.pocket.world import ACTIONS, PLACES
 from anchorshot.sampling.flow import flow_sigmas
-from anchorshot.sampling.preview import decoded_frames, decoded_video
-from anchorshot.sampling.prompt_mixing import DIPW, PromptMixer, align, mix
-from anchorshot.sampling.story import PromptPair, StorySampler, StorySettings
-from anchorshot.sampling.story_wan import WanStory
-from anchorshot.story.errors import InputError
+from anchorshot.sampling.text2story.blending import Blend, time_weighted
+from anchorshot.sampling.text2story.preview import decoded_frames, decoded_video
+from anchorshot.sampling.text2story.prompt_mixing import DIPW, PromptMixer, align, mix
+from anchorshot.sampling.text2story.segments import PromptPair, StorySampler, StorySettings
+from anchorshot.sampling.text2story.story_wan import WanStory
 
 ROWS, TOKENS, WIDTH = 2, 5, 8
 PAPER: dict[str, Any] = {"prior_clock": "steps", "prior_shift": 1.0}

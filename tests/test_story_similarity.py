@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anchorshot.core.errors import InputError
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import sar_encoder
-from anchorshot.sampling.action_similarity import SAR, Encoder, Pair, semantic_gamma, similarity
-from anchorshot.sampling.blending import Blend
-from anchorshot.sampling.story import PromptPair, StorySampler, StorySettings
-from anchorshot.story.errors import InputError
+from anchorshot.sampling.text2story.action_similarity import SAR, Encoder, Pair, semantic_gamma, similarity
+from anchorshot.sampling.text2story.blending import Blend
+from anchorshot.sampling.text2story.segments import PromptPair, StorySampler, StorySettings
 
 READINGS = [SAR(*choice) for choice in product(get_args(Encoder), get_args(Pair), (False, True))]
 STORY = [

@@ -14,14 +14,14 @@ from safetensors.torch import save_file
 
 from anchorshot import benchmarks, evaluation
 from anchorshot.cli import main
+from anchorshot.core.errors import InputError
 from anchorshot.evaluation.judges import JudgeFiles
 from anchorshot.evaluation.story_size import choose_set, natural_length, size_multiple
 from anchorshot.evaluation.storytelling_plots import plan_plots, run_plots
 from anchorshot.evaluation.storytelling_set import StorytellingSet
-from anchorshot.models.keymaps import to_public
-from anchorshot.models.pocket.configs import VAE, VIDEO
+from anchorshot.models.io.keymaps import to_public
 from anchorshot.models.studio import Studio, load_studio
-from anchorshot.story.errors import InputError
+from anchorshot.pocket.configs import VAE, VIDEO
 
 MODELS = {"keyframe", "keyframe_text", "image_vae", "video", "video_low", "video_vae", "video_text", "clip"}
 SMALL: dict[str, Any] = {"size": (64, 64), "frames": 7}

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from anchorshot.models.pocket.world import ACTIONS, MOVEMENTS, PLACES, SCALES, SIDES, make_story
-from anchorshot.story.errors import InputError, closest, show_value
+from anchorshot.core.errors import InputError, closest, show_value
+from anchorshot.pocket.world import ACTIONS, MOVEMENTS, PLACES, SCALES, SIDES, make_story
 from anchorshot.story.names import expand_names, introduce_names
 from anchorshot.story.shot import MAX_SEED, Camera, Keyframe, Shot
 from anchorshot.story.storyboard import MAX_SHOTS, Caption, Storyboard

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
 from anchorshot.story.timeline import MAX_FRAMES, Keyed, Time, Timeline, frame_rate
 
 RATES = st.sampled_from([1, 8, 12, 12.5, 16, 23.976, 24, 25, 29.97, 30, 59.94, 60, 120])

@@ -13,16 +13,16 @@ from rich.console import Console
 
 from anchorshot import evaluation
 from anchorshot.benchmarks.storytelling import disagreement
+from anchorshot.core.errors import InputError
 from anchorshot.evaluation.pocket_tellings import prompt_pair, tellings
 from anchorshot.evaluation.storytelling import VARIANTS, _tell, run_storytelling, settings_of
 from anchorshot.evaluation.storytelling_judge import jump
-from anchorshot.models.pocket.recogniser import Recogniser
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import story_model, story_pictures, story_sampler
-from anchorshot.sampling.action_similarity import SAR
-from anchorshot.sampling.prompt_mixing import DIPW
-from anchorshot.sampling.story import StorySettings
-from anchorshot.story.errors import InputError
+from anchorshot.pocket.recogniser import Recogniser
+from anchorshot.sampling.text2story.action_similarity import SAR
+from anchorshot.sampling.text2story.prompt_mixing import DIPW
+from anchorshot.sampling.text2story.segments import StorySettings
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from anchorshot import evaluation
 from anchorshot.cli import main
+from anchorshot.core.errors import InputError
 from anchorshot.evaluation.judges import Judges
 from anchorshot.evaluation.rollout import noise_source
 from anchorshot.evaluation.story_size import natural_length
@@ -22,10 +23,9 @@ from anchorshot.evaluation.storytelling import SETTINGS, run_storytelling
 from anchorshot.evaluation.storytelling_judge import StoryJudge, jump
 from anchorshot.evaluation.storytelling_plots import PLOT_VARIANTS, run_plots
 from anchorshot.evaluation.storytelling_set import StorytellingSet, prompt_pair, storytelling_set
-from anchorshot.models.pocket.recogniser import Recogniser
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import story_model, story_sampler
-from anchorshot.story.errors import InputError
+from anchorshot.pocket.recogniser import Recogniser
 
 # The package that the tiny LPIPS is made with asks torchvision for its networks in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchvision.models.*")

@@ -13,11 +13,11 @@ import yaml
 from close import same_picture, same_result
 
 from anchorshot import evaluation
+from anchorshot.core.errors import InputError
 from anchorshot.evaluation.judges import Judges
 from anchorshot.evaluation.storytelling_set import DATA
 from anchorshot.evaluation.told import Figures, Parts, Teller, told_row
 from anchorshot.models.studio import load_studio
-from anchorshot.story.errors import InputError
 
 # The package that the tiny LPIPS is made with asks torchvision for its networks in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchvision.models.*")

@@ -16,6 +16,7 @@ import open_clip
 import pytest
 import yaml
 
+from anchorshot.core.errors import InputError
 from anchorshot.evaluation.storytelling_set import (
     DATA,
     Cast,
@@ -27,7 +28,6 @@ from anchorshot.evaluation.storytelling_set import (
     prompt_pair,
     storytelling_set,
 )
-from anchorshot.story.errors import InputError
 
 SET = StorytellingSet.read()
 PLOTS = storytelling_set()

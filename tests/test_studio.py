@@ -11,15 +11,15 @@ from diffusers import AutoencoderKL, AutoencoderKLWan, FluxTransformer2DModel, W
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
-from anchorshot.models.keymaps import to_public
-from anchorshot.models.loading import FLUX_VAE_CONFIG
-from anchorshot.models.pocket.tokenizer import build_tokenizer
+from anchorshot.core.errors import InputError
+from anchorshot.models.encoders.vae_tiling import Tiling
+from anchorshot.models.io.keymaps import to_public
+from anchorshot.models.io.loading import FLUX_VAE_CONFIG
 from anchorshot.models.studio import Studio, built_in, load_studio
 from anchorshot.models.studio_config import StudioConfig, read_studio
-from anchorshot.models.vae_tiling import Tiling
+from anchorshot.pocket.tokenizer import build_tokenizer
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from anchorshot.sampling.video import decode_video, plan_video, sample_video
-from anchorshot.story.errors import InputError
 from anchorshot.story.timeline import Timeline
 
 FLUX = dict(
@@ -110,11 +110,11 @@ def studio(weights):
 
 
 def test_every_part_loads_once(studio):
-    from anchorshot.models.clip import ClipScorer
-    from anchorshot.models.flux.headless import CaptainFlux
-    from anchorshot.models.text import TextEncoder
-    from anchorshot.models.vae import VideoVAE
-    from anchorshot.models.wan.headless import DirectorWan
+    from anchorshot.models.backbones.flux.headless import CaptainFlux
+    from anchorshot.models.backbones.wan.headless import DirectorWan
+    from anchorshot.models.encoders.clip import ClipScorer
+    from anchorshot.models.encoders.text import TextEncoder
+    from anchorshot.models.encoders.vae import VideoVAE
 
     classes = {
         "keyframe": CaptainFlux,

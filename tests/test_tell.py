@@ -15,15 +15,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from anchorshot.cli import main
+from anchorshot.core.errors import InputError
 from anchorshot.media.curve import draw_curves
 from anchorshot.media.video import VideoReader
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import settings_inputs, story_model
 from anchorshot.pipelines.tell import prompt_pairs, tell_story
-from anchorshot.sampling.action_similarity import SAR
-from anchorshot.sampling.prompt_mixing import DIPW
-from anchorshot.sampling.story import StorySettings
-from anchorshot.story.errors import InputError
+from anchorshot.sampling.text2story.action_similarity import SAR
+from anchorshot.sampling.text2story.prompt_mixing import DIPW
+from anchorshot.sampling.text2story.segments import StorySettings
 from anchorshot.story.storyboard import Storyboard
 
 STORY = {

@@ -20,14 +20,14 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from anchorshot.models.checkpoint import read_checkpoint
-from anchorshot.models.keymaps import to_public
-from anchorshot.models.loading import Offload
-from anchorshot.models.pocket.tokenizer import build_tokenizer
-from anchorshot.models.prompt_text import from_prompt, literal, to_prompt
-from anchorshot.models.text import ClipTextPooler, TextCond, TextEncoder, load_text
-from anchorshot.models.tokenizer import ClipTokenizer, JsonTokenizer, SentencePieceTokenizer, load_tokenizer
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.encoders.prompt_text import from_prompt, literal, to_prompt
+from anchorshot.models.encoders.text import ClipTextPooler, TextCond, TextEncoder, load_text
+from anchorshot.models.encoders.tokenizer import ClipTokenizer, JsonTokenizer, SentencePieceTokenizer, load_tokenizer
+from anchorshot.models.io.checkpoint import read_checkpoint
+from anchorshot.models.io.keymaps import to_public
+from anchorshot.models.io.loading import Offload
+from anchorshot.pocket.tokenizer import build_tokenizer
 from anchorshot.story.stages import alias_names
 
 SIZES = dict(d_model=32, d_kv=8, num_heads=4, num_layers=2, d_ff=48, feed_forward_proj="gated-gelu")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
 from anchorshot.story.stages import alias_names
 
 NAMES = ["Mira", "Pip", "Otto", "Juno"]

@@ -12,25 +12,25 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 from transformers import T5Config, T5EncoderModel
 
-from anchorshot.models.clip import ClipScorer, build_clip
-from anchorshot.models.pocket import configs
-from anchorshot.models.pocket.dataset import StoryLatents
-from anchorshot.models.pocket.tokenizer import build_tokenizer
-from anchorshot.models.pocket.world import ACTIONS, PLACES, make_story
-from anchorshot.models.wan.headless import DirectorWan
-from anchorshot.story.errors import InputError
-from anchorshot.training import run
+from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.wan.headless import DirectorWan
+from anchorshot.models.encoders.clip import ClipScorer, build_clip
+from anchorshot.pocket import configs
+from anchorshot.pocket.dataset import StoryLatents
+from anchorshot.pocket.recipes import run
+from anchorshot.pocket.recipes.captions import tell_shots
+from anchorshot.pocket.recipes.export import checkpoint_weights
+from anchorshot.pocket.recipes.keyframes import KeyframeRecipe, KeyframeStudent, Stage
+from anchorshot.pocket.recipes.recogniser import RecogniserRecipe
+from anchorshot.pocket.recipes.story_frames import StoryFrames, side_bits
+from anchorshot.pocket.recipes.text import ReadingRecipe, Teacher, build_t5, grown
+from anchorshot.pocket.recipes.vae import VaeRecipe
+from anchorshot.pocket.recipes.video import LAYOUTS, ClipLatents, VideoRecipe, draw_clip, told
+from anchorshot.pocket.tokenizer import build_tokenizer
+from anchorshot.pocket.world import ACTIONS, PLACES, make_story
 from anchorshot.training.attention import cpu_attention, plain_attention
-from anchorshot.training.captions import tell_shots
-from anchorshot.training.export import checkpoint_weights
-from anchorshot.training.keyframes import KeyframeRecipe, KeyframeStudent, Stage
 from anchorshot.training.loop import LoopConfig, learning_rate, train
 from anchorshot.training.muon import MuonAdamW, orthogonalised
-from anchorshot.training.recogniser import RecogniserRecipe
-from anchorshot.training.story_frames import StoryFrames, side_bits
-from anchorshot.training.text import ReadingRecipe, Teacher, build_t5, grown
-from anchorshot.training.vae import VaeRecipe
-from anchorshot.training.video import LAYOUTS, ClipLatents, VideoRecipe, draw_clip, told
 
 
 @pytest.mark.parametrize("muon", [0.0, 0.01])
@@ -197,7 +197,7 @@ def test_a_perfect_velocity_has_no_loss():
         k = inputs["targets"]
         x = torch.stack(pairs.latents, 1).flatten(0, 1)
         t = pairs.timestep.flatten()[:, None, None]
-        from anchorshot.models.flux.layout import pack_latent
+        from anchorshot.models.layouts.pairs import pack_latent
 
         clean = pack_latent(z0)
         noise = (x - (1 - t) * clean) / t
@@ -278,7 +278,7 @@ def test_vae_recipe_has_a_loss_at_every_size():
 
 
 def test_clip_recipe_starts_near_chance():
-    from anchorshot.training.clip import ClipRecipe
+    from anchorshot.pocket.recipes.clip import ClipRecipe
 
     recipe = ClipRecipe(size=8, bank=16)
     model = recipe.build()

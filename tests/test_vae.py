@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_mochi import vae as tiny_mochi_vae
 
-from anchorshot.models import vae as vae_module
-from anchorshot.models import vae_tiling
-from anchorshot.models.mochi import MochiVAE
-from anchorshot.models.vae import ImageVAE, VideoVAE, latent_length
-from anchorshot.models.vae_tiling import Tiling, assemble
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.mochi.vae import MochiVAE
+from anchorshot.models.encoders import vae as vae_module
+from anchorshot.models.encoders import vae_tiling
+from anchorshot.models.encoders.vae import ImageVAE, VideoVAE, latent_length
+from anchorshot.models.encoders.vae_tiling import Tiling, assemble
 
 HEIGHT, WIDTH = 16, 32
 TILED = 0.4

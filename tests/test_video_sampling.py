@@ -6,9 +6,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_video import CHANNELS, EMPTY, FPS, HEIGHT, TEXT, WIDTH, noise, pixels, plan, seed, transformer, video_vae
 
-from anchorshot.models.vae import VideoVAE
-from anchorshot.models.wan.headless import DirectorWan
-from anchorshot.models.wan.layout import mc_index
+from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.wan.headless import DirectorWan
+from anchorshot.models.encoders.vae import VideoVAE
+from anchorshot.models.layouts.chunks import mc_index
 from anchorshot.sampling.flow import Step
 from anchorshot.sampling.video import (
     decode_video,
@@ -18,7 +19,6 @@ from anchorshot.sampling.video import (
     plan_video,
     sample_video,
 )
-from anchorshot.story.errors import InputError
 from anchorshot.story.stages import tile_captions
 from anchorshot.story.timeline import Timeline
 

@@ -7,17 +7,12 @@ import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from tiny_video import CHANNELS, EMPTY, FPS, HEIGHT, TEXT, WIDTH, pixels, plan, seed, transformer, video_vae
 
-from anchorshot.models.vae import VideoVAE
-from anchorshot.models.wan.headless import DirectorWan
-from anchorshot.models.wan.layout import mc_index, pad_text
+from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.wan.headless import DirectorWan
+from anchorshot.models.encoders.vae import VideoVAE
+from anchorshot.models.layouts.chunks import mc_index, pad_text
 from anchorshot.sampling.flow import flow_sigmas
-from anchorshot.sampling.video import (
-    Experts,
-    denoise,
-    plan_video,
-    sample_video,
-)
-from anchorshot.story.errors import InputError
+from anchorshot.sampling.video import Experts, denoise, plan_video, sample_video
 from anchorshot.story.timeline import Timeline
 
 

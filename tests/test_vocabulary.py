@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5EncoderModel
 
 from anchorshot.cli import main
-from anchorshot.models.pocket import configs
-from anchorshot.models.pocket.lexicon import LEXICON, PLAIN, words_of
-from anchorshot.models.pocket.tokenizer import build_tokenizer
+from anchorshot.core.errors import InputError
+from anchorshot.models.encoders.text import load_text, prove_text
 from anchorshot.models.studio import load_studio
-from anchorshot.models.text import load_text, prove_text
-from anchorshot.story.errors import InputError
+from anchorshot.pocket import configs
+from anchorshot.pocket.lexicon import LEXICON, PLAIN, words_of
+from anchorshot.pocket.recipes import export
+from anchorshot.pocket.tokenizer import build_tokenizer
 from anchorshot.story.storyboard import Storyboard, load_storyboard
 from anchorshot.story.vocabulary import Vocabulary, made_for_note, unknown_words, words_in, words_note
-from anchorshot.training import export
 
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN = export.taught_words()
@@ -112,8 +112,8 @@ def test_exported_encoders_carry_the_words_that_they_were_taught(exported: Path)
     assert set(encoder.words) == {*words_of(), *PLAIN} and encoder.names
     assert encoder.words.kinds["colour"]["red"] == list(LEXICON["colour"]["red"])
     assert "Emerald's" in encoder.words and "robot" not in encoder.words
-    public = load_text("t5", ROOT / "models" / "pocket" / "weights" / "t5_video.safetensors")
-    with safe_open(ROOT / "models" / "pocket" / "weights" / "t5_video.safetensors", "pt") as file:
+    public = load_text("t5", ROOT / "pocket" / "weights" / "t5_video.safetensors")
+    with safe_open(ROOT / "pocket" / "weights" / "t5_video.safetensors", "pt") as file:
         assert bool(public.words) == ("words" in file.metadata())
 
 
@@ -185,7 +185,7 @@ def test_what_a_studio_is_made_for_does_not_change_its_films(small_studio: Path)
     """Nor does a recogniser: films made before a studio named them can be gone on with."""
     config = yaml.safe_load(small_studio.read_text())
     before = load_studio(small_studio).fingerprint()
-    config["recogniser"] = {"file": str(ROOT / "models" / "pocket" / "weights" / "recogniser.safetensors")}
+    config["recogniser"] = {"file": str(ROOT / "pocket" / "weights" / "recogniser.safetensors")}
     del config["made_for"]
     small_studio.write_text(yaml.safe_dump(config))
     assert load_studio(small_studio).fingerprint() == before

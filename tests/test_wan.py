@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 from safetensors.torch import save_file
 
-from anchorshot.models.wan.headless import DirectorWan, DirectorWanBlock, MCRope
-from anchorshot.models.wan.layout import frame_timesteps, mc_index, pad_text, rope_table
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.wan.headless import DirectorWan, DirectorWanBlock, MCRope
+from anchorshot.models.layouts.chunks import frame_timesteps, mc_index, pad_text, rope_table
 
 CONFIG = {
     "num_attention_heads": 2,

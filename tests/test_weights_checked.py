@@ -16,18 +16,18 @@ from safetensors.torch import load_file, save_file
 from test_lora import WAN, stock
 from test_studio import CLIP, FLUX, STUDIO, T5, VAE, save, weights, write
 
-from anchorshot.models.arguments import check_arguments
-from anchorshot.models.checkpoint import Checkpoint, dequantise, read_checkpoint
-from anchorshot.models.clip import ClipScorer
-from anchorshot.models.clip_config import split_config
-from anchorshot.models.keymaps import to_public
-from anchorshot.models.keymaps.shapes import MAX_BLOCKS, count_blocks
-from anchorshot.models.loading import load_transformer, prove_model
-from anchorshot.models.lora import parse_lora
+from anchorshot.core.errors import InputError
+from anchorshot.models.encoders.clip import ClipScorer
+from anchorshot.models.encoders.clip_config import split_config
+from anchorshot.models.io.arguments import check_arguments
+from anchorshot.models.io.checkpoint import Checkpoint, dequantise, read_checkpoint
+from anchorshot.models.io.keymaps import to_public
+from anchorshot.models.io.loading import load_transformer, prove_model
+from anchorshot.models.io.lora import parse_lora
+from anchorshot.models.io.shapes import MAX_BLOCKS, count_blocks
 from anchorshot.models.studio import load_studio
 from anchorshot.models.studio_config import StudioConfig
 from anchorshot.pipelines.film import make_film
-from anchorshot.story.errors import InputError
 from anchorshot.story.storyboard import Storyboard
 
 __all__ = ["weights"]  # a fixture

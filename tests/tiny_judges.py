@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_model
 from transformers import Dinov2Config, Dinov2Model
 
-from anchorshot.models.clip import ClipScorer, build_clip
-from anchorshot.models.pocket.configs import CLIP
+from anchorshot.models.encoders.clip import ClipScorer, build_clip
+from anchorshot.pocket.configs import CLIP
 
 TINY_VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
 from safetensors.torch import save_file
 
-from anchorshot.models.keymaps import to_public
+from anchorshot.models.io.keymaps import to_public
 
 MOCHI: dict[str, Any] = {
     "num_attention_heads": 4,

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 
-from ..story.files import atomic_path, write_atomic
+from ..core.files import atomic_path, write_atomic
 from .attention import cpu_attention, fuse_norms
 from .graphs import GraphedSteps, map_tensors
 from .muon import MuonAdamW

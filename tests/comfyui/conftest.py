@@ -83,6 +83,6 @@ def studio() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def pictures() -> Tensor:
     """IMAGE [6, 80, 160, 3] of the pocket world."""
-    from anchorshot.models.pocket.bank import picture_bank, to_tensor
+    from anchorshot.pocket.bank import picture_bank, to_tensor
 
     return to_tensor(picture_bank(6, "test")).movedim(1, -1)

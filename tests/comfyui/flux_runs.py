@@ -5,12 +5,12 @@ from __future__ import annotations
 import comfy.sample
 import comfy.samplers
 import torch
-from comfyui import tiny
 from comfyui.tiny import caption, latent
 
-from anchorshot.models.flux import native
-from anchorshot.models.flux.native import ContextPair, PairSettings, sample_native
+from anchorshot.models.backbones.flux import native
+from anchorshot.models.backbones.flux.native import ContextPair, PairSettings, sample_native
 from anchorshot.sampling.flow import flow_sigmas
+from comfyui import tiny
 
 SIGMAS = flow_sigmas(3)
 SIZE = (8, 12)  # latent cells of a new frame

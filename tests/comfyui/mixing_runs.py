@@ -12,9 +12,9 @@ from comfy_extras.nodes_custom_sampler import Noise_EmptyNoise, Noise_RandomNois
 from comfyui.tiny_wan import TEXT
 from torch import Tensor
 
+from anchorshot.comfyui.mixing import _KEY
 from anchorshot.nodes import mixing
-from anchorshot.nodes.mixing_run import _KEY
-from anchorshot.sampling.prompt_mixing import MixStep
+from anchorshot.sampling.text2story.prompt_mixing import MixStep
 
 MOCHI: dict[str, Any] = {
     "image_model": "mochi_preview", "depth": 2, "patch_size": 2, "num_heads": 2, "hidden_size_x": 64,

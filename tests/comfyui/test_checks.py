@@ -9,9 +9,9 @@ import pytest
 import torch
 from comfyui.odd_values import CHANGED, MADE, drawn, prompt
 
+from anchorshot.comfyui.checks import MAX_TEXT, check_inputs, finite
+from anchorshot.core.errors import InputError
 from anchorshot.nodes import NODES
-from anchorshot.nodes.checks import MAX_TEXT, check_inputs, finite
-from anchorshot.story.errors import InputError
 
 NAN = float("nan")
 GOOD: dict[str, Any] = {

@@ -26,8 +26,8 @@ from anchorshot.evaluation.keyframes import read_frames
 from anchorshot.evaluation.metrics import Scores, StoryTruth, frame_change, psnr
 from anchorshot.media.picture import read_picture
 from anchorshot.media.video import VideoReader
-from anchorshot.models.pocket.recogniser import Recogniser, load_recogniser
-from anchorshot.models.pocket.world import (
+from anchorshot.pocket.recogniser import Recogniser, load_recogniser
+from anchorshot.pocket.world import (
     ACCESSORIES,
     ACTIONS,
     COLOURS,
@@ -116,7 +116,7 @@ def read_exact(path: Path) -> Tensor:
 
 @pytest.fixture(scope="module")
 def recogniser() -> Recogniser:
-    return load_recogniser(ROOT / "models" / "pocket" / "weights" / "recogniser.safetensors")
+    return load_recogniser(ROOT / "pocket" / "weights" / "recogniser.safetensors")
 
 
 def relative(a: Tensor, b: Tensor) -> list[float]:

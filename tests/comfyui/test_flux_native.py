@@ -11,20 +11,20 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.nested_tensor import NestedTensor
-from comfyui import tiny
 from comfyui.flux_runs import CONTEXT, SIGMAS, SIZE, context_of, core_sample, lora_of, relative, run, stock_run, worst
 from comfyui.tiny import caption
 
-from anchorshot.models.flux import native
-from anchorshot.models.flux.headless import CaptainFlux
-from anchorshot.models.flux.layout import KVCache, Pairs
-from anchorshot.models.flux.native import ContextPair, PairSettings, prepare_pairs
-from anchorshot.models.flux.native_blocks import ContextCaches, run_pairs
-from anchorshot.models.keymaps import to_public
+from anchorshot.models.backbones.flux import native
+from anchorshot.models.backbones.flux.headless import CaptainFlux
+from anchorshot.models.backbones.flux.native import ContextPair, PairSettings, prepare_pairs
+from anchorshot.models.backbones.flux.native_blocks import ContextCaches, run_pairs
+from anchorshot.models.encoders.text import TextCond
+from anchorshot.models.io.keymaps import to_public
+from anchorshot.models.layouts.pairs import KVCache, Pairs
 from anchorshot.models.studio import load_studio
-from anchorshot.models.text import TextCond
 from anchorshot.sampling.flow import flow_sigmas
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
+from comfyui import tiny
 
 
 @pytest.fixture(scope="module")

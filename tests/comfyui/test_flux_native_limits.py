@@ -12,14 +12,14 @@ import pytest
 import torch
 from comfy.controlnet import ControlBase
 from comfy.patcher_extension import WrappersMP
-from comfyui import tiny
 from comfyui.flux_runs import SIGMAS, SIZE, context_of, core_sample, lora_of, relative, run, stock_run
 from comfyui.tiny import caption, latent
 
-from anchorshot.models.flux import native
-from anchorshot.models.flux.layout import PairLayout
-from anchorshot.models.flux.native import ContextPair, PairSettings, prepare_pairs, sample_native
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.flux import native
+from anchorshot.models.backbones.flux.native import ContextPair, PairSettings, prepare_pairs, sample_native
+from anchorshot.models.layouts.pairs import PairLayout
+from comfyui import tiny
 
 
 @pytest.fixture(scope="module")

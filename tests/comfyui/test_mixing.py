@@ -36,13 +36,13 @@ from comfyui.tiny_wan import headless, native
 from torch import Tensor
 
 import nodes as comfy_nodes
+from anchorshot.comfyui.images import encode_frame
+from anchorshot.comfyui.mixing import _KEY
+from anchorshot.comfyui.mixing_preview import DECODED, preview_pictures
+from anchorshot.core.errors import InputError
 from anchorshot.nodes import mixing
-from anchorshot.nodes.images import encode_frame
-from anchorshot.nodes.mixing_preview import DECODED, preview_pictures
-from anchorshot.nodes.mixing_run import _KEY
-from anchorshot.sampling.action_similarity import semantic_gamma
-from anchorshot.sampling.blending import Blend, blend_noise
-from anchorshot.story.errors import InputError
+from anchorshot.sampling.text2story.action_similarity import semantic_gamma
+from anchorshot.sampling.text2story.blending import Blend, blend_noise
 
 
 @pytest.fixture(scope="module")

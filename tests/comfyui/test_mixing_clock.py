@@ -12,8 +12,8 @@ from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from comfyui.mixing_runs import latent, levels_of, looking, mixed, patched, plain, run, spied, steps_of, weights_of
 from comfyui.tiny_wan import headless, native
 
-from anchorshot.sampling.prompt_mixing import DIPW
-from anchorshot.story.errors import InputError
+from anchorshot.core.errors import InputError
+from anchorshot.sampling.text2story.prompt_mixing import DIPW
 
 
 @pytest.fixture(scope="module")

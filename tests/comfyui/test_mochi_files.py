@@ -17,9 +17,9 @@ from comfyui.tiny import strong_
 from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
 from safetensors.torch import save_file
 
-from anchorshot.models.keymaps import infer_config, to_public
-from anchorshot.models.loading import load_transformer, load_vae
-from anchorshot.models.mochi import MochiVAE
+from anchorshot.models.backbones.mochi.vae import MochiVAE
+from anchorshot.models.io.keymaps import infer_config, to_public
+from anchorshot.models.io.loading import load_transformer, load_vae
 
 WIDTH, TEXT = 96, 32
 OPERATIONS = comfy.ops.disable_weight_init

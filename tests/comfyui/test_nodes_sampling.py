@@ -19,13 +19,13 @@ from comfyui.tiny import FLUX, flux_clip
 from torch import Tensor
 
 import nodes as comfy_nodes
+from anchorshot.comfyui.images import fitted
+from anchorshot.comfyui.similarity import embed_picture, embed_query
+from anchorshot.core.errors import InputError
 from anchorshot.memory.golden_mem import GoldenMem, token_report
 from anchorshot.models.studio import load_studio
 from anchorshot.nodes import keyframes, memory, story, video
-from anchorshot.nodes.images import fitted
-from anchorshot.nodes.similarity import embed_picture, embed_query
 from anchorshot.story import stages
-from anchorshot.story.errors import InputError
 from anchorshot.story.storyboard import Storyboard
 from anchorshot.story.timeline import Timeline
 

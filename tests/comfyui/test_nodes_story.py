@@ -16,17 +16,18 @@ from comfyui.server import ROOT
 from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
+from anchorshot.comfyui import film as film_run
+from anchorshot.core.errors import InputError
 from anchorshot.media.contact_sheet import SHOTS_PER_PAGE
-from anchorshot.models.pocket import configs
-from anchorshot.models.pocket.native import load_keyframe_clip
-from anchorshot.models.pocket.tokenizer import build_tokenizer
-from anchorshot.nodes import film, film_run, story, timeline
+from anchorshot.nodes import film, story, timeline
+from anchorshot.pocket import configs
+from anchorshot.pocket.native import load_keyframe_clip
+from anchorshot.pocket.recipes import export
+from anchorshot.pocket.tokenizer import build_tokenizer
 from anchorshot.story import stages
-from anchorshot.story.errors import InputError
 from anchorshot.story.formats import guess_kind
 from anchorshot.story.storyboard import Storyboard, load_storyboard, parse_storyboard
 from anchorshot.story.timeline import Timeline
-from anchorshot.training import export
 
 pytestmark = pytest.mark.usefixtures("folders")
 
@@ -121,9 +122,7 @@ def test_words_that_a_small_encoder_was_not_taught_are_named_under_the_node(
 
     config = {**configs.T5, "vocab_size": build_tokenizer().get_vocab_size()}
     weights = T5EncoderModel(T5Config(**config)).state_dict()
-    taught = load_keyframe_clip(
-        export.export_t5(tmp_path, weights, 0, {}), ROOT / "models/pocket/weights/clip.safetensors"
-    )
+    taught = load_keyframe_clip(export.export_t5(tmp_path, weights, 0, {}), ROOT / "pocket/weights/clip.safetensors")
     strange = STORY.replace("waves", "juggles")
     assert set(taught.tokenizer.words) == set(export.taught_words())
     assert shown(STORY, taught) == shown(STORY, None) == shown(strange, None)

@@ -16,23 +16,23 @@ from comfyui.tiny_wan import VAE, noise, relative, vae_file
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from anchorshot.core.errors import InputError
 from anchorshot.memory.golden_mem import resize_context
-from anchorshot.models.flux.layout import pack_latent, pair_ids, unpack_latent
-from anchorshot.models.flux.native import ContextPair, PairSettings
-from anchorshot.models.flux.native import sample_native as sample_pairs
-from anchorshot.models.loading import load_transformer, load_vae
-from anchorshot.models.pocket import native
-from anchorshot.models.pocket.bank import picture_bank, to_tensor
-from anchorshot.models.pocket.native_studio import NativeStudio
+from anchorshot.models.backbones.flux.native import ContextPair, PairSettings
+from anchorshot.models.backbones.flux.native import sample_native as sample_pairs
+from anchorshot.models.backbones.wan.latents import decode_frames, multi_chunk_video
+from anchorshot.models.backbones.wan.native import chunk_vae, patch_video, sample_native
+from anchorshot.models.encoders.vae import VideoVAE
+from anchorshot.models.io.loading import load_transformer, load_vae
+from anchorshot.models.layouts.chunks import pad_text, plan_video
+from anchorshot.models.layouts.pairs import pack_latent, pair_ids, unpack_latent
 from anchorshot.models.studio import Studio, load_studio
-from anchorshot.models.vae import VideoVAE
-from anchorshot.models.wan.latents import decode_frames, multi_chunk_video
-from anchorshot.models.wan.layout import pad_text, plan_video
-from anchorshot.models.wan.native import chunk_vae, patch_video, sample_native
+from anchorshot.pocket import native
+from anchorshot.pocket.bank import picture_bank, to_tensor
+from anchorshot.pocket.native_studio import NativeStudio
 from anchorshot.sampling.flow import flow_sigmas
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from anchorshot.sampling.video import decode_video, sample_video
-from anchorshot.story.errors import InputError
 from anchorshot.story.timeline import Timeline
 
 CAPTIONS = [
@@ -184,8 +184,8 @@ def test_guided_keyframe_model(tmp_path) -> None:
     """A file with guidance becomes the FLUX.1-dev class, with the same schedule shift."""
     from diffusers import FluxTransformer2DModel
 
-    from anchorshot.models.keymaps import to_public
-    from anchorshot.models.pocket.configs import KEYFRAME
+    from anchorshot.models.io.keymaps import to_public
+    from anchorshot.pocket.configs import KEYFRAME
 
     config = KEYFRAME | {"guidance_embeds": True, "num_layers": 1, "num_single_layers": 1}
     state = to_public("flux", FluxTransformer2DModel(**config).state_dict())

@@ -122,7 +122,8 @@ def test_nodes_need_nothing_that_comfyui_lacks() -> None:
 
     And at ComfyUI's start no torch operation runs, and nothing is imported that only a running node needs.
     """
-    modules = sorted(path.stem for path in (ROOT / "nodes").glob("*.py") if path.stem != "__init__")
+    paths = [*(ROOT / "nodes").glob("*.py"), *(ROOT / "comfyui").glob("*.py")]
+    modules = sorted(f"{path.parent.name}.{path.stem}" for path in paths if path.stem != "__init__")
     code = f"""
 import sys, importlib
 sys.path.insert(0, {str(COMFYUI)!r})
@@ -144,7 +145,7 @@ with Work():
 heavy = [m for m in sys.modules if m.startswith(("anchorshot.models", "anchorshot.sampling", "anchorshot.story.story"))]
 assert not heavy, heavy
 for name in {modules!r}:
-    importlib.import_module("anchorshot.nodes." + name)
+    importlib.import_module("anchorshot." + name)
 print("fine")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=COMFYUI)

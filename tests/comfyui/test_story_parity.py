@@ -11,13 +11,13 @@ from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAd
 from comfyui.tiny_wan import relative
 from torch import Tensor
 
+from anchorshot.comfyui.mixing import _KEY
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.nodes import mixing
-from anchorshot.nodes.mixing_run import _KEY
 from anchorshot.pipelines.story_stage import story_model, story_pictures, story_sampler
-from anchorshot.sampling.action_similarity import SAR
-from anchorshot.sampling.prompt_mixing import DIPW, MixStep
-from anchorshot.sampling.story import Made, PromptPair, StorySettings
+from anchorshot.sampling.text2story.action_similarity import SAR
+from anchorshot.sampling.text2story.prompt_mixing import DIPW, MixStep
+from anchorshot.sampling.text2story.segments import Made, PromptPair, StorySettings
 
 FRAMES, SIZE, GAMMA = 17, (80, 160), 0.3
 SEGMENTS = [

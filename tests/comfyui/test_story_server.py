@@ -16,11 +16,12 @@ from comfyui.prompts import node, text_of
 from comfyui.server import ComfyServer
 from PIL import Image
 
-from anchorshot.nodes import story, story_route
-from anchorshot.nodes.host import input_path, relative_paths
-from anchorshot.nodes.story_files import LinkedFiles, identity, read_story
-from anchorshot.story.errors import InputError
-from anchorshot.story.limits import MAX_BYTES
+from anchorshot.comfyui import story_route
+from anchorshot.comfyui.host import input_path, relative_paths
+from anchorshot.comfyui.story_files import LinkedFiles, identity, read_story
+from anchorshot.core.errors import InputError
+from anchorshot.core.limits import MAX_BYTES
+from anchorshot.nodes import story
 from anchorshot.story.storyboard import load_storyboard
 
 TEXT = "shots:\n- {id: s01, scene: A fox WORD., frames: 5, keyframes: [{at: 0, image: fox.png}]}\n"
@@ -45,7 +46,7 @@ def test_names_outside_the_input_folder_are_refused_by_their_words(name: str, mo
 
 
 def test_a_text_is_parsed_once_until_a_file_changes(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from anchorshot.nodes import story_files
+    from anchorshot.comfyui import story_files
 
     Image.new("RGB", (32, 32)).save(folders / "input" / "fox.png")
     (folders / "input" / "a.yaml").write_text(TEXT)

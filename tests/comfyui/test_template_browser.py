@@ -19,7 +19,7 @@ from comfyui.shipped import WORKFLOWS
 from comfyui.shipped.titles import TITLES
 from comfyui.timeline_page import NODE
 
-from anchorshot.nodes.timeline_input import plan, read_edit
+from anchorshot.comfyui.timeline import plan, read_edit
 
 LACKING = missing()
 if LACKING:

@@ -13,7 +13,6 @@ import pytest
 import torch
 from comfy_extras.nodes_cond import T5TokenizerOptions
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux
-from comfyui import tiny, tiny_text
 from comfyui.flux_runs import SIZE, relative
 from comfyui.node_inputs import encode
 from comfyui.shipped.blueprints import interleaved_keyframes
@@ -22,24 +21,25 @@ from comfyui.test_flux_native import headless_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from anchorshot.comfyui.encode_text import LONGEST, embed_words, encode_caption, tokenize
+from anchorshot.comfyui.frame_memory import Encoders, FrameMemory, Remembered
+from anchorshot.comfyui.keyframe_inputs import with_queries
+from anchorshot.comfyui.keyframes import Sampling, _warn_of_padding, make_keyframes, plan_jobs
+from anchorshot.comfyui.memory import memory_of
+from anchorshot.comfyui.mixing_similarity import action_gamma
+from anchorshot.comfyui.similarity import embed_parts, embed_query
 from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.memory.retrieval import mean_pool, rank_clip, rank_together
-from anchorshot.models.flux.native import ContextPair, PairSettings, sample_native
-from anchorshot.models.keymaps import to_public
-from anchorshot.models.prompt_text import from_prompt, literal, to_prompt
+from anchorshot.models.backbones.flux.native import ContextPair, PairSettings, sample_native
+from anchorshot.models.encoders.prompt_text import from_prompt, literal, to_prompt
+from anchorshot.models.encoders.tokenizer import ClipTokenizer
+from anchorshot.models.io.keymaps import to_public
 from anchorshot.models.studio import load_studio
-from anchorshot.models.tokenizer import ClipTokenizer
-from anchorshot.nodes.encode_text import LONGEST, embed_words, encode_caption, tokenize
-from anchorshot.nodes.frame_memory import Encoders, FrameMemory, Remembered
-from anchorshot.nodes.keyframe_input import with_queries
-from anchorshot.nodes.keyframe_run import Sampling, _warn_of_padding, make_keyframes, plan_jobs
-from anchorshot.nodes.memory_input import memory_of
-from anchorshot.nodes.mixing_similarity import action_gamma
-from anchorshot.nodes.similarity import embed_parts, embed_query
 from anchorshot.nodes.story import Shot, Storyboard
 from anchorshot.sampling.flow import dynamic_shift, flow_sigmas
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from anchorshot.story.storyboard import parse_storyboard
+from comfyui import tiny, tiny_text
 
 NAMES = {"Mira": "a girl (twelve)", "Émile": "an old man", "李雷": "a tall boy", "mira": "a small cat"}
 BITS = [

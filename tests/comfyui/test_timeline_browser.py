@@ -17,8 +17,8 @@ from comfyui.server import ComfyServer
 from comfyui.timeline_page import NODE, THREE, Timeline
 from PIL import Image
 
-from anchorshot.nodes.timeline_input import plan, read_edit
-from anchorshot.story.errors import InputError
+from anchorshot.comfyui.timeline import plan, read_edit
+from anchorshot.core.errors import InputError
 
 LACKING = missing()
 if LACKING:

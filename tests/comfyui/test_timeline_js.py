@@ -5,12 +5,10 @@ The widget's modules run under Node, one process for all requests. No browser an
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,28 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anchorshot.story.errors import InputError
+from anchorshot.comfyui import timeline
+from anchorshot.core.errors import InputError
 from anchorshot.story.timeline import MAX_FRAMES, Timeline
 
 HERE = Path(__file__).parent
 
 
-def _without_comfyui(name: str) -> Any:
-    """A module of `nodes` that needs no ComfyUI, loaded past the package's own import of it."""
-    spec = importlib.util.spec_from_file_location(f"anchorshot.nodes.{name}", HERE.parents[1] / "nodes" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # Known before it runs, because dataclasses look their module up; not kept, so that others import the real one.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[spec.name]
-    return module
-
-
-timeline_input = _without_comfyui("timeline_input")
-plan, read_edit = timeline_input.plan, timeline_input.read_edit
+plan, read_edit = timeline.plan, timeline.read_edit
 RATES = [8, 12.5, 15, 16, 23.976, 24, 25, 29.97, 30, 59.94, 60, 120]
 
 
@@ -196,8 +180,8 @@ def test_every_edit_leaves_what_python_accepts_and_plans_alike(
 
 
 def test_bad_text_is_refused_with_the_same_field(widget: Widget) -> None:
-    many = json.dumps([0.01] * (timeline_input.MAX_MARKS + 1))
-    large = [f'{{"durations": {many}}}', many, "[0" + " " * timeline_input.MAX_TEXT + "]"]
+    many = json.dumps([0.01] * (timeline.MAX_MARKS + 1))
+    large = [f'{{"durations": {many}}}', many, "[0" + " " * timeline.MAX_TEXT + "]"]
     deep, huge = "[" * 9 + "]" * 9, '{"durations": [2, 1e999]}'
     forms = ["{", "3", '"x"', '{"keyframes": 3}', '{"keyframes": [true]}', '{"keyframes": [{}]}', "[null]"]
     for text in [*forms, *large, deep, huge]:
@@ -219,7 +203,7 @@ def test_bad_text_is_refused_with_the_same_field(widget: Widget) -> None:
 
 def test_many_odd_durations_are_summed_in_a_moment() -> None:
     """Their exact sum would have thousands of digits."""
-    odd = [0.3 + (k * 7919 % 1009) / 10007 for k in range(timeline_input.MAX_MARKS)]
+    odd = [0.3 + (k * 7919 % 1009) / 10007 for k in range(timeline.MAX_MARKS)]
     start = time.process_time()
     planned = plan(read_edit(json.dumps({"durations": odd})), 23.976, 5)
     assert len(planned.keyframes) == len(odd)

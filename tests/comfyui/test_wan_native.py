@@ -17,20 +17,9 @@ import torch
 from comfyui.tiny_wan import PLAIN_VAE, TEXT, headless, native, noise, pixels, relative, vae_file
 from torch import Tensor
 
-from anchorshot.models.loading import load_vae
-from anchorshot.models.pocket.native import load_video_vae
-from anchorshot.models.vae import VideoVAE
-from anchorshot.models.wan import layout
-from anchorshot.models.wan.latents import (
-    PLAN,
-    decode_frames,
-    extend_video,
-    lay_out,
-    multi_chunk_video,
-    repin,
-)
-from anchorshot.models.wan.layout import VideoPlan, plan_extension, plan_video, rope_table
-from anchorshot.models.wan.native import (
+from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.wan.latents import PLAN, decode_frames, extend_video, lay_out, multi_chunk_video, repin
+from anchorshot.models.backbones.wan.native import (
     Experts,
     adds_noise,
     chunk_vae,
@@ -38,9 +27,13 @@ from anchorshot.models.wan.native import (
     patch_video,
     sample_native,
 )
+from anchorshot.models.encoders.vae import VideoVAE
+from anchorshot.models.io.loading import load_vae
+from anchorshot.models.layouts import chunks as layout
+from anchorshot.models.layouts.chunks import VideoPlan, plan_extension, plan_video, rope_table
+from anchorshot.pocket.native import load_video_vae
 from anchorshot.sampling import video as headless_video
 from anchorshot.sampling.flow import flow_sigmas
-from anchorshot.story.errors import InputError
 from anchorshot.story.timeline import Timeline
 
 FPS = 8
@@ -429,7 +422,7 @@ for name in ("diffusers", "open_clip", "accelerate", "peft"):
     sys.modules[name] = None
 import comfy.cli_args
 comfy.cli_args.args.cpu = True
-import anchorshot.models.wan.native, anchorshot.models.wan.latents, anchorshot.models.pocket.native_studio
+import anchorshot.models.backbones.wan.native, anchorshot.models.backbones.wan.latents, anchorshot.pocket.native_studio
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -131,7 +131,7 @@ def test_a_workflow_is_neat_and_says_what_it_needs(name: str) -> None:
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_what_a_workflow_says_of_times_is_accepted(info: dict[str, Any], folders: Path, name: str) -> None:
     """By the nodes themselves, with the values that they are saved with: timelines, and storyboards."""
-    from anchorshot.nodes.story_input import read_story
+    from anchorshot.comfyui.story import read_story
     from anchorshot.nodes.timeline import KeyframeTimeline
 
     prompt = to_prompt(shipped(name))

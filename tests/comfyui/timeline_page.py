@@ -7,7 +7,7 @@ from typing import Any
 
 from comfyui.browser import Frontend
 
-from anchorshot.nodes.timeline_input import plan, read_edit
+from anchorshot.comfyui.timeline import plan, read_edit
 
 __all__ = ["NODE", "THREE", "Timeline"]
 

@@ -20,10 +20,10 @@ from comfy.supported_models_base import ClipTarget
 from torch import Tensor
 
 import anchorshot
-from anchorshot.models.pocket.configs import KEYFRAME
+from anchorshot.pocket.configs import KEYFRAME
 
 CPU = torch.device("cpu")
-WEIGHTS = f"{anchorshot.__path__[0]}/models/pocket/weights"
+WEIGHTS = f"{anchorshot.__path__[0]}/pocket/weights"
 
 FLUX: dict[str, Any] = {
     "image_model": "flux",

@@ -14,11 +14,11 @@ import comfy.text_encoders.wan
 import sentencepiece
 import torch
 from comfy.supported_models_base import ClipTarget
-from comfyui import tiny
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
-from anchorshot.models.text import ClipTextPooler, TextEncoder
-from anchorshot.models.tokenizer import JsonTokenizer, SentencePieceTokenizer, TextTokenizer
+from anchorshot.models.encoders.text import ClipTextPooler, TextEncoder
+from anchorshot.models.encoders.tokenizer import JsonTokenizer, SentencePieceTokenizer, TextTokenizer
+from comfyui import tiny
 
 __all__ = ["SPIECE_TEXT", "headless", "native", "t5_words", "umt5_words"]
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from tiny_weights import seeded
 from torch import Tensor
 
-from anchorshot.models.keymaps import to_public
-from anchorshot.models.pocket.native_files import wan_unet
-from anchorshot.models.wan.headless import DirectorWan
+from anchorshot.models.backbones.wan.headless import DirectorWan
+from anchorshot.models.io.keymaps import to_public
+from anchorshot.pocket.native_files import wan_unet
 
 CPU = torch.device("cpu")
 TEXT = 24

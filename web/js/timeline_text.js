@@ -17,7 +17,7 @@ import {
   toNumber
 } from './timeline_grid.js'
 
-// The same limits as in nodes/timeline_input.py.
+// The same limits as in comfyui/timeline.py.
 export const MAX_MARKS = 500
 export const MAX_TEXT = 200_000
 const MAX_DEPTH = 8

@@ -1,0 +1,73 @@
+"""From the Interleaved Keyframe Sampler's inputs to what `keyframe_run` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+from torch import Tensor
+
+from ..core.errors import InputError
+from ..models.backbones.flux.native import PairSettings
+from ..models.encoders.prompt_text import from_prompt
+from .keyframes import Job, Sampling
+
+__all__ = ["empty_latent", "sampling_of", "with_queries"]
+
+
+def sampling_of(given: Mapping[str, Any]) -> Sampling:
+    """How to sample, by the node's widgets and models."""
+    sigmas, noise, high = given.get("sigmas"), given["context_noise"], given.get("context_noise_high") or 0.0
+    if sigmas is None:
+        schedule = given["model"].get_model_object("model_sampling")
+        sigmas = comfy.samplers.calculate_sigmas(schedule, given["scheduler"], given["steps"])
+    return Sampling(
+        given["model"],
+        given["vae"],
+        comfy.samplers.sampler_object(given["sampler_name"]),
+        sigmas,
+        given["cfg"],
+        PairSettings(given["attention"], noise if high <= noise else (noise, high)),
+        given["window"],
+    )
+
+
+def empty_latent(model: Any, latent: Mapping[str, Any]) -> Tensor:
+    """The latent `[1, C, h, w]` whose size the keyframes take, with the model's number of channels.
+
+    Raises:
+        InputError: a batch, or a latent that is no picture's.
+    """
+    samples = latent["samples"]
+    if getattr(samples, "is_nested", False) or samples.ndim not in (4, 5):
+        raise InputError(
+            "latent", "must be the empty latent of one picture", "another kind", "use Empty SD3 Latent Image"
+        )
+    channels = model.get_model_object("latent_format").latent_channels
+    if samples.shape[1] != channels and samples.count_nonzero():  # empty ones get the model's channels
+        fix = "use Empty SD3 Latent Image"
+        raise InputError("latent", f"must have {channels} channels, as the model", tuple(samples.shape), fix)
+    scale = latent.get("downscale_ratio_spacial")
+    fitted = comfy.sample.fix_empty_latent_channels(model, samples, scale)
+    fitted = fitted[:, :, 0] if fitted.ndim == 5 and fitted.shape[2] == 1 else fitted
+    if fitted.ndim != 4 or len(fitted) != 1:
+        fix = "set batch_size to 1: a list of prompts makes several keyframes"
+        raise InputError("latent", "must be of one picture", tuple(samples.shape), fix)
+    return fitted
+
+
+def with_queries(jobs: Sequence[Job], queries: Sequence[str] | None, prompts: int) -> list[Job]:
+    """The jobs with the words that the `queries` input gives, one for each prompt.
+
+    Raises:
+        InputError: another number of queries.
+    """
+    said = [from_prompt(query) for query in queries or () if query and query.strip()]
+    if not said:
+        return list(jobs)
+    if len(said) not in (1, prompts):
+        raise InputError("queries", f"must be {prompts}, one for each prompt", len(said), "connect the same list")
+    return [replace(job, words=said[job.prompt] if len(said) > 1 else said[0]) for job in jobs]

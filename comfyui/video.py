@@ -1,0 +1,186 @@
+"""From the video nodes' inputs to the native adapter's calls, with progress and errors for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.samplers
+from torch import Tensor
+
+from ..core.errors import InputError
+from ..models.backbones.wan.latents import (
+    NATIVE_SIZE,
+    PATCH,
+    PLAN,
+    MultiChunkVideo,
+    decode_frames,
+    extend_video,
+    multi_chunk_video,
+)
+from ..models.backbones.wan.native import Experts, adds_noise, chunk_vae, patch_video, sample_native
+from ..models.layouts.chunks import plan_video
+from ..story.timeline import Timeline
+from .fits import fit_prompt, fit_sigmas, fit_vae, sampled, video_latent
+from .host import Progress, memory_errors, tell
+from .images import fitted
+
+__all__ = ["check_rate", "decode", "lay_out", "lay_out_extension", "patch_video", "sample_video", "sampler_fault"]
+
+_FIX = "make the video shorter or smaller, or load the model in fp8"
+
+
+def lay_out(
+    vae: Any, timeline: Timeline, keyframes: Any, method: Any, width: int = 0, height: int = 0, fit: str = "cover"
+) -> MultiChunkVideo:
+    """`multi_chunk_video` for a node: `keyframes` may be missing, a size of 0 is the keyframes' own.
+
+    Raises:
+        InputError: one side without the other, or sides that make no whole tokens; and as `multi_chunk_video`.
+    """
+    chunks = chunk_vae(vae)
+    if bool(width) != bool(height) or not (timeline.keyframes or keyframes is not None or width):
+        missing = "height" if width else "width"
+        rule = "is needed with the other side" if width or height else "and height are needed without keyframes"
+        raise InputError(missing, rule, 0, "give the video's width and height in pixels")
+    multiple = chunks.image_size_multiple * PATCH
+    for name, side in (("width", width), ("height", height)):
+        if side % multiple:
+            fix = f"use {max(1, round(side / multiple)) * multiple}"
+            raise InputError(name, f"must divide by {multiple}", side, fix)
+    images: Any = () if keyframes is None else keyframes
+    size = (height, width) if width else None
+    if keyframes is not None and size is not None:
+        images = fitted(images, size, fit, "keyframes")
+    with memory_errors("vae", f"{len(images)} keyframes", _FIX):
+        return multi_chunk_video(chunks, timeline, images, method=method, size=size)
+
+
+def check_rate(clip_fps: float, timeline: Timeline) -> None:
+    """Refuse a clip of another rate than the timeline's; the average of a varying rate is hardly ever the same."""
+    if clip_fps and abs(clip_fps - timeline.fps) > 0.002 * timeline.fps:
+        rule = f"must be the timeline's {timeline.fps:g} frames per second"
+        fix = "bring the clip to that rate first, or give the timeline the clip's"
+        raise InputError("clip_fps", rule, round(clip_fps, 3), fix)
+
+
+def lay_out_extension(
+    vae: Any, clip: Tensor, timeline: Timeline, keyframes: Any, context: int, fit: str = "cover"
+) -> MultiChunkVideo:
+    """`extend_video` for a node: `context` 0 looks back at the whole clip."""
+    height, width = clip.shape[-3:-1]
+    images: Any = () if keyframes is None else fitted(keyframes, (height, width), fit, "keyframes")
+    with memory_errors("vae", f"a clip of {len(clip)} frames", "look back at fewer frames (context_frames)"):
+        return extend_video(chunk_vae(vae), clip, timeline, images, context_frames=context or None)
+
+
+def decode(vae: Any, latent: Any, timeline: Timeline | None = None, method: Any = "multi_chunk") -> Tensor:
+    """IMAGE of a sampled multi-chunk latent; `timeline` is needed where it has lost its layout.
+
+    Raises:
+        InputError: no layout, two that differ, or another VAE's latent.
+    """
+    chunks = chunk_vae(vae)
+    samples = video_latent(latent, "latent", chunks.latent_channels)
+    plan = None if timeline is None else plan_video(timeline, method)
+    if plan is not None and latent.get(PLAN) not in (None, plan):
+        fix = "disconnect the timeline: this latent knows its layout"
+        raise InputError("timeline", "must be that of the latent", "another layout", fix)
+    with memory_errors("vae", f"a latent of {tuple(samples.shape)}", _FIX):
+        return decode_frames(chunks, latent, plan)
+
+
+def hint_size(model: Any, video: MultiChunkVideo) -> None:
+    """Say it where a model that knows its size shall make a much larger or smaller one."""
+    native = model.attachments.get(NATIVE_SIZE)
+    height, width = video.pixels.shape[-2:]
+    if native is not None and not 1 / 3 <= height * width / (native[0] * native[1]) <= 3:
+        fix = "set width and height: pictures are then scaled"
+        tell(f"{width}x{height} is far from the {native[1]}x{native[0]} that this model was made for; {fix}", warn=True)
+
+
+def sampler_fault(name: str) -> InputError | None:
+    """What is wrong with a sampler for multi-chunk video; None if nothing is."""
+    if name in comfy.samplers.KSampler.SAMPLERS and not adds_noise(comfy.samplers.sampler_object(name)):
+        return None
+    fix = "use euler, heun, dpmpp_2m or uni_pc, or KSampler with Multi-Chunk Model"
+    return InputError("sampler_name", "must be a core sampler that adds no noise of its own", name, fix)
+
+
+def sample_video(
+    model: Any,
+    vae: Any,
+    timeline: Timeline,
+    positive: Any,
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    method: str,
+    keyframes: Any = None,
+    negative: Any = None,
+    model_low: Any = None,
+    boundary: float = 0.875,
+    cfg_low: float = 0.0,
+    width: int = 0,
+    height: int = 0,
+    sigmas: Tensor | None = None,
+    fit: str = "cover",
+) -> tuple[Any, Tensor]:
+    """The latent and the frames of a video, by the Multi-Chunk Video Sampler's inputs.
+
+    Raises:
+        InputError: inputs that do not fit together, or not enough memory on the device.
+    """
+    scales = (cfg, cfg_low or cfg)
+    used: Sequence[float] = scales if model_low is not None else scales[:1]
+    if negative is None and any(scale != 1 for scale in used):
+        fix = "connect a negative prompt (an empty one will do), or set cfg to 1"
+        raise InputError("negative", "is needed when cfg is not 1", None, fix)
+    if fault := sampler_fault(sampler_name):
+        raise fault
+    for name, expert in (("model", model), ("model_low", model_low)):
+        if expert is not None:
+            _fit(expert, name, vae, positive, negative)
+    if sigmas is not None:
+        fit_sigmas(sigmas, model)
+    video = lay_out(vae, timeline, keyframes, method, width, height, fit)
+    hint_size(model, video)
+    if sigmas is None:
+        schedule = model.get_model_object("model_sampling")
+        sigmas = comfy.samplers.calculate_sigmas(schedule, scheduler, steps)
+    patched = patch_video(model, video)
+    experts = patched if model_low is None else Experts(patched, patch_video(model_low, video), boundary)
+    height, width = video.pixels.shape[-2:]
+    number, count, name = timeline.part or (1, 1, "")
+    if name:
+        tell(f"shot {number}/{count} · {name}")
+    steps = len(sigmas) - 1
+    progress = Progress(model, count * steps, done=(number - 1) * steps)
+    with memory_errors("Multi-Chunk Video Sampler", f"{timeline.frames} frames of {width}x{height}", _FIX):
+        latent = sample_native(
+            experts,
+            positive,
+            positive if negative is None else negative,
+            video.latent,
+            sigmas,
+            cfg=scales,
+            sampler=sampler_name,
+            seed=seed,
+            callback=progress.callback(),
+        )
+    sampled([latent["samples"]])
+    images = decode(vae, latent)
+    progress.show(images[len(images) // 2][None])
+    return latent, images
+
+
+def _fit(model: Any, name: str, vae: Any, positive: Any, negative: Any) -> None:
+    """Raise InputError if VAE or prompts are another model's."""
+    fit_vae(vae, model, name)
+    embedding = getattr(model.model.diffusion_model, "text_embedding", None)
+    width = None if embedding is None else getattr(embedding[0], "in_features", None)
+    for field, prompt in (("positive", positive), ("negative", negative)):
+        if prompt is not None:
+            fit_prompt(prompt, field, width)

@@ -1,0 +1,406 @@
+"""The folder of a film: what is done, from what, and whether it is still whole.
+
+Every finished output is written atomically and then entered in `manifest.json` with its SHA-256 and with everything it
+was made from. So a run can be killed at any moment: what the manifest lists is whole, anything else is made again.
+
+A film that is made anew takes the place of the one before it file by file: each old output stays, and stays in the
+manifest, until its successor is written; what has none goes when the new film is complete. A run that fails on the way,
+for whatever reason, has so replaced no more than it has made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from ..core.errors import InputError
+from ..core.files import check_folder, is_temporary, sha256_file, write_atomic
+from .manifest import FOLDERS, FORMAT, LISTS, MANIFEST, OURS, Record, Task, check_outside, is_ours, read_manifest
+
+__all__ = ["MANIFEST", "Record", "RunFolder", "check_run", "open_run", "owns"]
+
+LOCK = ".lock"
+_KINDS: dict[str, str] = {"film": "a film with keyframes", "tell": "a told film"}
+_FILES = ("film.mp4", "contact_sheet.png", "weights.png", "summary.json")
+# What a manifest has besides the facts of `describe`.
+_FIELDS = ("format", "task", "stages", "takes", "earlier", *LISTS)
+
+
+class RunFolder:
+    """An open, locked run folder; `open_run` makes it. Nothing in it changes before its first output is written.
+
+    Stages are named ``<shot>/<stage>``, e.g. ``s01/keyframe-0``, or ``film`` for the whole.
+
+    Attributes:
+        path: the folder.
+        made: the stages finished since it was opened.
+        begun: whether this run has changed anything in the folder.
+        on_finish: told the name of every stage that is finished, and the seconds that it took.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], field: str = "--out", fresh: bool = False) -> None:
+        self.path = path
+        self.made: set[str] = set()
+        self.begun = False
+        self.on_finish: Callable[[str, float], None] = lambda stage, seconds: None
+        self._manifest = manifest
+        self._field = field
+        self._anew = fresh
+        self._verified: dict[str, Record] = {}
+        self._stages: dict[str, dict[str, Any]] = manifest.setdefault("stages", {})
+        self._takes: dict[str, int] = manifest.setdefault("takes", {})
+        # Stages to make again whatever they were made from, and stages of an earlier film.
+        self._again = {stage for stage in manifest.get("again", ()) if stage in self._stages}
+        self._stale = {stage for stage in manifest.get("stale", ()) if stage in self._stages}
+        if fresh and self._stages:
+            facts = {name: value for name, value in manifest.items() if name not in _FIELDS}
+            manifest["earlier"] = {"facts": facts, "takes": dict(self._takes)}
+            self._takes.clear()
+            self._again.clear()
+            self._stale = set(self._stages)
+
+    def file(self, name: str) -> Path:
+        """The path of an output, e.g. ``clips/s01.mkv``, which is about to be written; its folder is made.
+
+        Raises:
+            InputError: a folder stands there.
+        """
+        path = self.path / name
+        if not (self.path / MANIFEST).exists():  # a folder without one would be taken for somebody else's
+            self._save()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise _in_the_way(self._field, name, path)
+        return path
+
+    def describe(self, **facts: Any) -> None:
+        """Enter what the whole run is made from (story, studio, settings …) in the manifest, with its next change.
+
+        Where a film that is made anew was broken off, and these are the facts of the film before it, it is that film
+        which is gone on with: what is there of it counts again, and what took its place does not.
+        """
+        plain, earlier = _plain(facts), self._manifest.get("earlier")
+        if (
+            not self._anew
+            and earlier
+            and earlier["facts"] == plain != {name: self._manifest.get(name) for name in plain}
+        ):
+            for stage in self._stages.keys() - self._stale:
+                del self._stages[stage]
+            self._stale.clear()
+            self._takes.clear()
+            self._takes.update(earlier["takes"])
+        self._manifest.update(plain)
+
+    def why(
+        self, stage: str, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, info: Sequence[str] = ()
+    ) -> str | None:
+        """Why `stage` has to be made (again), in a few words, or None if it is done, unchanged and whole.
+
+        Args:
+            stage: its name.
+            inputs: everything it is made from.
+            outputs: the files that it writes; None takes those that the manifest has.
+            info: names of the figures that are read later.
+        """
+        record = self.record(stage)
+        if record is None:
+            return "not made yet"
+        wanted = _plain(inputs)
+        changed = [name for name in {**wanted, **record.inputs} if wanted.get(name) != record.inputs.get(name)]
+        if changed:
+            return f"{', '.join(_what(name, record.inputs.get(name), wanted.get(name)) for name in changed)} changed"
+        if stage in self._again:
+            return "it was asked for"
+        if self._verified.get(stage) == record:
+            return None
+        if outputs is not None and set(outputs) != set(record.outputs):
+            return "its files have other names"
+        if lost := [name for name in info if name not in record.info]:
+            return f"its {lost[0]} is missing"
+        for name, digest in record.outputs.items():
+            path = self.path / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if sha256_file(path) != digest:
+                return f"{name} is damaged"
+        self._verified[stage] = record
+        return None
+
+    def record(self, stage: str) -> Record | None:
+        """What the manifest knows about `stage`, if it was ever finished; a film made anew knows nothing at first."""
+        entry = self._stages.get(stage)
+        return None if entry is None or self._hidden(stage) else Record(**entry)
+
+    def finish(
+        self, stage: str, inputs: Mapping[str, Any], outputs: Sequence[str], seconds: float, **info: Any
+    ) -> Record:
+        """Enter a finished stage; its files must be written. From here on it survives a kill."""
+        digests = {name: sha256_file(self.path / name) for name in outputs}
+        record = Record(_plain(inputs), digests, round(seconds, 3), _plain(info))
+        self._stages[stage] = vars(record)
+        self._verified[stage] = record
+        self.made.add(stage)
+        self._again.discard(stage)
+        self._stale.discard(stage)
+        self._save()
+        self.on_finish(stage, seconds)
+        return record
+
+    def complete(self, files: Sequence[str], whole: bool = True) -> None:
+        """The film is done: what an earlier one left goes, but for what the two share.
+
+        The manifest forgets it first, and keeps the names of the files until they are gone: a kill in between leaves
+        files that the next run removes, never a manifest that vouches for what is not there.
+
+        Args:
+            files: what the film has besides its stages' outputs, such as ``contact_sheet.png``.
+            whole: whether it has all of its shots. One that goes on with some of them leaves the others as they are.
+        """
+        if self._stale and (self._anew or whole):
+            old = {name for stage in self._stale for name in self._stages[stage]["outputs"]} | set(_FILES)
+            for stage in self._stale:
+                del self._stages[stage]
+            self._stale.clear()
+            self._manifest["removed"] = sorted(old - set(files))
+        self._save()
+        if _remove(self.path, self._manifest):
+            self._save()
+
+    def restate(self, stages: Sequence[str], **inputs: Any) -> None:
+        """Enter other values for some inputs of finished stages, which stay: for values that now mean the same."""
+        for stage in stages:
+            entry = self._stages[stage]
+            self._stages[stage] = {**entry, "inputs": entry["inputs"] | _plain(inputs)}
+
+    @property
+    def stages(self) -> dict[str, Record]:
+        """Every finished stage."""
+        return {name: Record(**entry) for name, entry in self._stages.items() if not self._hidden(name)}
+
+    def stages_of(self, shot: str) -> dict[str, Record]:
+        """Finished stages of one shot, by their name after the slash."""
+        found = {}
+        for name in self._stages:
+            owner, _, stage = name.rpartition("/")
+            if owner == shot and not self._hidden(name):
+                found[stage] = Record(**self._stages[name])
+        return found
+
+    def take(self, shot: str) -> int:
+        """Which take of `shot` this is, from 1; it enters the shot's seeds."""
+        return int(self._takes.get(shot, 1))
+
+    def new_takes(self, shots: Sequence[str], again: Sequence[str] = ()) -> None:
+        """Have every stage of `shots` made as a new take, and of `again` once more as the same take.
+
+        The takes that are there stay until their successors are written. All this is entered with the first of those,
+        in one write, because a kill between two would make a second call count some shots up twice.
+        """
+        for shot in shots:
+            self._takes[shot] = self.take(shot) + 1
+        self._again |= {name for shot in (*shots, *again) for name in self._stages if name.startswith(f"{shot}/")}
+
+    def _hidden(self, stage: str) -> bool:
+        """Whether it is of an earlier film. Equal inputs do not tell: its keyframes may remember others."""
+        return stage in self._stale
+
+    def _save(self) -> None:
+        if not self._stale:
+            self._manifest.pop("earlier", None)
+        for name, stages in (("again", self._again), ("stale", self._stale)):
+            self._manifest.pop(name, None)
+            if stages:
+                self._manifest[name] = sorted(stages)
+        _write(self.path, self._manifest)
+        self.begun = True
+
+
+def check_run(
+    path: str | os.PathLike[str], *, resume: bool, task: Task = "film", field: str = "--out"
+) -> dict[str, Any] | None:
+    """Refuse a folder that a film cannot be made in, as `open_run` does, without changing anything.
+
+    Returns:
+        The manifest of the film that is there, or None.
+
+    Raises:
+        InputError: see `open_run`.
+    """
+    folder = Path(path)
+    check_folder(path, field)
+    check_outside(folder, field)
+    manifest = _read(folder, field, resume)
+    if manifest is None:
+        taken = [name for name in (*_FILES, *FOLDERS, MANIFEST) if os.path.lexists(folder / name)]
+        if taken:
+            fix = "choose an empty folder"
+            raise InputError(field, "holds files that no film of ours left there", f"{path}: {taken[0]}", fix)
+        return None
+    _check_places(folder, field)
+    if resume and (other := _task(manifest, task)) != task:
+        fix = "choose another folder, or leave --resume out to make it anew"
+        raise InputError(field, f"must hold {_KINDS[task]}", f"{path}: {_KINDS[other]}", fix)
+    return manifest
+
+
+@contextlib.contextmanager
+def open_run(
+    path: str | os.PathLike[str], *, resume: bool, task: Task = "film", field: str = "--out"
+) -> Iterator[RunFolder]:
+    """Open the folder of a film for one run, and keep other runs out of it until the `with` block ends.
+
+    A block that ends with an error before anything is written leaves the folder as it was found.
+
+    Args:
+        path: the folder; made if it does not exist.
+        resume: go on with what the folder holds. Otherwise a film that is there is made anew: each of its files goes
+            when its successor is written, or when the new film is complete. A folder that holds no film yet is fine
+            with both.
+        task: which kind of film; the other kind cannot be gone on with.
+        field: what errors call the folder.
+
+    Raises:
+        InputError: the path cannot be a folder, another run is working in it, it holds files of the same names that are
+            not ours or folders in their place, or (when resuming) its manifest cannot be read or is of the other kind
+            of film.
+    """
+    folder = Path(path)
+    check_run(path, resume=resume, task=task, field=field)  # before a lock is left in a folder that is not ours
+    new = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
+    unlocked = not os.path.lexists(folder / LOCK)
+    lock = _lock(folder, field, str(path))
+    run: RunFolder | None = None
+    try:  # the system frees the lock even after a kill -9
+        manifest = check_run(path, resume=resume, task=task, field=field)
+        if manifest is not None or not unlocked:  # or killed before its manifest was there
+            _sweep(folder)
+        if manifest is not None and _remove(folder, manifest):
+            _write(folder, manifest)
+        fresh = manifest is not None and not resume
+        run = RunFolder(folder, (manifest or {"format": FORMAT}) | {"task": task}, field, fresh)
+        yield run
+    finally:
+        if (run is None or not run.begun) and unlocked:
+            with contextlib.suppress(OSError):
+                (folder / LOCK).unlink()
+                for parent in new:
+                    parent.rmdir()
+        lock.release()
+
+
+def owns(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
+    """Whether `path` is one of the files that a film in `folder` writes, replaces or removes; links are followed."""
+    name, parent = os.path.basename(path), os.path.dirname(os.path.abspath(path))
+    places = {os.path.abspath(path), os.path.realpath(path), os.path.join(os.path.realpath(parent), name)}
+    for root in (os.path.abspath(folder), os.path.realpath(folder)):
+        for place in map(Path, places):
+            if place.is_relative_to(root):
+                inner = place.relative_to(root).as_posix()
+                if inner in (MANIFEST, LOCK) or OURS.fullmatch(inner):
+                    return True
+    return False
+
+
+def _check_places(folder: Path, field: str) -> None:
+    """Refuse files where our folders should be and folders where our files should be: no run could go through."""
+    for name in FOLDERS:
+        if os.path.lexists(folder / name) and not (folder / name).is_dir():
+            raise InputError(field, f"must have a folder as its {name}", f"a file: {folder / name}", "move it away")
+    inner = [path for name in FOLDERS if (folder / name).is_dir() for path in (folder / name).iterdir()]
+    for path in (*(folder / name for name in (*_FILES, MANIFEST, LOCK)), *inner):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() and (path.parent == folder or OURS.fullmatch(name)):
+            raise _in_the_way(field, name, path)
+
+
+def _in_the_way(field: str, name: str, path: Path) -> InputError:
+    return InputError(field, f"must have a file as its {name}", f"a folder: {path}", "move it away")
+
+
+def _lock(folder: Path, field: str, shown: str) -> BaseFileLock:
+    lock = folder / LOCK
+    try:
+        if lock.is_symlink() or (lock.exists() and not lock.is_file()):
+            raise InputError(field, "must have a plain file as its .lock", str(lock), "remove it")
+        folder.mkdir(parents=True, exist_ok=True)
+        file_lock = FileLock(lock, timeout=0)
+        file_lock.acquire()
+        return file_lock
+    except Timeout:
+        fix = "wait for that run or choose another folder"
+        raise InputError(field, "must not be in use by another run", shown, fix) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(field, "must be a writable folder", shown, f"choose another ({reason})") from None
+
+
+def _what(name: str, before: Any, now: Any) -> str:
+    """What changed, with the names of what changed in it."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return name
+    inner = [_what(key, before.get(key), now.get(key)) for key in {**now, **before} if before.get(key) != now.get(key)]
+    return f"{name} ({', '.join(inner)})"
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON would give it back, so that tuples equal lists when inputs are compared."""
+    plain: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
+    return plain
+
+
+def _read(folder: Path, field: str, resume: bool) -> dict[str, Any] | None:
+    """The manifest, None if no film of ours is there; a broken one is refused on resuming, and as good as empty to a
+    fresh run.
+    """
+    if not os.path.lexists(folder / MANIFEST):
+        return None
+    try:
+        return read_manifest(folder)
+    except InputError as error:
+        if resume:
+            rule = f"has a manifest that cannot be resumed ({error.field[:80]}: {error.rule})"
+            fix = "start over without --resume, or choose another folder"
+            raise InputError(field, rule, str(folder / MANIFEST), fix) from None
+        return {"format": FORMAT} if is_ours(folder) else None
+
+
+def _task(manifest: Mapping[str, Any], wanted: Task) -> Task:
+    """Which kind of film a manifest is of; those without stages are of any."""
+    stages = manifest.get("stages", {})
+    if not stages:
+        return wanted
+    told: Task = "tell" if any(name.endswith("/segment") for name in stages) else "film"
+    return cast(Task, manifest.get("task", told))
+
+
+def _write(folder: Path, manifest: Mapping[str, Any]) -> None:
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove half-written files of a killed run. The folder is ours and so is the lock, so nobody is writing them."""
+    for place in (folder, *(folder / name for name in FOLDERS)):
+        if place.is_dir() and (place == folder or not place.is_symlink()):
+            for leftover in filter(is_temporary, list(place.iterdir())):
+                leftover.unlink(missing_ok=True)
+
+
+def _remove(folder: Path, manifest: dict[str, Any]) -> bool:
+    """Remove the files of an earlier film that the manifest names as removed and no stage has; True if it named any."""
+    names = manifest.pop("removed", ())
+    kept = {name for entry in manifest.get("stages", {}).values() for name in entry["outputs"]}
+    for name in names:
+        if OURS.fullmatch(name) and name not in kept and not (folder / name).is_dir():
+            (folder / name).unlink(missing_ok=True)
+    if names:
+        for name in FOLDERS:  # an empty one of the other kind of film would stay for good
+            with contextlib.suppress(OSError):
+                (folder / name).rmdir()
+    return bool(names)

@@ -1,0 +1,307 @@
+"""Multi-chunk video in ComfyUI's IMAGE, VAE and LATENT values: encoded, laid out, re-pinned, decoded.
+
+IMAGE is `[K, H, W, 3]` fp32 in 0…1. LATENT is a dict: `samples` `[B, C, F, h, w]`, `noise_mask` `[B, 1, F, h, w]` (0
+where latents are given, 1 where they are made), and here also the `VideoPlan` they are laid out by. ComfyUI itself is
+not imported: its objects are used as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....core.errors import InputError
+from ....story.timeline import GRID, Timeline
+from ...layouts.chunks import (
+    Method,
+    VideoPlan,
+    decode_video,
+    encode_keyframes,
+    latent_length,
+    plan_extension,
+    plan_video,
+)
+
+__all__ = [
+    "NATIVE_SIZE",
+    "PATCH",
+    "PLAN",
+    "ChunkVAE",
+    "Latent",
+    "MultiChunkVideo",
+    "decode_frames",
+    "extend_video",
+    "lay_out",
+    "multi_chunk_video",
+    "plan_of",
+    "repin",
+    "stack_images",
+]
+
+PLAN = "anchorshot_plan"
+"""Where a LATENT carries its plan; core samplers hand unknown keys on."""
+
+NATIVE_SIZE = "anchorshot_size"
+"""Where a MODEL carries the (height, width) that it was made for, among its attachments, if it says so."""
+
+Latent = dict[str, Any]
+
+PATCH = 2  # Wan's transformers fold 2×2 latent cells into a token
+
+
+class ChunkVAE:
+    """ComfyUI's VAE as SmartDirector's Multi-Chunk VAE (§3.2): every chunk is encoded and decoded on its own.
+
+    Latents are as core nodes have them: the MODEL's `process_latent_in` normalises them.
+
+    Args:
+        vae: ComfyUI's VAE object.
+        check: called before every chunk; may raise to stop.
+
+    Raises:
+        InputError: a VAE of images, or one that does not compress time four times.
+    """
+
+    def __init__(self, vae: Any, check: Callable[[], None] = lambda: None) -> None:
+        time = vae.temporal_compression_decode() if vae.latent_dim == 3 and not vae.not_video else None
+        if time != GRID:
+            seen = "a VAE of images" if time is None else f"{time} times"
+            raise InputError("vae", f"must be a video VAE that compresses time {GRID} times", seen, "use Wan's VAE")
+        self.vae, self.check = vae, check
+        self.latent_channels = int(vae.latent_channels)
+        self.image_size_multiple = int(vae.spacial_compression_encode())
+
+    @torch.no_grad()
+    def encode_chunks(self, video: Tensor, chunks: Sequence[int]) -> Tensor:
+        """`[B, T, 3, H, W]` in 0…1, cut into `chunks` of 4n+1 frames → `[B, C, F, h, w]`."""
+        for i, n in enumerate(chunks):
+            latent_length(n, f"chunks[{i}]")
+        if sum(chunks) != video.shape[1]:
+            fix = f"give chunks that add up to the video's {video.shape[1]} frames"
+            raise InputError("chunks", "must cover the video exactly", f"{sum(chunks)} frames", fix)
+        return torch.cat([self._encode_row(row, chunks) for row in video])
+
+    def _encode_row(self, video: Tensor, chunks: Sequence[int]) -> Tensor:
+        out = []
+        for piece in video.movedim(-3, -1).split(list(chunks)):
+            self.check()
+            out.append(self.vae.encode(piece))  # four dimensions: ComfyUI takes an IMAGE batch for one video
+        return torch.cat(out, dim=2)
+
+    def nothing(self, images: Tensor) -> Tensor:
+        """Latents of no frame in the size of `images` `[B, K, 3, H, W]`."""
+        height, width = (side // self.image_size_multiple for side in images.shape[-2:])
+        return torch.zeros(len(images), self.latent_channels, 0, height, width)
+
+    @torch.no_grad()
+    def decode_chunks(self, latents: Tensor, latent_chunks: Sequence[int]) -> Iterator[Tensor]:
+        """`[B, C, F, h, w]` → `[B, 4(f−1)+1, 3, H, W]` in 0…1 per chunk of f latents, in order."""
+        for part in latents.split(list(latent_chunks), dim=2):
+            self.check()
+            yield self.vae.decode(part).movedim(-1, -3)
+
+
+@dataclass(frozen=True)
+class MultiChunkVideo:
+    """A video laid out and its given frames encoded, ready for any sampler.
+
+    Attributes:
+        plan: the layout in latent time.
+        latent: LATENT with the clean keyframes, its `noise_mask` and the plan.
+        vae: the VAE that encoded it.
+        pixels: `[1, N, 3, H, W]`, the given frames.
+    """
+
+    plan: VideoPlan
+    latent: Latent
+    vae: ChunkVAE
+    pixels: Tensor
+
+    @cached_property
+    def image_latent(self) -> Tensor:
+        """What image-to-video models read besides the noise, `[1, C, F, h, w]`: the given frames, grey in between.
+
+        Grey is 0.5, as those models were trained; chunk by chunk, like all else. Encoded once, for both experts.
+
+        Raises:
+            InputError: one of the ablation's variants, which put a keyframe where several frames belong.
+        """
+        frames = self.plan.given_frames
+        if len(frames) != self.pixels.shape[1]:
+            fix = "use multi_chunk, or a text-to-video model"
+            raise InputError("method", "image-to-video models take multi_chunk only", self.plan.method, fix)
+        _, _, *size = self.pixels.shape
+        video = torch.full((1, sum(self.plan.chunks), *size), 0.5)
+        video[:, frames] = self.pixels
+        return self.vae.encode_chunks(video, self.plan.chunks)
+
+
+def multi_chunk_video(
+    vae: ChunkVAE,
+    timeline: Timeline,
+    keyframes: Tensor | Sequence[Tensor] = (),
+    *,
+    method: Method = "multi_chunk",
+    size: tuple[int, int] | None = None,
+) -> MultiChunkVideo:
+    """Lay a shot out and encode its keyframes, each on its own.
+
+    Args:
+        vae: VAE of the video model.
+        timeline: length, chunks and times of the keyframes.
+        keyframes: IMAGE `[K, H, W, 3]` in 0…1, or a list of IMAGEs, one frame per keyframe in order.
+        method: `multi_chunk`, or one of the ablation's variants, see `plan_video`.
+        size: (height, width) in pixels, needed without keyframes.
+
+    Raises:
+        InputError: images of several sizes, another number than the timeline's, or a size that the model cannot take.
+    """
+    plan = plan_video(timeline, method)
+    images = stack_images(keyframes, len(timeline.keyframes), size, vae.image_size_multiple)
+    given = encode_keyframes(vae, images, plan) if plan.pinned else vae.nothing(images)
+    return MultiChunkVideo(plan, lay_out(plan, given), vae, images)
+
+
+def extend_video(
+    vae: ChunkVAE,
+    clip: Tensor,
+    timeline: Timeline,
+    keyframes: Tensor | Sequence[Tensor] = (),
+    *,
+    context_frames: int | None = None,
+) -> MultiChunkVideo:
+    """Lay out what follows a given clip, which is clean context as a whole (SmartDirector §1, Fig. 2).
+
+    Args:
+        clip: IMAGE `[T, H, W, 3]` in 0…1.
+        timeline: of the new part; its clock starts at the clip's last frame, see `plan_extension`.
+        keyframes: as in `multi_chunk_video`, in the clip's size.
+        context_frames: look back at most this many frames; None at the whole clip.
+
+    `decode_frames` of the sampled latent gives the new frames only.
+    """
+    frames = stack_images(clip, len(clip), None, vae.image_size_multiple, "clip")
+    plan = plan_extension(frames.shape[1], timeline, context_frames)
+    context = frames[:, -plan.first :]
+    size = (frames.shape[-2], frames.shape[-1])
+    images = stack_images(keyframes, len(timeline.keyframes), size, vae.image_size_multiple)
+    given = vae.encode_chunks(context, [plan.first])
+    if timeline.keyframes:
+        given = torch.cat([given, encode_keyframes(vae, images, plan_video(timeline))], dim=2)
+    pixels = torch.cat([context, images.to(context)], dim=1)
+    return MultiChunkVideo(plan, lay_out(plan, given), vae, pixels)
+
+
+def decode_frames(vae: ChunkVAE, latent: Latent, plan: VideoPlan | None = None) -> Tensor:
+    """Decode a sampled LATENT chunk by chunk → IMAGE `[B · N, H, W, 3]`, N = `plan.frames`.
+
+    Args:
+        vae: the VAE.
+        latent: what the sampler gave; its own plan serves if none is given.
+
+    Raises:
+        InputError: no plan, or one of another length.
+    """
+    plan = plan_of(latent) if plan is None else plan
+    samples = latent["samples"]
+    if samples.ndim != 5 or samples.shape[2] != plan.latents:
+        rule = f"must have {plan.latents} latent frames, as its timeline"
+        raise InputError("latent", rule, list(samples.shape), "give the latent that was sampled for this timeline")
+    frames = torch.cat(list(decode_video(vae, samples, plan)), dim=1)
+    return frames.movedim(-3, -1).flatten(0, 1)
+
+
+def repin(latent: Latent, clean: Latent) -> Latent:
+    """Put the clean given latents back, for a stage between two samplers whose MODEL is not patched by us.
+
+    Args:
+        latent: what a sampler gave.
+        clean: the LATENT that the first sampler was given.
+
+    Raises:
+        InputError: latents of two videos.
+    """
+    mask, samples, given = clean.get("noise_mask"), latent["samples"], clean["samples"]
+    if samples.shape[1:] != given.shape[1:] or len(given) not in (1, len(samples)):
+        fix = "give the latent that was sampled and the one it was sampled from"
+        raise InputError("latent", f"must have the shape {list(given.shape)}", list(samples.shape), fix)
+    out = {**latent, **{key: clean[key] for key in ("noise_mask", PLAN) if key in clean}}
+    if mask is not None:
+        out["samples"] = torch.where(mask.to(samples.device) < 0.5, given.to(samples), samples)
+    return out
+
+
+def plan_of(latent: Mapping[str, Any]) -> VideoPlan:
+    """The plan that a LATENT carries. Raises InputError when it carries none."""
+    plan = latent.get(PLAN)
+    if not isinstance(plan, VideoPlan):
+        fix = "connect what a sampler made of Multi-Chunk Model's latent; to decode a saved one, connect its timeline"
+        raise InputError("latent", "must be laid out by a timeline", "a plain latent", fix)
+    return plan
+
+
+def lay_out(plan: VideoPlan, given: Tensor) -> Latent:
+    """LATENT with the given latents, `[B, C, K, h, w]`, in the plan's pinned places.
+
+    The mask has the latents' own size, because core would blur a smaller one over time.
+    """
+    rows, channels, _, height, width = given.shape
+    samples = torch.zeros(rows, channels, plan.latents, height, width, device=given.device)
+    latent: Latent = {"samples": samples, PLAN: plan}
+    if plan.pinned:
+        samples[:, :, plan.pinned] = given.float()
+        latent["noise_mask"] = torch.ones(rows, 1, plan.latents, height, width, device=given.device)
+        latent["noise_mask"][:, :, plan.pinned] = 0
+    return latent
+
+
+def stack_images(
+    images: Tensor | Sequence[Tensor],
+    count: int,
+    size: tuple[int, int] | None,
+    cell: int,
+    field: str = "keyframes",
+) -> Tensor:
+    """IMAGEs as `[1, K, 3, H, W]`.
+
+    Args:
+        images: one IMAGE of K frames, or a list of IMAGEs.
+        count: how many frames there must be.
+        size: (height, width) they must have; needed where there are none.
+        cell: pixels per latent cell and side.
+        field: what to call them in errors.
+
+    Raises:
+        InputError: no RGB images, several sizes, another number or size, or a size that makes no whole tokens.
+    """
+    batches = [images] if isinstance(images, Tensor) else list(images)
+    batches = [batch[None] if batch.ndim == 3 else batch for batch in batches]
+    if not all(batch.ndim == 4 and batch.shape[-1] in (3, 4) for batch in batches):
+        seen = [list(batch.shape) for batch in batches]
+        raise InputError(field, "must be IMAGEs [K, H, W, 3]", seen, "give RGB images")
+    sizes = sorted({(batch.shape[1], batch.shape[2]) for batch in batches if len(batch)})
+    if len(sizes) > 1:
+        listed = ", ".join(f"{w}x{h}" for h, w in sizes)
+        raise InputError(field, "must all have one size", listed, "resize them to the video's size")
+    found = sum(len(batch) for batch in batches)
+    if found != count:
+        fix = "give one image per keyframe (Batch Images; Rebatch Images joins a list), or change the timeline"
+        raise InputError(field, f"must be {count} images, the timeline's keyframes", found, fix)
+    if not sizes and size is None:
+        raise InputError("size", "is needed for a video without keyframes", None, "give height and width in pixels")
+    height, width = sizes[0] if sizes else size  # type: ignore[misc]
+    if size is not None and (height, width) != tuple(size):
+        rule = f"must have the size {size[1]}x{size[0]}"
+        raise InputError(field, rule, f"{width}x{height}", "resize them to the video's size")
+    multiple = cell * PATCH
+    if height % multiple or width % multiple or not height * width:
+        fix = f"resize to {max(1, round(width / multiple)) * multiple}x{max(1, round(height / multiple)) * multiple}"
+        raise InputError(field if sizes else "size", f"must divide by {multiple}", f"{width}x{height}", fix)
+    if not sizes:
+        return torch.zeros(1, 0, 3, height, width)
+    return torch.cat([batch[..., :3] for batch in batches]).movedim(-1, -3)[None]

@@ -1,0 +1,105 @@
+"""A studio of small models, such as `pocket`, as ComfyUI's own objects."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..core.errors import InputError
+from ..models.studio_config import Part, read_studio
+from . import native
+from .native_files import File
+
+__all__ = ["NativeStudio"]
+
+
+class NativeStudio:
+    """The models of a studio like `pocket`, each loaded when first used.
+
+    Args:
+        name_or_path: a studio whose file says where its models lie (`models_dir`); studios of public checkpoints need
+            none of this, core nodes load them.
+
+    Attributes:
+        defaults: sampler defaults, as headless.
+    """
+
+    def __init__(self, name_or_path: File = "pocket") -> None:
+        self.config, self._studio = read_studio(name_or_path)
+        self.defaults = self.config.defaults
+
+    @cached_property
+    def video_vae(self) -> native.PocketVAE:
+        """VAE for video: an IMAGE batch is one clip."""
+        return native.load_video_vae(self._file("video_vae", self.config.video_vae))
+
+    @cached_property
+    def image_vae(self) -> native.PocketVAE:
+        """The same VAE for pictures: an IMAGE batch is as many pictures, LATENT `[B, C, h, w]`."""
+        return self.video_vae.for_images()
+
+    @cached_property
+    def keyframe(self) -> Any:
+        """MODEL for keyframes, ComfyUI's Flux class."""
+        path, shift = self._file("keyframe", self.config.keyframe), self.defaults.keyframe.shift
+        return native.load_keyframe_model(path, 1.0 if shift is None else shift, self._previews)
+
+    @cached_property
+    def video(self) -> Any:
+        """MODEL for video, ComfyUI's Wan class."""
+        return native.load_video_model(
+            self._file("video", self.config.video), self.defaults.video.shift, self._previews
+        )
+
+    @cached_property
+    def keyframe_clip(self) -> Any:
+        """CLIP for the keyframe model: T5 states at their real length, pooled CLIP text."""
+        text, clip = self.config.keyframe_text, self.config.clip
+        made = native.load_keyframe_clip(self._file("keyframe_text", text), self._file("clip", clip))
+        return self._made_for(made)
+
+    @cached_property
+    def video_clip(self) -> Any:
+        """CLIP for the video model: T5 states, filled up with zeros as the model was trained."""
+        text = self.config.video_text or self.config.keyframe_text
+        made = native.load_video_clip(self._file("video_text", text), self.defaults.video.text_length)
+        return self._made_for(made)
+
+    @cached_property
+    def retrieval_clip(self) -> Any:
+        """CLIP whose pooled output is projected, to compare with `clip_vision`'s image embeddings."""
+        return native.load_retrieval_clip(self._file("clip", self.config.clip))
+
+    @cached_property
+    def clip_vision(self) -> Any:
+        """CLIP_VISION for retrieval."""
+        return native.load_clip_vision(self._file("clip", self.config.clip))
+
+    @property
+    def names(self) -> list[str]:
+        """Character names that the text encoders know; others must be replaced by free ones over a whole film."""
+        return list(self.keyframe_clip.tokenizer.names)
+
+    @cached_property
+    def _previews(self) -> tuple[Tensor, Tensor]:
+        return native.preview_factors(self.image_vae)
+
+    def _made_for(self, clip: Any) -> Any:
+        """A CLIP that says what size and rate its studio was made for, to whoever reads a storyboard with it."""
+        clip.tokenizer.made_for = self.config.made_for
+        return clip
+
+    def _file(self, field: str, part: Part | None) -> Path:
+        if part is None:
+            raise InputError(field, "must be set for native objects", None, "use the pocket studio")
+        if self.config.models_dir is None:
+            rule = "a studio for native objects must say where its models lie"
+            raise InputError("models_dir", rule, self.config.name, "load public checkpoints with ComfyUI's own loaders")
+        root = self._studio.parent / self.config.models_dir
+        found = next((root / name for name in part.file if (root / name).is_file()), None)
+        if found is None:
+            raise InputError(f"{field}.file", "file must exist", str(root / part.file[0]), "install the pack again")
+        return found

@@ -1,0 +1,199 @@
+"""Recipe: the pocket CLIP (open_clip class), contrastive on rendered pictures and their retrieval captions."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ...models.encoders.clip import ClipScorer, build_clip
+from ...training.recipe import Recipe
+from ..bank import draw_all, random_shots, to_tensor
+from ..configs import CLIP
+from ..recogniser import FRAME_HEADS, IGNORE, SIDE_HEADS, labels
+from ..render import render
+from ..world import ACTIONS, Actor, ShotSpec, make_story
+from .captions import tell_shots
+
+__all__ = ["ClipRecipe", "ClipStudent"]
+
+_TELLINGS = 4
+_SHOTS = 4
+#: what a caption tells of a still picture
+_TOLD = {
+    **{head: 2 * size for head, size in SIDE_HEADS.items()},
+    **{head: FRAME_HEADS[head] for head in ("place", "scale")},
+}
+_SHARPNESS = 12.0
+#: sharpness of the ranking by shared content, and of what it should be
+_RANKING, _RELEVANCE = 8.0, 6.0
+
+
+class ClipStudent(nn.Module):
+    """CLIP, and a layer that reads from either embedding what is told; the layer is thrown away after training.
+
+    Contrast alone finds the places and colours in a few hundred steps and the actions, a few pixels of arms and legs,
+    not in thousands: asked for them, both towers learn to look.
+    """
+
+    def __init__(self, clip: open_clip.CLIP, dim: int) -> None:
+        super().__init__()
+        self.clip = clip
+        self.told = nn.Linear(dim, sum(_TOLD.values()))
+
+    def read(self, embedding: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Unit embeddings [N, D] to logits: side heads [N, 2, classes], frame heads [N, classes]."""
+        parts = (_SHARPNESS * self.told(embedding)).split(list(_TOLD.values()), -1)
+        found = dict(zip(_TOLD, parts, strict=True))
+        return {k: v.unflatten(-1, (2, -1)) if k in SIDE_HEADS else v for k, v in found.items()}
+
+
+class ClipRecipe(Recipe):
+    """Symmetric contrastive loss on (picture, caption with the looks written out).
+
+    Every shot comes as a pair that differs in one character's action only: nothing else teaches a small model to tell
+    ``waves`` from ``dances``, which ranking by action and SAR live on. Captions come in many words and orders. Two that
+    show the same are no negatives: their targets share the probability. And since a memory is searched for frames that
+    show the same place or people, not for the shot itself, a batch holds several shots of each story, and texts also
+    learn to rank pictures by how much of what they tell is in them.
+    """
+
+    name = "clip"
+    edges = ("positional_embedding", "conv1", "class_embedding", "told")
+
+    def __init__(self, seed: int = 0, size: int = 64, bank: int = 6000, start: dict[str, torch.Tensor] | None = None):
+        """`size`: pictures a step, two of each shot; `bank`: pictures to draw; `start`: weights to go on from."""
+        self.seed, self.size, self.bank, self.start = seed, size, bank, start
+        self.scorer = ClipScorer(build_clip(CLIP), CLIP)
+
+    @cached_property
+    def _bank(self) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Pictures [N, 80, 160, 3]; texts [N, tellings, 77]; what each shows, as a number [N] and as labels. Pairs lie
+        together.
+        """
+        rng = random.Random(self.seed)
+        shots: list[ShotSpec] = []
+        texts: list[list[str]] = []
+        while len(shots) < self.bank:
+            story = make_story(50_000_000 + len(shots), _SHOTS, "train")
+            both = [twin for shot in story.shots for twin in (shot, _other_action(shot, rng))]
+            told = [tell_shots(replace(story, shots=tuple(both)), rng) for _ in range(_TELLINGS - 1)]
+            shots += both
+            texts += [[shot.query, *(telling[n].query for telling in told)] for n, shot in enumerate(both)]
+        times = [rng.uniform(0, 1) for _ in shots]
+        pictures = np.stack(draw_all(_draw, list(zip(shots, times, strict=True))))
+        ids = self.scorer.tokenizer([text for row in texts for text in row]).unflatten(0, (-1, _TELLINGS))
+        kinds: dict[object, int] = {}
+        self._content = [_content(shot) for shot in shots]
+        shown = torch.tensor([kinds.setdefault(_shown(shot), len(kinds)) for shot in shots])
+        truth = [labels(shot) for shot in shots]
+        facts = {head: torch.tensor([row[head] for row in truth]).squeeze(-1) for head in _TOLD}
+        return pictures, ids, shown, facts
+
+    def build(self) -> ClipStudent:
+        model = self.scorer.model
+        # the unused rows of the standard vocabulary must not be noise that no training ever touches
+        used = torch.unique(self._bank[1])
+        with torch.no_grad():
+            rows = torch.zeros_like(model.token_embedding.weight)
+            rows[used] = 0.02 * torch.randn(len(used), CLIP["text_cfg"]["width"])
+            model.token_embedding.weight.copy_(rows)
+            if self.start is not None:
+                model.load_state_dict(self.start, strict=False)
+                fresh = rows.any(1) & ~model.token_embedding.weight.any(1)
+                model.token_embedding.weight[fresh] = rows[fresh]
+        return ClipStudent(model, CLIP["embed_dim"])
+
+    def batch(self, step: int) -> dict[str, Any]:
+        pictures, texts, shown, facts = self._bank
+        rng = np.random.default_rng([self.seed, step])
+        each = 2 * _SHOTS  # pictures of a story: its shots, each with its twin
+        stories = rng.integers(len(pictures) // each, size=max(1, self.size // each))
+        index = (each * stories[:, None] + np.arange(each)).ravel()
+        images = to_tensor(pictures[index])
+        if step % 2:  # GoldenMem and the VAE soften pictures; retrieval must not mind
+            factor = float(rng.uniform(0.3, 1.0))
+            small = F.interpolate(images, scale_factor=factor, mode="bicubic", antialias=True)
+            images = F.interpolate(small, images.shape[-2:], mode="bicubic").clamp(0, 1)
+        told = texts[index, rng.integers(texts.shape[1], size=len(index))]
+        return {"images": self.scorer.preprocess(images), "texts": told} | {
+            "shown": shown[index],
+            "shared": torch.tensor([[_shared(self._content[i], self._content[j]) for j in index] for i in index]),
+            "facts": {head: label[index] for head, label in facts.items()},
+        }
+
+    def loss(self, model: ClipStudent, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        image, text, scale = model.clip(batch["images"], batch["texts"])[:3]
+        logits = scale.clamp(max=50.0) * image.float() @ text.float().T
+        same = (batch["shown"][:, None] == batch["shown"][None]).float()
+        target = same / same.sum(1, keepdim=True)
+        contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+        hits = (target.gather(1, logits.argmax(1, keepdim=True)) > 0).float().mean()
+        # two texts of one shot that differ in what is done
+        likeness = (text[0::2].float() * text[1::2].float()).sum(-1)
+        apart = likeness.sub(0.7).clamp_min(0).mean()
+        seen = {"accuracy": hits, "twins": likeness.mean()}
+        told = contrast.new_zeros(())
+        for name, embedding in (("image", image), ("text", text)):
+            read = model.read(embedding.float())
+            wrong = {k: _cross_entropy(read[k], batch["facts"][k]) for k in _TOLD}
+            told = told + torch.stack(list(wrong.values())).mean()
+            seen[f"{name}_action"] = wrong["action"]
+        ranks = F.log_softmax(_RANKING * text.float() @ image.float().T, -1)
+        ranking = F.kl_div(ranks, F.softmax(_RELEVANCE * batch["shared"], -1), reduction="batchmean")
+        seen["ranking"] = ranking
+        return contrast + apart + told + ranking, seen
+
+    @torch.no_grad()
+    def held_out(self, weights: dict[str, torch.Tensor], count: int = 64) -> float:
+        """Share of held-out captions whose own picture is the nearest of `count`, with these weights of the CLIP."""
+        self.scorer.model.load_state_dict(weights)
+        shots = random_shots(count, "test", 2000)
+        images = self.scorer.embed_images(to_tensor(np.stack([render(s)[0] for s in shots])))
+        texts = self.scorer.embed_texts([s.query for s in shots])
+        best = (texts @ images.T).argmax(1)
+        return float(np.mean([_shown(shots[i]) == _shown(shots[int(b)]) for i, b in enumerate(best)]))
+
+
+def _cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits.flatten(0, -2), target.flatten(), ignore_index=IGNORE)
+
+
+def _draw(moment: tuple[ShotSpec, float]) -> np.ndarray:
+    return render(*moment)[0]
+
+
+def _other_action(shot: ShotSpec, rng: random.Random) -> ShotSpec:
+    """The same shot with another action of one of its characters."""
+    who = rng.randrange(len(shot.actors))
+    actor = shot.actors[who]
+    action = (actor.action + rng.randrange(1, len(ACTIONS))) % len(ACTIONS)
+    actors: list[Actor] = list(shot.actors)
+    actors[who] = replace(actor, action=action)
+    return replace(shot, actors=tuple(actors))
+
+
+def _shown(shot: ShotSpec) -> object:
+    """What a caption tells of a still picture."""
+    actors = frozenset((actor.look, actor.side, actor.action) for actor in shot.actors)
+    return shot.layout.place, shot.scale, actors
+
+
+def _content(shot: ShotSpec) -> frozenset[object]:
+    """What a memory of this shot is good for: its place, and who is in it."""
+    return frozenset([shot.layout.place, *(actor.look for actor in shot.actors)])
+
+
+def _shared(wanted: frozenset[object], there: frozenset[object]) -> float:
+    """How much of what a shot wants another one shows; a character counts as two places, for it is asked for by less:
+    a place fills the whole picture.
+    """
+    weight = {part: 1.0 if isinstance(part, int) else 2.0 for part in wanted}
+    return sum(weight[part] for part in wanted & there) / sum(weight.values())

@@ -1,0 +1,287 @@
+"""The pocket family's recipes by name: each trains its model and puts it in the family of its run.
+
+Order of dependence: ``vae``, ``clip`` and ``text`` → ``keyframes`` (which trains the text encoder on) and ``video``;
+``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe takes what it needs from the weights that the
+earlier ones wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from ...core.errors import InputError
+from ...core.files import atomic_path
+from ...models.encoders.vae import VideoVAE
+from ...models.studio import Studio, load_studio
+from ...training.loop import LoopConfig, Recipe, train
+from ..dataset import encode_stories
+from ..recogniser import load_recogniser
+from ..world import DATA_VERSION
+from . import export
+from .clip import ClipRecipe
+from .imperfect import remade
+from .keyframes import STAGES, WARM_STAGES, KeyframeRecipe
+from .recogniser import RecogniserRecipe, held_out_accuracy
+from .story_frames import StoryFrames
+from .text import ReadingRecipe, Teacher, grown
+from .vae import VaeRecipe, fast_stills, reconstruction_psnr
+from .video import VideoRecipe, encode_clips
+
+SEED = 0
+SHOTS = 14
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much one kind of device takes.
+
+    Attributes:
+        rows, vae_rows: batch size over that of the recipes, which fit two CPU cores.
+        stories, copies, clips, bank: data to draw: stories for the keyframes, some of them also as the studio draws
+            them; clips of each layout for the video, pictures for the VAE (and a quarter of that in clips).
+    """
+
+    rows: int = 1
+    vae_rows: int = 1
+    stories: int = 900
+    copies: int = 200
+    clips: int = 400
+    bank: int = 2400
+
+
+SCALES = {"cpu": Scale(), "cuda": Scale(rows=6, vae_rows=16, stories=2500, copies=600, clips=800, bank=12_000)}
+
+CONFIGS = {
+    "vae_pictures": LoopConfig(3300, lr=3e-3, muon_lr=0.02, warmup=50, ema=0.99, weight_decay=0.0, save_every=100),
+    "vae_clips": LoopConfig(1700, lr=1e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
+    "vae_decoder": LoopConfig(1500, lr=1e-3, muon_lr=0.008, warmup=30, ema=0.995, weight_decay=0.0, save_every=50),
+    "clip": LoopConfig(2700, lr=1e-3, muon_lr=0.01, warmup=40, ema=0.99, save_every=200, precision="no"),
+    "text": LoopConfig(1600, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200, precision="no"),
+    "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
+    "keyframes": LoopConfig(sum(s.steps for s in STAGES), lr=1e-3, muon_lr=0.01, final_lr=0.03),
+    "video": LoopConfig(11_000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
+}
+
+#: going on from shipped weights (``--warm``)
+WARM_CONFIGS = {
+    "text": LoopConfig(1600, lr=2e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, precision="no"),
+    "text_video": LoopConfig(2400, lr=2e-3, muon_lr=0.006, warmup=30, ema=0.99, weight_decay=0.0, precision="no"),
+    "clip": LoopConfig(1200, lr=6e-4, muon_lr=0.006, warmup=40, ema=0.99, save_every=200, precision="no"),
+    "keyframes": LoopConfig(1500, lr=3e-4, muon_lr=3e-3, warmup=40, ema=0.995, save_every=100),
+    "video": LoopConfig(800, lr=2e-4, muon_lr=2e-3, warmup=40, ema=0.995, final_lr=0.05, save_every=100),
+}
+
+
+def run(
+    recipe: str,
+    out: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    steps: int | None = None,
+    warm: bool = False,
+) -> None:
+    """Train one recipe (or ``pocket``: all) and write its weight file to ``weights/`` in `out`.
+
+    Args:
+        recipe: a name of `RECIPES`.
+        out: folder for checkpoints, logs, loss curves and the family that comes of it; default ``runs/<recipe>``.
+        resume: go on from the checkpoints in `out`; otherwise they must not exist.
+        device: ``auto`` lets accelerate choose, ``cpu`` stays on the CPU.
+        steps: train only this many steps per model (for trials: nothing is exported).
+        warm: start `text`, `clip`, `keyframes` and `video` from the shipped weights instead of from nothing.
+
+    Raises:
+        InputError: unknown recipe, or checkpoints in the way without `resume`.
+    """
+    if recipe not in RECIPES:
+        raise InputError("RECIPE", f"must be one of {', '.join(RECIPES)}", recipe, "choose one of them")
+    folder = out or Path("runs") / recipe
+    if folder.resolve() == export.WEIGHTS.parent:
+        raise InputError(
+            "--out", "must not be where the package keeps its weights", str(folder), "choose another folder"
+        )
+    if not resume and any(folder.glob("*.safetensors")):
+        raise InputError("--out", "must hold no checkpoints of another run", str(folder), "add --resume or clear it")
+    torch.manual_seed(SEED)
+    for name in MODELS if recipe == "pocket" else (recipe,):
+        MODELS[name](folder, _Run(folder, device, steps, warm))
+
+
+class _Run:
+    """Settings shared by the recipes of one call."""
+
+    def __init__(self, folder: Path, device: str, steps: int | None, warm: bool) -> None:
+        self.folder, self.steps, self.warm = folder, steps, warm
+        self.device = PartialState(cpu=device == "cpu").device
+        self.scale = SCALES.get(self.device.type, Scale())
+
+        self.weights = folder / "weights"
+        if steps is None:
+            export.start_family(folder)
+
+    def studio(self) -> Studio:
+        """The family so far."""
+        return load_studio(export.start_family(self.folder), device=self.device)
+
+    @property
+    def trial(self) -> bool:
+        """Whether this is a short trial that exports nothing."""
+        return self.steps is not None
+
+    def config(self, name: str) -> LoopConfig:
+        """How the recipe `name` runs in this call."""
+        return (WARM_CONFIGS if self.warm and name in WARM_CONFIGS else CONFIGS)[name]
+
+    def train(self, recipe: Recipe) -> dict[str, torch.Tensor]:
+        """Train and return the averaged weights."""
+        config = self.config(recipe.name)
+        if self.steps is not None:
+            config = replace(config, steps=min(self.steps, config.steps), warmup=min(5, config.warmup), log_every=5)
+        train(recipe, config, self.folder, cpu=self.device.type == "cpu")
+        return export.checkpoint_weights(self.folder / f"{recipe.name}.safetensors")
+
+
+def _kept(folder: Path, weights: dict[str, torch.Tensor]) -> Path:
+    """Weights as a file for the next stage to start from."""
+    path = folder / "vae_start.safetensors"
+    with atomic_path(path) as temporary:
+        save_file(weights, temporary)
+    return path
+
+
+def _vae(folder: Path, run: _Run) -> None:
+    if run.device.type == "cpu":
+        fast_stills()
+    rows, bank = run.scale.vae_rows, run.scale.bank
+    weights = run.train(VaeRecipe("pictures", pictures=8 * rows, bank=bank))
+    start = _kept(folder, weights)
+    weights = run.train(VaeRecipe("clips", pictures=2 * rows, clips=2 * rows, bank=bank, start=start))
+    start = _kept(folder, weights)
+    weights = run.train(VaeRecipe("decoder", pictures=rows, clips=2 * rows, bank=bank, start=start))
+    if run.trial:
+        return
+    model = VaeRecipe("pictures").build()
+    model.load_state_dict(weights)
+    model.to(run.device).eval()
+    data = encode_stories(model, 64, SHOTS)  # the pictures' statistics make the latents unit scale
+    export.export_vae(
+        run.weights, weights, data.mean.tolist(), data.std.tolist(), SEED, {"psnr": reconstruction_psnr(model)}
+    )
+
+
+def _clip(folder: Path, run: _Run) -> None:
+    start = run.studio().clip.model.state_dict() if run.warm else None
+    recipe = ClipRecipe(SEED, start=start)
+    weights = export.part(run.train(recipe), "clip.")
+    if not run.trial:
+        export.export_clip(run.weights, weights, SEED, {"retrieval": recipe.held_out(weights)})
+
+
+def _recogniser(folder: Path, run: _Run) -> None:
+    recipe = RecogniserRecipe(SEED)
+    weights = run.train(recipe)
+    if run.trial:
+        return
+    path = export.export_recogniser(run.weights, weights, recipe.width, SEED, {})
+    accuracy = held_out_accuracy(load_recogniser(path))
+    export.export_recogniser(run.weights, weights, recipe.width, SEED, {"accuracy": accuracy})
+
+
+def story_frames(studio: Studio, folder: Path, stories: int, copies: int = 0) -> StoryFrames:
+    """The keyframe recipe's data: stories through the family's VAE, and `copies` of them as the family draws them; kept
+    in `folder`.
+    """
+    vae, data_name = studio.video_vae, f"{DATA_VERSION}_{stories}x{SHOTS}"  # another set is another file
+    cache = folder / f"stories_{data_name}.safetensors"
+    data = encode_stories(vae.model, stories, SHOTS, cache=cache, codec=vae, max_places=4)
+    made = remade(studio, data, min(copies, stories), folder / f"copies_{data_name}.safetensors") if copies else None
+    return StoryFrames(data, studio.clip.pooled, folder / f"captions_{data_name}.safetensors", copies=made)
+
+
+def _text(folder: Path, run: _Run) -> None:
+    if run.warm:
+        _texts_from_teachers(run)
+        return
+    weights = run.train(ReadingRecipe(SEED))
+    if not run.trial:
+        # the keyframe model trains its own copy on; the video model keeps this one
+        for name in ("t5", "t5_video"):
+            export.export_t5(run.weights, export.part(weights, "t5."), SEED, {"steps": CONFIGS["text"].steps}, name)
+
+
+def _texts_from_teachers(run: _Run) -> None:
+    """Both encoders learn more words from what they were: the models that listen to them need not learn again."""
+    studio = run.studio()
+    assert studio.video_text is not None
+    for recipe_name, name, encoder in (
+        ("text", "t5", studio.keyframe_text),
+        ("text_video", "t5_video", studio.video_text),
+    ):
+        tokenizer = export.tokenizer_of(run.weights / f"{name}.safetensors")
+        state = {key: value.cpu().float() for key, value in encoder.model.state_dict().items()}
+        teacher = Teacher(encoder.model.cpu().float(), tokenizer)
+        recipe = ReadingRecipe(SEED, start=grown(state, tokenizer), teacher=teacher, size=48)
+        recipe.name = recipe_name
+        weights = run.train(recipe)
+        if not run.trial:
+            steps = {"steps": WARM_CONFIGS[recipe_name].steps}
+            export.export_t5(run.weights, export.part(weights, "t5."), SEED, steps, name)
+
+
+def _keyframes(folder: Path, run: _Run) -> None:
+    studio = run.studio()
+    parts = {"t5.": studio.keyframe_text.model.state_dict()}
+    if run.warm:
+        parts["flux."] = studio.keyframe.state_dict()
+    start = {k: v.cpu() for k, v in export.joined(parts).items()}
+    recipe = KeyframeRecipe(
+        story_frames(studio, folder, run.scale.stories, run.scale.copies if run.warm else 0),
+        seed=SEED,
+        rows=run.scale.rows,
+        start=start,
+        stages=WARM_STAGES if run.warm else STAGES,
+    )
+    weights = run.train(recipe)
+    if not run.trial:
+        steps = {"steps": run.config("keyframes").steps}
+        export.export_keyframe(run.weights, export.part(weights, "flux."), SEED, steps)
+        export.export_t5(run.weights, export.part(weights, "t5."), SEED, steps)
+
+
+def _video(folder: Path, run: _Run) -> None:
+    studio = run.studio()
+    vae: VideoVAE = studio.video_vae
+    clips = encode_clips(vae, run.scale.clips, cache=folder / "clips.safetensors")
+    # Wan reads a caption's padding too, so training and studio pad alike
+    length = studio.defaults.video.text_length
+    assert length is not None
+
+    def encode_text(texts):
+        cond = studio.video_text.encode(list(texts))
+        missing = length - cond.tokens.shape[1]
+        return functional.pad(cond.tokens, (0, 0, 0, missing)), functional.pad(cond.mask, (0, missing))
+
+    start = {k: v.cpu() for k, v in studio.video.state_dict().items()} if run.warm else None
+    weights = run.train(VideoRecipe(clips, encode_text, SEED, size=16 * run.scale.rows, start=start))
+    if not run.trial:
+        export.export_video(run.weights, weights, SEED, {"steps": run.config("video").steps})
+
+
+MODELS: dict[str, Callable[[Path, _Run], None]] = {
+    "vae": _vae,
+    "clip": _clip,
+    "text": _text,
+    "recogniser": _recogniser,
+    "keyframes": _keyframes,
+    "video": _video,
+}
+RECIPES = (*MODELS, "pocket")
+
+__all__ = ["CONFIGS", "MODELS", "RECIPES", "SCALES", "Scale", "run", "story_frames"]

@@ -1,0 +1,236 @@
+"""Recipe: the pocket video model, SmartDirector's Director-Gen training (§3.2) at pocket scale.
+
+Clips are cut into chunks at their keyframes, every chunk is encoded on its own, and noise is injected only off the
+keyframes. One shot with its caption, or two shots with tiled captions (Captain Cinema §3.3).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...core.files import atomic_path
+from ...models.backbones.wan.headless import DirectorWan
+from ...models.encoders.vae import VideoVAE
+from ...models.layouts.chunks import frame_timesteps, mc_index
+from ...story.stages import tile_captions
+from ...training.recipe import Recipe
+from ..bank import draw_all, to_tensor
+from ..configs import VIDEO
+from ..dataset import cell_shares
+from ..render import render_clip
+from ..world import ShotSpec, make_story
+from .captions import tell_shots
+
+
+@dataclass(frozen=True)
+class ChunkLayout:
+    """Chunk lengths in frames; with `shots` 2 the second half of the chunks belongs to another shot."""
+
+    chunks: tuple[int, ...]
+    shots: int = 1
+
+    @property
+    def latent_chunks(self) -> list[int]:
+        """Latent frames of each chunk."""
+        return [(n - 1) // 4 + 1 for n in self.chunks]
+
+
+LAYOUTS = (
+    ChunkLayout((17,)),
+    ChunkLayout((9, 9)),
+    ChunkLayout((5, 13)),
+    ChunkLayout((13, 5)),
+    ChunkLayout((5, 9, 5)),
+    ChunkLayout((17, 1)),
+    ChunkLayout((9, 9), shots=2),
+    ChunkLayout((13,)),
+)
+
+
+TEXT_ONLY = 0.5
+"""Share of one-shot batches without keyframes: text to video, where a caption alone must say everything."""
+
+TELLINGS = (0.6, 0.2, 0.2)
+"""Of those, how many are told everything, the scene without actions, or the actions without the scene."""
+
+PLAIN = 0.3
+"""Share of clips whose caption is in the world's own grammar."""
+
+
+@dataclass
+class ClipLatents:
+    """Encoded clips: per layout a tensor [N, 16, F, 10, 20] (fp16), character weights [N, F, 10, 20], captions, and
+    what else could be told of each clip (see `told`).
+    """
+
+    latents: list[Tensor]
+    weights: list[Tensor]
+    captions: list[list[str]]
+    tellings: list[list[tuple[str, str, str]]]
+
+
+def clip_pieces(layout: ChunkLayout, seed: int, split: str) -> tuple[list[tuple[ShotSpec, int]], str]:
+    """The (shot, frames) pieces of a clip of this layout and its caption, in plain words or in somebody's."""
+    rng = random.Random(f"clip/{seed}")
+    story = make_story(seed, 2, split)
+    shots = story.shots
+    prompts = [s.prompt for s in shots]
+    if rng.random() > PLAIN:
+        prompts = [s.caption(s.truth.described) for s in tell_shots(story, rng)]
+    if layout.shots == 1:
+        return [(shots[1], sum(layout.chunks))], prompts[1]
+    half = len(layout.chunks) // 2
+    pieces = [(shots[0], sum(layout.chunks[:half])), (shots[1], sum(layout.chunks[half:]))]
+    return pieces, tile_captions(prompts)
+
+
+def told(shot: ShotSpec) -> tuple[str, str, str]:
+    """What can be told of a shot to somebody who remembers nothing: all of it, the scene, and the actions."""
+    names = [actor.name for actor in shot.actors]
+    everything = shot.clauses(names)
+    return " ".join(everything), " ".join(shot.clauses(names, acting=False)), " ".join(everything[1:])
+
+
+def draw_clip(layout: ChunkLayout, seed: int, split: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Frames uint8 [T, 80, 160, 3], character masks uint8 [T, 80, 160] and the caption of a clip."""
+    pieces, text = clip_pieces(layout, seed, split)
+    drawn = [render_clip(shot, frames) for shot, frames in pieces]
+    return np.concatenate([p for p, _ in drawn]), np.concatenate([m for _, m in drawn]), text
+
+
+@torch.no_grad()
+def encode_clips(
+    vae: VideoVAE, per_layout: int, split: str = "train", seed: int = 0, cache: Path | None = None
+) -> ClipLatents:
+    """Render and encode clips of every layout; with `cache` the tensors are kept in that file."""
+    seeds = [[90_000_000 + seed + n * len(LAYOUTS) + i for n in range(per_layout)] for i in range(len(LAYOUTS))]
+    drawn_from = [[clip_pieces(lay, s, split) for s in row] for lay, row in zip(LAYOUTS, seeds, strict=True)]
+    captions = [[text for _, text in row] for row in drawn_from]
+    tellings = [[told(pieces[-1][0]) for pieces, _ in row] for row in drawn_from]
+    if cache is not None and cache.exists():
+        with safe_open(cache, framework="pt") as f:
+            latents = [f.get_tensor(f"latents{i}") for i in range(len(LAYOUTS))]
+            weights = [f.get_tensor(f"weights{i}") for i in range(len(LAYOUTS))]
+        return ClipLatents(latents, weights, captions, tellings)
+    latents, weights = [], []
+    for layout, row in zip(LAYOUTS, seeds, strict=True):
+        drawn = draw_all(partial(_draw_weighted, layout, split), row)
+        z_parts = []
+        for start in range(0, len(row), 64):
+            video = to_tensor(np.stack([frames for frames, _ in drawn[start : start + 64]]))
+            z_parts.append(vae.encode_chunks(video, list(layout.chunks)).cpu())
+        latents.append(torch.cat(z_parts).half().contiguous())
+        weights.append(torch.from_numpy(np.stack([share for _, share in drawn])).half())
+    if cache is not None:
+        with atomic_path(cache) as temporary:
+            tensors = {f"latents{i}": z for i, z in enumerate(latents)}
+            save_file(tensors | {f"weights{i}": w for i, w in enumerate(weights)}, temporary)
+    return ClipLatents(latents, weights, captions, tellings)
+
+
+def _draw_weighted(layout: ChunkLayout, split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of a clip, and the character's share of each latent cell [F, 10, 20]: the mean over the frames that a
+    latent stands for.
+    """
+    frames, masks, _ = draw_clip(layout, seed, split)
+    shares = cell_shares(masks)
+    latents = [first for n in layout.chunks for first in (1, *[4] * ((n - 1) // 4))]
+    ends = np.cumsum(latents)
+    return frames, np.stack([shares[end - n : end].mean(0) for n, end in zip(latents, ends, strict=True)])
+
+
+class VideoRecipe(Recipe):
+    """Flow matching off the keyframes; keyframe latents stay clean at t = 0."""
+
+    name = "video"
+    edges = ("condition_embedder", "patch_embedding", "proj_out", "scale_shift_table")
+
+    def __init__(
+        self,
+        data: ClipLatents,
+        encode_text: Callable[[Sequence[str]], tuple[Tensor, Tensor]],
+        seed: int = 0,
+        size: int = 16,
+        character_weight: float = 2.0,
+        start: dict[str, Tensor] | None = None,
+    ) -> None:
+        """`encode_text`: texts → (states [N, T, D] with zeros at padding, mask)."""
+        self.data, self.seed, self.size = data, seed, size
+        self.character_weight, self.start = character_weight, start
+        self._text = [encode_text(captions)[0] for captions in data.captions]
+        # [3, N, T, D] per layout of one shot
+        self._told = [
+            torch.stack([encode_text(texts)[0].half() for texts in zip(*rows, strict=True)]) for rows in data.tellings
+        ]
+
+    def prepare(self, device: torch.device) -> None:
+        """Clips and captions live on the device."""
+        self.data = replace(
+            self.data,
+            latents=[z.to(device) for z in self.data.latents],
+            weights=[w.to(device) for w in self.data.weights],
+        )
+        self._text = [states.to(device) for states in self._text]
+        self._told = [states.to(device) for states in self._told]
+
+    def build(self) -> DirectorWan:
+        model = DirectorWan(**VIDEO)
+        if self.start is not None:
+            model.load_state_dict(self.start)
+        return model
+
+    def batch(self, step: int) -> dict:
+        rng = random.Random(f"{self.seed}/{step}")
+        layout = rng.randrange(len(LAYOUTS))
+        clips = [rng.randrange(len(self.data.latents[layout])) for _ in range(self.size)]
+        latent_chunks = LAYOUTS[layout].latent_chunks
+        free = rng.random() < TEXT_ONLY and LAYOUTS[layout].shots == 1
+        pinned = [] if free else [sum(latent_chunks[:k]) for k in range(len(latent_chunks))]
+        return {
+            "layout": layout,
+            "clips": torch.tensor(clips),
+            "latent_chunks": latent_chunks,
+            "pinned": pinned,
+            "telling": rng.choices(range(len(TELLINGS)), TELLINGS)[0] if free else None,
+            "noise_seed": rng.randrange(2**31),
+        }
+
+    def inputs(self, batch: dict, step: int) -> dict:
+        layout, clips, latent_chunks = batch["layout"], batch["clips"], batch["latent_chunks"]
+        z0 = self.data.latents[layout][clips].float()
+        g = torch.Generator(z0.device).manual_seed(batch["noise_seed"])
+        t = torch.sigmoid(0.4 + 1.2 * torch.randn(z0.shape[0], generator=g, device=g.device))
+        times = frame_timesteps(t, batch["pinned"], z0.shape[2])
+        free = (times > 0).float()[:, None, :, None, None]
+        return {
+            "latents": z0,
+            "noise": torch.randn(z0.shape, generator=g, device=g.device),
+            "times": times,
+            "weight": free * (1 + self.character_weight * self.data.weights[layout][clips].float()[:, None]),
+            "free": free,
+            "text": self._words(layout, batch["telling"])[clips].float(),
+            "latent_chunks": latent_chunks,
+        }
+
+    def _words(self, layout: int, telling: int | None) -> Tensor:
+        """Text states of all clips of a layout: their captions, or one of their tellings."""
+        return self._text[layout] if telling is None else self._told[layout][telling]
+
+    def loss(self, model: DirectorWan, inputs: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        z0, noise, times, weight = (inputs[k] for k in ("latents", "noise", "times", "weight"))
+        wide = times[:, None, :, None, None]
+        noisy = (1 - wide) * z0 + wide * noise
+        v = model.forward_chunks(noisy, times, inputs["text"], mc_index(inputs["latent_chunks"]))
+        error = (v - (noise - z0)).square()
+        loss = (error * weight).sum() / (weight.sum() * z0.shape[1])
+        return loss, {"plain": (error * inputs["free"]).mean()}
