@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from .errors import InputError, closest, shorten
 
-__all__ = ["Lines", "field_path", "line_of", "to_input_error"]
+__all__ = ["Lines", "field_path", "line_of", "place_of", "to_input_error"]
 
 Location = tuple[Any, ...]
 Lines = Mapping[Location, int]
@@ -79,8 +79,12 @@ def to_input_error(
     found = _word(finding, location, model_at)
     path = ".".join(p for p in (field_path(location) if location else "", found.field) if p) or "storyboard"
     line = line_of((*location, *_parse(found.field)), lines)
-    where = f"{source} line {line}" if source and line else source
-    return InputError(path, found.rule, found.value, found.fix, where)
+    return InputError(path, found.rule, found.value, found.fix, place_of(source, line))
+
+
+def place_of(source: str, line: int | None) -> str:
+    """Where in a file, or in a text without a name, a line is: ``film.yaml line 8``, ``line 8``, ``film.yaml``."""
+    return " ".join(part for part in (source, f"line {line}" if line else "") if part)
 
 
 def _parse(path: str) -> list[Any]:

@@ -25,7 +25,7 @@ from pydantic import (
 
 from ..core.errors import InputError, closest
 from ..core.limits import MAX_FILM_KEYFRAMES, MAX_NAMED, MAX_SHOTS
-from ..core.validation import Lines, line_of, to_input_error
+from ..core.validation import Lines, line_of, place_of, to_input_error
 from .load import StoryData, read_story, read_story_text
 from .names import Character, check_tags, expand_names, find_names, introduce_names
 from .numbering import number_shots
@@ -327,8 +327,7 @@ def _check_counts(data: Mapping[Any, Any], lines: Lines, source: str) -> None:
          "split the film into several storyboards"),
     ):  # fmt: skip
         if count > most:
-            line = line_of((name,), lines)
-            where = f"{source} line {line}" if source and line else source
+            where = place_of(source, line_of((name,), lines))
             raise InputError(name, f"must hold at most {most}", f"{count} items", fix, where)
 
 

@@ -330,3 +330,16 @@ def test_a_damaged_story_is_read_or_refused_with_one_error(kind, where, cut, noi
         assert str(error).isprintable() and "(got " in str(error)
     else:
         assert len(board.captions()) == len(board.shots) >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("shots:\n  - {id: s01, action: hello}\n  - id: s02\n    action: hi\n    seconds: -3\n", 5),
+        ("id,action,seconds\ns01,hi,2\ns02,ho,-2\n", 3),
+    ],
+)
+def test_an_error_in_a_text_without_a_file_names_the_line(text: str, line: int) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_storyboard(text, "auto")
+    assert str(caught.value).startswith(f"line {line}, shots[1].seconds: must be greater than 0")

@@ -68,7 +68,7 @@ def test_a_text_is_checked_on_a_pause_of_typing(frontend: Frontend, vue: bool) -
     text.fill("shots:\n  - id: s01\n    action: hello\n    secnds: 3\n")
     complaint = page.locator(".anchorshot-complaint:visible")
     complaint.wait_for()
-    assert (complaint.text_content() or "").startswith("shots[0].secnds: is not a known field")
+    assert (complaint.text_content() or "").startswith("line 4, shots[0].secnds: is not a known field")
     assert text.evaluate("element => element === document.activeElement")
     assert frontend.js("return [...app.graph.nodes[0].size]") == size  # the text makes room: nothing jumps
     frontend.shot(f"typing_{'vue' if vue else 'classic'}")

@@ -189,7 +189,7 @@ def test_a_text_is_checked_while_it_is_typed(server: ComfyServer) -> None:
     assert check(server, story.SAMPLE.encode()) == (200, "")
     bad = "shots:\n  - id: s01\n    action: hello\n    secnds: 3\n"
     status, complaint = check(server, bad.encode())
-    assert status == 200 and complaint.startswith("shots[0].secnds: is not a known field")
+    assert status == 200 and complaint.startswith("line 4, shots[0].secnds: is not a known field")
     assert complaint == asyncio.run(story.Storyboard.validate_inputs(bad))
     assert "must lie in ComfyUI's input folder" in check(server, b"/etc/story.yaml")[1]
     assert check(server, b"\xff\xfe\x00")[0] == 200

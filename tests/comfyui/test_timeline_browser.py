@@ -523,7 +523,7 @@ def test_a_refused_node_says_why(timeline: Timeline) -> None:
     frontend.js(run)
     complaint = page.locator(".anchorshot-complaint")
     complaint.wait_for()
-    assert (complaint.text_content() or "").startswith("shots[0].secnds: is not a known field")
+    assert (complaint.text_content() or "").startswith("line 4, shots[0].secnds: is not a known field")
     assert frontend.js(values) == before
     frontend.shot("refused")
     # What runs well is no longer complained of; what fails while it runs is.
