@@ -368,7 +368,7 @@ def test_built_in_studios():
         assert config.defaults.keyframe.context_noise == 0.1 and config.defaults.keyframe.groups == 3
     pocket = load_studio("pocket")
     assert isinstance(pocket, Studio) and pocket.config.dtype == "float32"
-    assert pocket.roots[0].resolve().parts[-3:] == ("models", "pocket", "weights")
+    assert pocket.roots[0].resolve().parts[-2:] == ("pocket", "weights")
     big = load_studio("flux-wan").config
     assert big.dtype == "bfloat16" and big.video_text.pad_to == 512 and big.keyframe_text.pad_to is None
     for name in ("flux-wan", "flux-wan-a14b"):  # as the publishers' pipelines run them
