@@ -7,21 +7,17 @@ Suites: `keyframes` (Captain Cinema on the Flux class), `video` (SmartDirector o
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core.errors import InputError
+from .table import Row, print_table
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ..models.studio import Studio
 
 __all__ = ["SUITES", "print_table", "run"]
 
 SUITES = ("keyframes", "video", "storytelling")
-
-Row = dict[str, Any]
 
 
 def run(
@@ -79,25 +75,3 @@ def run(
     from .video import run_video
 
     return run_video(studio)
-
-
-def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", console: Console | None = None) -> None:
-    """Print rows of `run` as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title or None, title_justify="left", show_lines=False)
-    table.add_column("what", overflow="fold")
-    for name in ("ours", "reference", "ratio"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(str(row["what"]), *(_number(row[name]) for name in ("ours", "reference")), f"{row['ratio']:.3f}")
-    (console or Console()).print(table)
-
-
-def _number(value: float) -> str:
-    """Four significant digits, without an exponent for the sizes that occur here."""
-    if value == 0 or 1e-3 <= abs(value) < 1e6:
-        digits = 4 if abs(value) < 1 else max(0, 4 - len(str(int(abs(value)))))
-        return f"{value:,.{digits}f}"
-    return f"{value:.3g}"

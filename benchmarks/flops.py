@@ -12,13 +12,13 @@ Frames of 400×800 px are 25×50 tokens. The layouts, for P pairs:
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
 from ..memory.golden_mem import GoldenMem
 from ..models.backbones.flux.headless import CaptainFlux
 from ..models.cost import FLUX_DEV, Cost, Pair, count_flux, flux_cost, memory_pairs
+from .table import Row, row
 
 __all__ = ["PAIRS", "TABLE_3", "flops_rows", "layouts"]
 
@@ -36,8 +36,6 @@ TABLE_3 = {
     ("GoldenMem", 48): 52.0,
 }
 """The paper's estimate in PFLOPs, #tokens × steps × FLOP/token; 48 full pairs ran out of memory."""
-
-Row = dict[str, Any]
 
 
 def layouts(pairs: int, text: int) -> dict[str, tuple[list[Pair], list[Pair]]]:
@@ -74,22 +72,22 @@ def flops_rows(count_on_meta: bool = True) -> list[Row]:
             for name, layout in layouts(pairs, text).items():
                 cost = _cost(layout)  # the first, `full`, has itself as reference: its row gives the figure
                 what = f"TFLOP a step, {pairs} pairs, {name}; reference: full; {captions}"
-                rows.append(_row(what, cost.flops / 1e12, full / 1e12))
+                rows.append(row(what, cost.flops / 1e12, full / 1e12))
         for pairs in PAIRS[1:]:
             computed, cached = layouts(pairs, text)["GoldenMem + cache, one new"]
             step = _cost((computed, cached)).flops
             what = f"TFLOP a step on the cache, {pairs} pairs; reference: a single image; {captions}"
-            rows.append(_row(what, step / 1e12, single / 1e12))
+            rows.append(row(what, step / 1e12, single / 1e12))
             fill = flux_cost(FLUX_DEV, cached, mode="causal", output="none").flops
             what = f"the same, {pairs} pairs, with its share of filling the cache once in {STEPS} steps; {captions}"
-            rows.append(_row(what, (step + fill / STEPS) / 1e12, single / 1e12))
+            rows.append(row(what, (step + fill / STEPS) / 1e12, single / 1e12))
         for (name, pairs), petaflops in list(TABLE_3.items())[1:]:
             cost = _cost(layouts(pairs, text)[name])
             paper = petaflops / TABLE_3["full", 16]
             what = f"FLOPs, {pairs} pairs, {name}, over 16 full pairs; reference: Table 3; {captions}"
-            rows.append(_row(what, cost.flops / base.flops, paper))
+            rows.append(row(what, cost.flops / base.flops, paper))
             what = f"tokens, {pairs} pairs, {name}, over 16 full pairs; reference: Table 3; {captions}"
-            rows.append(_row(what, cost.tokens / base.tokens, paper))
+            rows.append(row(what, cost.tokens / base.tokens, paper))
     return rows + (_meta_rows() if count_on_meta else [])
 
 
@@ -101,9 +99,5 @@ def _meta_rows() -> list[Row]:
     for name, (computed, cached) in layouts(48, 64).items():
         counted = count_flux(model, computed, mode="causal" if cached else "full", cached=cached)
         what = f"TFLOP a step, 48 pairs, {name}, closed form; reference: counted on the meta device"
-        rows.append(_row(what, _cost((computed, cached)).flops / 1e12, counted / 1e12))
+        rows.append(row(what, _cost((computed, cached)).flops / 1e12, counted / 1e12))
     return rows
-
-
-def _row(what: str, ours: float, reference: float) -> Row:
-    return {"what": what, "ours": ours, "reference": reference, "ratio": ours / reference}

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..core.errors import InputError
-from ..evaluation.measure import clock, peak_bytes
+from ..evaluation.metrics.cost import clock, peak_bytes
 from ..models.backbones.flux.headless import CaptainFlux
 from ..models.backbones.wan.headless import DirectorWan
 from ..models.cost import FLUX_DEV, WAN
@@ -26,10 +26,10 @@ from ..story.timeline import Timeline
 from .flops import FRAME, PAIRS
 from .keyframes import KeyframeBench
 from .stock import wan_pipeline
+from .table import Row, row
 
 __all__ = ["keyframe_rows", "random_model", "video_rows"]
 
-Row = dict[str, Any]
 Model = TypeVar("Model", bound=nn.Module)
 
 CAPTION = 64
@@ -64,11 +64,11 @@ def keyframe_rows(device: torch.device, config: dict[str, Any] = FLUX_DEV, size:
         for name, call in cases.items():
             step, once = _step(lambda steps, call=call: call(steps=steps), device, repeats=1 if "full" in name else 3)
             what = f"FLUX.1-dev, {pairs} pairs, {name}"
-            rows.append(_row(f"milliseconds a step, {what}; reference: a single image, FluxPipeline", step, single))
+            rows.append(row(f"milliseconds a step, {what}; reference: a single image, FluxPipeline", step, single))
             if "cache" in name and pairs > 1:
-                rows.append(_row(f"milliseconds to fill the cache once, {what}; reference: a step", once, step))
+                rows.append(row(f"milliseconds to fill the cache once, {what}; reference: a step", once, step))
             peak = peak_bytes(functools.partial(call, steps=1), device) / 2**30
-            rows.append(_row(f"peak GiB above the weights, {what}; reference: a single image", peak, alone))
+            rows.append(row(f"peak GiB above the weights, {what}; reference: a single image", peak, alone))
     return rows
 
 
@@ -114,9 +114,9 @@ def video_rows(
             f"Wan 2.2 A14B, {timeline.latents} latent frames, {count} keyframes; reference: WanPipeline, equal tokens"
         )
         times = [_step(call, device, repeats=1)[0] for call in (ours, stock)]
-        rows.append(_row(f"milliseconds a step, {what}", *times))
+        rows.append(row(f"milliseconds a step, {what}", *times))
         peaks = [peak_bytes(functools.partial(call, 1), device) / 2**30 for call in (ours, stock)]
-        rows.append(_row(f"peak GiB above the weights, {what}", *peaks))
+        rows.append(row(f"peak GiB above the weights, {what}", *peaks))
     return rows
 
 
@@ -155,7 +155,3 @@ def _step(call: Any, device: torch.device, few: int = 1, many: int = 2, repeats:
     short, long = taken(few), taken(many)
     step = (long - short) / (many - few)
     return step, max(0.0, short - few * step)
-
-
-def _row(what: str, ours: float, reference: float) -> Row:
-    return {"what": what, "ours": ours, "reference": reference, "ratio": ours / reference}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..evaluation.measure import Call, peak_bytes, seconds, unit
+from ..evaluation.metrics.cost import Call, peak_bytes, seconds, unit
 from ..memory.golden_mem import GoldenMem, Size
 from ..models.backbones.flux.headless import CaptainFlux
 from ..models.encoders.text import TextCond
@@ -18,6 +18,7 @@ from ..pocket import configs
 from ..sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from .flops import flops_rows
 from .stock import flux_pipeline
+from .table import Row, row
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
@@ -27,8 +28,6 @@ __all__ = ["KeyframeBench", "run_keyframes"]
 TOKENS, LARGE = (5, 10), (10, 20)
 """Frames of 80×160 px, the pocket studio's, and of 160×320 px, where fixed costs weigh less, as at full size."""
 STEPS, TEXT, MEMORY = 4, 40, 12
-
-Row = dict[str, Any]
 
 
 class KeyframeBench:
@@ -128,9 +127,9 @@ def run_keyframes(studio: Studio | None = None, repeats: int = 15) -> list[Row]:
     rows: list[Row] = []
     for name, ours, reference in cases:
         taken = seconds({"ours": ours, "reference": reference}, repeats, device=bench.model.device)
-        rows.append(_row(f"{unit(bench.model.device)}, {STEPS} steps, {name}", taken["ours"], taken["reference"]))
+        rows.append(row(f"{unit(bench.model.device)}, {STEPS} steps, {name}", taken["ours"], taken["reference"]))
         peaks = [peak_bytes(call, bench.model.device) / 2**20 for call in (ours, reference)]
-        rows.append(_row(f"peak MiB above the weights, {name}", *peaks))
+        rows.append(row(f"peak MiB above the weights, {name}", *peaks))
     return rows + flops_rows()
 
 
@@ -138,7 +137,3 @@ def _random_model() -> CaptainFlux:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return CaptainFlux(**configs.KEYFRAME).eval()
-
-
-def _row(what: str, ours: float, reference: float) -> Row:
-    return {"what": what, "ours": ours, "reference": reference, "ratio": ours / reference}

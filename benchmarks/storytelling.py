@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
 
-from ..evaluation.pocket_tellings import Telling, prompt_pair, tellings
-from ..evaluation.story_size import FRAMES, check_files, check_pocket_size, choose_set
-from ..evaluation.storytelling import SETTINGS, segment_cost
-from ..evaluation.storytelling_plots import plan_plots, read_set
-from ..evaluation.storytelling_set import prompt_pair as set_pair
+from ..evaluation.suites.text2story.cost import segment_cost
+from ..evaluation.suites.text2story.pocket_prompts import Telling, prompt_pair, tellings
+from ..evaluation.suites.text2story.prompt_set import plan_plots, read_set
+from ..evaluation.suites.text2story.story_size import FRAMES, check_files, check_pocket_size, choose_set
+from ..evaluation.suites.text2story.storytelling_set import prompt_pair as set_pair
+from ..evaluation.suites.text2story.variants import SETTINGS
 from ..models.studio import load_studio
 from ..pipelines.story_stage import Preview, story_model, story_pictures, story_sampler
 from ..pocket.world import HEIGHT, WIDTH
 from ..sampling.text2story.preview import Pictures, picture_scorer
 from ..sampling.text2story.prompt_mixing import DIPW, PromptMixer
 from ..sampling.text2story.segments import PromptPair
+from .table import Row, row
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["disagreement", "run_storytelling"]
 
-Row = dict[str, Any]
 
 AGREEMENT = 0.05
 """Mean difference of weights that we allow a cheap preview."""
@@ -74,7 +75,7 @@ def run_storytelling(
     for name in ("latent_rgb", "decoded_frame"):
         found = disagreement(models, model, told, previews[name], previews["decoded_video"])
         rows.append(
-            _row(
+            row(
                 f"mean difference of weights, {name} against decoding all at every step; reference: our limit",
                 found,
                 AGREEMENT,
@@ -100,8 +101,8 @@ def _cost_rows(what: str, costs: Mapping[str, Mapping[str, float]]) -> list[Row]
     rows = []
     for name, cost in costs.items():
         plain = cost["seconds"] / cost["time_ratio"]
-        rows.append(_row(f"seconds {what}, {name}; reference: plain model", cost["seconds"], plain))
-        rows.append(_row(f"peak memory of {what} in the plain model's, {name}", cost["memory_ratio"], 1.0))
+        rows.append(row(f"seconds {what}, {name}; reference: plain model", cost["seconds"], plain))
+        rows.append(row(f"peak memory of {what} in the plain model's, {name}", cost["memory_ratio"], 1.0))
     return rows
 
 
@@ -142,7 +143,3 @@ def _replayed(
         if x0 is not None:
             mixer.observe(x0)
     return torch.stack([entry.weights for entry in mixer.record])
-
-
-def _row(what: str, ours: float, reference: float) -> Row:
-    return {"what": what, "ours": ours, "reference": reference, "ratio": ours / reference}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from ..evaluation.measure import Call, peak_bytes, seconds, unit
+from ..evaluation.metrics.cost import Call, peak_bytes, seconds, unit
 from ..models.backbones.wan.headless import DirectorWan
 from ..models.cost import WAN, wan_cost
 from ..models.encoders.vae import VideoVAE
@@ -18,6 +18,7 @@ from ..sampling.flow import flow_sigmas
 from ..sampling.video import denoise, plan_video, sample_video
 from ..story.timeline import Timeline
 from .stock import wan_pipeline
+from .table import Row, row
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
@@ -29,8 +30,6 @@ KEYFRAMES = (0.0, 1.0, 2.0)
 LATENT = (10, 20)
 """Height and width of a latent frame: 80×160 px with a VAE of factor 8."""
 STEPS, SHIFT, TEXT = 4, 5.0, 64
-
-Row = dict[str, Any]
 
 
 def run_video(studio: Studio | None = None, repeats: int = 15) -> list[Row]:
@@ -86,9 +85,9 @@ def run_video(studio: Studio | None = None, repeats: int = 15) -> list[Row]:
         label = f"{name}, {latents} latent frames, {STEPS} steps; reference: WanPipeline at equal tokens"
         calls: dict[str, Call] = {"ours": ours, "stock": functools.partial(stock, latents)}
         taken = seconds(calls, repeats, device=device)
-        rows.append(_row(f"{unit(device)}, {label}", taken["ours"], taken["stock"]))
+        rows.append(row(f"{unit(device)}, {label}", taken["ours"], taken["stock"]))
         peaks = {key: peak_bytes(call, device) / 2**20 for key, call in calls.items()}
-        rows.append(_row(f"peak MiB above the weights, {label}", peaks["ours"], peaks["stock"]))
+        rows.append(row(f"peak MiB above the weights, {label}", peaks["ours"], peaks["stock"]))
     return rows + _flops_rows()
 
 
@@ -102,7 +101,7 @@ def _flops_rows() -> list[Row]:
         cost = wan_cost(config, (timeline.latents, 60, 104), timesteps=timeline.latents)
         keys = f"{count} keyframe{'s' if count > 1 else ''}"
         what = f"TFLOP a step, Wan 2.2 A14B, {timeline.frames} frames at 480×832, {keys}; reference: 81 without"
-        rows.append(_row(what, cost.flops / 1e12, reference))
+        rows.append(row(what, cost.flops / 1e12, reference))
     return rows
 
 
@@ -110,7 +109,3 @@ def _random_models() -> tuple[DirectorWan, VideoVAE]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return DirectorWan(**configs.VIDEO).eval(), VideoVAE(AutoencoderKLWan(**configs.VAE))
-
-
-def _row(what: str, ours: float, reference: float) -> Row:
-    return {"what": what, "ours": ours, "reference": reference, "ratio": ours / reference}

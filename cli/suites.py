@@ -16,7 +16,7 @@ from .console import StageProgress, check_studio, console, open_studio, pick_dev
 from .targets import JsonFile, check_inputs, printed_anyway
 
 if TYPE_CHECKING:
-    from ..evaluation.judges import JudgeFiles
+    from ..evaluation.metrics.networks import JudgeFiles
 
 __all__ = ["run_bench", "run_evaluate"]
 
@@ -96,7 +96,7 @@ def _judges(options: argparse.Namespace, device: str) -> JudgeFiles | None:
     """The networks whose files are given."""
     if options.clip is None and options.dino is None and options.lpips is None:
         return None
-    from ..evaluation.judges import JudgeFiles
+    from ..evaluation.metrics.networks import JudgeFiles
 
     clip, config = options.clip, None
     if clip is not None and "," in clip and not Path(clip).is_file():

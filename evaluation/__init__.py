@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..models.studio import Studio
     from ..pipelines.job import Progress
     from ..pocket.recogniser import Recogniser
-    from .judges import JudgeFiles, Judges
+    from .metrics.networks import JudgeFiles, Judges
 
 __all__ = ["SUITES", "print_table", "run"]
 
@@ -93,7 +93,7 @@ def run(
     from ..models.studio import Studio, load_studio
     from .folder import check_report_folder
     from .report import Partial, write_report
-    from .told import Parts
+    from .suites.text2story.films import Parts
 
     models = studio if isinstance(studio, Studio) else load_studio(studio)
     models.check_task(suite)
@@ -108,14 +108,14 @@ def run(
     parts: Parts | None = None
     told = "held_out" if prompt_set is None else os.fspath(prompt_set)
     if suite == "storytelling":
-        from .story_size import check_files, check_pocket_size, choose_set
+        from .suites.text2story.story_size import check_files, check_pocket_size, choose_set
 
         told = choose_set(models, None if prompt_set is None else os.fspath(prompt_set))
         check_pocket_size(told, size, frames)
     if resume and (suite != "storytelling" or told == "pocket"):
         raise InputError("resume", "is for a set of storytelling", suite, "leave it out")
     if suite == "storytelling" and told != "pocket":
-        from .storytelling_plots import read_set, run_plots
+        from .suites.text2story.prompt_set import read_set, run_plots
 
         prompts = read_set(told)
         if out is not None:
@@ -134,8 +134,8 @@ def run(
         asked, stories = stories, 16 if stories is None else stories
         shots = (4 if suite == "storytelling" else 8) if shots is None else shots
         if suite == "keyframes":
-            from .keyframes import run_keyframes
             from .stories import stories_of
+            from .suites.keyframes.run import run_keyframes
 
             if written := stories_of(told, asked):
                 stories, shots = len(written), max(len(story.shots) for story in written)
@@ -144,15 +144,15 @@ def run(
             reader = _recogniser() if recogniser is None else recogniser
             found, pictures = run_keyframes(models, reader, seed, stories, counts, told=written, **given)
         elif suite == "storytelling":
-            from .judges import JudgeFiles
-            from .storytelling import run_storytelling
+            from .metrics.networks import JudgeFiles
+            from .suites.text2story.pocket import run_storytelling
 
             check_files(models)
             judges = judges.load() if isinstance(judges, JudgeFiles) else judges
             reader = _recogniser() if recogniser is None else recogniser
             found, pictures = run_storytelling(models, reader, seed, stories, shots, judges=judges, **given)
         else:
-            from .video import run_video
+            from .suites.video.run import run_video
 
             found, pictures = run_video(models, seed, stories, shots, **given)
     result = {"suite": suite, "studio": models.name, "seed": seed, "stories": stories, "shots": shots}

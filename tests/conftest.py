@@ -22,7 +22,7 @@ import torch
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from anchorshot.evaluation.judges import Judges
+    from anchorshot.evaluation.metrics.networks import Judges
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; tests of Ctrl-C need a foreground's
@@ -138,6 +138,6 @@ def judge_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def judges(judge_files: Path) -> Judges:
     """All of them, read."""
-    from anchorshot.evaluation.judges import Judges
+    from anchorshot.evaluation.metrics.networks import Judges
 
     return Judges.load(judge_files / "clip.safetensors", None, judge_files / "dinov2", judge_files / "alex.safetensors")

@@ -12,7 +12,7 @@ from anchorshot.benchmarks import print_table, run
 from anchorshot.benchmarks.flops import PAIRS, flops_rows, layouts
 from anchorshot.benchmarks.keyframes import KeyframeBench
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.measure import peak_bytes, seconds
+from anchorshot.evaluation.metrics.cost import peak_bytes, seconds
 from anchorshot.models.cost import FLUX_DEV, flux_cost
 from anchorshot.models.layouts.pairs import pack_latent
 

@@ -18,11 +18,12 @@ from transformers import T5Config, T5EncoderModel
 
 from anchorshot import evaluation
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.keyframes import RETRIEVAL_BUDGET, Variant, read_frames, true_frames
-from anchorshot.evaluation.metrics import Scores, StoryTruth, boundary_jump, diversity, frame_change
+from anchorshot.evaluation.metrics.classifier import Scores, StoryTruth
+from anchorshot.evaluation.metrics.pixels import boundary_jump, diversity, frame_change
 from anchorshot.evaluation.rollout import Recall, StorySet, extend, generate_jointly, noise_source, step_cost
 from anchorshot.evaluation.stories import held_out_stories
-from anchorshot.evaluation.video import held_out_clips, sample_clips
+from anchorshot.evaluation.suites.keyframes.run import RETRIEVAL_BUDGET, Variant, read_frames, true_frames
+from anchorshot.evaluation.suites.video.run import held_out_clips, sample_clips
 from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.models.cost import Pair, count_flux
 from anchorshot.models.io.keymaps import to_public

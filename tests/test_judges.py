@@ -15,9 +15,9 @@ from tiny_judges import TINY_VIT
 from transformers import BertConfig, BertModel, BitImageProcessor, Dinov2Model, ViTConfig, ViTModel
 
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.dino import Preprocess, load_dino
-from anchorshot.evaluation.judges import Judges
-from anchorshot.evaluation.lpips import load_lpips
+from anchorshot.evaluation.metrics.dino import Preprocess, load_dino
+from anchorshot.evaluation.metrics.lpips import load_lpips
+from anchorshot.evaluation.metrics.networks import Judges
 from anchorshot.pocket.configs import CLIP
 
 # The package asks torchvision for its networks in an old way.

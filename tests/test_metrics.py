@@ -8,19 +8,8 @@ import pytest
 import torch
 
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.metrics import (
-    FORGOTTEN,
-    PSNR_CAP,
-    Scores,
-    Sharpest,
-    StoryTruth,
-    boundary_jump,
-    diversity,
-    frame_change,
-    memory_recall,
-    psnr,
-    same_picture,
-)
+from anchorshot.evaluation.metrics.classifier import FORGOTTEN, Scores, Sharpest, StoryTruth, memory_recall
+from anchorshot.evaluation.metrics.pixels import PSNR_CAP, boundary_jump, diversity, frame_change, psnr, same_picture
 from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.pocket.world import Actor, Layout, Look, ShotSpec
 from anchorshot.sampling.memory_context import rank_memory

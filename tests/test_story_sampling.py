@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.pocket_tellings import prompt_pair, tellings
+from anchorshot.evaluation.suites.text2story.pocket_prompts import prompt_pair, tellings
 from anchorshot.models.encoders.latent_rgb import LatentRGB, fit_latent_rgb, positions
 from anchorshot.models.encoders.text import TextCond
 from anchorshot.models.studio import load_studio

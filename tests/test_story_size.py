@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from anchorshot import benchmarks, evaluation
 from anchorshot.cli import main
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.judges import JudgeFiles
-from anchorshot.evaluation.story_size import choose_set, natural_length, size_multiple
-from anchorshot.evaluation.storytelling_plots import plan_plots, run_plots
-from anchorshot.evaluation.storytelling_set import StorytellingSet
+from anchorshot.evaluation.metrics.networks import JudgeFiles
+from anchorshot.evaluation.suites.text2story.prompt_set import plan_plots, run_plots
+from anchorshot.evaluation.suites.text2story.story_size import choose_set, natural_length, size_multiple
+from anchorshot.evaluation.suites.text2story.storytelling_set import StorytellingSet
 from anchorshot.models.io.keymaps import to_public
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pocket.configs import VAE, VIDEO

@@ -14,9 +14,10 @@ from rich.console import Console
 from anchorshot import evaluation
 from anchorshot.benchmarks.storytelling import disagreement
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.pocket_tellings import prompt_pair, tellings
-from anchorshot.evaluation.storytelling import VARIANTS, _tell, run_storytelling, settings_of
-from anchorshot.evaluation.storytelling_judge import jump
+from anchorshot.evaluation.metrics.pixels import jump
+from anchorshot.evaluation.suites.text2story.pocket import _tell, run_storytelling
+from anchorshot.evaluation.suites.text2story.pocket_prompts import prompt_pair, tellings
+from anchorshot.evaluation.suites.text2story.variants import VARIANTS, settings_of
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import story_model, story_pictures, story_sampler
 from anchorshot.pocket.recogniser import Recogniser

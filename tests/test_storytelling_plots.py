@@ -16,13 +16,15 @@ from rich.console import Console
 from anchorshot import evaluation
 from anchorshot.cli import main
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.judges import Judges
+from anchorshot.evaluation.metrics.networks import Judges
+from anchorshot.evaluation.metrics.pixels import jump
 from anchorshot.evaluation.rollout import noise_source
-from anchorshot.evaluation.story_size import natural_length
-from anchorshot.evaluation.storytelling import SETTINGS, run_storytelling
-from anchorshot.evaluation.storytelling_judge import StoryJudge, jump
-from anchorshot.evaluation.storytelling_plots import PLOT_VARIANTS, run_plots
-from anchorshot.evaluation.storytelling_set import StorytellingSet, prompt_pair, storytelling_set
+from anchorshot.evaluation.suites.text2story.pocket import run_storytelling
+from anchorshot.evaluation.suites.text2story.prompt_set import PLOT_VARIANTS, run_plots
+from anchorshot.evaluation.suites.text2story.scores import StoryJudge
+from anchorshot.evaluation.suites.text2story.story_size import natural_length
+from anchorshot.evaluation.suites.text2story.storytelling_set import StorytellingSet, prompt_pair, storytelling_set
+from anchorshot.evaluation.suites.text2story.variants import SETTINGS
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import story_model, story_sampler
 from anchorshot.pocket.recogniser import Recogniser

@@ -14,9 +14,9 @@ from close import same_picture, same_result
 
 from anchorshot import evaluation
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.judges import Judges
-from anchorshot.evaluation.storytelling_set import DATA
-from anchorshot.evaluation.told import Figures, Parts, Teller, told_row
+from anchorshot.evaluation.metrics.networks import Judges
+from anchorshot.evaluation.suites.text2story.films import Figures, Parts, Teller, told_row
+from anchorshot.evaluation.suites.text2story.storytelling_set import DATA
 from anchorshot.models.studio import load_studio
 
 # The package that the tiny LPIPS is made with asks torchvision for its networks in an old way.

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.storytelling_set import (
+from anchorshot.evaluation.suites.text2story.storytelling_set import (
     DATA,
     Cast,
     Member,

@@ -22,8 +22,9 @@ from comfyui.graphs import shipped, to_prompt
 from comfyui.server import ROOT, ComfyServer
 from torch import Tensor
 
-from anchorshot.evaluation.keyframes import read_frames
-from anchorshot.evaluation.metrics import Scores, StoryTruth, frame_change, psnr
+from anchorshot.evaluation.metrics.classifier import Scores, StoryTruth
+from anchorshot.evaluation.metrics.pixels import frame_change, psnr
+from anchorshot.evaluation.suites.keyframes.run import read_frames
 from anchorshot.media.picture import read_picture
 from anchorshot.media.video import VideoReader
 from anchorshot.pocket.recogniser import Recogniser, load_recogniser

@@ -7,108 +7,37 @@ with the same weights, seeds and stories.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..core.errors import InputError
-from ..pipelines.job import Progress
-from ..pipelines.story_stage import story_model, story_pictures, story_sampler
-from ..pocket.bank import to_tensor
-from ..pocket.recogniser import IDENTITY, IGNORE, labels
-from ..pocket.render import render_clip
-from ..pocket.world import HEIGHT, WIDTH
-from ..sampling.text2story.action_similarity import SAR, Encoder, Pair
-from ..sampling.text2story.prompt_mixing import MixStep
-from ..sampling.text2story.segments import Made, PromptPair, StorySampler, StorySettings
-from .measure import peak_bytes, seconds
-from .pocket_tellings import Telling, prompt_pair, tellings
-from .rollout import noise_source
+from ....pipelines.job import Progress
+from ....pipelines.story_stage import story_model, story_pictures, story_sampler
+from ....pocket.bank import to_tensor
+from ....pocket.recogniser import IDENTITY, IGNORE, labels
+from ....pocket.render import render_clip
+from ....pocket.world import HEIGHT, WIDTH
+from ....sampling.text2story.prompt_mixing import MixStep
+from ....sampling.text2story.segments import Made, StorySampler, StorySettings
+from ...rollout import noise_source
+from .cost import COSTS, segment_cost
+from .pocket_prompts import Telling, prompt_pair, tellings
+from .scores import EVERY, StoryJudge
 from .story_size import FRAMES
-from .storytelling_judge import EVERY, StoryJudge
+from .variants import SETTINGS, VARIANTS, settings_of
 
 if TYPE_CHECKING:
-    from ..models.studio import Studio
-    from ..pocket.recogniser import Recogniser
-    from ..sampling.text2story.story_mochi import MochiStory
-    from ..sampling.text2story.story_wan import WanStory
-    from .judges import Judges
+    from ....models.studio import Studio
+    from ....pocket.recogniser import Recogniser
+    from ...metrics.networks import Judges
 
-__all__ = [
-    "COSTS",
-    "SETTINGS",
-    "VARIANTS",
-    "run_storytelling",
-    "scene_curve",
-    "scene_weights",
-    "segment_cost",
-    "settings_of",
-]
+__all__ = ["run_storytelling", "scene_curve", "scene_weights"]
 
 BATCH = 16
 """Stories made together: the pocket models are small."""
 
-SETTINGS = StorySettings()
-VARIANTS = ("ground_truth", "full", "paper_prior", "without_dipw", "without_twb", "without_sar", "plain")
-
-COSTS = ("seconds", "time_ratio", "memory_ratio")
 Row = dict[str, Any]
-
-
-def settings_of(variant: str, full: StorySettings = SETTINGS) -> StorySettings:
-    """What a variant leaves out of `full`, or changes in it: `VARIANTS`, and those of `_changed`.
-
-    Raises:
-        InputError: no such variant.
-    """
-    parts: dict[str, dict[str, Any]] = {
-        "full": {},
-        "without_dipw": {"dipw": None},
-        "without_twb": {"gamma": 0.0},
-        "without_sar": {"semantic": False},
-        "plain": {"dipw": None, "gamma": 0.0},
-    }
-    if variant in parts:
-        return replace(full, **parts[variant])
-    with suppress(ValueError, InputError):  # no number, no such choice, or out of range: no such variant
-        if (found := _changed(variant, full)) is not None:
-            return found
-    fix = "choose some of them, or prior_shift:S, prior_clock:noise|steps, action_prompt:whole|alone, sar:READING"
-    raise InputError("variants", f"must be among {', '.join(VARIANTS)}", variant, fix)
-
-
-def _changed(variant: str, full: StorySettings) -> StorySettings | None:
-    """`full` with one choice of another kind, None for none.
-
-    `paper_prior` has the paper's clock and prompts, `prior_shift:S` and `prior_clock:C` change the prior alone,
-    `action_prompt:A` the second prompt, `sar:READING` SAR: words of `action_similarity.SAR` joined by +, such as
-    `sar:clip+within+centred`; what is not named is as by default.
-    """
-    head, _, value = variant.partition(":")
-    if head == "sar":
-        words = value.split("+")
-        flags = {name: name in words for name in ("centred", "bounded")}
-        for word in words:
-            kind = next((n for n, k in (("encoder", Encoder), ("pair", Pair)) if word in get_args(k)), None)
-            if kind is not None:
-                flags[kind] = word  # type: ignore[assignment]
-            elif word not in flags:
-                return None
-        return replace(full, sar=SAR(**flags))  # type: ignore[arg-type]
-    if head == "action_prompt":
-        return replace(full, action_prompt=value)  # type: ignore[arg-type]
-    dipw = full.dipw
-    if dipw is not None and head == "prior_shift":
-        return replace(full, dipw=replace(dipw, prior_shift=float(value)))
-    if dipw is not None and head == "prior_clock":
-        return replace(full, dipw=replace(dipw, prior_clock=value))  # type: ignore[arg-type]
-    if dipw is not None and variant == "paper_prior":
-        return replace(full, dipw=replace(dipw, prior_clock="steps", prior_shift=1.0), action_prompt="alone")
-    return None
 
 
 def run_storytelling(
@@ -234,55 +163,6 @@ class _Reader:
         truth = truth.expand_as(read[head])
         there = truth != IGNORE
         return float((read[head] == truth)[there].float().mean())
-
-
-def segment_cost(
-    first: PromptPair,
-    second: PromptPair,
-    model: WanStory | MochiStory,
-    samplers: Mapping[str, StorySampler],
-    repeats: int = 3,
-) -> dict[str, Row]:
-    """Time and peak memory of a second segment, which knows all parts, beside the plain model's, in one run.
-
-    Args:
-        first, second: prompts; the first segment is the plain model's.
-        model: makes the segments.
-        samplers: what is measured.
-        repeats: how often each is timed, after one call to warm up; 1 takes a single call, for segments of minutes.
-
-    Returns:
-        By sampler `{"seconds", "time_ratio", "memory_ratio"}`.
-    """
-    if not samplers:
-        return {}
-    plain = StorySampler(model, settings_of("plain"))
-    before: tuple[PromptPair, Tensor] = (first, plain.segment(first, generator=noise_source(0)).latents)
-
-    def segment(sampler: StorySampler) -> Made:
-        return sampler.segment(second, before, noise_source(1), centre=sampler.centre([first, second]))
-
-    calls = {name: partial(segment, sampler) for name, sampler in {**samplers, "reference": plain}.items()}
-    device = model.vae.device
-    peak: dict[str, int] = {}
-
-    def counted(name: str) -> None:
-        peak[name] = peak_bytes(calls[name], device)
-
-    if repeats == 1 and device.type == "cuda":  # the allocator counts at no price, so one call tells both
-        taken = seconds({name: partial(counted, name) for name in calls}, 1, 0, device)
-    else:
-        taken = seconds(calls, repeats, warmup=min(1, repeats - 1), device=device)
-        for name in calls:
-            counted(name)
-    return {
-        name: {
-            "seconds": taken[name],
-            "time_ratio": taken[name] / taken["reference"],
-            "memory_ratio": peak[name] / peak["reference"],
-        }
-        for name in samplers
-    }
 
 
 def scene_weights(record: Sequence[MixStep]) -> Tensor:

@@ -22,10 +22,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..core.errors import InputError, closest
-from ..core.validation import Lines, to_input_error
-from ..sampling.text2story.segments import PromptPair
-from ..story.load import read_story
+from ....core.errors import InputError, closest
+from ....core.validation import Lines, to_input_error
+from ....sampling.text2story.segments import PromptPair
+from ....story.load import read_story
 
 __all__ = [
     "Cast",
@@ -39,7 +39,7 @@ __all__ = [
     "storytelling_set",
 ]
 
-DATA = Path(__file__).resolve().parent / "data" / "storytelling.yaml"
+DATA = Path(__file__).resolve().parents[2] / "data" / "storytelling.yaml"
 
 _SLOT = re.compile(r"\{([^{}]*)\}(?=(.?))")
 

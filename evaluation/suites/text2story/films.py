@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.files import atomic_path
-from ..sampling.text2story.segments import Made, StorySampler
-from .measure import clock, peak_bytes
-from .rollout import noise_source
-from .storytelling import scene_weights
-from .storytelling_judge import StoryJudge, film_row, shown_frames
+from ....core.files import atomic_path
+from ....sampling.text2story.segments import Made, StorySampler
+from ...metrics.cost import clock, peak_bytes
+from ...rollout import noise_source
+from .pocket import scene_weights
+from .scores import StoryJudge, film_row, shown_frames
 from .storytelling_set import Plot, prompt_pair
 
 __all__ = ["SHEET_STORIES", "Figures", "Parts", "Teller", "told_row"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..pocket.world import (
+from ....pocket.world import (
     ACTIONS,
     MOVEMENTS,
     PLACES,
@@ -20,8 +20,8 @@ from ..pocket.world import (
     make_story,
     random_layout,
 )
-from ..sampling.text2story.segments import PromptPair
-from .stories import MAX_STORIES, check_counts
+from ....sampling.text2story.segments import PromptPair
+from ...stories import MAX_STORIES, check_counts
 
 __all__ = ["Telling", "prompt_pair", "tellings"]
 

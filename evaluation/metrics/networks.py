@@ -8,15 +8,14 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..core.errors import InputError
-from ..core.files import file_identity, model_files
-from ..models.encoders.clip import ClipScorer
-from ..models.io.checkpoint import read_config
+from ...core.errors import InputError
+from ...core.files import file_identity, model_files
+from ...models.encoders.clip import ClipScorer
+from .clip import load_clip
 from .dino import load_dino
 from .lpips import load_lpips
 
@@ -71,7 +70,7 @@ class Judges:
         """
         if clip is None and clip_config is not None:
             raise InputError("clip_config", "is for a CLIP file", str(clip_config), "give the file as clip, too")
-        scorer = None if clip is None else _clip(clip, clip_config, device)
+        scorer = None if clip is None else load_clip(clip, clip_config, device)
         features = None if dino is None else load_dino(dino, device)
         distances = None if lpips is None else load_lpips(lpips, device)
         files = {"clip": clip, "dino": dino, "lpips": lpips}
@@ -96,18 +95,3 @@ class JudgeFiles:
     def load(self) -> Judges:
         """Read them. Raises InputError: what is wrong with which of them."""
         return Judges.load(self.clip, self.clip_config, self.dino, self.lpips, self.device)
-
-
-def _clip(path: PathLike, config: PathLike | None, device: torch.device | str) -> ClipScorer:
-    try:
-        found: Any = config
-        if config is not None and str(config).endswith(".json"):
-            found = read_config(config)
-        scorer = ClipScorer.load(path, None if found is None else found, device=device)
-    except InputError as error:  # it names the file; say what the file was given for
-        raise InputError(error.field, error.rule, error.value, error.fix, where="clip") from error
-    for key, value in scorer.model.state_dict().items():
-        if key != "attn_mask" and not torch.isfinite(value).all():
-            fix = "copy or download the file again"
-            raise InputError(str(path), "weights must be finite numbers", f"{key}: NaN or infinity", fix, where="clip")
-    return scorer

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .. import __version__
-from ..core.errors import InputError, closest
-from ..pipelines.job import Progress
-from ..pipelines.story_stage import (
+from ....core.errors import InputError, closest
+from ....pipelines.job import Progress
+from ....pipelines.story_stage import (
     asks_clip,
     sar_encoder,
     story_model,
@@ -25,16 +24,17 @@ from ..pipelines.story_stage import (
     story_sampler,
     video_settings,
 )
-from ..sampling.text2story.segments import StorySampler, StorySettings
-from .judges import JudgeFiles, Judges
+from ....sampling.text2story.segments import StorySampler, StorySettings
+from ...metrics.networks import JudgeFiles, Judges
+from .films import SHEET_STORIES, Figures, Parts, Teller, told_row
+from .pocket import scene_curve
+from .scores import StoryJudge
 from .story_size import check_files, check_frames, check_size, natural_length
-from .storytelling import SETTINGS, VARIANTS, scene_curve, settings_of
-from .storytelling_judge import StoryJudge
 from .storytelling_set import Plot, StorytellingSet, prompt_pair
-from .told import SHEET_STORIES, Figures, Parts, Teller, told_row
+from .variants import SETTINGS, VARIANTS, settings_of
 
 if TYPE_CHECKING:
-    from ..models.studio import Studio
+    from ....models.studio import Studio
 
 __all__ = ["PLOT_VARIANTS", "PlotPlan", "plan_plots", "read_set", "run_plots"]
 
@@ -194,6 +194,8 @@ def run_plots(
 
 def _inputs(studio: Studio, plan: PlotPlan, seed: int, judges: Judges, clip: bool) -> dict[str, Any]:
     """What all films of a run and their figures depend on; `clip`: whether the studio's CLIP has a say."""
+    from .... import __version__
+
     parts = [part for part in story_parts(studio) if clip or part != "clip"]
     return {
         "version": __version__,

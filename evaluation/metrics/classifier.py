@@ -1,6 +1,6 @@
-"""Measures of keyframes and clips against ground truth. Pure functions of tensors; no model, no randomness.
+"""Accuracy of what a classifier reads in generated frames, against the stories' ground truth, and retrieval recall.
 
-Pictures and clips are float32 in 0…1, `[…, 3, H, W]`. Stories are N lists of P shots.
+Pure functions of the classifier's class indices; no model, no randomness. Stories are N lists of P shots.
 """
 
 from __future__ import annotations
@@ -13,34 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..memory.golden_mem import Slot
-from ..pocket.recogniser import IDENTITY, IGNORE, LAYOUT, labels
-from ..pocket.world import SIDES, Layout, ShotSpec
+from ...memory.golden_mem import Slot
+from ...pocket.recogniser import IDENTITY, IGNORE, LAYOUT, labels
+from ...pocket.world import SIDES, Layout, ShotSpec
 
 __all__ = [
-    "EXACT",
     "FORGOTTEN",
-    "PSNR_CAP",
     "Scores",
     "Sharpest",
     "StoryTruth",
-    "boundary_jump",
-    "diversity",
-    "frame_change",
     "memory_recall",
-    "psnr",
-    "same_picture",
 ]
 
 Stories = Sequence[Sequence[ShotSpec]]
 Part = Any
 """An index into `[N, P]`."""
-
-PSNR_CAP = 100.0
-"""dB at which `psnr` stops: equal pictures have no finite value, and JSON knows no infinity."""
-
-EXACT = 0.5 / 255
-"""Largest difference that rounding to 8 bits can hide."""
 
 FORGOTTEN = -1
 """In the place of a tier: no remembered frame shows it."""
@@ -252,65 +239,6 @@ class Sharpest:
                     told[n, p, actor.side] = any(actor.name in frame.described for _, frame in frames)
                 places[n, p] = min((tier for tier, frame in frames if frame.layout == shot.layout), default=FORGOTTEN)
         return cls(characters, places, told)
-
-
-def diversity(frames: Tensor, lengths: Sequence[int] | None = None) -> float | None:
-    """Mean absolute pixel difference of every two frames of a story, 0…1; None without two frames.
-
-    Compare it with that of the true frames: less means that frames repeat each other, more that they are noisy.
-    In pixels and not in CLIP features, so that no trained model judges another.
-
-    Args:
-        frames: `[N, P, 3, H, W]`.
-        lengths: how many frames of each story count; None: all.
-    """
-    ends = [frames.shape[1]] * len(frames) if lengths is None else lengths
-    flat = [story[:end].flatten(1).float() for story, end in zip(frames, ends, strict=True) if end > 1]
-    if not flat or frames.shape[1] < 2:
-        return None
-    return float(torch.stack([torch.pdist(story, p=1).mean() for story in flat]).mean() / flat[0].shape[1])
-
-
-def psnr(pictures: Tensor, reference: Tensor, dims: int = 3) -> Tensor:
-    """Peak signal-to-noise ratio in dB (peak 1), at most `PSNR_CAP`, over the last `dims` dimensions: 3 a picture's."""
-    axes = tuple(range(-dims, 0))
-    error = (pictures.double() - reference.double()).square().mean(axes)
-    return (-10 * error.clamp_min(10 ** (-PSNR_CAP / 10)).log10()).float()
-
-
-def same_picture(pictures: Tensor, reference: Tensor) -> Tensor:
-    """Bool `[…]`: pictures `[…, 3, H, W]` that no 8-bit file could tell from `reference`."""
-    return (pictures - reference).abs().amax((-3, -2, -1)) <= EXACT
-
-
-def frame_change(clip: Tensor) -> Tensor:
-    """Mean absolute difference of consecutive frames: `[…, T, 3, H, W]` → `[…, T − 1]`, entry t from frame t to t+1."""
-    return (clip[..., 1:, :, :, :] - clip[..., :-1, :, :, :]).abs().mean((-3, -2, -1))
-
-
-def boundary_jump(changes: Sequence[Tensor], starts: Sequence[Sequence[int]]) -> float | None:
-    """Change at chunk joints over the usual change inside (SmartDirector §4.4); 1 is a joint that nobody sees.
-
-    The mean change at a clip's joints and the median of its other changes are each averaged over the clips before
-    they are divided: a clip in which almost nothing moves then weighs almost nothing, instead of deciding the figure.
-
-    Args:
-        changes: `frame_change` of every clip, `[T − 1]`.
-        starts: first frames of every clip's chunks. The change INTO such a frame (but 0) is a joint, for all methods
-            alike, also for those that have no chunks.
-
-    Returns:
-        The ratio; None without a joint, without a frame off the joints, or when nothing moves at all.
-    """
-    joint, inside = [], []
-    for change, first in zip(changes, starts, strict=True):
-        at = torch.zeros(len(change), dtype=torch.bool)
-        at[[start - 1 for start in first if start > 0]] = True
-        if at.any() and not at.all():
-            joint.append(change[at].mean())
-            inside.append(change[~at].quantile(0.5))
-    usual = float(torch.stack(inside).mean()) if inside else 0.0
-    return float(torch.stack(joint).mean()) / usual if usual > 0 else None
 
 
 def _share(right: Tensor) -> float | None:

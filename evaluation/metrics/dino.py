@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
-from ..core.errors import InputError
-from ..models.io.checkpoint import read_checkpoint
+from ...core.errors import InputError
+from ...models.io.checkpoint import read_checkpoint
 
 __all__ = ["DinoFeatures", "Preprocess", "load_dino"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..core.errors import InputError
-from ..pipelines.story_stage import story_grid, story_parts
-from ..pocket.world import HEIGHT, WIDTH
-from ..sampling.memory_context import PATCH
+from ....core.errors import InputError
+from ....pipelines.story_stage import story_grid, story_parts
+from ....pocket.world import HEIGHT, WIDTH
+from ....sampling.memory_context import PATCH
 
 if TYPE_CHECKING:
-    from ..models.studio import Studio
+    from ....models.studio import Studio
 
 __all__ = [
     "FRAMES",

@@ -17,22 +17,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import InputError
-from ..memory.golden_mem import GoldenMem
-from ..memory.retrieval import Retrieval
-from ..models.layouts.pairs import read_noise
-from ..pipelines.job import FilmSettings, Progress
-from ..pocket.bank import to_tensor
-from ..pocket.recogniser import Recogniser
-from ..pocket.render import render
-from ..pocket.world import HEIGHT, WIDTH, ShotSpec, Story
-from .metrics import FORGOTTEN, Scores, Sharpest, StoryTruth, diversity, memory_recall
-from .rollout import Recall, RollOut, StorySet, extend, generate_jointly, step_cost
-from .stories import held_out_stories
-from .written_stories import padded
+from ....core.errors import InputError
+from ....memory.golden_mem import GoldenMem
+from ....memory.retrieval import Retrieval
+from ....models.layouts.pairs import read_noise
+from ....pipelines.job import FilmSettings, Progress
+from ....pocket.bank import to_tensor
+from ....pocket.recogniser import Recogniser
+from ....pocket.render import render
+from ....pocket.world import HEIGHT, WIDTH, ShotSpec, Story
+from ...metrics.classifier import FORGOTTEN, Scores, Sharpest, StoryTruth, memory_recall
+from ...metrics.pixels import diversity
+from ...rollout import Recall, RollOut, StorySet, extend, generate_jointly, step_cost
+from ...stories import held_out_stories
+from ...written_stories import padded
 
 if TYPE_CHECKING:
-    from ..models.studio import Studio
+    from ....models.studio import Studio
 
 __all__ = ["RETRIEVAL_BUDGET", "VARIANTS", "Variant", "read_frames", "run_keyframes", "true_frames"]
 

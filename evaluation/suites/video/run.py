@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import torch
 from torch import Tensor
 
-from ..core.errors import InputError
-from ..models.encoders.text import TextCond
-from ..pipelines.job import Progress
-from ..pipelines.video_stage import sample_with_defaults
-from ..pocket.bank import to_tensor
-from ..pocket.render import render_clip
-from ..pocket.world import FPS, ShotSpec
-from ..sampling.video import Method, decode_video, plan_video
-from ..story.timeline import Timeline
-from .metrics import boundary_jump, frame_change, psnr, same_picture
-from .rollout import noise_source
-from .stories import held_out_stories
+from ....core.errors import InputError
+from ....models.encoders.text import TextCond
+from ....pipelines.job import Progress
+from ....pipelines.video_stage import sample_with_defaults
+from ....pocket.bank import to_tensor
+from ....pocket.render import render_clip
+from ....pocket.world import FPS, ShotSpec
+from ....sampling.video import Method, decode_video, plan_video
+from ....story.timeline import Timeline
+from ...metrics.pixels import boundary_jump, frame_change, psnr, same_picture
+from ...rollout import noise_source
+from ...stories import held_out_stories
 
 if TYPE_CHECKING:
-    from ..models.studio import Studio
+    from ....models.studio import Studio
 
 __all__ = ["REQUESTS", "VARIANTS", "Clip", "held_out_clips", "run_video", "sample_clips"]
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import alexnet, vgg16
 
-from ..core.errors import InputError
-from ..models.io.checkpoint import fill, read_checkpoint
+from ...core.errors import InputError
+from ...models.io.checkpoint import fill, read_checkpoint
 
 __all__ = ["Lpips", "load_lpips"]
 

@@ -6,25 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from kornia.metrics import ssim
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..models.encoders.clip import ClipScorer
-from ..sampling.text2story.segments import PromptPair
-from .judges import Judges
+from ....models.encoders.clip import ClipScorer
+from ....sampling.text2story.segments import PromptPair
+from ...metrics.networks import Judges
+from ...metrics.pixels import jump
 
-__all__ = ["EVERY", "FilmScores", "StoryJudge", "film_row", "jump", "shown_frames"]
+__all__ = ["EVERY", "FilmScores", "StoryJudge", "film_row", "shown_frames"]
 
 EVERY = 4
 """Every so many frames are scored; the first frame of a segment is among them."""
 
 Embed = Callable[[Tensor], Tensor]
-
-
-def jump(before: Tensor, after: Tensor) -> Tensor:
-    """1 − SSIM of the frames on both sides of a joint, `[N, 3, H, W]` each → `[N]`; 0 is the same picture."""
-    return 1 - ssim(before, after, window_size=7).mean((1, 2, 3))
 
 
 def shown_frames(length: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""Suite `keyframes`: Captain Cinema's ablations on the pocket world."""

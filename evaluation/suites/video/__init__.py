@@ -1,0 +1,1 @@
+"""Suite `video`: SmartDirector's ablation (§4.4) on the pocket world."""
