@@ -30,14 +30,14 @@ film: $(READY)
 	$(BIN)/anchorshot film $(STORY) --out $(OUT)
 
 test: $(READY)
-	$(BIN)/python -m pytest --ignore=tests/comfyui
+	$(BIN)/python -m pytest --ignore=tests/in_comfyui
 
 test-comfyui: $(VENV)/.comfyui-ready
-	$(BIN)/python -m pytest tests/comfyui
+	$(BIN)/python -m pytest tests/in_comfyui
 
-# Edit tests/comfyui/shipped; NAMES="pocket_film ..." draws only those.
+# Edit tests/in_comfyui/shipped; NAMES="pocket_film ..." draws only those.
 workflows: $(VENV)/.comfyui-ready
-	PYTHONPATH=tests $(BIN)/python -m comfyui.shipped $(NAMES)
+	PYTHONPATH=tests $(BIN)/python -m in_comfyui.shipped $(NAMES)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -84,5 +84,5 @@ $(VENV)/.comfyui-ready: $(COMFYUI_PATH)/requirements.txt locks/comfyui.txt $(REA
 newest-test:
 	@$(MAKE) --no-print-directory VENV=.venv-newest .venv-newest/bin/python
 	@VENV=.venv-newest sh locks/install.sh newest
-	.venv-newest/bin/python -m pytest --ignore=tests/comfyui
-	.venv-newest/bin/python -m pytest tests/comfyui
+	.venv-newest/bin/python -m pytest --ignore=tests/in_comfyui
+	.venv-newest/bin/python -m pytest tests/in_comfyui
