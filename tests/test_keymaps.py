@@ -15,7 +15,7 @@ from diffusers import (
 from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from anchorshot.core.errors import InputError
-from anchorshot.models.io import keymaps
+from anchorshot.models.backbones.wan.vae_keymap import WAN22_STATISTICS
 from anchorshot.models.io.keymaps import detect_kind, from_public, infer_config, is_public, to_public
 
 POCKET_FLUX = dict(
@@ -275,8 +275,8 @@ PUBLISHED = {
             out_channels=12,
             patch_size=2,
             scale_factor_spatial=16,
-            latents_mean=list(keymaps.wan_vae.WAN22_STATISTICS[0]),
-            latents_std=list(keymaps.wan_vae.WAN22_STATISTICS[1]),
+            latents_mean=list(WAN22_STATISTICS[0]),
+            latents_std=list(WAN22_STATISTICS[1]),
         ),
         "wan_vae",
         196,

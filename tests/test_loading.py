@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from tiny_weights import gap, strong
 
 from anchorshot.core.errors import InputError
+from anchorshot.models.backbones import find_backbone
 from anchorshot.models.io import loading
 from anchorshot.models.io.checkpoint import Checkpoint, dequantise, read_checkpoint, read_config
 from anchorshot.models.io.keymaps import to_public
@@ -178,7 +179,7 @@ def test_fp8_casting_of_a_full_precision_file(tmp_path, kind):
     path = write(tmp_path / "m.safetensors", kind, model)
     cast = load_transformer(kind, path, fp8=True)
     want = stock(kind)
-    names = loading._layerwise_fp8(loading._build(kind, CONFIGS[kind]), torch.float32)
+    names = loading._layerwise_fp8(loading._build(find_backbone(kind), CONFIGS[kind]), torch.float32)
     assert 20 < len(names) < len(dict(want.named_parameters()))
     state = model.state_dict()
     want.load_state_dict(state | {k: state[k].to(torch.float8_e4m3fn).float() for k in names})
@@ -397,7 +398,7 @@ def test_meta_sizes_of_published_checkpoints():
         ("wan", dict(), 14.3e9),
         ("wan", dict(num_attention_heads=24, num_layers=30, ffn_dim=14336, in_channels=48, out_channels=48), 5.0e9),
     ):
-        model = loading._build(kind, config)
+        model = loading._build(find_backbone(kind), config)
         assert all(p.is_meta for p in model.parameters())
         assert not any(b.is_meta for b in model.buffers())
         assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.01)

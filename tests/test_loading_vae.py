@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tiny_weights import gap, strong
 
 from anchorshot.core.errors import InputError
-from anchorshot.models.io import loading
+from anchorshot.models.backbones.flux.vae_keymap import FLUX_VAE_CONFIG
 from anchorshot.models.io.keymaps import to_public
 from anchorshot.models.io.loading import load_vae
 
@@ -51,7 +51,7 @@ def test_wan_vae_files(tmp_path, names):
         load_vae("flux_vae", tmp_path / "vae.safetensors")
 
 
-FLUX_VAE = {**loading.FLUX_VAE_CONFIG, "block_out_channels": [8, 8, 16, 16], "norm_num_groups": 4, "latent_channels": 4}
+FLUX_VAE = {**FLUX_VAE_CONFIG, "block_out_channels": [8, 8, 16, 16], "norm_num_groups": 4, "latent_channels": 4}
 
 
 def ldm_names(state):

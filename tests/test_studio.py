@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.flux.vae_keymap import FLUX_VAE_CONFIG
 from anchorshot.models.encoders.vae_tiling import Tiling
 from anchorshot.models.io.keymaps import to_public
-from anchorshot.models.io.loading import FLUX_VAE_CONFIG
 from anchorshot.models.studio import Studio, built_in, load_studio
 from anchorshot.models.studio_config import StudioConfig, read_studio
 from anchorshot.pocket.tokenizer import build_tokenizer

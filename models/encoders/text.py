@@ -20,10 +20,6 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     PreTrainedModel,
-    T5Config,
-    T5EncoderModel,
-    UMT5Config,
-    UMT5EncoderModel,
 )
 
 from ...core.errors import InputError
@@ -44,6 +40,7 @@ from ..io.checkpoint import (
 )
 from ..io.loading import Offload, check_kind, own_part
 from ..io.shapes import count_blocks, need
+from .kinds import find_text
 from .prompt_text import literal
 from .text_cond import TextCond
 from .tokenizer import ClipTokenizer, TextTokenizer, listed_names, load_tokenizer
@@ -55,7 +52,6 @@ logger = logging.getLogger(__name__)
 Pooler = Callable[[Sequence[str]], Tensor]
 """Texts → [B, P]: `ClipScorer.pooled` or a `ClipTextPooler`."""
 
-_CLASSES: dict[str, tuple[Any, Any]] = {"t5": (T5Config, T5EncoderModel), "umt5": (UMT5Config, UMT5EncoderModel)}
 # T5 turns its input to the type of `wo` before calling it, which would round activations to fp8.
 _KEEP = ("norm", "shared", "embed_tokens", "relative_attention_bias", r"\.wo$")
 
@@ -130,7 +126,7 @@ class TextEncoder:
         words = self.tokenizer.ids([literal(text) for text in texts])
         ids = [self._cut(row, limit, text) for row, text in zip(words, texts, strict=True)]
         length = pad_to or max(map(len, ids))
-        seen_padding = pad_to is not None and self.model.config.model_type != "umt5"
+        seen_padding = pad_to is not None and not find_text(self.model.config.model_type).padding_is_zero
         tokens = torch.zeros(len(ids), length, self.dim, device=self.device)
         mask = torch.zeros(len(ids), length, dtype=torch.bool, device=self.device)
         # Texts of like length together: the attention inside is padded to the longest of a batch.
@@ -282,7 +278,7 @@ def load_text(
     model, state, words, checkpoint = _plan(kind, path, tokenizer, config, dtype)
     kept: set[str] = set()
     if fp8 and any(t.dtype == torch.float8_e4m3fn for t in state.values()):
-        skeleton = _build(*_CLASSES[kind], model.config.to_dict(), state).to(dtype)
+        skeleton = _build(*find_text(kind).classes(), model.config.to_dict(), state).to(dtype)
         _cast_fp8(skeleton, dtype)
         kept = {name for name, parameter in skeleton.named_parameters() if parameter.dtype in FP8}
     waiting = torch.device("cpu") if offload else torch.device(device)
@@ -333,8 +329,7 @@ def _plan(
     values: bool = True,
 ) -> tuple[PreTrainedModel, dict[str, Tensor], TextTokenizer, Checkpoint]:
     """An empty encoder, its tensors, its tokenizer, and what is left of the file."""
-    if kind not in _CLASSES:
-        raise InputError("kind", "must be t5 or umt5", kind, "choose one of them")
+    classes = find_text(kind).classes()
     whole = read_checkpoint(path)
     checkpoint = own_part(kind, whole)
     if tokenizer is None and checkpoint.config is not None:
@@ -347,11 +342,11 @@ def _plan(
         rows = need(own, "shared.weight", "encoder.embed_tokens.weight").shape[0]
     arguments = {"vocab_size": rows, **arguments}
     state = keymaps.from_public(kind, own, arguments)
-    model = _build(*_CLASSES[kind], arguments, state)
+    model = _build(*classes, arguments, state)
     return model, state, words, replace(checkpoint, state={})
 
 
-_T5 = (
+_TEXT = (
     "vocab_size d_model d_kv d_ff num_layers num_heads relative_attention_num_buckets relative_attention_max_distance "
     "dropout_rate layer_norm_epsilon feed_forward_proj pad_token_id eos_token_id"
 )
@@ -359,13 +354,13 @@ _CLIP = (
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads max_position_embeddings hidden_act "
     "layer_norm_eps attention_dropout pad_token_id bos_token_id eos_token_id"
 )
-_ARGUMENTS = {T5Config: _T5, UMT5Config: _T5, CLIPTextConfig: _CLIP}
+_ARGUMENTS: dict[Any, str] = {CLIPTextConfig: _CLIP}
 """What of a config is used. The rest may be anything: transformers would fetch kernels that a config names."""
 
 
 def _build(config_class: Any, model_class: Any, arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
     """A transformers model without weights."""
-    known = _ARGUMENTS[config_class].split()
+    known = _ARGUMENTS.get(config_class, _TEXT).split()
     own = check_arguments({name: arguments[name] for name in known if arguments.get(name) is not None}, state)
     check_types(own, config_class)
     try:

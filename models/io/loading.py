@@ -13,69 +13,25 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    AutoencoderKLMochi,
-    AutoencoderKLWan,
-    FluxTransformer2DModel,
-    MochiTransformer3DModel,
-    ModelMixin,
-    WanTransformer3DModel,
-)
-from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
 from ...core.errors import InputError
+from ..backbones import Backbone, VaeKind, find_backbone, find_vae
 from . import keymaps
 from .arguments import check_arguments, check_types, no_weights
 from .checkpoint import FP8, Checkpoint, PathLike, check_values, compare, dequantise, fill, read_checkpoint, read_config
+from .kinds import ModelKind
 from .lora import LoraSpec, load_lora
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 __all__ = [
     "LoraSpec", "Offload", "check_kind", "compile_blocks", "empty_vae", "load_transformer", "load_vae", "own_part",
     "prove_model",
 ]  # fmt: skip
-
-_STOCK: dict[str, type[ModelMixin]] = {
-    "flux": FluxTransformer2DModel,
-    "wan": WanTransformer3DModel,
-    "mochi": MochiTransformer3DModel,
-    "wan_vae": AutoencoderKLWan,
-    "mochi_vae": AutoencoderKLMochi,
-    "flux_vae": AutoencoderKL,
-}
-_WHAT = {
-    "flux": "a Flux transformer",
-    "wan": "a Wan transformer",
-    "mochi": "a Mochi transformer",
-    "wan_vae": "a Wan VAE",
-    "mochi_vae": "a Mochi VAE",
-    "flux_vae": "a Flux VAE",
-    "t5": "a T5 encoder",
-    "umt5": "a UMT5 encoder",
-}
-
-FLUX_VAE_CONFIG: dict[str, Any] = {
-    "in_channels": 3,
-    "out_channels": 3,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "act_fn": "silu",
-    "latent_channels": 16,
-    "norm_num_groups": 32,
-    "sample_size": 1024,
-    "scaling_factor": 0.3611,
-    "shift_factor": 0.1159,
-    "force_upcast": True,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-    "mid_block_add_attention": True,
-}
-"""FLUX.1's published VAE; its scaling and shift are not in the file."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +61,10 @@ def load_transformer(
     loras: Sequence[LoraSpec] = (),
     compile: bool = False,
 ) -> Any:
-    """Load a transformer: Flux as `CaptainFlux`, Wan as `DirectorWan`, Mochi as diffusers' own MochiTransformer3DModel.
+    """Load a transformer, as the class that its backbone makes of diffusers' own (`Backbone.adopt`).
 
     Args:
-        kind: `flux`, `wan` or `mochi`.
+        kind: a backbone's.
         path: a safetensors file in public names (ComfyUI's, with or without its prefix) or in diffusers names, or a
             diffusers folder (also a pipeline's, with a `transformer` folder).
         config: the model's arguments (mapping, JSON file or folder); None takes the folder's, the file metadata's, or
@@ -125,11 +81,10 @@ def load_transformer(
         InputError: a file of another kind, a pickle, broken or incomplete or not finite weights, an unreadable
             quantisation, or a config that does not belong to the file.
     """
-    if kind not in ("flux", "wan", "mochi"):
-        raise InputError("kind", "must be flux, wan or mochi", kind, "choose one of them")
+    backbone = find_backbone(kind)
     path = _inside(path, "transformer")
     waiting = torch.device("cpu") if offload else torch.device(device)
-    model = _adopt(kind, _load(kind, path, config, dtype, waiting, keep_fp8=fp8))
+    model = backbone.adopt(_load(backbone, path, config, dtype, waiting, keep_fp8=fp8))
     for spec in loras:
         load_lora(model, kind, spec, dtype)
     if fp8:
@@ -148,14 +103,11 @@ def load_vae(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Any:
-    """Load a VAE: kind `wan_vae` → AutoencoderKLWan (2.1 or 2.2), `flux_vae` → AutoencoderKL, `mochi_vae` →
-    AutoencoderKLMochi, whose `encoder` is None where the file holds the decoder alone.
+    """Load a VAE of a backbone as diffusers' class; what a file may lack (`VaeKind.optional`) is None then.
 
-    Args and errors as `load_transformer`. A Flux VAE file holds no scaling: without a config it is taken for FLUX.1's.
+    Args and errors as `load_transformer`.
     """
-    if kind not in ("wan_vae", "flux_vae", "mochi_vae"):
-        raise InputError("kind", "must be wan_vae, flux_vae or mochi_vae", kind, "choose one of them")
-    return _load(kind, _inside(path, "vae"), config, dtype, torch.device(device))
+    return _load(find_vae(kind), _inside(path, "vae"), config, dtype, torch.device(device))
 
 
 def empty_vae(kind: str, path: PathLike, config: Mapping[str, Any] | PathLike | None = None) -> Any:
@@ -178,14 +130,15 @@ def prove_model(
     unread, so that it takes seconds and no memory.
 
     Args:
-        kind: `flux`, `wan`, `mochi`, `wan_vae`, `flux_vae` or `mochi_vae`.
+        kind: a backbone's or its VAE's.
         path, config, dtype: as `load_transformer`.
 
     Raises:
         InputError: whatever would stop loading.
     """
-    folder = "vae" if kind.endswith("_vae") else "transformer"
-    plan = _plan(kind, _inside(path, folder), config, dtype, values=False)
+    model = keymaps.find_kind(kind)
+    folder = "vae" if isinstance(model, VaeKind) else "transformer"
+    plan = _plan(_diffusers_kind(model), _inside(path, folder), config, dtype, values=False)
     compare(plan.skeleton, plan.state, plan.source)
     return plan.skeleton
 
@@ -195,7 +148,7 @@ def compile_blocks(model: Any, **options: Any) -> None:
 
     `options` go to `torch.compile`.
     """
-    if not model._repeated_blocks:  # diffusers names none for Mochi
+    if not model._repeated_blocks:  # diffusers names none for some
         model._repeated_blocks = model._no_split_modules
     model.compile_repeated_blocks(**{"dynamic": True, **options})
 
@@ -204,25 +157,20 @@ def check_kind(kind: str, checkpoint: Checkpoint) -> None:
     """Refuse a file that holds another kind of model than asked for (InputError naming both)."""
     names = checkpoint.state.keys() | checkpoint.unread.keys()
     found = keymaps.detect_kind(names)
-    if found is None and {"encoder.down.0.block.0.conv1.weight", "decoder.conv_in.weight"} <= names:
-        found = "flux_vae"
-    if found is None and "decoder.up_blocks.0.resnets.0.conv1.weight" in names:
-        found = "flux_vae"
     if found != kind:
-        seen = _WHAT[found] if found else f"tensors such as {', '.join(sorted(names)[:2]) or 'none'}"
-        raise InputError(checkpoint.name, f"file must hold {_WHAT[kind]}", seen, "choose another file")
+        some = f"tensors such as {', '.join(sorted(names)[:2]) or 'none'}"
+        seen = keymaps.find_kind(found).described if found else some
+        rule = f"file must hold {keymaps.find_kind(kind).described}"
+        raise InputError(checkpoint.name, rule, seen, "choose another file")
 
 
 def own_part(kind: str, checkpoint: Checkpoint) -> Checkpoint:
     """Of an all-in-one checkpoint the model of `kind`, under its own names; what else is in the file does not count."""
     names = checkpoint.state.keys() | checkpoint.unread.keys()
-    if kind == "flux_vae":
-        prefix = next((p for p in ("vae.", "first_stage_model.") if any(k.startswith(p) for k in names)), None)
-    else:
-        prefix = keymaps.part_prefix(kind, names)
+    prefix = keymaps.part_prefix(kind, names)
     part = checkpoint.without(keymaps.OTHER_PARTS) if prefix is None else checkpoint.part(prefix)
-    if kind == "mochi_vae":
-        part.state = dict(keymaps.strip_prefix(kind, part.state))
+    if (complete := keymaps.find_keys(kind).complete) is not None:
+        part.state = dict(complete(part.state))
     return part
 
 
@@ -235,38 +183,50 @@ class _Plan(NamedTuple):
     source: str
 
 
+def _diffusers_kind(model: ModelKind) -> Backbone | VaeKind:
+    """Refuse what is no model of diffusers."""
+    if not isinstance(model, Backbone | VaeKind):
+        raise InputError("kind", "must be a backbone's or a VAE's", model.kind, "choose one of them")
+    return model
+
+
 def _plan(
-    kind: str, path: Path, config: Mapping[str, Any] | PathLike | None, dtype: torch.dtype, values: bool = True
+    model: Backbone | VaeKind,
+    path: Path,
+    config: Mapping[str, Any] | PathLike | None,
+    dtype: torch.dtype,
+    values: bool = True,
 ) -> _Plan:
-    checkpoint = own_part(kind, read_checkpoint(path))
-    check_kind(kind, checkpoint)
+    checkpoint = own_part(model.kind, read_checkpoint(path))
+    check_kind(model.kind, checkpoint)
     if not values:
         checkpoint = checkpoint.without_large_values()
     checkpoint.state = dequantise(checkpoint, dtype)
-    arguments = check_arguments(read_config(config) or checkpoint.config or _infer(kind, checkpoint), checkpoint.state)
-    state = dict(_to_diffusers(kind, checkpoint, arguments))
-    skeleton = _build(kind, arguments)
+    arguments = check_arguments(read_config(config) or checkpoint.config or _infer(model, checkpoint), checkpoint.state)
+    state = dict(_to_diffusers(model.kind, checkpoint, arguments))
+    skeleton = _build(model, arguments)
     ignored = getattr(skeleton, "_keys_to_ignore_on_load_unexpected", None) or ()
     state = {k: v for k, v in state.items() if not any(part in k for part in ignored)}
-    if kind == "mochi_vae" and not any(k.startswith("encoder.") for k in state):
-        skeleton.encoder = None
+    for module in model.optional if isinstance(model, VaeKind) else ():
+        if not any(k.startswith(f"{module}.") for k in state):
+            setattr(skeleton, module, None)
     if not values:
         check_values(state, dtype, checkpoint.name)
     return _Plan(skeleton, state, arguments, checkpoint.name)
 
 
 def _load(
-    kind: str,
+    model: Backbone | VaeKind,
     path: Path,
     config: Mapping[str, Any] | PathLike | None,
     dtype: torch.dtype,
     device: torch.device,
     keep_fp8: bool = False,
 ) -> ModelMixin:
-    plan = _plan(kind, path, config, dtype)
+    plan = _plan(model, path, config, dtype)
     kept: set[str] = set()
     if keep_fp8 and any(t.dtype == torch.float8_e4m3fn for t in plan.state.values()):
-        kept = _layerwise_fp8(_build(kind, plan.arguments), dtype)
+        kept = _layerwise_fp8(_build(model, plan.arguments), dtype)
     return fill(
         plan.skeleton,
         plan.state,
@@ -278,32 +238,24 @@ def _load(
     )
 
 
-def _infer(kind: str, checkpoint: Checkpoint) -> dict[str, Any]:
-    if kind == "flux_vae":
-        return dict(FLUX_VAE_CONFIG)
+def _infer(model: Backbone | VaeKind, checkpoint: Checkpoint) -> dict[str, Any]:
     state: Mapping[str, torch.Tensor] = checkpoint.state
-    if not keymaps.is_public(kind, state.keys()):
-        state = keymaps.to_public(kind, state)
-    return keymaps.infer_config(kind, state, checkpoint.metadata)
+    if model.keys.to_public is not None and not model.keys.is_public(state.keys()):
+        state = keymaps.to_public(model.kind, state)
+    return keymaps.infer_config(model.kind, state, checkpoint.metadata)
 
 
 def _to_diffusers(kind: str, checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
     state = checkpoint.state
-    if kind == "flux_vae":
-        public = "decoder.conv_in.weight" in state and "decoder.up.0.block.0.conv1.weight" in state
-        if not public:
-            return state
-        with keymaps.shapes_of(kind):
-            return convert_ldm_vae_checkpoint(state, arguments)
     if keymaps.is_public(kind, state.keys()):
         return keymaps.from_public(kind, state, arguments)
     keymaps.check_depth(kind, state, arguments)
     return state
 
 
-def _build(kind: str, arguments: Mapping[str, Any]) -> ModelMixin:
+def _build(model: Backbone | VaeKind, arguments: Mapping[str, Any]) -> ModelMixin:
     """The model without weights; only its own buffers (rotary tables) are real."""
-    cls = _STOCK[kind]
+    cls = model.network()
     own = {k: v for k, v in arguments.items() if not k.startswith("_")}
     if "quantization_config" in own:
         raise InputError(
@@ -335,18 +287,6 @@ def _layerwise_fp8(skeleton: ModelMixin, dtype: torch.dtype) -> set[str]:
     skeleton.to(dtype)
     skeleton.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
     return {name for name, parameter in skeleton.named_parameters() if parameter.dtype in FP8}
-
-
-def _adopt(kind: str, model: Any) -> Any:
-    if kind == "flux":
-        from ..backbones.flux.headless import CaptainFlux
-
-        return CaptainFlux.adopt(model)
-    if kind == "mochi":
-        return model
-    from ..backbones.wan.headless import DirectorWan
-
-    return DirectorWan.adopt(model)
 
 
 def _offload(model: Any, device: torch.device, offload: Offload) -> None:

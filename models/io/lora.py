@@ -1,4 +1,4 @@
-"""LoRA files: read what diffusers, ComfyUI and kohya's trainers write (Flux, Wan, Mochi); write what both hosts read.
+"""LoRA files: read what diffusers, ComfyUI and kohya's trainers write; write what both hosts read.
 
 Every reader takes the names of the public format or of diffusers. The scale alpha/r is baked into B on both ways,
 because diffusers keeps alpha in the metadata, where ComfyUI does not look.
@@ -24,6 +24,7 @@ from ...core.errors import InputError
 from ...core.files import atomic_path
 from . import keymaps
 from .checkpoint import PathLike
+from .kinds import listed
 from .lora_file import LoraFile, parse_lora, read_lora, remarks
 
 __all__ = ["LoraFile", "LoraSpec", "export_lora", "load_lora", "parse_lora", "read_lora", "remarks"]
@@ -53,8 +54,8 @@ def load_lora(model: Any, kind: str, spec: LoraSpec, dtype: torch.dtype | None =
     some files carry as differences are added to the parameters themselves.
 
     Args:
-        model: CaptainFlux, DirectorWan, their stock class, or Mochi's, before fp8 casting and offloading.
-        kind: `flux`, `wan` or `mochi`.
+        model: a backbone's, as loaded or of the stock class, before fp8 casting and offloading.
+        kind: the backbone's.
         spec: file, strength, name.
         dtype: precision of the adapter; None takes the model's.
 
@@ -93,12 +94,13 @@ def export_lora(
     """Write a model's adapter as one file that ComfyUI and diffusers both read.
 
     The scale (alpha/r, and its rank-stabilised form) is baked into B and no alpha is written. All matrices get one
-    rank, filled up with zeros where they differ: diffusers takes one alpha for the whole file. Flux keeps diffusers
-    names under `transformer.`, Wan gets its original names under `diffusion_model.`.
+    rank, filled up with zeros where they differ: diffusers takes one alpha for the whole file. Its backbone says
+    (`KeyMap.lora_names`) whether modules keep diffusers' names, under `transformer.`, or get the public ones, under
+    `diffusion_model.`.
 
     Args:
         model: a transformer with the peft adapter `adapter`.
-        kind: `flux` or `wan`.
+        kind: the backbone's.
         path: the safetensors file to write; whole or not at all.
         adapter: the adapter's name.
         metadata: the file's metadata (recipe, seed, figures …).
@@ -106,8 +108,11 @@ def export_lora(
     Raises:
         InputError: no such adapter, or another kind.
     """
-    if kind not in ("flux", "wan"):
-        raise InputError("kind", "LoRA files are written for flux and wan", kind, "choose one of them")
+    writable = {model.kind: model.keys.lora_names for model in keymaps.kinds() if model.keys.lora_names}
+    if kind not in writable:
+        rule = f"LoRA files are written for {listed(writable, 'and')}"
+        raise InputError("kind", rule, kind, "choose one of them")
+    public = writable[kind] == "public"
     table = keymaps.lora_table(kind)
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer) and adapter in m.lora_A}
     if not layers:
@@ -121,9 +126,9 @@ def export_lora(
         pad = rank - a.shape[0]
         a, b = nn.functional.pad(a, (0, 0, 0, pad)), nn.functional.pad(b, (0, pad))
         entry = table.by_part(name)
-        if kind == "wan" and entry:
+        if public and entry:
             name = entry.public
-        prefix = "transformer" if kind == "flux" else "diffusion_model"
+        prefix = "diffusion_model" if public else "transformer"
         tensors[f"{prefix}.{name}.lora_A.weight"] = a.cpu().contiguous()
         tensors[f"{prefix}.{name}.lora_B.weight"] = b.cpu().contiguous()
     with atomic_path(path) as temporary:
@@ -145,7 +150,8 @@ def _divisor(layer: LoraLayer, adapter: str) -> float:
 
 
 def _inject(model: Any, pairs: Mapping[str, tuple[torch.Tensor, torch.Tensor]], name: str, dtype: torch.dtype) -> None:
-    # Anchored patterns: peft otherwise matches ends of names, and Flux has a `proj_out` in every block and a last one.
+    # Anchored patterns: peft otherwise matches ends of names, and a name such as `proj_out` may stand in every block
+    # and once more at the end.
     ranks = {f"^{re.escape(module)}": a.shape[0] for module, (a, _) in pairs.items()}
     config = LoraConfig(
         r=max(ranks.values()),

@@ -1,0 +1,116 @@
+"""What a backbone says about itself; everything else asks this description instead of the backbone's name.
+
+A backbone is a folder with a `spec.py`, and a line in the registry (`models/backbones/__init__.py`). Descriptions are
+data: classes that need diffusers are named by functions that import them when called, since ComfyUI has no diffusers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ...core.errors import InputError
+from ..io.kinds import ModelKind
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+
+    from ..encoders.vae import ImageCodec
+
+__all__ = ["Backbone", "Native", "Task", "VaeKind"]
+
+Task = Literal["keyframes", "video", "text_to_video"]
+"""What a backbone can do: interleaved keyframes, video through keyframes, video from text alone."""
+
+
+class Native(NamedTuple):
+    """What a model was made for: (height, width) in pixels, frames of a video, frames per second."""
+
+    size: tuple[int, int]
+    frames: int
+    fps: int
+
+
+@dataclass(frozen=True)
+class VaeKind(ModelKind):
+    """A kind of VAE.
+
+    Attributes:
+        network: gives diffusers' class.
+        codec: gives the class that wraps it.
+        optional: modules that a file may lack; they are None then.
+    """
+
+    network: Callable[[], type[ModelMixin]]
+    codec: Callable[[], type[ImageCodec]]
+    optional: tuple[str, ...] = ()
+
+    @property
+    def described(self) -> str:
+        """The kind in words, such as ``a Wan VAE``."""
+        return f"a {self.title} VAE"
+
+
+@dataclass(frozen=True)
+class Backbone(ModelKind):
+    """A kind of transformer.
+
+    Attributes:
+        network: gives diffusers' class.
+        adopt: turns a loaded model of that class into the one that samplers use.
+        vae: its VAE.
+        text: kinds of text encoders that it can be trained with.
+        tasks: what it can do.
+        temporal_stride: a video has temporal_stride · n + 1 frames.
+        natives: what the models of this class were made for, by their VAE's channels; the first is for unknown ones.
+        bounded: longer videos than the native ones are refused, and other sizes and rates remarked upon.
+        pooled_text: takes a pooled text beside the token states.
+        masked_text: never sees padding; the others see zeros.
+        experts: may be two models, one for high noise and one for low.
+        min_steps: fewest solver steps.
+        schedule: its own noise levels for a number of steps, 1 … 0; None takes the shifted ones of flow matching.
+        defaults: what a studio's sections are taken to say where its file is silent, by section.
+        unused_settings: fields of the studio's `defaults.video` that have no meaning for it.
+        cost: gives the function that counts the FLOPs of one forward pass; None: nobody has worked it out.
+    """
+
+    network: Callable[[], type[ModelMixin]]
+    vae: VaeKind
+    text: tuple[str, ...]
+    tasks: frozenset[Task]
+    adopt: Callable[[Any], Any] = lambda model: model
+    temporal_stride: int = 1
+    natives: Mapping[int, Native] = field(default_factory=dict)
+    bounded: bool = False
+    pooled_text: bool = False
+    masked_text: bool = False
+    experts: bool = False
+    min_steps: int = 1
+    schedule: Callable[[int], list[float]] | None = None
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    unused_settings: frozenset[str] = frozenset()
+    cost: Callable[[], Callable[..., Any]] | None = None
+
+    @property
+    def described(self) -> str:
+        """The kind in words, such as ``a Wan transformer``."""
+        return f"a {self.title} transformer"
+
+    def native(self, channels: int | None = None) -> Native:
+        """What a model was made for whose VAE has so many channels."""
+        first, *_ = self.natives.values()
+        return first if channels is None else self.natives.get(channels, first)
+
+    def latent_length(self, frames: int, field: str = "frames") -> int:
+        """Latent frames of a video of `frames`.
+
+        Raises:
+            InputError: not temporal_stride · n + 1 frames.
+        """
+        stride = self.temporal_stride
+        if frames < 1 or (frames - 1) % stride:
+            near = max(1, round((frames - 1) / stride) * stride + 1)
+            rule = f"must be {stride}n+1 frames, as {self.title}'s VAE needs"
+            raise InputError(field, rule, frames, f"use {near}")
+        return (frames - 1) // stride + 1
