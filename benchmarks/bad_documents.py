@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import InputError
-from ..execution.run_folder import open_run
 from ..media.picture import read_picture
+from ..pipelines.kinds import open_run
 from ..story.storyboard import load_storyboard
 from .bad_inputs import WRONG, Case, options_of, run, timed
 

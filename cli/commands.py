@@ -112,6 +112,7 @@ def _film(commands: argparse._SubParsersAction) -> None:
     _keyframes(film)
     _device(film)
     _json(film, "write the summary here, too")
+    _workers(film)
 
 
 def _keyframes(film: argparse.ArgumentParser) -> None:
@@ -167,6 +168,7 @@ def _tell(commands: argparse._SubParsersAction) -> None:
     tell.add_argument("--without", metavar="LIST", help="leave out parts: dipw, twb, sar")
     _device(tell)
     _json(tell, "write the summary here, too")
+    _workers(tell)
 
 
 _DEFAULTS = {"--stories": "16", "--shots": "8; storytelling 4"}
@@ -247,6 +249,14 @@ def _device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps … (default: the fastest there is)")
     threads = "CPU threads (default: 1 for tiny models, else as many as torch takes)"
     command.add_argument("--threads", metavar="N", type=_whole(1, 1024), help=threads)
+
+
+def _workers(command: argparse.ArgumentParser) -> None:
+    own = command.add_argument_group("several workers (the film stays the same, byte for byte)")
+    own.add_argument("--workers", metavar="N", type=_whole(1, 1024), help="make shots in N processes at once")
+    own.add_argument("--devices", metavar="LIST", help="one process on each of these, e.g. cuda:0,cuda:1")
+    ray = "make shots on a Ray cluster: without an ADDRESS, on one that is started here for this film"
+    own.add_argument("--ray", metavar="ADDRESS", nargs="?", const="local", help=ray)
 
 
 def _json(command: argparse.ArgumentParser, text: str) -> None:

@@ -109,7 +109,7 @@ def check_studio(name: str) -> Path:
     return find_studio(name)
 
 
-def pick_device(name: str) -> str:
+def pick_device(name: str, option: str = "--device") -> str:
     """`auto` → the fastest device there is; anything else is checked.
 
     Raises:
@@ -125,7 +125,7 @@ def pick_device(name: str) -> str:
         torch.ones(1, device=name).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError("--device", "must be a device of this machine", name, f"use cpu ({reason})") from None
+        raise InputError(option, "must be a device of this machine", name, f"use cpu ({reason})") from None
     return name
 
 

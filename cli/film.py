@@ -15,6 +15,7 @@ from ..story.storyboard import load_storyboard
 from .console import console, open_studio, print_files, resumable
 from .film_paths import check_paths, hand_over, images
 from .notes import show_notes, show_studio_notes
+from .workers import check_workers, open_executor
 
 __all__ = ["run"]
 
@@ -23,6 +24,7 @@ def run(options: argparse.Namespace) -> None:
     """Render the film and show what was made."""
     if options.dependents and not options.redo:
         raise InputError("--dependents", "goes with --redo", "no --redo", "add e.g. --redo s03")
+    check_workers(options)
     story = load_storyboard(options.story)
     show_notes(story, options.story)
     out = options.out if options.out is not None else Path("output") / options.story.stem
@@ -33,6 +35,7 @@ def run(options: argparse.Namespace) -> None:
 
     keyframe = _keyframe(options)
     studio = open_studio(options, target)
+    executor = open_executor(options)
     show_studio_notes(story, options.story, studio)
     with resumable(out) as progress:
         summary = make_film(
@@ -48,6 +51,7 @@ def run(options: argparse.Namespace) -> None:
             progress=progress.update,
             say=progress.say,
             on_finish=progress.finished,
+            executor=executor,
         )
     hand_over(target, summary, out, _show)
 

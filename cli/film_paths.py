@@ -6,21 +6,18 @@ import argparse
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..execution.run_folder import check_run, owns
+from ..pipelines.kinds import check_run, owns
 from ..story.storyboard import Storyboard
 from .console import check_studio
 from .targets import JsonFile, check_inputs, printed_anyway
-
-if TYPE_CHECKING:
-    from ..execution.manifest import Task
 
 __all__ = ["check_paths", "hand_over", "images"]
 
 
 def check_paths(
-    options: argparse.Namespace, out: Path, pictures: Iterable[Path] = (), *, resume: bool, task: Task
+    options: argparse.Namespace, out: Path, pictures: Iterable[Path] = (), *, resume: bool, task: str
 ) -> JsonFile:
     """Refuse (InputError) a studio, folder or --json that cannot be used, and inputs that the film would replace.
 

@@ -171,7 +171,7 @@ def reason_of(error: BaseException) -> str | None:
     """One line about an error of the machine (a full disk, memory, a folder in the way), None if it is another kind."""
     names = {kind.__name__ for kind in type(error).__mro__}
     text = " ".join(str(error).split())
-    if isinstance(error, Failure):
+    if isinstance(error, Failure) or "TasksFailed" in names:
         return text
     if isinstance(error, OSError):
         place = error.filename2 or error.filename

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import InputError, printable
 from ..evaluation.folder import check_report_folder, report_names
-from ..execution.manifest import check_outside
+from ..pipelines.kinds import check_outside
 from .console import StageProgress, check_studio, console, open_studio, pick_device
 from .targets import JsonFile, check_inputs, printed_anyway
 

@@ -14,6 +14,7 @@ from ..story.storyboard import load_storyboard
 from .console import console, open_studio, print_files, resumable
 from .film_paths import check_paths, hand_over
 from .notes import show_notes, show_studio_notes
+from .workers import check_workers, open_executor
 
 if TYPE_CHECKING:
     from ..sampling.text2story.segments import StorySettings
@@ -26,18 +27,20 @@ PARTS = ("dipw", "twb", "sar")
 def run(options: argparse.Namespace) -> None:
     """Make the film and show what was made."""
     without = _without(options.without)
+    check_workers(options)
     story = load_storyboard(options.story)
     show_notes(story, options.story)
     out = options.out if options.out is not None else Path("output") / f"{options.story.stem}_told"
     target = check_paths(options, out, resume=options.resume, task="tell")
     # Only sound arguments are worth the seconds that the model libraries take to import.
-    from ..pipelines.tell import tell_story
+    from ..pipelines.text_film import make_text_film
 
     settings = _settings(options, without)
     studio = open_studio(options, target)
+    executor = open_executor(options)
     show_studio_notes(story, options.story, studio, "video_text")
     with resumable(out) as progress:
-        summary = tell_story(
+        summary = make_text_film(
             story,
             studio,
             out,
@@ -48,6 +51,7 @@ def run(options: argparse.Namespace) -> None:
             progress=progress.update,
             say=progress.say,
             on_finish=progress.finished,
+            executor=executor,
         )
     hand_over(target, summary, out, _show)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..core.files import check_folder
-from ..execution.manifest import check_outside
+from ..pipelines.kinds import check_outside
 from .console import pick_device
 
 __all__ = ["run"]

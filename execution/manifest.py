@@ -7,31 +7,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ..core.documents import as_array, as_integer, as_number, as_object, as_text, parse_json, read_bytes
 from ..core.errors import InputError
+from .stage import Kinds, Record
 
 __all__ = [
-    "FOLDERS", "FORMAT", "LISTS", "MANIFEST", "OURS", "Record", "Task", "check_outside", "is_ours", "parse_manifest",
+    "FORMAT",
+    "LISTS",
+    "MANIFEST",
+    "check_outside",
+    "is_ours",
+    "numbers",
+    "parse_manifest",
     "read_manifest",
-]  # fmt: skip
+    "texts",
+]
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-Task = Literal["film", "tell"]
-OURS = re.compile(
-    r"(keyframes|clips|latents|stills)/[A-Za-z0-9_-]{1,120}\.(png|mkv|safetensors)"
-    r"|film\.mp4|summary\.json|contact_sheet(_[0-9]{1,6})?\.png|weights\.png"
-)
-"""Outputs of a film, by path in its folder: only these may ever be replaced or removed, whatever a manifest lists.
-Ids of shots have at most 64 letters; longer names than a file system takes cannot even be asked for."""
-FOLDERS = ("keyframes", "clips", "latents", "stills")
-"""Folders that a film has in its own."""
 LISTS = ("again", "stale", "removed")
 """Lists of names in a manifest: stages to make again, stages of an earlier film, files to remove."""
 _MAX_BYTES = 64 << 20  # a film of 1000 shots with three keyframes each has about 10 MB
@@ -39,24 +37,7 @@ _MAX_VALUES = 6_000_000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class Record:
-    """One finished stage.
-
-    Attributes:
-        inputs: everything the stage was made from, as plain JSON values by name.
-        outputs: SHA-256 of each file it wrote, by path relative to the folder.
-        seconds: how long it took.
-        info: figures to report (tokens, times, seeds …).
-    """
-
-    inputs: dict[str, Any]
-    outputs: dict[str, str]
-    seconds: float = 0.0
-    info: dict[str, Any] = field(default_factory=dict)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, kinds: Kinds) -> dict[str, Any]:
     """The manifest of a folder.
 
     Raises:
@@ -64,7 +45,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             manifest of ours has; names the value.
     """
     raw = read_bytes(folder / MANIFEST, MANIFEST, limit=_MAX_BYTES, what="manifest")
-    return parse_manifest(parse_json(raw, MANIFEST, max_values=_MAX_VALUES))
+    return parse_manifest(parse_json(raw, MANIFEST, max_values=_MAX_VALUES), kinds)
 
 
 def is_ours(folder: Path) -> bool:
@@ -81,22 +62,22 @@ def is_ours(folder: Path) -> bool:
     return b'"format"' in raw and (b'"stages"' in raw or b'"task"' in raw)
 
 
-def check_outside(folder: Path, field: str) -> None:
+def check_outside(folder: Path, field: str, kinds: Kinds) -> None:
     """Refuse (InputError) a place among the keyframes, clips, … of a film: its files would be taken for the film's."""
     for place in {Path(os.path.abspath(folder)), Path(os.path.realpath(folder))}:
         for inner, film in pairwise((place, *place.parents)):
-            if inner.name in FOLDERS and os.path.lexists(film / MANIFEST) and is_ours(film):
+            if inner.name in kinds.folders and os.path.lexists(film / MANIFEST) and is_ours(film):
                 fix = f"choose a folder outside of {inner}"
                 raise InputError(field, "must not lie among another film's own files", str(folder), fix)
 
 
-def parse_manifest(data: Any) -> dict[str, Any]:
+def parse_manifest(data: Any, kinds: Kinds) -> dict[str, Any]:
     """`data` if every value of it has the type that this module's users rely on, else InputError."""
     manifest = as_object(data, "manifest")
     if manifest.get("format") != FORMAT:
         raise InputError("format", f"must be {FORMAT}", manifest.get("format"), "make the film anew")
-    if "task" in manifest and manifest["task"] not in get_args(Task):
-        raise InputError("task", f"must be one of {', '.join(get_args(Task))}", manifest["task"], "make the film anew")
+    if "task" in manifest and manifest["task"] not in list(kinds.kinds):
+        raise InputError("task", f"must be one of {', '.join(kinds.kinds)}", manifest["task"], "make the film anew")
     _check_takes(manifest.get("takes", {}), "takes")
     if "earlier" in manifest:
         earlier = as_object(manifest["earlier"], "earlier")
@@ -106,11 +87,11 @@ def parse_manifest(data: Any) -> dict[str, Any]:
         for i, entry in enumerate(as_array(manifest.get(name, []), name)):
             as_text(entry, f"{name}[{i}]")
     for stage, entry in as_object(manifest.get("stages", {}), "stages").items():
-        _check_record(as_object(entry, f"stages.{stage}"), f"stages.{stage}")
+        _check_record(as_object(entry, f"stages.{stage}"), f"stages.{stage}", kinds)
     return manifest
 
 
-def _check_record(entry: Mapping[str, Any], where: str) -> None:
+def _check_record(entry: Mapping[str, Any], where: str, kinds: Kinds) -> None:
     unknown = sorted(entry.keys() - Record.__dataclass_fields__.keys())
     if unknown:
         raise InputError(f"{where}.{unknown[0]}", "is not a field of a stage", unknown[0], "make the film anew")
@@ -121,7 +102,7 @@ def _check_record(entry: Mapping[str, Any], where: str) -> None:
             raise InputError(f"{where}.outputs.{name}", "must be a SHA-256", digest, "make the film anew")
     as_number(entry.get("seconds", 0.0), f"{where}.seconds", low=0)
     for name, value in as_object(entry.get("info", {}), f"{where}.info").items():
-        if check := _INFO.get(name):
+        if check := kinds.figures.get(name):
             check(value, f"{where}.info.{name}")
     if "studio" in entry["inputs"]:
         as_text(entry["inputs"]["studio"], f"{where}.inputs.studio")
@@ -132,22 +113,13 @@ def _check_takes(takes: Any, where: str) -> None:
         as_integer(take, f"{where}.{shot}", low=1, high=2**31)
 
 
-def _texts(value: Any, where: str) -> None:
+def texts(value: Any, where: str) -> None:
+    """Refuse (InputError) what is no list of texts."""
     for i, text in enumerate(as_array(value, where)):
         as_text(text, f"{where}[{i}]")
 
 
-def _numbers(value: Any, where: str) -> None:
+def numbers(value: Any, where: str) -> None:
+    """Refuse (InputError) what is no list of numbers."""
     for i, number in enumerate(as_array(value, where)):
         as_number(number, f"{where}[{i}]")
-
-
-# Figures that are read again. Others may stand there, too; nothing but a summary shows them.
-_INFO: dict[str, Callable[[Any, str], object]] = {
-    "remembers": _texts,
-    "together": _texts,
-    "missing": _texts,
-    "source": as_text,
-    "keyframe_psnr_db": _numbers,
-    "scene_weights": _numbers,
-} | dict.fromkeys(("gamma", "motion", "tokens", "tokens_uncompressed", "frames", "seed", "take", "attempts"), as_number)

@@ -13,21 +13,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 from ..core.errors import InputError
 from ..core.files import check_folder, is_temporary, sha256_file, write_atomic
-from .manifest import FOLDERS, FORMAT, LISTS, MANIFEST, OURS, Record, Task, check_outside, is_ours, read_manifest
+from .manifest import FORMAT, LISTS, MANIFEST, check_outside, is_ours, read_manifest
+from .stage import Kinds, Record
 
-__all__ = ["MANIFEST", "Record", "RunFolder", "check_run", "open_run", "owns"]
+__all__ = ["MANIFEST", "SCRATCH", "Record", "RunFolder", "check_run", "open_run", "owns"]
 
 LOCK = ".lock"
-_KINDS: dict[str, str] = {"film": "a film with keyframes", "tell": "a told film"}
-_FILES = ("film.mp4", "contact_sheet.png", "weights.png", "summary.json")
+SCRATCH = ".tmp-work"
+"""Where workers write what is not finished yet; nothing of it outlives the run."""
 # What a manifest has besides the facts of `describe`.
 _FIELDS = ("format", "task", "stages", "takes", "earlier", *LISTS)
 
@@ -44,12 +46,15 @@ class RunFolder:
         on_finish: told the name of every stage that is finished, and the seconds that it took.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], field: str = "--out", fresh: bool = False) -> None:
+    def __init__(
+        self, path: Path, manifest: dict[str, Any], kinds: Kinds, field: str = "--out", fresh: bool = False
+    ) -> None:
         self.path = path
         self.made: set[str] = set()
         self.begun = False
         self.on_finish: Callable[[str, float], None] = lambda stage, seconds: None
         self._manifest = manifest
+        self._kinds = kinds
         self._field = field
         self._anew = fresh
         self._verified: dict[str, Record] = {}
@@ -164,13 +169,13 @@ class RunFolder:
             whole: whether it has all of its shots. One that goes on with some of them leaves the others as they are.
         """
         if self._stale and (self._anew or whole):
-            old = {name for stage in self._stale for name in self._stages[stage]["outputs"]} | set(_FILES)
+            old = {name for stage in self._stale for name in self._stages[stage]["outputs"]} | set(self._kinds.files)
             for stage in self._stale:
                 del self._stages[stage]
             self._stale.clear()
             self._manifest["removed"] = sorted(old - set(files))
         self._save()
-        if _remove(self.path, self._manifest):
+        if _remove(self.path, self._manifest, self._kinds):
             self._save()
 
     def restate(self, stages: Sequence[str], **inputs: Any) -> None:
@@ -223,7 +228,7 @@ class RunFolder:
 
 
 def check_run(
-    path: str | os.PathLike[str], *, resume: bool, task: Task = "film", field: str = "--out"
+    path: str | os.PathLike[str], kinds: Kinds, *, resume: bool, task: str = "film", field: str = "--out"
 ) -> dict[str, Any] | None:
     """Refuse a folder that a film cannot be made in, as `open_run` does, without changing anything.
 
@@ -235,24 +240,24 @@ def check_run(
     """
     folder = Path(path)
     check_folder(path, field)
-    check_outside(folder, field)
-    manifest = _read(folder, field, resume)
+    check_outside(folder, field, kinds)
+    manifest = _read(folder, field, resume, kinds)
     if manifest is None:
-        taken = [name for name in (*_FILES, *FOLDERS, MANIFEST) if os.path.lexists(folder / name)]
+        taken = [name for name in (*kinds.files, *kinds.folders, MANIFEST) if os.path.lexists(folder / name)]
         if taken:
             fix = "choose an empty folder"
             raise InputError(field, "holds files that no film of ours left there", f"{path}: {taken[0]}", fix)
         return None
-    _check_places(folder, field)
-    if resume and (other := _task(manifest, task)) != task:
+    _check_places(folder, field, kinds)
+    if resume and (other := _task(manifest, task, kinds)) != task:
         fix = "choose another folder, or leave --resume out to make it anew"
-        raise InputError(field, f"must hold {_KINDS[task]}", f"{path}: {_KINDS[other]}", fix)
+        raise InputError(field, f"must hold {kinds[task].title}", f"{path}: {kinds[other].title}", fix)
     return manifest
 
 
 @contextlib.contextmanager
 def open_run(
-    path: str | os.PathLike[str], *, resume: bool, task: Task = "film", field: str = "--out"
+    path: str | os.PathLike[str], kinds: Kinds, *, resume: bool, task: str = "film", field: str = "--out"
 ) -> Iterator[RunFolder]:
     """Open the folder of a film for one run, and keep other runs out of it until the `with` block ends.
 
@@ -260,6 +265,7 @@ def open_run(
 
     Args:
         path: the folder; made if it does not exist.
+        kinds: all kinds of film that may be in it.
         resume: go on with what the folder holds. Otherwise a film that is there is made anew: each of its files goes
             when its successor is written, or when the new film is complete. A folder that holds no film yet is fine
             with both.
@@ -272,19 +278,19 @@ def open_run(
             of film.
     """
     folder = Path(path)
-    check_run(path, resume=resume, task=task, field=field)  # before a lock is left in a folder that is not ours
+    check_run(path, kinds, resume=resume, task=task, field=field)  # before a lock is left in a folder that is not ours
     new = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
     unlocked = not os.path.lexists(folder / LOCK)
     lock = _lock(folder, field, str(path))
     run: RunFolder | None = None
     try:  # the system frees the lock even after a kill -9
-        manifest = check_run(path, resume=resume, task=task, field=field)
+        manifest = check_run(path, kinds, resume=resume, task=task, field=field)
         if manifest is not None or not unlocked:  # or killed before its manifest was there
-            _sweep(folder)
-        if manifest is not None and _remove(folder, manifest):
+            _sweep(folder, kinds)
+        if manifest is not None and _remove(folder, manifest, kinds):
             _write(folder, manifest)
         fresh = manifest is not None and not resume
-        run = RunFolder(folder, (manifest or {"format": FORMAT}) | {"task": task}, field, fresh)
+        run = RunFolder(folder, (manifest or {"format": FORMAT}) | {"task": task}, kinds, field, fresh)
         yield run
     finally:
         if (run is None or not run.begun) and unlocked:
@@ -295,7 +301,7 @@ def open_run(
         lock.release()
 
 
-def owns(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
+def owns(folder: str | os.PathLike[str], path: str | os.PathLike[str], kinds: Kinds) -> bool:
     """Whether `path` is one of the files that a film in `folder` writes, replaces or removes; links are followed."""
     name, parent = os.path.basename(path), os.path.dirname(os.path.abspath(path))
     places = {os.path.abspath(path), os.path.realpath(path), os.path.join(os.path.realpath(parent), name)}
@@ -303,20 +309,20 @@ def owns(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
         for place in map(Path, places):
             if place.is_relative_to(root):
                 inner = place.relative_to(root).as_posix()
-                if inner in (MANIFEST, LOCK) or OURS.fullmatch(inner):
+                if inner in (MANIFEST, LOCK) or kinds.owns(inner):
                     return True
     return False
 
 
-def _check_places(folder: Path, field: str) -> None:
+def _check_places(folder: Path, field: str, kinds: Kinds) -> None:
     """Refuse files where our folders should be and folders where our files should be: no run could go through."""
-    for name in FOLDERS:
+    for name in kinds.folders:
         if os.path.lexists(folder / name) and not (folder / name).is_dir():
             raise InputError(field, f"must have a folder as its {name}", f"a file: {folder / name}", "move it away")
-    inner = [path for name in FOLDERS if (folder / name).is_dir() for path in (folder / name).iterdir()]
-    for path in (*(folder / name for name in (*_FILES, MANIFEST, LOCK)), *inner):
+    inner = [path for name in kinds.folders if (folder / name).is_dir() for path in (folder / name).iterdir()]
+    for path in (*(folder / name for name in (*kinds.files, MANIFEST, LOCK)), *inner):
         name = path.relative_to(folder).as_posix()
-        if path.is_dir() and (path.parent == folder or OURS.fullmatch(name)):
+        if path.is_dir() and (path.parent == folder or kinds.owns(name)):
             raise _in_the_way(field, name, path)
 
 
@@ -355,14 +361,14 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _read(folder: Path, field: str, resume: bool) -> dict[str, Any] | None:
+def _read(folder: Path, field: str, resume: bool, kinds: Kinds) -> dict[str, Any] | None:
     """The manifest, None if no film of ours is there; a broken one is refused on resuming, and as good as empty to a
     fresh run.
     """
     if not os.path.lexists(folder / MANIFEST):
         return None
     try:
-        return read_manifest(folder)
+        return read_manifest(folder, kinds)
     except InputError as error:
         if resume:
             rule = f"has a manifest that cannot be resumed ({error.field[:80]}: {error.rule})"
@@ -371,36 +377,36 @@ def _read(folder: Path, field: str, resume: bool) -> dict[str, Any] | None:
         return {"format": FORMAT} if is_ours(folder) else None
 
 
-def _task(manifest: Mapping[str, Any], wanted: Task) -> Task:
+def _task(manifest: Mapping[str, Any], wanted: str, kinds: Kinds) -> str:
     """Which kind of film a manifest is of; those without stages are of any."""
     stages = manifest.get("stages", {})
     if not stages:
         return wanted
-    told: Task = "tell" if any(name.endswith("/segment") for name in stages) else "film"
-    return cast(Task, manifest.get("task", told))
+    return str(manifest.get("task") or kinds.kind_of(stages) or wanted)
 
 
 def _write(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
-def _sweep(folder: Path) -> None:
+def _sweep(folder: Path, kinds: Kinds) -> None:
     """Remove half-written files of a killed run. The folder is ours and so is the lock, so nobody is writing them."""
-    for place in (folder, *(folder / name for name in FOLDERS)):
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    for place in (folder, *(folder / name for name in kinds.folders)):
         if place.is_dir() and (place == folder or not place.is_symlink()):
             for leftover in filter(is_temporary, list(place.iterdir())):
                 leftover.unlink(missing_ok=True)
 
 
-def _remove(folder: Path, manifest: dict[str, Any]) -> bool:
+def _remove(folder: Path, manifest: dict[str, Any], kinds: Kinds) -> bool:
     """Remove the files of an earlier film that the manifest names as removed and no stage has; True if it named any."""
     names = manifest.pop("removed", ())
     kept = {name for entry in manifest.get("stages", {}).values() for name in entry["outputs"]}
     for name in names:
-        if OURS.fullmatch(name) and name not in kept and not (folder / name).is_dir():
+        if kinds.owns(name) and name not in kept and not (folder / name).is_dir():
             (folder / name).unlink(missing_ok=True)
     if names:
-        for name in FOLDERS:  # an empty one of the other kind of film would stay for good
+        for name in kinds.folders:  # an empty one of the other kind of film would stay for good
             with contextlib.suppress(OSError):
                 (folder / name).rmdir()
     return bool(names)

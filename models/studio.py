@@ -108,6 +108,10 @@ class Studio:
         self.roots = model_roots(config, file, models_dir)
         self._dtype = dtype
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but its loaded models: where it is sent to, they load again on use."""
+        return {name: value for name, value in vars(self).items() if name not in (*PARTS, RECOGNISER)}
+
     @property
     def name(self) -> str:
         """The studio's name."""

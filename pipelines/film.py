@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError
-from ..core.files import write_atomic
-from ..execution.run_folder import check_run, open_run, owns
-from ..media.contact_sheet import SheetKeyframe
+from ..execution.driver import run_stages
+from ..execution.pool import Executor, LocalExecutor
 from ..media.picture import read_picture
 from ..story.shot import Shot
 from ..story.storyboard import Storyboard
-from .finish import check_size, draw_sheet, join_film, no_progress, prove
-from .job import FilmJob, FilmSettings, Progress, keyframe_file
-from .keyframe_stage import make_keyframes, remembering
-from .summary import summarise
-from .video_stage import make_clips
+from . import kinds
+from .checks import check_size, prove
+from .job import FilmCrew, FilmJob, FilmSettings, Progress
+from .kinds import check_run, open_run, owns
+from .stages.join import placed_clips
+from .stages.keyframes import dependents as dependent_shots
+from .summary import no_progress, summarise, write_summary
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
@@ -44,6 +43,7 @@ def make_film(
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     on_finish: Callable[[str, float], None] | None = None,
+    executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Render a storyboard into the folder `out`.
 
@@ -53,7 +53,7 @@ def make_film(
 
     Args:
         story: the whole storyboard, also when only some shots are rendered.
-        studio: the models; each is let go of after the stage that uses it, and loads again on use.
+        studio: the models; each is released after the stage that uses it, and loads again on use.
         out: the run folder.
         shots: which shots to render, such as ``s02,s04-s06``. The keyframes of the shots before them are made, too,
             because the chosen ones look at them: a shot looks the same rendered alone as in the whole film.
@@ -65,6 +65,7 @@ def make_film(
             something again, up to `ATTEMPTS` times in all.
         progress, say: receive progress and lines for people.
         on_finish: told every stage that is finished, such as ``s01/keyframe-0``, and the seconds that it took.
+        executor: who makes the stages; None makes them in this process. The film is the same, byte for byte.
 
     Returns:
         The summary, which is also in ``summary.json``.
@@ -74,6 +75,7 @@ def make_film(
             a recogniser), a size that the studio cannot make, model files that cannot be used, or a folder that cannot
             be used; all before anything is rendered.
         OSError: the disk is full or fails; what is finished stays.
+        TasksFailed: workers could not make some shots; all others are finished.
     """
     begin = time.perf_counter()
     chosen = story.subset(shots)
@@ -81,15 +83,15 @@ def make_film(
     resume = resume or redo is not None
     check_run(out, resume=resume)
     studio.check_task("film")
-    checking = studio.keyframe_check(story.characters) if check else None
+    if check:
+        studio.keyframe_check(story.characters)  # refuses a studio without a recogniser
     _check_pictures(story, chosen[-1] + 1, out)
     prove(studio)
     check_size(story, studio, studio.image_vae, studio.video_vae)
-    settings = FilmSettings.of(studio, story.frame_size, keyframe)
-    with open_run(out, resume=resume) as run:
+    settings, kind = FilmSettings.of(studio, story.frame_size, keyframe), kinds.KINDS["film"]
+    job = FilmJob(story, chosen, studio, settings, checked=check)
+    with open_run(out, resume=resume, task=kind.name) as run:
         run.on_finish = on_finish or run.on_finish
-        say = say or (lambda line: None)
-        job = FilmJob(story, chosen, studio, run, progress or no_progress, say, settings, checking)
         run.describe(
             title=story.title,
             storyboard=hashlib.sha256(story.model_dump_json().encode()).hexdigest(),
@@ -101,17 +103,13 @@ def make_film(
         if redone:
             if not run.stages:
                 raise InputError("--redo", "needs a film in the folder", str(out), "render it first, without --redo")
-            again = remembering(job, redone) if dependents else []
-            run.new_takes([shot.id for shot in redone], [shot.id for shot in again])
-        make_keyframes(job)
-        # What is not used again makes room for the video models; on a large studio both do not fit.
-        studio.release("keyframe", "keyframe_text", "clip", "image_vae", "recogniser")
-        make_clips(job)
+            stale = dependent_shots(story.shots, run, redone) if dependents else []
+            run.new_takes([shot.id for shot in redone], [shot.id for shot in stale])
+        say = say or (lambda line: None)
+        run_stages(run, executor or LocalExecutor(), FilmCrew(job, kind.stages), progress or no_progress, say)
         studio.release()
-        placed = join_film(job)
-        draw_sheet(job, placed, partial(_keyframe_cards, job))
-        summary = summarise(job, placed, run.made, time.perf_counter() - begin)
-        write_atomic(run.file("summary.json"), json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        summary = summarise(job, run, placed_clips(job), time.perf_counter() - begin)
+        write_summary(run, summary)
         run.complete(summary["files"], whole=len(chosen) == len(story.shots))
     return summary
 
@@ -139,10 +137,3 @@ def _check_pictures(story: Storyboard, count: int, out: str | os.PathLike[str]) 
                 raise InputError(field, "must not be a file that this film replaces", str(path), fix)
             read_picture(path, field)
             sound.add(path)
-
-
-def _keyframe_cards(job: FilmJob, shot: Shot) -> list[SheetKeyframe]:
-    return [
-        SheetKeyframe(job.run.path / keyframe_file(shot, k), key.requested.seconds, key.snapped.seconds)
-        for k, key in enumerate(shot.timeline(job.story.fps).keyframes)
-    ]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from ..execution.run_folder import RunFolder
+from ..execution.driver import Progress
+from ..execution.pool import Runner
+from ..execution.stage import Stage
 from ..memory.golden_mem import GoldenMem
 from ..memory.retrieval import Retrieval
 from ..sampling.flow import check_sigmas, dynamic_shift
 from ..sampling.keyframes import KeyframeSettings
 from ..sampling.memory_context import PATCH
-from ..story.shot import Shot
 from ..story.storyboard import Caption, Storyboard
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ..models.studio_config import VideoDefaults
 
 __all__ = [
-    "FilmJob", "FilmSettings", "Job", "KeyframeCheck", "Progress", "clip_file", "keyframe_file", "stage_generator",
+    "FilmCrew", "FilmJob", "FilmSettings", "Job", "KeyframeCheck", "Progress", "size_tokens", "stage_generator",
 ]  # fmt: skip
 
 
@@ -40,12 +41,6 @@ class KeyframeCheck(Protocol):
     def missing(self, picture: torch.Tensor, caption: str) -> list[str]:
         """What a picture ``[3, H, W]`` in 0…1 lacks, in words; empty if nothing."""
         ...
-
-
-class Progress(Protocol):
-    """Called as work goes on: `done` of `total` solver steps of a stage (of `clip`: frames)."""
-
-    def __call__(self, stage: str, done: float, total: float, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True)
@@ -106,22 +101,17 @@ class FilmSettings:
 
 @dataclass
 class Job:
-    """One film being made, however its shots are made.
+    """What all stages of one film share. It says what to make, not where, and can be sent to another process.
 
     Attributes:
         story: the whole storyboard.
         chosen: positions of the shots to render, in film order.
         studio: the models.
-        run: the open run folder.
-        progress, say: where progress and lines for people go.
     """
 
     story: Storyboard
     chosen: list[int]
     studio: Studio
-    run: RunFolder
-    progress: Progress
-    say: Callable[[str], None]
 
     @cached_property
     def captions(self) -> list[Caption]:
@@ -132,6 +122,10 @@ class Job:
     def keyframe_captions(self) -> list[list[Caption]]:
         """One caption per keyframe of the whole film, by shot."""
         return self.story.keyframe_captions()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what refers to loaded models."""
+        return {name: value for name, value in vars(self).items() if name != "check"}
 
     def aliased(self, text: TextEncoder) -> tuple[list[str], list[list[str]]]:
         """The prompts of shots and of keyframes, by shot, with the names that `text` knows: the same in both."""
@@ -150,15 +144,6 @@ class Job:
         """Frames of the shot at a position."""
         return self.story.shots[position].timeline(self.story.fps).frames
 
-    def pending(
-        self, stage: str, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, info: Sequence[str] = ()
-    ) -> bool:
-        """Whether `stage` has to be made, see `RunFolder.why`; says why if it was made before."""
-        reason = self.run.why(stage, inputs, outputs, info)
-        if reason is not None and self.run.record(stage) is not None:
-            self.say(f"{stage} again: {reason}")
-        return reason is not None
-
 
 @dataclass
 class FilmJob(Job):
@@ -166,11 +151,20 @@ class FilmJob(Job):
 
     Attributes:
         settings: how to sample.
-        check: what keyframes are compared with their captions by, and made again; None leaves them as they come.
+        checked: whether keyframes are compared with their captions, and made again where they lack something.
     """
 
     settings: FilmSettings
-    check: KeyframeCheck | None = None
+    checked: bool = False
+
+    @cached_property
+    def check(self) -> KeyframeCheck | None:
+        """Compares keyframes with their captions; None leaves them as they come.
+
+        Raises:
+            InputError: the studio has no recogniser, or its file cannot be used.
+        """
+        return self.studio.keyframe_check(self.story.characters) if self.checked else None
 
     @property
     def remembered(self) -> range:
@@ -187,16 +181,30 @@ def size_tokens(studio: Studio, frame_size: tuple[int, int]) -> tuple[int, int]:
     return frame_size[0] // side, frame_size[1] // side
 
 
-def keyframe_file(shot: Shot, index: int) -> str:
-    """Name of keyframe `index` of `shot` in the run folder."""
-    return f"keyframes/{shot.id}_{index:02d}.png"
-
-
-def clip_file(shot: Shot) -> str:
-    """Name of the clip of `shot` in the run folder."""
-    return f"clips/{shot.id}.mkv"
-
-
 def stage_generator(seed: int) -> torch.Generator:
     """A generator on the CPU, whose numbers are the same for every device."""
     return torch.Generator("cpu").manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class FilmCrew:
+    """Makes the runner of a film in any process; see `execution.pool.Crew`.
+
+    Attributes:
+        job: the film.
+        stages: the classes of its stages, which all take the job.
+    """
+
+    job: Job
+    stages: tuple[type[Stage], ...]
+
+    @property
+    def device(self) -> str:
+        """The kind of device that the studio's models compute on."""
+        return self.job.studio.device.type
+
+    def __call__(self, device: str | None = None) -> Runner:
+        """A runner whose models compute on `device`, by default where the studio's do."""
+        if device is not None:
+            self.job.studio.device = torch.device(device)
+        return Runner([stage(self.job) for stage in self.stages], self.job.studio.release)  # type: ignore[call-arg]

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..core.files import write_atomic
+from ..execution.run_folder import RunFolder
+from ..execution.stage import Stage
 from ..story.shot import Shot
 from .job import FilmJob, Job
 from .join import JoinedClip
+from .stages.clips import Clips
+from .stages.keyframes import Keyframes
 
-__all__ = ["film_facts", "summarise"]
+if TYPE_CHECKING:
+    from .text_film import TextFilmJob
+
+__all__ = ["film_facts", "no_progress", "summarise", "summarise_text", "write_summary"]
 
 
-def summarise(job: FilmJob, placed: Sequence[JoinedClip], made: set[str], seconds: float) -> dict[str, Any]:
+def summarise(job: FilmJob, run: RunFolder, placed: Sequence[JoinedClip], seconds: float) -> dict[str, Any]:
     """The summary as plain JSON.
 
     Args:
         job: the film; every stage is finished.
+        run: its folder; what this run did not make was kept.
         placed: where each chosen shot lies in the film.
-        made: names of the stages that this run made; the others were kept.
         seconds: duration of this run.
     """
-    story = job.story
-    shots = [_shot(job, story.shots[i], clip, made) for i, clip in zip(job.chosen, placed, strict=True)]
+    story, made = job.story, run.made
+    shots = [_shot(job, run, story.shots[i], clip) for i, clip in zip(job.chosen, placed, strict=True)]
     keyframes = [
-        job.run.stages_of(story.shots[i].id)[f"keyframe-{k}"].info
+        run.stages_of(story.shots[i].id)[f"keyframe-{k}"].info
         for i in job.remembered
         for k in range(len(story.shots[i].keyframes))
     ]
@@ -38,8 +47,8 @@ def summarise(job: FilmJob, placed: Sequence[JoinedClip], made: set[str], second
         "shots": shots,
         "timings": {
             "run": round(seconds, 3),
-            "keyframes": _spent(job, made, "keyframe-"),
-            "video": _spent(job, made, "clip"),
+            "keyframes": _spent(run, Keyframes),
+            "video": _spent(run, Clips),
             "made": sorted(made),
         },
         "tokens": {
@@ -69,9 +78,9 @@ def film_facts(job: Job, placed: Sequence[JoinedClip]) -> dict[str, Any]:
     }
 
 
-def _shot(job: FilmJob, shot: Shot, clip: JoinedClip, made: set[str]) -> dict[str, Any]:
+def _shot(job: FilmJob, run: RunFolder, shot: Shot, clip: JoinedClip) -> dict[str, Any]:
     timeline = shot.timeline(job.story.fps)
-    records = job.run.stages_of(shot.id)
+    records = run.stages_of(shot.id)
     psnr = records["clip"].info["keyframe_psnr_db"]
     keyframes = [
         {
@@ -83,7 +92,7 @@ def _shot(job: FilmJob, shot: Shot, clip: JoinedClip, made: set[str]) -> dict[st
         }
         for k, key in enumerate(timeline.keyframes)
     ]
-    fresh = [stage for stage in records if f"{shot.id}/{stage}" in made]
+    fresh = [stage for stage in records if f"{shot.id}/{stage}" in run.made]
     return {
         "id": shot.id,
         "place": shot.place,
@@ -92,7 +101,7 @@ def _shot(job: FilmJob, shot: Shot, clip: JoinedClip, made: set[str]) -> dict[st
         "requested_seconds": (timeline.requested or timeline.length).seconds,
         "frames": clip.frames,
         "overlap": clip.overlap,
-        "take": job.run.take(shot.id),
+        "take": run.take(shot.id),
         "seed": shot.noise_seed(),
         "keyframes": keyframes,
         "motion": records["clip"].info["motion"],
@@ -110,9 +119,49 @@ def _check(keyframes: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
     return {"keyframes": len(checked), "attempts": sum(attempts), "missing": sum(map(len, lacks))}
 
 
-def _spent(job: FilmJob, made: set[str], stage: str) -> float:
-    records = job.run.stages
-    return round(sum(records[name].seconds for name in made if name.rpartition("/")[2].startswith(stage)), 3)
+def _spent(run: RunFolder, stage: type[Stage]) -> float:
+    return round(sum(record.seconds for name, record in run.stages.items() if name in run.made and stage.has(name)), 3)
+
+
+def summarise_text(
+    job: TextFilmJob,
+    run: RunFolder,
+    placed: Sequence[JoinedClip],
+    settings: dict[str, Any],
+    weights: list[str],
+    seconds: float,
+) -> dict[str, Any]:
+    """The summary of a text film as plain JSON; `weights` are the pages that were drawn of them."""
+    story, shots = job.story, []
+    for shot, clip in zip(story.shots, placed, strict=True):
+        stages = run.stages_of(shot.id)
+        fresh = [stage for stage in stages if f"{shot.id}/{stage}" in run.made]
+        shots.append(
+            {
+                "id": shot.id,
+                "start": round(float(clip.start / story.rate), 6),
+                "frames": clip.frames,
+                **stages["segment"].info,
+                "kept": not fresh,
+                "render_seconds": round(sum(stages[stage].seconds for stage in fresh), 3),
+            }
+        )
+    return {
+        **film_facts(job, placed),
+        "shots": shots,
+        "timings": {"run": round(seconds, 3), "made": sorted(run.made)},
+        "settings": settings,
+        "files": ["film.mp4", "contact_sheet.png", *weights, "summary.json"],
+    }
+
+
+def write_summary(run: RunFolder, summary: Mapping[str, Any]) -> None:
+    """Write summary.json."""
+    write_atomic(run.file("summary.json"), json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+
+
+def no_progress(stage: str, done: float, total: float, note: str = "") -> None:
+    """Reports to nobody."""
 
 
 def _peak_memory(device: torch.device) -> dict[str, float]:

@@ -18,7 +18,7 @@ from anchorshot.media.picture import read_picture
 from anchorshot.models.studio import load_studio
 from anchorshot.pipelines.film import make_film
 from anchorshot.pipelines.job import FilmSettings
-from anchorshot.pipelines.keyframe_stage import ATTEMPTS
+from anchorshot.pipelines.stages.keyframes import ATTEMPTS
 from anchorshot.pocket.checking import CaptionCheck
 from anchorshot.pocket.recogniser import Reading, Recogniser, load_recogniser
 from anchorshot.pocket.render import render

@@ -422,7 +422,7 @@ def test_a_run_that_fails_on_the_way_has_replaced_no_more_than_it_made(
     ):
         folder = Path(shutil.copytree(done, tmp_path / str(len(kept & {"s01/clip"}))))
         with monkeypatch.context() as patched:
-            patched.setattr("anchorshot.pipelines.video_stage.sample_with_defaults", full)
+            patched.setattr("anchorshot.pipelines.clip_sampling.sample_with_defaults", full)
             with pytest.raises(OSError, match="No space"):
                 make_film(other, studio, folder)
         assert changed(before, frames(folder)) <= {f"keyframes/s0{i}.png" for i in ("2_00", "3_00", "3_01")}

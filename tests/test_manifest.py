@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from anchorshot.core.errors import InputError
 from anchorshot.core.files import write_atomic
 from anchorshot.execution.manifest import MANIFEST, parse_manifest, read_manifest
-from anchorshot.execution.run_folder import open_run
 from anchorshot.models.studio import load_studio
 from anchorshot.pipelines.film import make_film
+from anchorshot.pipelines.kinds import KINDS, open_run
 from anchorshot.story.storyboard import Storyboard
 
 FILES = {"s01/keyframe-0": "keyframes/s01_00.png", "s01/clip": "clips/s01.mkv", "film": "film.mp4"}
@@ -83,7 +83,7 @@ def test_no_edit_of_a_manifest_is_a_crash(data: st.DataObject, whole: Path, tmp_
                 assert record is not None and set(INFO.get(stage, {})) <= record.info.keys()
             run.complete([])
         assert [(folder / name).read_text() for name in FILES.values()] == list(FILES)
-        read_manifest(folder)
+        read_manifest(folder, KINDS)
     except InputError as error:
         assert "\n" not in str(error) and len(str(error)) < 1500
         assert [(folder / name).read_text() for name in FILES.values()] == list(FILES)
@@ -114,7 +114,7 @@ def test_what_is_wrong_is_named(place: tuple, value: Any, words: str, whole: Pat
         holder = holder[key]
     holder[place[-1]] = value
     with pytest.raises(InputError) as caught:
-        parse_manifest(manifest)
+        parse_manifest(manifest, KINDS)
     assert words in f"{caught.value.field}: {caught.value.rule}"
 
 

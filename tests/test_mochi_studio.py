@@ -23,7 +23,7 @@ from anchorshot.models.studio import Studio, load_studio
 from anchorshot.models.studio_config import read_studio
 from anchorshot.pipelines.film import make_film
 from anchorshot.pipelines.story_stage import story_model, story_pictures
-from anchorshot.pipelines.tell import tell_story
+from anchorshot.pipelines.text_film import make_text_film
 from anchorshot.sampling.text2story.segments import StorySettings
 from anchorshot.sampling.text2story.story_mochi import MochiStory
 from anchorshot.story.storyboard import Storyboard
@@ -50,7 +50,7 @@ def studio(mochi_studio: Path) -> Studio:
 @pytest.fixture(scope="module")
 def told(mochi_studio: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mochi") / "told"
-    tell_story(Storyboard.parse(STORY), load_studio(mochi_studio), folder)
+    make_text_film(Storyboard.parse(STORY), load_studio(mochi_studio), folder)
     return folder
 
 
@@ -91,7 +91,7 @@ def test_a_broken_off_run_goes_on(told: Path, studio: Studio, tmp_path: Path) ->
     folder = Path(shutil.copytree(told, tmp_path / "film"))
     (folder / "latents" / "s02_segment.safetensors").unlink()
     (folder / "clips" / "s03.mkv").unlink()
-    made = tell_story(Storyboard.parse(STORY), studio, folder, resume=True)["timings"]["made"]
+    made = make_text_film(Storyboard.parse(STORY), studio, folder, resume=True)["timings"]["made"]
     assert made == ["s02/segment", "s03/clip"]
     for name in ("film.mp4", "latents/s02_segment.safetensors"):
         assert (folder / name).read_bytes() == (told / name).read_bytes()
@@ -103,12 +103,12 @@ def test_what_mochi_was_made_for(mochi_studio: Path, tmp_path: Path) -> None:
     studio, lines = load_studio(mochi_studio), list[str]()
     long = Storyboard.parse(STORY | own | {"shots": [shot, shot | {"id": "s02", "seconds": 6}]})
     with pytest.raises(InputError, match=r"shots\[1\]: must have at most 163 frames.*got 181.*use at most 5.4 seconds"):
-        tell_story(long, studio, tmp_path / "film", say=lines.append)
+        make_text_film(long, studio, tmp_path / "film", say=lines.append)
     assert not {"video", "video_vae", "video_text", "clip"} & vars(studio).keys()
     (tmp_path / "file").touch()
     for board, said in ((own, False), ({"fps": 30}, True), (own | {"fps": 8}, True)):
         with pytest.raises(InputError, match="writable folder"):
-            tell_story(Storyboard.parse(STORY | board), studio, tmp_path / "file", say=lines.append)
+            make_text_film(Storyboard.parse(STORY | board), studio, tmp_path / "file", say=lines.append)
         assert bool(lines) is said and all("848×480 at 30" in line for line in lines)
         lines.clear()
 
@@ -215,7 +215,9 @@ def test_what_needs_keyframes_is_refused_before_anything_loads(
         assert main([*command, "--studio", str(mochi_studio), "--device", "cpu"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "mochi.yaml" in line and "anchorshot tell" in line
-    tell_story(Storyboard.parse(STORY), load_studio(tmp_path / "wan.yaml"), tmp_path / "told", StorySettings(dipw=None))
+    make_text_film(
+        Storyboard.parse(STORY), load_studio(tmp_path / "wan.yaml"), tmp_path / "told", StorySettings(dipw=None)
+    )
     assert VideoReader(tmp_path / "told" / "film.mp4").frames > 15
 
 

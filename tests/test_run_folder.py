@@ -14,7 +14,8 @@ import pytest
 
 from anchorshot.core.errors import InputError
 from anchorshot.core.files import write_atomic
-from anchorshot.execution.run_folder import MANIFEST, RunFolder, open_run, owns
+from anchorshot.execution.run_folder import MANIFEST, RunFolder
+from anchorshot.pipelines.kinds import open_run, owns
 
 STAGES = ("s01/keyframe-0", "s01/clip", "s02/clip")
 
@@ -275,9 +276,7 @@ def test_a_broken_manifest_is_refused_on_resume_only(text: str, tmp_path: Path) 
 def test_only_one_run_at_a_time(tmp_path: Path) -> None:
     with open_run(tmp_path, resume=False) as run:
         make(run, "s01/clip")
-        code = (
-            "import sys; from anchorshot.execution.run_folder import *; open_run(sys.argv[1], resume=True).__enter__()"
-        )
+        code = "import sys; from anchorshot.pipelines.kinds import *; open_run(sys.argv[1], resume=True).__enter__()"
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
         assert done.returncode == 1 and "in use by another run" in done.stderr
     with open_run(tmp_path, resume=True) as run:

@@ -11,11 +11,11 @@ import pytest
 from anchorshot.core.files import sha256_file
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.film import make_film
-from anchorshot.pipelines.tell import tell_story
+from anchorshot.pipelines.text_film import make_text_film
 from anchorshot.story.storyboard import load_storyboard
 
 KEPT = Path(__file__).parent / "run_folders"
-MAKE = {"film": make_film, "tell": tell_story}
+MAKE = {"film": make_film, "tell": make_text_film}
 
 
 def studio(folder: Path, task: str) -> Studio:

@@ -20,7 +20,7 @@ from anchorshot.media.curve import draw_curves
 from anchorshot.media.video import VideoReader
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import settings_inputs, story_model
-from anchorshot.pipelines.tell import prompt_pairs, tell_story
+from anchorshot.pipelines.text_film import make_text_film, prompt_pairs
 from anchorshot.sampling.text2story.action_similarity import SAR
 from anchorshot.sampling.text2story.prompt_mixing import DIPW
 from anchorshot.sampling.text2story.segments import StorySettings
@@ -51,7 +51,7 @@ def studio(tiny_studio: Path) -> Studio:
 @pytest.fixture(scope="module")
 def whole(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tell") / "whole"
-    tell_story(story(), studio, folder)
+    make_text_film(story(), studio, folder)
     return folder
 
 
@@ -98,21 +98,21 @@ def test_a_broken_off_run_goes_on(whole: Path, studio: Studio, tmp_path: Path) -
     shutil.rmtree(folder / "clips")
     (folder / "latents" / "s03_segment.safetensors").unlink()
     before = (whole / "film.mp4").read_bytes()
-    summary = tell_story(story(), studio, folder, resume=True)
+    summary = make_text_film(story(), studio, folder, resume=True)
     assert summary["timings"]["made"] == ["s01/clip", "s02/clip", "s03/clip", "s03/segment"]
     assert (folder / "film.mp4").read_bytes() == before
     assert same(latents(folder, "s03"), latents(whole, "s03"))
     lines: list[str] = []
     edit = story(s02={"action": "<Pip> waves on the right."})
-    made = tell_story(edit, studio, folder, resume=True, say=lines.append)["timings"]["made"]
+    made = make_text_film(edit, studio, folder, resume=True, say=lines.append)["timings"]["made"]
     assert {"s02/segment", "s03/segment", "film"} < set(made) and "s01/segment" not in made
     assert any("s02/segment again: prompts changed" in line for line in lines)
 
 
 def test_without_blending_segments_are_independent(studio: Studio, tmp_path: Path) -> None:
     settings = StorySettings(gamma=0.0)
-    first = tell_story(story(), studio, tmp_path / "a", settings)
-    tell_story(story(s01={"action": "<Mira> dances on the left."}), studio, tmp_path / "b", settings)
+    first = make_text_film(story(), studio, tmp_path / "a", settings)
+    make_text_film(story(s01={"action": "<Mira> dances on the left."}), studio, tmp_path / "b", settings)
     assert same(latents(tmp_path / "a", "s02"), latents(tmp_path / "b", "s02"))
     assert not torch.equal(latents(tmp_path / "a", "s01"), latents(tmp_path / "b", "s01"))
     assert [shot["gamma"] for shot in first["shots"]] == [0, 0, 0]
@@ -124,7 +124,7 @@ def test_the_backward_pass_draws_ends_to_what_follows(whole: Path, studio: Studi
     def progress(stage: str, done: float, total: float, note: str = "") -> None:
         told.setdefault(stage, []).append(done / total)
 
-    tell_story(story(), studio, tmp_path / "film", StorySettings(backward=0.4), progress=progress)
+    make_text_film(story(), studio, tmp_path / "film", StorySettings(backward=0.4), progress=progress)
     assert list(told) == ["segment", "backward", "clip"]
     assert all(shares == sorted(shares) and shares[0] <= 0.5 and shares[-1] == 1 for shares in told.values())
     last, after = latents(tmp_path / "film", "s02"), latents(tmp_path / "film", "s03")
@@ -152,18 +152,18 @@ def test_a_cut_where_the_place_changes(whole: Path, studio: Studio, tmp_path: Pa
         told.setdefault(stage, []).append(done / total)
 
     both = StorySettings(backward=0.4)
-    summary = tell_story(Storyboard.parse(moved()), studio, folder, both, cut=True, progress=progress)
+    summary = make_text_film(Storyboard.parse(moved()), studio, folder, both, cut=True, progress=progress)
     assert summary["settings"]["cut"] and summary["shots"][1]["gamma"] > 0 == summary["shots"][2]["gamma"]
     assert same(latents(folder, "s02"), latents(whole, "s02"))
     assert told["backward"][-1] == 1 and not (folder / "latents" / "s02_backward.safetensors").exists()
     alone = moved() | {"shots": moved()["shots"][2:]}
-    tell_story(Storyboard.parse(alone), studio, tmp_path / "alone")
+    make_text_film(Storyboard.parse(alone), studio, tmp_path / "alone")
     assert same(latents(folder, "s03"), latents(tmp_path / "alone", "s03"))
     unnamed = Storyboard.parse(moved(s02={"place": None}))  # where the shot before was
-    gammas = [shot["gamma"] for shot in tell_story(unnamed, studio, tmp_path / "unnamed", cut=True)["shots"]]
+    gammas = [shot["gamma"] for shot in make_text_film(unnamed, studio, tmp_path / "unnamed", cut=True)["shots"]]
     assert gammas[1] > 0 == gammas[2]
     edit = Storyboard.parse(moved(s01={"action": "<Mira> dances on the left."}))
-    made = tell_story(edit, studio, folder, both, cut=True, resume=True)["timings"]["made"]
+    made = make_text_film(edit, studio, folder, both, cut=True, resume=True)["timings"]["made"]
     assert not any(name.startswith("s03/") for name in made) and "s02/segment" in made
 
 
@@ -178,7 +178,7 @@ def test_only_the_parts_that_tell_are_needed_and_count(tiny_studio: Path, tmp_pa
     def told(settings: StorySettings | None = None, **changes: dict) -> list[str]:
         file = tmp_path / "studio.yaml"
         file.write_text(yaml.safe_dump(config | {"models_dir": str(tiny_studio.parent)} | changes))
-        return tell_story(one, load_studio(file), out, settings, resume=True)["timings"]["made"]
+        return make_text_film(one, load_studio(file), out, settings, resume=True)["timings"]["made"]
 
     assert told() == ["film", "s01/clip", "s01/segment"] and (out / "weights.png").exists()
     other = {
@@ -205,26 +205,26 @@ def test_a_folder_of_once_resumes_with_the_choices_of_once(studio: Studio, tmp_p
     bare = settings_inputs(StorySettings(dipw=None, gamma=0.0))  # what changes nothing is not named
     assert not {"action_prompt", "sar"} & set(bare)
     one = Storyboard.parse(STORY | {"shots": STORY["shots"][:1]})
-    tell_story(one, studio, tmp_path / "film", OLDER)
+    make_text_film(one, studio, tmp_path / "film", OLDER)
     lines: list[str] = []
-    again = tell_story(one, studio, tmp_path / "film", OLDER, resume=True, say=lines.append)
+    again = make_text_film(one, studio, tmp_path / "film", OLDER, resume=True, say=lines.append)
     assert again["timings"]["made"] == [] and not lines
-    again = tell_story(one, studio, tmp_path / "film", resume=True, say=lines.append)
+    again = make_text_film(one, studio, tmp_path / "film", resume=True, say=lines.append)
     assert "s01/segment" in again["timings"]["made"] and "--prior-clock steps --action-prompt alone" in lines[0]
 
 
 def test_a_centred_story_remakes_only_what_blends_otherwise(studio: Studio, tmp_path: Path) -> None:
     """The mean follows from all texts: a new last one changes γ' of those before it, and their segments with it."""
     settings = StorySettings(dipw=None, sar=SAR(centred=True))
-    first = tell_story(story(), studio, tmp_path / "film", settings)
+    first = make_text_film(story(), studio, tmp_path / "film", settings)
     gammas = [shot["gamma"] for shot in first["shots"]]
     assert gammas[0] == 0 and all(0 < gamma <= 0.5 for gamma in gammas[1:])
     edit = story(s03={"action": "<Mira> dances on the left."})
-    again = tell_story(edit, studio, tmp_path / "film", settings, resume=True)
+    again = make_text_film(edit, studio, tmp_path / "film", settings, resume=True)
     assert again["shots"][1]["gamma"] != gammas[1] and again["shots"][0]["kept"] and not again["shots"][1]["kept"]
     within = StorySettings(dipw=None, sar=SAR("clip", "within"))
-    tell_story(story(), studio, tmp_path / "within", within)
-    again = tell_story(edit, studio, tmp_path / "within", within, resume=True)
+    make_text_film(story(), studio, tmp_path / "within", within)
+    again = make_text_film(edit, studio, tmp_path / "within", within, resume=True)
     assert [shot["kept"] for shot in again["shots"]] == [True, True, False]
 
 
@@ -237,7 +237,7 @@ def test_what_was_told_when_the_whole_studio_counted_stays(whole: Path, studio: 
             assert entry["inputs"]["studio"] == own != studio.fingerprint()
             entry["inputs"]["studio"] = "another" if name == "s03/clip" else studio.fingerprint()
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    assert tell_story(story(), studio, folder, resume=True)["timings"]["made"] == ["s03/clip"]
+    assert make_text_film(story(), studio, folder, resume=True)["timings"]["made"] == ["s03/clip"]
     stages = json.loads((folder / "manifest.json").read_text())["stages"].values()
     assert {entry["inputs"].get("studio", own) for entry in stages} == {own}
 
@@ -282,7 +282,7 @@ def test_the_command_s_choices_are_settings(monkeypatch: pytest.MonkeyPatch, tmp
         told.append(settings)
         raise InputError("told", "is enough", None, "stop")
 
-    monkeypatch.setattr("anchorshot.pipelines.tell.tell_story", tell)
+    monkeypatch.setattr("anchorshot.pipelines.text_film.make_text_film", tell)
     for options in (
         [],
         ["--prior-clock", "steps", "--action-prompt", "alone", "--sar-bounded"],

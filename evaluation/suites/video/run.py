@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ....core.errors import InputError
 from ....models.encoders.text import TextCond
+from ....pipelines.clip_sampling import sample_with_defaults
 from ....pipelines.job import Progress
-from ....pipelines.video_stage import sample_with_defaults
 from ....pocket.bank import to_tensor
 from ....pocket.render import render_clip
 from ....pocket.world import FPS, ShotSpec

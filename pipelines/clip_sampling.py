@@ -1,16 +1,16 @@
-"""Stage 2: the video of every chosen shot, through its keyframes, streamed to the disk (SmartDirector §3.2)."""
+"""How a shot's clip is sampled through its keyframes (SmartDirector §3.2); `stages.clips` plans the clips."""
 
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..execution.stage import Workspace
 from ..media.picture import read_picture
 from ..media.video import open_writer
 from ..models.encoders.text import TextCond
@@ -19,88 +19,44 @@ from ..models.studio_config import VideoDefaults
 from ..sampling.flow import Callback
 from ..sampling.video import Experts, Method, decode_video, plan_video, sample_video
 from ..story.shot import Shot
-from ..story.stages import stage_seed
 from ..story.timeline import Timeline
-from .job import FilmJob, clip_file, keyframe_file, stage_generator
+from .job import FilmJob, stage_generator
 
-__all__ = ["make_clips", "sample_with_defaults"]
-
-_INFO = ("keyframe_psnr_db", "motion")
+__all__ = ["make_clip", "sample_with_defaults"]
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One shot's clip."""
+def make_clip(
+    job: FilmJob, shot: Shot, prompt: str, seed: int, keyframe_names: Sequence[str], name: str, workspace: Workspace
+) -> dict[str, Any]:
+    """Sample the clip of `shot` through its keyframes and write it; returns the figures that were measured.
 
-    position: int
-    shot: Shot
-    timeline: Timeline
-    seed: int
-    inputs: dict[str, Any]
-
-
-def make_clips(job: FilmJob) -> None:
-    """Make the clip of every chosen shot that is missing or out of date; the keyframes must be there."""
-    tasks = [_task(job, position) for position in job.chosen]
-    pending = [
-        task for task in tasks if job.pending(f"{task.shot.id}/clip", task.inputs, [clip_file(task.shot)], _INFO)
-    ]
-    if not pending:
-        return
-    prompts, _ = job.aliased(job.studio.video_text)
-    for number, task in enumerate(pending):
-        _make(job, task, prompts[task.position], number, len(pending))
-
-
-def _task(job: FilmJob, position: int) -> _Task:
-    shot = job.story.shots[position]
-    timeline = shot.timeline(job.story.fps)
-    seed = stage_seed(shot, job.run.take(shot.id), "clip")
-    pictures = []
-    for index in range(len(shot.keyframes)):
-        record = job.run.record(f"{shot.id}/keyframe-{index}")
-        pictures.append("" if record is None else record.outputs[keyframe_file(shot, index)])
-    inputs = {
-        "prompt": job.captions[position].prompt,
-        "keyframes": pictures,
-        "timeline": timeline.to_dict(),
-        "seed": seed,
-        "settings": job.settings.video_inputs(),
-        "studio": job.studio_hash,
-    }
-    return _Task(position, shot, timeline, seed, inputs)
-
-
-def _make(job: FilmJob, task: _Task, prompt: str, number: int, clips: int) -> None:
-    studio, settings, shot = job.studio, job.settings.video, task.shot
-    steps = settings.steps
-    begin = time.perf_counter()
-
-    def report(done: int) -> None:
-        job.progress("video", number * steps + done, clips * steps, f"{shot.id}, {task.timeline.frames} frames")
-
-    report(0)
-    names = [keyframe_file(shot, index) for index in range(len(shot.keyframes))]
-    keyframes = torch.stack([read_picture(job.run.path / name) for name in names])
+    Args:
+        job: the film.
+        prompt: what the video model reads.
+        seed: of its noise.
+        keyframe_names, name: the files of its keyframes and its own, in the film's folder.
+        workspace: where these lie, and whom the sampler tells of its steps.
+    """
+    studio, settings, timeline = job.studio, job.settings.video, shot.timeline(job.story.fps)
+    note = f"{shot.id}, {timeline.frames} frames"
+    workspace.report(0, note)
+    keyframes = torch.stack([read_picture(workspace.source(file)) for file in keyframe_names])
     latents = sample_with_defaults(
         studio,
         settings,
         studio.video_text.encode([prompt]),
-        task.timeline,
+        timeline,
         keyframes,
-        stage_generator(task.seed),
-        callback=lambda step: report(step.index + 1),
+        stage_generator(seed),
+        callback=lambda step: workspace.report(step.index + 1, note),
     )
-    name = clip_file(shot)
-    figures = _Figures(dict(zip(task.timeline.keyframe_frames, keyframes, strict=True)))
-    with open_writer(job.run.file(name), job.story.rate, lossless=True) as writer:
-        for part in decode_video(studio.video_vae, latents, plan_video(task.timeline, settings.method)):
+    figures = _Figures(dict(zip(timeline.keyframe_frames, keyframes, strict=True)))
+    with open_writer(workspace.target(name), job.story.rate, lossless=True) as writer:
+        for part in decode_video(studio.video_vae, latents, plan_video(timeline, settings.method)):
             for frame in part[0].cpu():
                 figures.see(frame)
                 writer.write(frame)
-    info = {"take": job.run.take(shot.id), "seed": task.seed, "frames": task.timeline.frames, **figures.result()}
-    job.run.finish(f"{shot.id}/clip", task.inputs, [name], time.perf_counter() - begin, **info)
-    report(steps)
+    return {"frames": timeline.frames, **figures.result()}
 
 
 def sample_with_defaults(

@@ -1,0 +1,96 @@
+"""What the processes of workers share, whether this machine or Ray starts them: where they write, and what they say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import InputError
+from ..core.files import atomic_path
+from .pool import Runner
+from .run_folder import RunFolder
+from .stage import Task
+
+__all__ = ["Desk", "Message", "attempt", "collect", "reason_of", "settle_in"]
+
+Message = tuple[Any, ...]
+"""What a worker says about its task: ``("report", done, note)``, ``("say", line)``, and last of all ``("done", seconds,
+figures)``, ``("refused", error)`` or ``("failed", reason)``."""
+
+
+class Desk:
+    """The workspace of a worker: it reads the film's finished files, and writes to a folder of its own.
+
+    Args:
+        film: the film's folder, or a copy of what is needed of it.
+        own: where outputs go, by their names in the film.
+        send: takes messages to the driver.
+    """
+
+    def __init__(self, film: Path, own: Path, send: Callable[[Message], None]) -> None:
+        self._film, self._own, self._send = film, own, send
+
+    def source(self, name: str) -> Path:
+        """Where a finished file lies."""
+        return self._film / name
+
+    def target(self, name: str) -> Path:
+        """Where to write a file."""
+        path = self._own / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def report(self, done: float, note: str = "") -> None:
+        """How far the task is."""
+        self._send(("report", done, note))
+
+    def say(self, line: str) -> None:
+        """A line for people."""
+        self._send(("say", line))
+
+
+def settle_in(threads: int) -> None:
+    """Make a fresh process compute as the driver does: bytes depend on the number of threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def attempt(crew: Callable[[], Runner], task: Task, desk: Desk) -> Message:
+    """Make a task with the runner that `crew` gives; returns the last message about it."""
+    try:
+        seconds, figures = crew().run(task, desk)
+    except InputError as error:
+        return "refused", error
+    except Exception as error:
+        return "failed", reason_of(error)
+    return "done", seconds, figures
+
+
+def reason_of(error: BaseException) -> str:
+    """One line about an error."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def collect(task: Task, own: Path, run: RunFolder) -> None:
+    """Move what a worker wrote to its place in the film's folder, file by file."""
+    for name in task.files:
+        made, place = own / name, run.file(name)
+        try:
+            os.replace(made, place)
+        except OSError:  # the film's folders may lie on several disks
+            with atomic_path(place) as temporary:
+                shutil.copyfile(made, temporary)
+            with contextlib.suppress(OSError):
+                made.unlink()

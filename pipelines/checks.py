@@ -1,0 +1,38 @@
+"""What every film is refused for before it is begun: unusable model files, and sizes that the models cannot make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..core.errors import InputError
+from ..models.studio import PARTS
+from ..sampling.memory_context import PATCH
+from ..story.storyboard import Storyboard
+
+if TYPE_CHECKING:
+    from ..models.encoders.vae import ImageCodec
+    from ..models.studio import Studio
+
+__all__ = ["check_size", "prove"]
+
+
+def prove(studio: Studio, *parts: str) -> None:
+    """Refuse, with an `InputError`, model files that cannot be used, before a film is begun.
+
+    Headers, shapes and settings of all `parts` (see `Studio.check`; all by default) are read. The models of a tiny
+    studio are loaded, too, which costs next to nothing and leaves nothing to be found out later.
+    """
+    studio.check(*parts)
+    if studio.is_tiny(*parts):
+        for part in parts or PARTS:
+            getattr(studio, part)
+
+
+def check_size(story: Storyboard, studio: Studio, *vaes: ImageCodec) -> None:
+    """Refuse, with an `InputError`, frames that the studio's models cannot make with these of its VAEs."""
+    side = max(vae.image_size_multiple for vae in vaes) * PATCH
+    width, height = story.size
+    if width % side or height % side:
+        near = [max(side, round(value / side) * side) for value in (width, height)]
+        rule = f"must be multiples of {side} for the studio {studio.name}"
+        raise InputError("size", rule, list(story.size), f"use {near}")

@@ -1,0 +1,277 @@
+"""Films made by several workers: the same bytes, whatever happens to a worker on the way; stages of one's own."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_film import STORY, frames, made, story
+
+from anchorshot.cli import main
+from anchorshot.core.errors import InputError
+from anchorshot.core.files import write_atomic
+from anchorshot.execution.driver import TasksFailed
+from anchorshot.execution.local import WorkerExecutor
+from anchorshot.execution.run_folder import SCRATCH
+from anchorshot.execution.stage import FilmKind, Kinds, Task, Workspace
+from anchorshot.models.studio import Studio, load_studio
+from anchorshot.pipelines import kinds
+from anchorshot.pipelines.film import make_film
+from anchorshot.pipelines.stages.clips import Clips, clip_file
+from anchorshot.pipelines.stages.join import Join
+from anchorshot.pipelines.stages.keyframes import Keyframes
+from anchorshot.pipelines.stages.sheet import Sheet
+from anchorshot.pipelines.text_film import make_text_film
+from anchorshot.sampling.text2story.segments import StorySettings
+
+TWO = WorkerExecutor([None, None], threads=1)
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_studio: Path) -> Studio:
+    return load_studio(tiny_studio)
+
+
+@pytest.fixture(scope="module")
+def whole(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The film as one process makes it."""
+    folder = tmp_path_factory.mktemp("workers") / "whole"
+    make_film(story(), studio, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_text(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The text film as one process makes it, with every stage that there is."""
+    folder = tmp_path_factory.mktemp("workers") / "text"
+    make_text_film(story(), studio, folder, StorySettings(backward=0.4))
+    return folder
+
+
+@pytest.fixture
+def keyframes_only(whole: Path, tmp_path: Path) -> Path:
+    """The film without its clips, which go freely."""
+    folder = Path(shutil.copytree(whole, tmp_path / "film"))
+    shutil.rmtree(folder / "clips")
+    return folder
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, but for how long everything took."""
+    found = json.loads((folder / "manifest.json").read_text())
+    for record in found["stages"].values():
+        record.pop("seconds")
+    return found
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Every file that a film leaves, but for those that tell times; nothing of the workers' own may be among them."""
+    times = ("manifest.json", "summary.json", ".lock")
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in times
+    }
+
+
+def test_two_workers_make_the_film_that_one_process_makes(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    seen: dict[str, list[float]] = {}
+
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        seen.setdefault(stage, []).append(done / total)
+
+    summary = make_film(story(), studio, tmp_path / "film", executor=TWO, progress=progress)
+    assert everything(tmp_path / "film") == everything(whole)
+    assert manifest(tmp_path / "film") == manifest(whole)
+    assert len(made(summary)) == 4 + 3 + 1
+    assert all(shares == sorted(shares) and shares[-1] == 1 for shares in seen.values())
+    assert list(seen) == ["keyframes", "video"] and all(len(shares) > 4 for shares in seen.values())
+    assert not multiprocessing.active_children()
+
+
+def test_two_workers_make_the_text_film_that_one_process_makes(
+    whole_text: Path, studio: Studio, tmp_path: Path
+) -> None:
+    make_text_film(story(), studio, tmp_path / "film", StorySettings(backward=0.4), executor=TWO)
+    assert everything(tmp_path / "film") == everything(whole_text)
+    assert manifest(tmp_path / "film") == manifest(whole_text)
+
+
+def test_a_finished_film_needs_no_worker(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / "film"))
+
+    def progress(*anything: object) -> None:
+        pytest.fail("nothing is to be made")
+
+    summary = make_film(story(), studio, folder, resume=True, executor=TWO, progress=progress)
+    assert made(summary) == set() and everything(folder) == everything(whole)
+
+
+def test_the_shot_of_a_killed_worker_is_made_by_another(whole: Path, studio: Studio, keyframes_only: Path) -> None:
+    killed: list[int] = []
+
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        if stage == "video" and done and not killed:
+            worker = multiprocessing.active_children()[0]
+            killed.append(worker.pid)
+            worker.kill()
+
+    summary = make_film(story(), studio, keyframes_only, resume=True, executor=TWO, progress=progress)
+    assert killed and made(summary) == {"s01/clip", "s02/clip", "s03/clip"}
+    assert everything(keyframes_only) == everything(whole)
+    assert manifest(keyframes_only) == manifest(whole)
+
+
+def test_ctrl_c_ends_the_workers_and_the_film_resumes(whole: Path, studio: Studio, keyframes_only: Path) -> None:
+    def progress(stage: str, done: float, total: float, note: str = "") -> None:
+        if stage == "video" and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_film(story(), studio, keyframes_only, resume=True, executor=TWO, progress=progress)
+    assert not multiprocessing.active_children() and not (keyframes_only / SCRATCH).exists()
+    make_film(story(), studio, keyframes_only, resume=True)
+    assert everything(keyframes_only) == everything(whole)
+
+
+# --- stages of one's own ---------------------------------------------------------------------------------------------
+
+
+class Lengths(Clips):
+    """Writes how long each clip is, by workers: a stage that no other file knows."""
+
+    name = "lengths"
+    folders = {"lengths": ".txt"}
+    records = "length"
+    figures = {}
+    wanted = ()
+
+    def tasks(self, run: Any) -> list[Task]:
+        shots = [self.job.story.shots[i] for i in self.job.chosen]
+        return [
+            Task(self.name, f"{shot.id}/length", {f"{shot.id}/length": (f"lengths/{shot.id}.txt",)},
+                 asks=(f"{shot.id}/clip",), detail=clip_file(shot))
+            for shot in shots
+        ]  # fmt: skip
+
+    def inputs(self, task: Task, run: Any) -> dict[str, Any]:
+        return {task.key: {"clip": run.record(f"{task.shots[0]}/clip").outputs[task.detail]}}
+
+    def reads(self, task: Task) -> list[str]:
+        return [task.detail]
+
+    def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
+        size = workspace.source(task.detail).stat().st_size
+        write_atomic(workspace.target(task.files[0]), f"{size} bytes")
+        return [{"bytes": size}]
+
+
+class Broken(Clips):
+    """Cannot make the clip of the second shot."""
+
+    def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
+        if task.shots == ["s02"]:
+            raise OSError(5, "Input/output error")
+        return super().make(task, workspace)
+
+
+class Refused(Clips):
+    """Finds out late that something given cannot be used."""
+
+    def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
+        raise InputError("size", "must fit", 7, "use 8")
+
+
+@pytest.fixture
+def with_stages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Have films go through other stages."""
+
+    def use(*stages: type) -> None:
+        monkeypatch.setattr(kinds, "KINDS", Kinds(FilmKind("film", "a film", stages), kinds.KINDS["tell"]))
+
+    yield use
+
+
+@pytest.mark.parametrize("executor", [None, TWO], ids=["one process", "two workers"])
+def test_a_stage_of_one_s_own(
+    executor: WorkerExecutor | None, whole: Path, studio: Studio, tmp_path: Path, with_stages: Any
+) -> None:
+    """It is one class and one word in the registry; its files are the film's, and go with the film."""
+    folder = Path(shutil.copytree(whole, tmp_path / "film"))
+    with_stages(Keyframes, Clips, Lengths, Join, Sheet)
+    summary = make_film(story(), studio, folder, resume=True, executor=executor)
+    assert made(summary) == {"s01/length", "s02/length", "s03/length"}
+    for shot in ("s01", "s02", "s03"):
+        size = (folder / "clips" / f"{shot}.mkv").stat().st_size
+        assert (folder / "lengths" / f"{shot}.txt").read_text() == f"{size} bytes"
+    assert kinds.owns(folder, folder / "lengths" / "s01.txt")
+    assert made(make_film(story(), studio, folder, resume=True)) == set()
+
+
+def test_a_shot_that_always_fails_is_named_and_the_others_are_made(
+    whole: Path, studio: Studio, keyframes_only: Path, with_stages: Any
+) -> None:
+    with_stages(Keyframes, Broken, Join, Sheet)
+    with pytest.raises(TasksFailed, match=r"^shots s02: Input/output error \(3 attempts\); 2 more of the film's tasks"):
+        make_film(story(), studio, keyframes_only, resume=True, executor=TWO)
+    clips = {path.name for path in (keyframes_only / "clips").iterdir()}
+    assert clips == {"s01.mkv", "s03.mkv"} and not multiprocessing.active_children()
+    with_stages(Keyframes, Clips, Join, Sheet)
+    assert made(make_film(story(), studio, keyframes_only, resume=True)) == {"s02/clip"}
+    assert everything(keyframes_only) == everything(whole)
+
+
+def test_bad_input_is_not_tried_again(studio: Studio, keyframes_only: Path, with_stages: Any) -> None:
+    with_stages(Keyframes, Refused, Join, Sheet)
+    with pytest.raises(InputError, match="size: must fit"):
+        make_film(story(), studio, keyframes_only, resume=True, executor=TWO)
+    assert not multiprocessing.active_children()
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(tiny_studio: Path, tmp_path: Path) -> list[str]:
+    file = tmp_path / "tiny.json"
+    file.write_text(json.dumps(STORY))
+    return ["film", str(file), "--studio", str(tiny_studio), "--device", "cpu", "--threads", "1", "--out"]
+
+
+def test_the_command_says_what_failed(
+    command: list[str], keyframes_only: Path, with_stages: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_stages(Keyframes, Broken, Join, Sheet)
+    assert main([*command, str(keyframes_only), "--resume", "--devices", "cpu,cpu"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "shots s02: Input/output error" in last and "--resume" in last
+    with_stages(Keyframes, Clips, Join, Sheet)
+    assert main([*command, str(keyframes_only), "--resume", "--workers", "2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--devices", "cpu,"], "--devices: must be devices"),
+        (["--devices", "cpu,cpu", "--workers", "3"], "--workers: must be as many as --devices"),
+        (["--devices", "cuda:0,cuda:1"], "--devices: does not go with another --device"),
+        (["--devices", "cpu", "--ray"], "--devices: does not go with --ray"),
+        (["--workers", "0"], "--workers: must be a whole number"),
+    ],
+)
+def test_what_workers_may_not_be(
+    options: Sequence[str], said: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, str(tmp_path / "out"), *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_frames_are_what_is_compared(whole: Path) -> None:
+    """`everything` covers all that a viewer sees."""
+    assert frames(whole).items() <= everything(whole).items()
