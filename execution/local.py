@@ -168,6 +168,7 @@ class Workers:
                     return
 
     def _spawn(self) -> _Worker:
+        self._runner.empty()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         own = self._run.path / SCRATCH / str(self._started)

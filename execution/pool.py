@@ -46,6 +46,11 @@ class Runner:
         figures = [dict(found) for found in stage.make(task, workspace)]
         return time.perf_counter() - begin, figures
 
+    def empty(self) -> None:
+        """Release all models: those that were needed for planning take room from the workers'."""
+        self._release()
+        self._parts = ()
+
     def _make_room(self, parts: tuple[str, ...]) -> None:
         """Release what the stage before used and this one does not: on a large studio both do not fit."""
         unused = [part for part in self._parts if part not in parts]

@@ -252,6 +252,7 @@ class RayWorkers:
         return task.in_driver or not self._runner.stages[task.stage].parts
 
     def _spawn(self) -> _Worker:
+        self._runner.empty()
         if self._messages is None:
             from ray.util.queue import Queue
 

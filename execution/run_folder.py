@@ -21,13 +21,13 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, Timeout
 
 from ..core.errors import InputError
-from ..core.files import check_folder, is_temporary, sha256_file, write_atomic
-from .manifest import FORMAT, LISTS, MANIFEST, check_outside, is_ours, read_manifest
+from ..core.files import is_temporary, sha256_file, write_atomic
+from .folder_check import LOCK, check_run, in_the_way
+from .manifest import FORMAT, LISTS, MANIFEST
 from .stage import Kinds, Record
 
-__all__ = ["MANIFEST", "SCRATCH", "Record", "RunFolder", "check_run", "open_run", "owns"]
+__all__ = ["MANIFEST", "SCRATCH", "RunFolder", "open_run"]
 
-LOCK = ".lock"
 SCRATCH = ".tmp-work"
 """Where workers write what is not finished yet; nothing of it outlives the run."""
 # What a manifest has besides the facts of `describe`.
@@ -81,7 +81,7 @@ class RunFolder:
             self._save()
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
-            raise _in_the_way(self._field, name, path)
+            raise in_the_way(self._field, name, path)
         return path
 
     def describe(self, **facts: Any) -> None:
@@ -227,34 +227,6 @@ class RunFolder:
         self.begun = True
 
 
-def check_run(
-    path: str | os.PathLike[str], kinds: Kinds, *, resume: bool, task: str = "film", field: str = "--out"
-) -> dict[str, Any] | None:
-    """Refuse a folder that a film cannot be made in, as `open_run` does, without changing anything.
-
-    Returns:
-        The manifest of the film that is there, or None.
-
-    Raises:
-        InputError: see `open_run`.
-    """
-    folder = Path(path)
-    check_folder(path, field)
-    check_outside(folder, field, kinds)
-    manifest = _read(folder, field, resume, kinds)
-    if manifest is None:
-        taken = [name for name in (*kinds.files, *kinds.folders, MANIFEST) if os.path.lexists(folder / name)]
-        if taken:
-            fix = "choose an empty folder"
-            raise InputError(field, "holds files that no film of ours left there", f"{path}: {taken[0]}", fix)
-        return None
-    _check_places(folder, field, kinds)
-    if resume and (other := _task(manifest, task, kinds)) != task:
-        fix = "choose another folder, or leave --resume out to make it anew"
-        raise InputError(field, f"must hold {kinds[task].title}", f"{path}: {kinds[other].title}", fix)
-    return manifest
-
-
 @contextlib.contextmanager
 def open_run(
     path: str | os.PathLike[str], kinds: Kinds, *, resume: bool, task: str = "film", field: str = "--out"
@@ -301,35 +273,6 @@ def open_run(
         lock.release()
 
 
-def owns(folder: str | os.PathLike[str], path: str | os.PathLike[str], kinds: Kinds) -> bool:
-    """Whether `path` is one of the files that a film in `folder` writes, replaces or removes; links are followed."""
-    name, parent = os.path.basename(path), os.path.dirname(os.path.abspath(path))
-    places = {os.path.abspath(path), os.path.realpath(path), os.path.join(os.path.realpath(parent), name)}
-    for root in (os.path.abspath(folder), os.path.realpath(folder)):
-        for place in map(Path, places):
-            if place.is_relative_to(root):
-                inner = place.relative_to(root).as_posix()
-                if inner in (MANIFEST, LOCK) or kinds.owns(inner):
-                    return True
-    return False
-
-
-def _check_places(folder: Path, field: str, kinds: Kinds) -> None:
-    """Refuse files where our folders should be and folders where our files should be: no run could go through."""
-    for name in kinds.folders:
-        if os.path.lexists(folder / name) and not (folder / name).is_dir():
-            raise InputError(field, f"must have a folder as its {name}", f"a file: {folder / name}", "move it away")
-    inner = [path for name in kinds.folders if (folder / name).is_dir() for path in (folder / name).iterdir()]
-    for path in (*(folder / name for name in (*kinds.files, MANIFEST, LOCK)), *inner):
-        name = path.relative_to(folder).as_posix()
-        if path.is_dir() and (path.parent == folder or kinds.owns(name)):
-            raise _in_the_way(field, name, path)
-
-
-def _in_the_way(field: str, name: str, path: Path) -> InputError:
-    return InputError(field, f"must have a file as its {name}", f"a folder: {path}", "move it away")
-
-
 def _lock(folder: Path, field: str, shown: str) -> BaseFileLock:
     lock = folder / LOCK
     try:
@@ -359,30 +302,6 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON would give it back, so that tuples equal lists when inputs are compared."""
     plain: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
     return plain
-
-
-def _read(folder: Path, field: str, resume: bool, kinds: Kinds) -> dict[str, Any] | None:
-    """The manifest, None if no film of ours is there; a broken one is refused on resuming, and as good as empty to a
-    fresh run.
-    """
-    if not os.path.lexists(folder / MANIFEST):
-        return None
-    try:
-        return read_manifest(folder, kinds)
-    except InputError as error:
-        if resume:
-            rule = f"has a manifest that cannot be resumed ({error.field[:80]}: {error.rule})"
-            fix = "start over without --resume, or choose another folder"
-            raise InputError(field, rule, str(folder / MANIFEST), fix) from None
-        return {"format": FORMAT} if is_ours(folder) else None
-
-
-def _task(manifest: Mapping[str, Any], wanted: str, kinds: Kinds) -> str:
-    """Which kind of film a manifest is of; those without stages are of any."""
-    stages = manifest.get("stages", {})
-    if not stages:
-        return wanted
-    return str(manifest.get("task") or kinds.kind_of(stages) or wanted)
 
 
 def _write(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from ..execution import manifest, run_folder
+from ..execution import folder_check, manifest, run_folder
 from ..execution.run_folder import RunFolder
 from ..execution.stage import FilmKind, Kinds
 from .stages.clips import Clips
@@ -28,8 +28,8 @@ KINDS = Kinds(
 def check_run(
     path: str | os.PathLike[str], *, resume: bool, task: str = "film", field: str = "--out"
 ) -> dict[str, Any] | None:
-    """Refuse (InputError) a folder that a film cannot be made in; see `run_folder.check_run`."""
-    return run_folder.check_run(path, KINDS, resume=resume, task=task, field=field)
+    """Refuse (InputError) a folder that a film cannot be made in; see `folder_check.check_run`."""
+    return folder_check.check_run(path, KINDS, resume=resume, task=task, field=field)
 
 
 def open_run(
@@ -40,8 +40,8 @@ def open_run(
 
 
 def owns(folder: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
-    """Whether `path` is one of the files that a film in `folder` writes; see `run_folder.owns`."""
-    return run_folder.owns(folder, path, KINDS)
+    """Whether `path` is one of the files that a film in `folder` writes; see `folder_check.owns`."""
+    return folder_check.owns(folder, path, KINDS)
 
 
 def check_outside(folder: Path, field: str) -> None:
