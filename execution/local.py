@@ -162,8 +162,10 @@ class Workers:
                     return
                 case ("refused", error):
                     raise error
-                case ("failed", reason):
-                    self._replace(worker)  # what spoilt it, such as a GPU's memory, may spoil its next task, too
+                case ("failed", reason, spoilt):
+                    worker.task = None
+                    if spoilt:
+                        self._replace(worker)
                     yield Outcome(task, failure=reason)
                     return
 

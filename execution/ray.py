@@ -317,8 +317,10 @@ class RayWorkers:
                 return Outcome(task, seconds, figures)
             case ("refused", error):
                 raise error
-        self._end(worker)  # what spoilt it may spoil its next task, too
-        return Outcome(task, failure=str(message[1]))
+        _, reason, spoilt = message
+        if spoilt:
+            self._end(worker)
+        return Outcome(task, failure=reason)
 
     def _listen(self) -> None:
         """Hand on what workers said since the last time."""

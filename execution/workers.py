@@ -20,8 +20,8 @@ from .stage import Task
 __all__ = ["Desk", "Message", "attempt", "collect", "reason_of", "settle_in"]
 
 Message = tuple[Any, ...]
-"""What a worker says about its task: ``("report", done, note)``, ``("say", line)``, and last of all ``("done", seconds,
-figures)``, ``("refused", error)`` or ``("failed", reason)``."""
+"""What a worker says about its task: ``("report", done, note)`` and ``("say", line)``; last of all ``("done", seconds,
+figures)``, ``("refused", error)`` or ``("failed", reason, spoilt)``, where a spoilt worker had better be replaced."""
 
 
 class Desk:
@@ -71,7 +71,8 @@ def attempt(crew: Callable[[], Runner], task: Task, desk: Desk) -> Message:
     except InputError as error:
         return "refused", error
     except Exception as error:
-        return "failed", reason_of(error)
+        # Out of memory, or an error of a GPU: what spoilt this task may spoil the next one, too.
+        return "failed", reason_of(error), isinstance(error, (MemoryError, RuntimeError))
     return "done", seconds, figures
 
 
