@@ -256,6 +256,8 @@ def test_every_library_is_declared() -> None:
         declared = headless | (
             names(extras["train"]) if part_of(module_name(path)) in ("training", "pocket.recipes") else set()
         )
+        if module_name(path) == "execution.ray":
+            declared |= names(extras["ray"])
         for _, level, target in imports(path):
             name = package_of(target)
             if level or name in sys.stdlib_module_names or name.startswith("comfy") or name in COMFYUI:
