@@ -38,8 +38,9 @@ class Edit:
     durations: list[float] | None = None
 
 
-# Strings and words of an object as Python writes it.
-_PYTHON = re.compile(r"""'((?:[^'\\\n]|\\.)*)'|"(?:[^"\\\n]|\\.)*"|\b(?:True|False|None)\b""")
+# Strings and words of an object as Python writes it. A string that does not end is taken to the end of its line and
+# never given back: else every quote in it would be tried as the start of another, in quadratic time.
+_PYTHON = re.compile(r"""'((?:[^'\\\n]|\\.)*+)'?|"(?:[^"\\\n]|\\.)*+"?|\b(?:True|False|None)\b""")
 
 
 def read_edit(text: Any) -> Edit:
