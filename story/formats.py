@@ -25,7 +25,8 @@ _FENCED = {
     "": "auto", "text": "auto", "txt": "auto", "plaintext": "auto", "markdown": "auto", "md": "auto", "yaml": "yaml",
     "yml": "yaml", "json": "json", "jsonc": "json", "csv": "csv", "tsv": "csv", "fountain": "fountain", "xml": "fdx",
 }  # fmt: skip
-_FENCE = re.compile(r"[ ]{0,3}(```+|~~~+)[ \t]*([\w+-]*)[^`\n]*$", re.MULTILINE)
+# Nothing is given back, and what follows the language is short: of a line full of marks each is looked at once.
+_FENCE = re.compile(r"[ ]{0,3}((?<!`)`{3,}+|(?<!~)~{3,}+)[ \t]*+([\w+-]{0,40}+)[^`\n]{0,100}$", re.MULTILINE)
 _FIELD = re.compile(r"(?:title|fps|size|characters|places|shots)\s*:(?!\S)", re.MULTILINE)
 _SHOTS = re.compile(r"^(?:shots|Shots|SHOTS|characters|places)\s*:[ \t]*(?:$|[\[{#&|>])", re.MULTILINE)
 _NESTED = re.compile(r"[A-Za-z_][\w-]{0,40}\s*:[ \t]*\r?\n(?:[ \t]+\S|- )")

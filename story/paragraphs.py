@@ -108,27 +108,31 @@ def _shots(paragraphs: list[list[tuple[int, str]]], build: Builder) -> list[tupl
     found = [item for paragraph in paragraphs for _, row in paragraph if (item := _ITEM.match(row))] if listed else []
     labels = {(item["label"] or "").lower() for item in found}
     scene: list[str] = []
+    headed = False
     for paragraph in paragraphs:
         for k, (line, row) in enumerate(paragraph):
             item = _ITEM.match(row) if listed else None
             if item and len(labels) > 1 and (item["label"] or "").lower() == "scene":
                 # The scene that numbered shots play in: what follows its number is their place.
                 words = _BOLD.sub("", row[item.end() :]).strip(" .:")
-                scene = [f"[{words}]"] if words else []
+                scene, headed = [f"[{words}]"] if words else [], True
                 continue
             following = paragraph[k + 1][1] if k + 1 < len(paragraph) else ""
             if item and (item["label"] or "").lower() == "scene" and (where := _heading(row[item.end() :], following)):
                 shots.append((line, [*scene, f"[{where}]"]))
-                scene = []
+                scene, headed = [], False
                 continue
             # A bracket opens a shot, unless only brackets (or the bare number of an item) stand before it.
             bracket = row.startswith("[") and not (shots and all(not r or _BRACKET.fullmatch(r) for r in shots[-1][1]))
             if item or bracket or (k == 0 and not listed):
                 shots.append((line, [*scene, row[item.end() :].strip() if item else row]))
-                scene = []
+                scene, headed = [], False
                 if len(shots) > MAX_SHOTS:
                     fix = "split the film into several storyboards"
                     raise InputError("shots", f"must hold at most {MAX_SHOTS}", "more", fix, build.at(line))
+            elif headed:
+                fix = "number it as a shot of its own, or leave it out"
+                raise InputError(build.at(line), "stands between a scene and its first shot", row, fix)
             else:
                 shots[-1][1].append(row)
     return [(line, _BOLD.sub("", " ".join(filter(None, rows))).strip()) for line, rows in shots]

@@ -42,6 +42,7 @@ GROWING = {
     "elements": lambda n: "<FinalDraft>" + "<a/>" * (n // 4) + "</FinalDraft>",
     "attributes": lambda n: "<FinalDraft " + " ".join(f'a{i}="1"' for i in range(n // 8)) + "/>",
     "fences": lambda n: "```\n" * (n // 4),
+    "fences in a line": lambda n: "~~~* a" * (n // 6) + "```\n",
     "rules": lambda n: "|scene|id|\n" + "|-" * (n // 2),
     "columns": lambda n: "scene" + ",x" * (n // 2),
     "quotes": lambda n: 'scene,id\n"' + "a\n" * (n // 2),

@@ -291,6 +291,15 @@ def test_shots_without_ids_number_themselves():
     assert "shots[0].id" in refused("shots:\n- {id: '', scene: a}\n")
 
 
+@pytest.mark.parametrize("before", ["", "Shot 1: A cat.\n"])
+def test_words_between_a_scene_and_its_first_shot_are_refused(before: str) -> None:
+    """They are no part of the shot before, and whether they are a shot only the writer knows."""
+    text = f"{before}Scene 2: The beach\nThe sun rises.\nShot 3: A fox.\nShot 4: A hen."
+    with pytest.raises(InputError, match="stands between a scene and its first shot .got .The sun rises."):
+        parse_storyboard(text, "txt")
+    assert parse_storyboard(text.replace("The sun rises.\n", ""), "txt").shots[-1].scene == "A hen."
+
+
 def test_a_scene_s_heading_is_its_place_and_no_part_of_the_prompt() -> None:
     board = parse_storyboard("Scene 1 - Beach\nA cat walks.\n\nScene 2: Old town\nA dog runs.", "auto")
     assert [(board.places[shot.place or ""], shot.scene) for shot in board.shots] == [
