@@ -126,10 +126,13 @@ class VideoWriter:
             context.thread_count = 1
         else:
             stream.pix_fmt = "yuv420p"
-            stream.options = {"crf": str(self._crf), "preset": "medium"}
+            # The scaler puts a colour between the two pixels that it stands for; H.264 that says nothing has it on the
+            # left one, and colours would move by half a pixel each time that a clip is read and written again.
+            parameters = ["chromaloc=1"]
             if torch.backends.cpu.get_cpu_capability() == "AVX512":
                 # x264's macroblock tree in AVX-512 now and then makes other frames of the same input; AVX2 never did
-                stream.options |= {"x264-params": "asm=avx2"}
+                parameters.append("asm=avx2")
+            stream.options = {"crf": str(self._crf), "preset": "medium", "x264-params": ":".join(parameters)}
             context.thread_count = _ENCODER_THREADS
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = _LIMITED_RANGE

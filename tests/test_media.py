@@ -248,6 +248,21 @@ def test_colours_stay_over_ten_rounds_of_writing_and_reading(tmp_path: Path) -> 
     assert np.abs(error.mean(0)).max() < 0.5 and np.abs(error).max() <= 4
 
 
+def test_colours_stay_in_place_over_rounds_of_writing_and_reading(tmp_path: Path) -> None:
+    """4:2:0 has a colour for four pixels, and the file says where it lies: else colours move, while grey stays."""
+    across, period = np.arange(160), 40
+    wave = np.cos(2 * np.pi * across / period)
+    frame = np.stack([128 + 80 * wave, 128 - 40 * wave, np.full(160, 128)], -1).round().astype(np.uint8)
+    frame = start = np.broadcast_to(frame, (64, 160, 3)).copy()
+    for _ in range(5):
+        with open_writer(tmp_path / "x.mp4", 25, crf=0) as writer:
+            writer.write_array(frame)
+        frame = next(VideoReader(tmp_path / "x.mp4").arrays())
+    before, after = ((x[..., 0] - 128.0) @ np.exp(-2j * np.pi * across / period) for x in (start, frame))
+    moved = np.angle(after.sum() / before.sum()) * period / (2 * np.pi)
+    assert abs(moved) < 0.25  # pixels; half of one in each round where the file does not say it
+
+
 def flat(rgb: tuple[int, int, int], height: int = 96, width: int = 160) -> np.ndarray:
     return np.full((height, width, 3), rgb, np.uint8)
 
