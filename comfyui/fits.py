@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..models.backbones.native_fit import fit_tokens
 from .checks import finite
 
 __all__ = ["fit_prompt", "fit_sigmas", "fit_vae", "sampled", "video_latent"]
@@ -32,9 +33,7 @@ def fit_prompt(prompt: Any, field: str, width: int | None) -> None:
         InputError: encoded by another model's text encoder.
     """
     for tokens, _ in prompt:
-        if width is not None and tokens.shape[-1] != width:
-            fix = "encode it with the text encoder of this model"
-            raise InputError(field, f"must be {width} wide, as the model reads it", tuple(tokens.shape), fix)
+        fit_tokens(tokens, field, width)
 
 
 def fit_sigmas(sigmas: Tensor, model: Any, field: str = "sigmas") -> None:

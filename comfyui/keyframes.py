@@ -14,6 +14,7 @@ from ..core.errors import InputError
 from ..media.picture import fit_picture, read_picture
 from ..models.backbones.flux.native import ContextPair, PairSettings, sample_native
 from ..models.backbones.flux.native_checks import PADDED, count_padded
+from ..models.backbones.native_fit import text_width
 from ..story.stages import FIRST_TAKE, stage_seed, window_seed, windows
 from .fits import fit_prompt, fit_sigmas, fit_vae, sampled
 from .frame_memory import FrameMemory, Remembered
@@ -181,7 +182,7 @@ def _fit(sampling: Sampling, prompts: Sequence[Conditioning], negative: Sequence
     """Raise InputError if VAE, prompts or noise levels are another model's."""
     fit_vae(sampling.vae, sampling.model)
     fit_sigmas(sampling.sigmas, sampling.model)
-    width = getattr(getattr(sampling.model.model.diffusion_model, "params", None), "context_in_dim", None)
+    width = text_width(sampling.model)
     for name, given in (("positive", prompts), ("negative", negative or ())):
         for i, prompt in enumerate(given):
             fit_prompt(prompt, name if len(given) == 1 else f"{name}[{i}]", width)

@@ -24,11 +24,12 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..media.curve import draw_curves
+from ..models.backbones.native_fit import fit_texts, text_width
 from ..models.encoders.text_cond import TextCond
 from ..sampling.text2story.blending import Blend, blend_noise
 from ..sampling.text2story.prompt_mixing import DIPW, Clock, MixStep, PromptMixer, Scorer, zero_padded
 from .checks import finite
-from .fits import video_latent
+from .fits import fit_prompt, video_latent
 from .mixing_preview import DECODED, preview_scorer
 
 __all__ = ["blending_patch", "mixing_guider", "mixing_patch", "weight_curve"]
@@ -43,7 +44,13 @@ _SCENE_ONLY = {"area", "mask", "control", "gligen", "hooks", "start_percent", "e
 
 
 def mixing_guider(model: Any, scene: Any, action: Any, negative: Any, cfg: float, **weighting: Any) -> Any:
-    """GUIDER: core's, on the patched model."""
+    """GUIDER: core's, on the patched model.
+
+    Raises:
+        InputError: a prompt of another model's text encoder; and see `mixing_patch`.
+    """
+    for name, prompt in (("scene", scene), ("negative", negative)):
+        fit_prompt(prompt, name, text_width(model))
     guider = comfy.samplers.CFGGuider(mixing_patch(model, action, **weighting))
     guider.set_conds(scene, negative)
     guider.set_cfg(cfg)
@@ -77,6 +84,7 @@ def mixing_patch(
     """
     if model.wrappers.get(_W.PREDICT_NOISE, {}).get(_KEY):
         raise InputError("model", "must not have a DIPW patch yet", "a patched model", "connect the one before DIPW")
+    fit_prompt(action, "action", text_width(model))
     lambdas = (lambda_picture, lambda_previous, lambda_progress)
     if start_percent > end_percent:
         fix = "pictures are scored between the two; lambda_picture 0 scores none"
@@ -181,6 +189,7 @@ class _Mixing:
         if noise.ndim == 5 and guider.model_patcher.get_model_object("latent_format").latent_dimensions == 2:
             fix = "connect an empty latent of a picture, or a video model"
             raise InputError("latent", "must be one of pictures, as the model", tuple(noise.shape), fix)
+        fit_texts(guider, {"positive": "scene"})
         scene = scenes[0]
         shared = {key: value for key, value in scene.items() if key not in _TEXT}
         encoded = comfy.samplers.encode_model_conds(
@@ -312,6 +321,7 @@ def blending_patch(
 
     def sample(executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], *rest: Any, **more: Any) -> Any:
         callback, noise, *others = rest
+        fit_texts(guider)
         sizes = [(*t.shape[1:2], *t.shape[3:]) for t in (near, noise)]
         if noise.ndim != 5 or sizes[0] != sizes[1]:
             seen = f"{tuple(near.shape)} for {tuple(noise.shape)}"

@@ -9,6 +9,7 @@ import comfy.samplers
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..models.backbones.native_fit import text_width
 from ..models.backbones.wan.latents import (
     NATIVE_SIZE,
     PATCH,
@@ -179,8 +180,7 @@ def sample_video(
 def _fit(model: Any, name: str, vae: Any, positive: Any, negative: Any) -> None:
     """Raise InputError if VAE or prompts are another model's."""
     fit_vae(vae, model, name)
-    embedding = getattr(model.model.diffusion_model, "text_embedding", None)
-    width = None if embedding is None else getattr(embedding[0], "in_features", None)
+    width = text_width(model)
     for field, prompt in (("positive", positive), ("negative", negative)):
         if prompt is not None:
             fit_prompt(prompt, field, width)

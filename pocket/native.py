@@ -125,6 +125,19 @@ def preview_factors(vae: PocketVAE) -> tuple[Tensor, Tensor]:
 # --- VAE
 
 
+def _fits(values: Tensor, channels: int, field: str, what: str, fix: str) -> None:
+    """Core's VAE nodes look at nothing, and torch would name no input."""
+    if values.ndim not in (4, 5) or values.shape[1] != channels:
+        rule = f"must be {what} [B, {channels}, H, W] or [B, {channels}, F, H, W], which the pocket studio's VAE reads"
+        raise InputError(field, rule, tuple(values.shape), fix)
+
+
+def _filled(values: Any, field: str) -> None:
+    if not isinstance(values, Tensor) or not values.numel():
+        seen = tuple(values.shape) if isinstance(values, Tensor) else f"a value of type {type(values).__name__}"
+        raise InputError(field, "must not be empty", seen, "look at the node before")
+
+
 class _Normalised(nn.Module):
     """In front of a Wan VAE class: latents in unit scale, and pictures `[B, 3, H, W]` besides clips."""
 
@@ -139,12 +152,14 @@ class _Normalised(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """`[B, 3, T, H, W]` or `[B, 3, H, W]` in −1…1 → normalised latents with as many dimensions."""
+        _fits(x, 3, "pixels", "pictures", "connect pictures with three channels")
         z = super().encode(x if x.ndim == 5 else x[:, :, None])  # type: ignore[misc]
         z = (z - self.latents_mean.to(z)) / self.latents_std.to(z)
         return z if x.ndim == 5 else z[:, :, 0]
 
     def decode(self, z: Tensor) -> Tensor:
         """The inverse: normalised latents → −1…1."""
+        _fits(z, self.latents_mean.shape[1], "samples", "latents", "connect a latent that the same studio made")
         video = z if z.ndim == 5 else z[:, :, None]
         x = super().decode(video * self.latents_std.to(z) + self.latents_mean.to(z))  # type: ignore[misc]
         return x if z.ndim == 5 else x[:, :, 0]
@@ -188,6 +203,16 @@ class PocketVAE(comfy.sd.VAE):
         self.memory_used_encode = lambda shape, dtype: per_pixel * shape[-1] * shape[-2] * DTYPE.itemsize
         self.memory_used_decode = lambda shape, dtype: per_pixel * shape[-1] * shape[-2] * cell**2 * DTYPE.itemsize
         self.model_size()
+
+    def encode(self, pixel_samples: Any, *args: Any, **kwargs: Any) -> Any:
+        """As core's, which says nothing of an empty batch."""
+        _filled(pixel_samples, "pixels")
+        return super().encode(pixel_samples, *args, **kwargs)
+
+    def decode(self, samples_in: Any, *args: Any, **kwargs: Any) -> Any:
+        """As core's, which says nothing of an empty batch."""
+        _filled(samples_in, "samples")
+        return super().decode(samples_in, *args, **kwargs)
 
     def for_images(self) -> PocketVAE:
         """The same VAE (and the same weights) for pictures: batches are pictures, LATENTs `[B, C, h, w]`."""
@@ -323,6 +348,11 @@ class _WholeFrame(comfy.clip_vision.ClipVisionModel):
 
     def encode_image(self, image: Tensor, crop: bool = True) -> Any:
         """As core's, without cropping whatever is asked for."""
+        if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[-1] < 3 or not image.numel():
+            seen = tuple(image.shape) if isinstance(image, Tensor) else None
+            raise InputError(
+                "image", "must be pictures [B, H, W, 3]", seen, "connect an IMAGE; the node before gave none"
+            )
         return super().encode_image(image, crop=False)
 
 

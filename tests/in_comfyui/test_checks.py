@@ -10,8 +10,13 @@ import torch
 from in_comfyui.odd_values import CHANGED, MADE, drawn, prompt
 
 from anchorshot.comfyui.checks import MAX_TEXT, check_inputs, finite
+from anchorshot.comfyui.mixing import mixing_guider, mixing_patch
 from anchorshot.core.errors import InputError
 from anchorshot.nodes import NODES
+from anchorshot.nodes.mixing import TWBBlend
+from anchorshot.nodes.video import MultiChunkModel
+from anchorshot.story.timeline import Timeline
+from nodes import common_ksampler
 
 NAN = float("nan")
 GOOD: dict[str, Any] = {
@@ -144,3 +149,35 @@ def test_people_see_a_short_name_of_the_error() -> None:
     assert f"{type(error).__module__}.{type(error).__qualname__}" == "anchorshot.InputError"
     again = pickle.loads(pickle.dumps(error))
     assert isinstance(again, InputError) and str(again) == str(error) and again.where == error.where
+
+
+def test_the_pocket_studio_says_what_core_nodes_give_it_wrongly(studio: dict[str, Any]) -> None:
+    """Core's VAE and vision nodes look at nothing."""
+    for shape in ((0, 16, 10, 20), (1, 16, 0, 20)):
+        with pytest.raises(InputError, match="^samples: must not be empty"):
+            studio["video_vae"].decode(torch.zeros(shape))
+    for shape in ((1, 4, 10, 20), (1, 4, 3, 10, 20)):
+        with pytest.raises(InputError, match=r"^samples: must be latents \[B, 16, H, W\] or .*which the pocket studio"):
+            studio["video_vae"].decode(torch.zeros(shape))
+    with pytest.raises(InputError, match=r"^pixels: must be pictures \[B, 3, H, W\]"):
+        studio["vae"].encode(torch.zeros(1, 80, 160, 1))
+    for image in (None, torch.zeros(0, 80, 160, 3), torch.zeros(1, 80, 160, 1)):
+        with pytest.raises(InputError, match="^image: must be pictures"):
+            studio["clip_vision"].encode_image(image)
+
+
+def test_prompts_of_another_encoder_are_refused_wherever_a_patched_model_is_sampled(studio: dict[str, Any]) -> None:
+    model, other, right = studio["video_model"], prompt(drawn(1, 5, 32)), prompt(drawn(1, 5, 128))
+    timeline = Timeline.plan(8, 0.6, [0])
+    laid, latent = MultiChunkModel.execute(
+        model, studio["video_vae"], timeline, "multi_chunk", drawn(1, 80, 160, 3)
+    ).args
+    blended = TWBBlend.execute(model, 0.25, latent).args[0]
+    mixed = mixing_patch(model, right)
+    for patched, name in ((laid, "positive"), (blended, "positive"), (mixed, "scene")):
+        with pytest.raises(InputError, match=rf"^{name}: must be 128 wide, as the model reads it"):
+            common_ksampler(patched, 0, 1, 1.0, "euler", "simple", other, right, latent)
+    for scene, action, negative, name in ((other, right, right, "scene"), (right, other, right, "action"),
+                                          (right, right, other, "negative")):  # fmt: skip
+        with pytest.raises(InputError, match=f"^{name}: must be 128 wide"):
+            mixing_guider(model, scene, action, negative, 1.0)

@@ -205,7 +205,7 @@ def test_colours_of_a_model_without_published_ones(
     fitted = model.clone()
     fitted.model = _without_colours(model.model)
     with pytest.raises(InputError, match="vae: is needed for latent_rgb"):
-        mixed(fitted, *encoded, **pair)
+        mixed(fitted, *encoded, encoded[0], 1.0, **pair)
     found = []
     for chosen, preview in ((fitted, "latent_rgb"), (model, "decoded_frame")):
         guider = mixed(chosen, *encoded, encoded[0], 1.0, **pair, vae=vae, preview=preview)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from torch import Tensor
 from transformers import T5Config, T5EncoderModel
 
 from anchorshot.comfyui import film as film_run
+from anchorshot.comfyui import timeline as timeline_input
 from anchorshot.core.errors import InputError
 from anchorshot.media.contact_sheet import SHOTS_PER_PAGE
 from anchorshot.nodes import film, story, timeline
@@ -250,3 +252,13 @@ def test_long_contact_sheets_are_a_batch_of_equal_pages(pictures: Tensor) -> Non
     long = Storyboard.parse({"title": "Long", "shots": shots})
     sheet = film_run.contact_sheet(long, [pictures[:1]] * len(shots))
     assert sheet.shape[0] == 2 and torch.isfinite(sheet).all()
+
+
+@pytest.mark.parametrize("unit", [r"\'", r"\"", "'", '"', "x'", "'\\", "True "])
+def test_a_timeline_s_text_is_read_in_linear_time(unit: str) -> None:
+    """It is looked at while the server waits."""
+    text = ("{'" + unit * timeline_input.MAX_TEXT)[: timeline_input.MAX_TEXT]
+    start = time.process_time()
+    with pytest.raises(InputError, match="^timeline: is not valid JSON"):
+        timeline_input.read_edit(text)
+    assert time.process_time() - start < 1.0

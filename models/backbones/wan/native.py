@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ....core.errors import InputError
 from ...layouts.chunks import VideoPlan, frame_timesteps
+from ..native_fit import fit_texts
 from .latents import ChunkVAE, Latent, MultiChunkVideo, plan_of
 
 __all__ = ["Experts", "adds_noise", "chunk_vae", "patch_model", "patch_video", "sample_native"]
@@ -262,6 +263,7 @@ class _Director:
         return out
 
     def _check(self, guider: Any, latent: Tensor, mask: Tensor | None) -> None:
+        fit_texts(guider)
         plan = self.plan
         fix = "connect the latent that belongs to this model"
         channels = guider.model_patcher.get_model_object("latent_format").latent_channels
