@@ -364,7 +364,7 @@ def run(
     return int(any(verdict == "fault" for _, verdict in counts))
 
 
-def timed(work: Callable[[], object]) -> tuple[str, str, float]:
+def timed(work: Callable[[], object], limit: float = LIMIT) -> tuple[str, str, float]:
     """(verdict, message, seconds) of a piece of work: refused in one line, taken, or a fault."""
     begin = time.perf_counter()
     verdict, said = "taken", ""
@@ -377,7 +377,7 @@ def timed(work: Callable[[], object]) -> tuple[str, str, float]:
     except Exception as error:  # what this is here to find
         verdict, said = "fault", f"{type(error).__name__}: {error}"
     seconds = time.perf_counter() - begin
-    return ("fault" if seconds > LIMIT else verdict), said, seconds
+    return ("fault" if seconds > limit else verdict), said, seconds
 
 
 def options_of(doc: str | None, arguments: list[str] | None, kinds: str) -> argparse.Namespace:

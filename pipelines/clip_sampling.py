@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..execution.stage import Workspace
+from ..media.frames import check_finite
 from ..media.picture import read_picture
 from ..media.video import open_writer
 from ..models.encoders.text import TextCond
@@ -54,7 +55,7 @@ def make_clip(
     with open_writer(workspace.target(name), job.story.rate, lossless=True) as writer:
         for part in decode_video(studio.video_vae, latents, plan_video(timeline, settings.method)):
             for frame in part[0].cpu():
-                figures.see(frame)
+                figures.see(check_finite(frame, "video", name))
                 writer.write(frame)
     return {"frames": timeline.frames, **figures.result()}
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..execution.stage import Workspace
+from ..media.frames import check_finite
 from ..media.picture import fit_picture, read_picture, write_picture
 from ..memory.golden_mem import Slot, token_report
 from ..memory.retrieval import mean_pool, rank_together
@@ -209,7 +210,10 @@ class KeyframeSampler:
         }
         if len(window) > 1:
             info["together"] = [self._file(place) for place in window]
-        pictures = [vae.decode_image(latent)[0].cpu() for latent in latents]
+        pictures = [
+            check_finite(vae.decode_image(latent)[0].cpu(), "keyframe", self._file(place))
+            for place, latent in zip(window, latents, strict=True)
+        ]
         return [(picture, info | {"seed": seed}) for seed, picture in zip(seeds, pictures, strict=True)]
 
     @cached_property

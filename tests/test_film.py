@@ -48,6 +48,17 @@ def done(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "done"))
 
 
+@pytest.mark.parametrize("part", ["keyframe", "video"])
+def test_a_model_that_breaks_down_is_named_and_the_film_stays(done: Path, studio: Studio, part: str) -> None:
+    """Its weights are finite; what it makes is not."""
+    with torch.no_grad():
+        next(getattr(studio, part).parameters()).fill_(3e38)
+    before = (done / "film.mp4").read_bytes()
+    with pytest.raises(InputError, match=rf"^\w+/s01\S*, {part}: must make finite"):
+        make_film(story(), studio, done)
+    assert (done / "film.mp4").read_bytes() == before
+
+
 def test_a_film_is_whole(whole: Path) -> None:
     """All files, right lengths and times, keyframes on their snapped frames, and a summary that says so."""
     summary = json.loads((whole / "summary.json").read_text())

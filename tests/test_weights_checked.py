@@ -10,6 +10,7 @@ import warnings
 import open_clip
 import pytest
 import torch
+from diffusers import AutoencoderKLWan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -19,7 +20,7 @@ from test_studio import CLIP, FLUX, STUDIO, T5, VAE, save, weights, write
 from anchorshot.core.errors import InputError
 from anchorshot.models.encoders.clip import ClipScorer
 from anchorshot.models.encoders.clip_config import split_config
-from anchorshot.models.io.arguments import check_arguments
+from anchorshot.models.io.arguments import check_arguments, check_types
 from anchorshot.models.io.checkpoint import Checkpoint, dequantise, read_checkpoint
 from anchorshot.models.io.keymaps import to_public
 from anchorshot.models.io.loading import load_transformer, prove_model
@@ -206,10 +207,17 @@ def test_any_argument_is_taken_or_refused(name, value):
 def test_rotary_axes_must_make_a_head():
     for axes in ([4, 6], [4, 6, 5], [4, 6, 8], "x", [4, 6, "6"], [-4, 14, 6], None):
         arguments = {"attention_head_dim": 16, "axes_dims_rope": axes}
-        if axes is None:
-            check_arguments(arguments, {})
-        else:
-            refuses(lambda arguments=arguments: check_arguments(arguments, {}))
+        refuses(lambda arguments=arguments: check_arguments(arguments, {}))
+    check_arguments({"attention_head_dim": 16}, {})
+
+
+def test_arguments_without_a_default_are_of_the_kinds_that_are_written():
+    """As a list for the one patch size of a VAE, which is None by default."""
+    check_types({"patch_size": None, "latents_mean": [0.0]}, AutoencoderKLWan.__init__)
+    check_types({"patch_size": 2, "dim_mult": (1, 2), "dropout": 0}, AutoencoderKLWan.__init__)
+    for change in ({"patch_size": [1]}, {"patch_size": True}, {"patch_size": 2.0}, {"decoder_base_dim": "x"},
+                   {"latents_mean": 0.0}):  # fmt: skip
+        refuses(lambda change=change: check_types(change, AutoencoderKLWan.__init__))
 
 
 # --- CLIP: one reader, no network -------------------------------------------------------------------------------------

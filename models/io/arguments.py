@@ -11,7 +11,8 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -68,8 +69,8 @@ def check_arguments(
         if all(isinstance(count, int) for count in counts) and math.prod(counts) > limit:  # type: ignore[arg-type]
             rule = f"{heads} × {width} must be a width that the file has, at most {limit}"
             raise InputError(field, rule, " × ".join(map(str, counts)), _FIX)
-    axes = arguments.get("axes_dims_rope")
-    if axes is not None:
+    if "axes_dims_rope" in arguments:
+        axes = arguments["axes_dims_rope"]
         sides = [as_integer(side, f"{field}.axes_dims_rope", 2) for side in as_array(axes, f"{field}.axes_dims_rope")]
         head = arguments.get("attention_head_dim", 128)
         if len(sides) != 3 or sum(sides) != head or any(side % 2 for side in sides):
@@ -94,26 +95,47 @@ def no_weights() -> Iterator[None]:
 def check_types(arguments: Mapping[str, Any], build: Callable[..., Any], field: str = "config") -> None:
     """Check that arguments are of the kinds of value that a class or function has as its defaults; None always goes.
 
+    Where None is the default, the kinds are those that the function is written to take.
+
     Raises:
         InputError: e.g. a list where one number stands.
     """
+    written = _written_types(build)
     for name, parameter in inspect.signature(build).parameters.items():
         value, default = arguments.get(name), parameter.default
-        if value is None or default is None or default is parameter.empty or name in _IDS:
+        if value is None or default is parameter.empty or name in _IDS:
             continue
-        kinds: tuple[tuple[type, ...], str]
-        if isinstance(default, bool):
-            kinds = (bool,), "true or false"
-        elif isinstance(default, int):
-            kinds = (int,), "a whole number"
-        elif isinstance(default, float):
-            kinds = (int, float), "a number"
-        elif isinstance(default, str):
-            kinds = (str,), "a word"
-        else:
-            kinds = (list, tuple), "a list"
-        if not isinstance(value, kinds[0]) or isinstance(value, bool) != isinstance(default, bool):
-            raise InputError(f"{field}.{name}", f"must be {kinds[1]}", value, _FIX)
+        kinds = written.get(name, set()) if default is None else {type(default)}
+        if not kinds or not kinds <= _KINDS.keys():
+            continue
+        taken = {kind for each in kinds for kind in _KINDS[each][0]}
+        if type(value) not in taken:
+            rule = " or ".join(sorted({_KINDS[kind][1] for kind in kinds}))
+            raise InputError(f"{field}.{name}", f"must be {rule}", value, _FIX)
+
+
+_KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a word"),
+    list: ((list, tuple), "a list"),
+    tuple: ((list, tuple), "a list"),
+}
+"""Of a kind of value: what JSON has in its place, and what it is called."""
+
+
+def _written_types(build: Callable[..., Any]) -> dict[str, set[type]]:
+    """The types that a function's arguments are annotated with, without None; empty where they cannot be told."""
+    try:
+        hints = get_type_hints(build)
+    except Exception:  # annotations may name what only a type checker imports
+        return {}
+    found = {}
+    for name, hint in hints.items():
+        parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        found[name] = {get_origin(part) or part for part in parts} - {type(None)}
+    return found
 
 
 def check_latents(config: Mapping[str, Any], channels: int, field: str = "config", required: bool = False) -> None:

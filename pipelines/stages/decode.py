@@ -57,6 +57,7 @@ class Decode(SegmentStage):
 
     def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
         """Decode them part by part."""
+        from ...media.frames import check_finite
         from ...media.picture import write_picture
         from ...media.video import open_writer
 
@@ -68,7 +69,7 @@ class Decode(SegmentStage):
         with open_writer(workspace.target(clip), job.story.rate, lossless=True) as writer:
             for part in job.sampler(i).model.decode(load_latents(workspace, self.reads(task)[0])):
                 for frame in part[0].cpu():
-                    writer.write(frame)
+                    writer.write(check_finite(frame, "video", clip))
                     if count in kept:
                         write_picture(workspace.target(kept[count]), frame)
                     count += 1
