@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..core.errors import InputError, printable
@@ -65,7 +65,20 @@ def _say(line: str) -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A usage error is one line; argparse would print the usage above it."""
+    """A usage error is one line; argparse would print the usage above it.
+
+    Attributes:
+        fill: adds the options of a command whose modules take a moment to import, once the command is called.
+    """
+
+    fill: Callable[[_Parser], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """See argparse."""
+        fill, self.fill = self.fill, None
+        if fill is not None:
+            fill(self)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {printable(' '.join(message.split()))}; see {self.prog} --help", file=sys.stderr)
@@ -84,9 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: argparse._SubParsersAction, name: str, runs: str, text: str) -> argparse.ArgumentParser:
+def _command(commands: argparse._SubParsersAction, name: str, runs: str, text: str) -> _Parser:
     """A subcommand that calls `runs`, a module of this package and a function in it."""
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    command: _Parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     module, _, function = runs.partition(":")
     command.set_defaults(module=module, function=function, prog=command.prog)
     return command
@@ -171,29 +184,18 @@ def _tell(commands: argparse._SubParsersAction) -> None:
     _workers(tell)
 
 
-_DEFAULTS = {"--stories": "16", "--shots": "8; storytelling 4"}
-
-
 def _evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = _command(commands, "evaluate", "suites:run_evaluate", "Measure a studio on stories it has never seen.")
-    evaluate.add_argument("suite", metavar="SUITE", help="keyframes, video or storytelling")
+    evaluate.fill = _evaluate_options
+
+
+def _evaluate_options(evaluate: _Parser) -> None:
+    from ..evaluation.suites import SUITES
+    from .suite_flags import add_flags, suite_names
+
+    evaluate.add_argument("suite", metavar="SUITE", help=suite_names(SUITES))
     _studio(evaluate)
-    for name, low, default, text in (
-        ("--seed", 0, 0, "which held-out stories"),
-        ("--stories", 1, None, "how many stories"),
-        ("--shots", 1, None, "shots in each story, that is image-text pairs"),
-    ):
-        text = f"{text} (default: {_DEFAULTS.get(name, default)})"
-        evaluate.add_argument(name, metavar="N", type=_whole(low, 2**31 - 1), default=default, help=text)
-    evaluate.add_argument("--pairs", metavar="LIST", help="several numbers of shots in one run, e.g. 8,16,32,48")
-    told = _prompt_set(evaluate, stories=True)
-    told.add_argument(
-        "--clip", metavar="FILE[,CONFIG]", help="CLIP that judges: open_clip safetensors, and its model name or JSON"
-    )
-    told.add_argument("--dino", metavar="FOLDER", help="DINO for consistency: a transformers folder")
-    told.add_argument("--lpips", metavar="FILE", help="LPIPS for the jump: safetensors of the lpips package's weights")
-    told.add_argument("--resume", action="store_true", help="with a set: go on with the films that DIR has figures of")
-    evaluate.add_argument("--variants", metavar="LIST", help="only these rows, e.g. goldenmem,none")
+    add_flags(evaluate, SUITES, _whole)
     evaluate.add_argument("--out", metavar="DIR", type=_path, help="plots and pictures (default: output/evaluation)")
     _device(evaluate)
     _json(evaluate, "write the rows here, too")
@@ -201,12 +203,19 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
 
 def _bench(commands: argparse._SubParsersAction) -> None:
     bench = _command(commands, "bench", "suites:run_bench", "Compare speed, memory and FLOPs with stock code.")
-    bench.add_argument("suite", metavar="SUITE", help="keyframes, video or storytelling")
+    bench.fill = _bench_options
+
+
+def _bench_options(bench: _Parser) -> None:
+    from ..benchmarks.suites import SUITES
+    from .suite_flags import add_flags, suite_names
+
+    bench.add_argument("suite", metavar="SUITE", help=suite_names(SUITES))
     bench.add_argument(
         "--full-size", action="store_true", help="random FLUX.1-dev or Wan 2.2 A14B on a GPU, not the studio's models"
     )
     _studio(bench)
-    _prompt_set(bench)
+    add_flags(bench, SUITES, _whole)
     _device(bench)
     _json(bench, "write the rows here")
 
@@ -228,21 +237,6 @@ def _train(commands: argparse._SubParsersAction) -> None:
 
 def _studio(command: argparse.ArgumentParser) -> None:
     command.add_argument("--studio", default="pocket", help="name or YAML file of a studio (default: pocket)")
-
-
-def _prompt_set(command: argparse.ArgumentParser, stories: bool = False) -> argparse._ArgumentGroup:
-    """Options of a suite's set; `stories`: keyframes take one, too."""
-    sets = "pocket, benchmark (404 prompt pairs for any studio), or such a file (default: pocket, if the studio can)"
-    if stories:
-        sets = f"keyframes: held_out (default), written, or a folder of storyboards; storytelling: {sets}"
-        command.add_argument("--set", metavar="NAME", help=sets)
-    told = command.add_argument_group("storytelling only")
-    if not stories:
-        told.add_argument("--set", metavar="NAME", help=sets)
-    told.add_argument("--size", metavar="WxH", help="films of a set (default: the video model's own)")
-    frames = "length of a segment of a set (default: the video model's own)"
-    told.add_argument("--frames", metavar="N", type=_whole(1, 100_000), help=frames)
-    return told
 
 
 def _device(command: argparse.ArgumentParser) -> None:

@@ -12,20 +12,20 @@ from torch import Tensor
 
 from ..core.files import atomic_path, write_atomic
 from ..media.frames import to_uint8
+from .suite import Suite
 
-__all__ = ["Partial", "Strip", "write_report", "write_sheet"]
+__all__ = ["CLIPS_SHOWN", "FRAMES_SHOWN", "PartialReport", "Strip", "variant_label", "write_report", "write_sheet"]
 
 _PAPER, _INK, _MARK = "#15171c", "#f2f3f5", "#ffb000"
 _LABEL, _GAP, _EDGE, _ROW_GAP = 190, 4, 24, 22
-_FRAMES_SHOWN = 12
-_KEYFRAME_ROWS = ("truth", "goldenmem", "full", "none")
-_CLIPS_SHOWN = 4
+FRAMES_SHOWN, CLIPS_SHOWN = 12, 4
+"""So many frames of a row, so many clips or films."""
 
 Strip = tuple[str, Tensor, Sequence[int]]
 """One row of a sheet: its label, pictures `[n, 3, H, W]`, and the positions of those that get a frame around them."""
 
 
-class Partial:
+class PartialReport:
     """``SUITE_partial.json``: what a run has found so far, written anew as it goes on and removed once it is done.
 
     It has the rows of ``SUITE.json`` for the stories that are finished, "complete": false, and how many were asked
@@ -51,25 +51,22 @@ class Partial:
         self.path.unlink(missing_ok=True)
 
 
-def write_report(result: Mapping[str, Any], pictures: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_report(suite: Suite[Any], result: Mapping[str, Any], frames: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write ``SUITE.json``, ``SUITE.png`` and ``SUITE_frames.png``, each whole or not at all; returns their paths.
 
     Args:
+        suite: says what is plotted and shown.
         result: what `run` returns.
-        pictures: per variant, and under `truth` where it is known: frames `[n, P, 3, H, W]` of a few stories, or a list
-            of clips.
+        frames: `Result.frames`.
         folder: made if it is missing.
     """
     from .plots import draw_plots
 
-    suite = result["suite"]
-    data = write_atomic(folder / f"{suite}.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
-    plot = folder / f"{suite}.png"
+    data = write_atomic(folder / f"{suite.name}.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    plot = folder / f"{suite.name}.png"
     with atomic_path(plot) as temporary:
-        draw_plots(result).savefig(temporary, format="png", dpi=110)
-    draw = {"keyframes": lambda: _stories(pictures), "storytelling": lambda: _films(result, pictures)}
-    groups = draw.get(suite, lambda: _clips(result, pictures))()
-    return [data, plot, write_sheet(folder / f"{suite}_frames.png", groups)]
+        draw_plots(suite.panels(result)).savefig(temporary, format="png", dpi=110)
+    return [data, plot, write_sheet(folder / f"{suite.name}_frames.png", suite.strips(result, frames))]
 
 
 def write_sheet(path: Path, groups: Sequence[Sequence[Strip]]) -> Path:
@@ -100,39 +97,6 @@ def write_sheet(path: Path, groups: Sequence[Sequence[Strip]]) -> Path:
     return path
 
 
-def _stories(pictures: Mapping[str, Tensor]) -> list[list[Strip]]:
-    """A few stories: ground truth, then what the main variants made of them."""
-    rows = [name for name in _KEYFRAME_ROWS if name in pictures] or list(pictures)
-    if len(rows) == 1:  # none of the main variants was run
-        rows = list(pictures)
-    return [
-        [(_name(name), pictures[name][n][:_FRAMES_SHOWN], ()) for name in rows] for n in range(len(pictures["truth"]))
-    ]
-
-
-def _clips(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Tensor]]) -> list[list[Strip]]:
-    """A few clips: every second frame and all keyframes, which are marked."""
-    groups: list[list[Strip]] = []
-    keys = {row["clip"]: row["keyframe_frames"] for row in result["clips"]}
-    for n in range(min(_CLIPS_SHOWN, len(pictures["truth"]))):
-        shown = [t for t in range(len(pictures["truth"][n])) if t % 2 == 0 or t in keys[n]]
-        marked = [i for i, t in enumerate(shown) if t in keys[n]]
-        groups.append([(_name(name), clips[n][shown], marked) for name, clips in pictures.items()])
-    return groups
-
-
-def _films(result: Mapping[str, Any], pictures: Mapping[str, Sequence[Tensor]]) -> list[list[Strip]]:
-    """A few stories: three frames of every segment; a segment's first is marked."""
-    groups: list[list[Strip]] = []
-    first = next(iter(pictures.values()))
-    for n in range(min(_CLIPS_SHOWN, len(first))):
-        length = len(first[n]) // result["shots"]
-        starts = [length * i for i in range(min(result["shots"], _FRAMES_SHOWN // 3))]
-        shown = [t for start in starts for t in (start, start + length // 2, start + length - 1)]
-        marked = range(0, len(shown), 3)
-        groups.append([(_name(name), films[n][shown], marked) for name, films in pictures.items()])
-    return groups
-
-
-def _name(variant: str) -> str:
+def variant_label(variant: str) -> str:
+    """A variant's name on the sheet."""
     return {"truth": "ground truth", "ground_truth": "VAE only"}.get(variant, variant.replace("_", " "))

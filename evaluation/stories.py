@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.errors import InputError
 from ..pocket.world import Story, make_story
+from .suites.keyframes.suite import HELD_OUT
 from .written_stories import MAX_SHOTS, WRITTEN, load_stories
 
-__all__ = ["HELD_OUT", "MAX_STORIES", "check_counts", "held_out_stories", "stories_of"]
+if TYPE_CHECKING:
+    from ..pocket.recogniser import Recogniser
 
-HELD_OUT = "held_out"
+__all__ = ["MAX_STORIES", "check_counts", "held_out_stories", "shipped_recogniser", "stories_of"]
 
 MAX_STORIES = 10_000
 """Stories of one seed; the next seed's begin after them."""
@@ -52,3 +55,18 @@ def stories_of(name: str, stories: int | None) -> list[Story] | None:
     if not name:
         raise InputError("set", "must be named", name, "use held_out, written, or a folder of storyboards")
     return load_stories(WRITTEN if name == "written" else Path(name), stories)
+
+
+def shipped_recogniser() -> Recogniser:
+    """The pocket studio's classifier of frames.
+
+    Raises:
+        InputError: its file is missing.
+    """
+    from ..pocket.recogniser import load_recogniser
+
+    path = Path(__file__).resolve().parent.parent / "pocket" / "weights" / "recogniser.safetensors"
+    if not path.is_file():
+        fix = "train it with `anchorshot train recogniser`, or pass one"
+        raise InputError("recogniser", "file must exist", path.name, fix)
+    return load_recogniser(path)

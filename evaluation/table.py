@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -10,31 +10,28 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["result_table"]
+from .suite import Column, Columns, Suite
+
+__all__ = ["NAME", "Row", "beside", "figure", "result_table"]
 
 Row = Mapping[str, Any]
 
+NAME: dict[str, Column] = {"variant": lambda row: str(row["variant"])}
+"""The first column."""
 
-def result_table(result: Mapping[str, Any]) -> Group:
+
+def result_table(suite: Suite[Any], result: Mapping[str, Any]) -> Group:
     """One line per row: the columns that matter, each in its unit, in 80 characters. The JSON has all of them."""
-    what = "held-out clips" if result["suite"] == "video" else "held-out stories"
+    subject = suite.subject
     if result.get("set", "pocket") not in ("pocket", "held_out"):
-        what = f"stories of {result['set']}"
-    title = f"{result['suite']} · {result['studio']} · {result['stories']} {what}, seed {result['seed']}"
-    parts = [_table(columns, result["rows"]) for columns in _COLUMNS[result["suite"]]]
-    notes = [Text(_judges(result), style="dim")] if result["suite"] == "storytelling" else []
-    return Group(Text(title, style="bold"), *parts, *notes)
+        subject = f"stories of {result['set']}"
+    title = f"{result['suite']} · {result['studio']} · {result['stories']} {subject}, seed {result['seed']}"
+    tables = [_table(columns, result["rows"]) for columns in suite.tables(result)]
+    note = suite.note(result)
+    return Group(Text(title, style="bold"), *tables, *([Text(note, style="dim")] if note else []))
 
 
-def _judges(result: Mapping[str, Any]) -> str:
-    """Whose features and distances the columns are."""
-    clip = {"studio": "the studio's"}.get(result["clip"], "from a file")
-    features = {"recogniser": "the recogniser's features", "clip": "CLIP's image features", "dino": "DINO"}
-    jump = {"ssim": "1 − SSIM", "lpips": "LPIPS"}[result["jump_metric"]]
-    return f"CLIP: {clip}; consistency: {features[result['features']]}; jump: {jump}"
-
-
-def _table(columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> Table:
+def _table(columns: Columns, rows: Sequence[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         table.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
@@ -43,7 +40,9 @@ def _table(columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> 
     return table
 
 
-def _figure(name: str, digits: int = 3, scale: float = 1.0) -> Callable[[Row], str]:
+def figure(name: str, digits: int = 3, scale: float = 1.0) -> Column:
+    """A column of numbers, each times `scale`; a dash where there is none."""
+
     def show(row: Row) -> str:
         value = row[name]
         return "–" if value is None else f"{value * scale:,.{digits}f}"
@@ -51,79 +50,6 @@ def _figure(name: str, digits: int = 3, scale: float = 1.0) -> Callable[[Row], s
     return show
 
 
-def _identity(row: Row) -> str:
-    if row["identity"] is None:
-        return "–"
-    error = row["identity_se"]
-    return f"{row['identity']:.3f}" + ("" if error is None else f" ±{error:.2f}")
-
-
-def _beside(name: str, reference: str, digits: int) -> Callable[[Row], str]:
-    return lambda row: f"{_figure(name, digits)(row)} / {_figure(reference, digits)(row)}"
-
-
-_NAME: dict[str, Callable[[Row], str]] = {"variant": lambda row: str(row["variant"])}
-_PAIRS = _NAME | {"pairs": _figure("pairs", 0)}
-
-_KEYFRAMES = (
-    _PAIRS
-    | {
-        "identity": _identity,
-        "exact": _figure("identity_exact"),
-        "told": _figure("introduced"),
-        "kept": _figure("consistency"),
-        "place": _figure("place"),
-        "layout": _figure("layout"),
-    },
-    _PAIRS
-    | {
-        "side": _figure("side"),
-        "action": _figure("action"),
-        "aligned": _figure("alignment"),
-        "recall": _figure("recall"),
-    },
-    _PAIRS
-    | {
-        "diversity / true": _beside("diversity", "diversity_truth", 3),
-        "tokens": _figure("tokens", 0),
-        "GFLOP": _figure("flops", 2, 1e-9),
-        "seconds": _figure("seconds", 2),
-    },
-)
-
-_VIDEO = (
-    _NAME
-    | {
-        "keyframe / VAE, dB": _beside("keyframe_psnr", "vae_psnr", 2),
-        "exact": _figure("keyframes_exact"),
-        "jump / true": _beside("boundary_jump", "boundary_jump_truth", 2),
-        "PSNR, dB": _figure("psnr", 2),
-    },
-    _NAME
-    | {
-        "motion": _figure("motion", 4),
-        "over true": _figure("motion_ratio", 2),
-        "snap, frames": _figure("snap_error", 2),
-        "seconds": _figure("seconds", 2),
-    },
-)
-
-_STORYTELLING = (
-    _NAME
-    | {
-        "CLIP-add": _figure("clip_add"),
-        "CLIP-combined": _figure("clip_combined"),
-        "consistency": _figure("consistency"),
-        "jump": _figure("jump"),
-    },
-    _NAME
-    | {
-        "action": _figure("action"),
-        "place": _figure("place"),
-        "identity": _figure("identity"),
-        "time": _figure("time_ratio", 2),
-        "memory": _figure("memory_ratio", 2),
-    },
-)
-
-_COLUMNS = {"keyframes": _KEYFRAMES, "video": _VIDEO, "storytelling": _STORYTELLING}
+def beside(name: str, reference: str, digits: int) -> Column:
+    """Two columns of numbers in one."""
+    return lambda row: f"{figure(name, digits)(row)} / {figure(reference, digits)(row)}"

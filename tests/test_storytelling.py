@@ -15,6 +15,7 @@ from anchorshot import evaluation
 from anchorshot.benchmarks.storytelling import disagreement
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.pixels import jump
+from anchorshot.evaluation.stories import shipped_recogniser
 from anchorshot.evaluation.suites.text2story.pocket import _tell, run_storytelling
 from anchorshot.evaluation.suites.text2story.pocket_prompts import prompt_pair, tellings
 from anchorshot.evaluation.suites.text2story.variants import VARIANTS, settings_of
@@ -89,7 +90,7 @@ def test_the_suite(studio: Studio, recogniser: Recogniser, tmp_path: Path) -> No
 
 def test_the_truth_is_read_right() -> None:
     """The shipped studio: what the suite calls right is right for true films, and for another story's films is not."""
-    reader = evaluation._recogniser()
+    reader = shipped_recogniser()
     pocket = load_studio("pocket")
     result, films = run_storytelling(pocket, reader, 1, 3, 2, ["ground_truth"])
     (row,) = result["rows"]

@@ -1,1 +1,18 @@
-"""The suites, one folder each."""
+"""The suites, one folder each. A new one is such a folder and a line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..suite import Suite
+from .keyframes.suite import KeyframesSuite
+from .text2story.suite import Text2StorySuite
+from .video.suite import VideoSuite
+
+__all__ = ["SUITES"]
+
+SUITES: tuple[Suite[Any], ...] = (
+    KeyframesSuite(),
+    VideoSuite(),
+    Text2StorySuite(),
+)

@@ -31,36 +31,14 @@ from ...metrics.pixels import diversity
 from ...rollout import Recall, RollOut, StorySet, extend, generate_jointly, step_cost
 from ...stories import held_out_stories
 from ...written_stories import padded
+from .suite import KeyframesSuite
 
 if TYPE_CHECKING:
     from ....models.studio import Studio
 
 __all__ = ["RETRIEVAL_BUDGET", "VARIANTS", "Variant", "read_frames", "run_keyframes", "true_frames"]
 
-VARIANTS = (
-    "ground_truth",
-    "full",
-    "goldenmem",
-    "goldenmem:0",
-    "goldenmem:1",
-    "latent",
-    "none",
-    "joint",
-    "retrieval:clip",
-    "retrieval:text",
-    "retrieval:recency",
-    "retrieval:clip:1",
-    "retrieval:text:1",
-    "retrieval:recency:1",
-    "noise:0.05",
-    "noise:0.1",
-    "noise:0.3",
-    "noise:0.6",
-    "noise:0.001-0.25",
-    "noise:0.251-0.5",
-    "noise:0.501-0.75",
-    "noise:0.751-1",
-)
+VARIANTS = KeyframesSuite.variants
 
 RETRIEVAL_BUDGET = 2
 """Frames that the retrieval variants may remember, all on the first tier: so few that the choice decides.

@@ -85,8 +85,6 @@ def size_multiple(studio: Studio) -> int:
 
 def check_size(studio: Studio, size: tuple[int, int]) -> None:
     """Refuse a (height, width) that the studio cannot make or that is too small to judge (InputError)."""
-    if len(size) != 2 or not all(isinstance(value, int) and value > 0 for value in size):
-        raise InputError("size", "must be height and width in pixels", size, "give for example (480, 832)")
     side = size_multiple(studio)
     if min(size) < _LEAST or any(value % side for value in size):
         near = "x".join(str(_near(value, side)) for value in reversed(size))

@@ -9,11 +9,12 @@ from typing import Any, get_args
 from ....core.errors import InputError
 from ....sampling.text2story.action_similarity import SAR, Encoder, Pair
 from ....sampling.text2story.segments import StorySettings
+from .suite import Text2StorySuite
 
 __all__ = ["SETTINGS", "VARIANTS", "settings_of"]
 
 SETTINGS = StorySettings()
-VARIANTS = ("ground_truth", "full", "paper_prior", "without_dipw", "without_twb", "without_sar", "plain")
+VARIANTS = Text2StorySuite.variants
 
 
 def settings_of(variant: str, full: StorySettings = SETTINGS) -> StorySettings:

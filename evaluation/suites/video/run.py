@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -27,13 +27,14 @@ from ....story.timeline import Timeline
 from ...metrics.pixels import boundary_jump, frame_change, psnr, same_picture
 from ...rollout import noise_source
 from ...stories import held_out_stories
+from .suite import VideoSuite
 
 if TYPE_CHECKING:
     from ....models.studio import Studio
 
 __all__ = ["REQUESTS", "VARIANTS", "Clip", "held_out_clips", "run_video", "sample_clips"]
 
-VARIANTS = ("ground_truth", *get_args(Method))
+VARIANTS = VideoSuite.variants
 
 REQUESTS: tuple[tuple[float, tuple[float, ...]], ...] = (
     (2.25, (0.0, 1.1)),

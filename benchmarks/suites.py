@@ -1,0 +1,75 @@
+"""The suites of the benchmarks. Nothing heavy is imported before one runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation.options import Options
+from ..evaluation.suites.text2story.options import FilmOptions
+from .suite import Benchmark
+from .table import Row
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..models.studio import Studio
+
+__all__ = ["SUITES"]
+
+
+class KeyframesBenchmark(Benchmark[Options]):
+    """Captain Cinema on the Flux class."""
+
+    name = "keyframes"
+    options = Options
+
+    def run(self, studio: Studio | None, options: Options) -> list[Row]:
+        """See `Benchmark.run`."""
+        from .keyframes import run_keyframes
+
+        return run_keyframes(studio)
+
+    def full_size(self, device: torch.device) -> list[Row]:
+        """See `Benchmark.full_size`."""
+        from .full_size import keyframe_rows
+
+        return keyframe_rows(device)
+
+
+class VideoBenchmark(Benchmark[Options]):
+    """SmartDirector on the Wan class."""
+
+    name = "video"
+    options = Options
+
+    def run(self, studio: Studio | None, options: Options) -> list[Row]:
+        """See `Benchmark.run`."""
+        from .video import run_video
+
+        return run_video(studio)
+
+    def full_size(self, device: torch.device) -> list[Row]:
+        """See `Benchmark.full_size`."""
+        from .full_size import video_rows
+
+        return video_rows(device)
+
+
+class Text2StoryBenchmark(Benchmark[FilmOptions]):
+    """Text2Story on the studio's video model."""
+
+    name = "storytelling"
+    options = FilmOptions
+
+    def run(self, studio: Studio | None, options: FilmOptions) -> list[Row]:
+        """See `Benchmark.run`."""
+        from .storytelling import run_storytelling
+
+        return run_storytelling(studio, options.prompt_set, options.size, options.frames)
+
+
+SUITES: tuple[Benchmark[Any], ...] = (
+    KeyframesBenchmark(),
+    VideoBenchmark(),
+    Text2StoryBenchmark(),
+)
