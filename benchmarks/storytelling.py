@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..evaluation.suites.text2story.cost import segment_cost
-from ..evaluation.suites.text2story.pocket_prompts import Telling, prompt_pair, tellings
+from ..evaluation.suites.text2story.pocket_prompts import PromptStory, prompt_pair, prompt_stories
 from ..evaluation.suites.text2story.prompt_set import plan_plots, read_set
 from ..evaluation.suites.text2story.story_size import FRAMES, check_files, check_pocket_size, choose_set
 from ..evaluation.suites.text2story.storytelling_set import prompt_pair as set_pair
@@ -63,7 +63,7 @@ def run_storytelling(
     check_files(models)
     model = story_model(models, FRAMES, (HEIGHT, WIDTH))
     previews = {name: story_pictures(model, name) for name in get_args(Preview)}
-    told = tellings(1, STORIES, 2)
+    told = prompt_stories(1, STORIES, 2)
     samplers = {name: story_sampler(models, model, SETTINGS, pictures) for name, pictures in previews.items()}
     every_step = replace(SETTINGS, dipw=DIPW(every=1))
     samplers["decoded_video, every step"] = story_sampler(models, model, every_step, previews["decoded_video"])
@@ -107,7 +107,12 @@ def _cost_rows(what: str, costs: Mapping[str, Mapping[str, float]]) -> list[Row]
 
 
 def disagreement(
-    studio: Studio, model: WanStory, told: list[Telling], cheap: Pictures, dear: Pictures, cheap_every: int = DIPW.every
+    studio: Studio,
+    model: WanStory,
+    told: list[PromptStory],
+    cheap: Pictures,
+    dear: Pictures,
+    cheap_every: int = DIPW.every,
 ) -> float:
     """Mean |difference| of the weights over the steps of one run, whose previews both scorers are shown.
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.suites.text2story.pocket_prompts import prompt_pair, tellings
+from anchorshot.evaluation.suites.text2story.pocket_prompts import prompt_pair, prompt_stories
 from anchorshot.models.encoders.latent_rgb import LatentRGB, fit_latent_rgb, positions
 from anchorshot.models.encoders.text import TextCond
 from anchorshot.models.studio import load_studio
@@ -374,7 +374,7 @@ def test_settings_out_of_their_range_are_refused(wrong: dict[str, float]) -> Non
 
 
 def test_tellings_tell_the_truth_in_pairs() -> None:
-    stories, longer = tellings(3, 40, 4), tellings(3, 40, 6)
+    stories, longer = prompt_stories(3, 40, 4), prompt_stories(3, 40, 6)
     assert all(a.shots == b.shots[:4] for a, b in zip(stories, longer, strict=True))
     moved = [a.layout != b.layout for story in longer for a, b in zip(story.shots, story.shots[1:], strict=False)]
     assert 0.15 < sum(moved) / len(moved) < 0.45

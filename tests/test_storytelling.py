@@ -17,7 +17,7 @@ from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.pixels import jump
 from anchorshot.evaluation.stories import shipped_recogniser
 from anchorshot.evaluation.suites.text2story.pocket import _tell, run_storytelling
-from anchorshot.evaluation.suites.text2story.pocket_prompts import prompt_pair, tellings
+from anchorshot.evaluation.suites.text2story.pocket_prompts import prompt_pair, prompt_stories
 from anchorshot.evaluation.suites.text2story.variants import VARIANTS, settings_of
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import story_model, story_pictures, story_sampler
@@ -99,14 +99,14 @@ def test_the_truth_is_read_right() -> None:
 
 
 def test_one_segment_does_not_depend_on_the_others_in_its_batch(studio: Studio) -> None:
-    sampler, told = story_sampler(studio, story_model(studio, 17, (80, 160)), StorySettings()), tellings(4, 3, 2)
+    sampler, told = story_sampler(studio, story_model(studio, 17, (80, 160)), StorySettings()), prompt_stories(4, 3, 2)
     alone, together = (_tell(sampler, some, 2, 4, lambda: None)[0] for some in (told[:1], told))
     torch.testing.assert_close(together[:1], alone, atol=2e-4, rtol=0)
 
 
 def test_a_scorer_agrees_with_itself_and_not_with_another(studio: Studio) -> None:
     model = story_model(studio, 17, (80, 160))
-    told = tellings(0, 2, 1)
+    told = prompt_stories(0, 2, 1)
     rgb, video = story_pictures(model), story_pictures(model, "decoded_video")
     assert disagreement(studio, model, told, video, video, cheap_every=1) == 0
     assert disagreement(studio, model, told, rgb, video, cheap_every=1) > 0
@@ -117,7 +117,7 @@ def test_a_scorer_agrees_with_itself_and_not_with_another(studio: Studio) -> Non
 def test_alike_actions_blend_less(studio: Studio) -> None:
     """SAR with either text encoder: the same action twice leaves nothing of γ, another leaves something."""
     model = story_model(studio, 5, (80, 160))
-    first, second = (prompt_pair(tellings(0, 2, 2), i) for i in range(2))
+    first, second = (prompt_pair(prompt_stories(0, 2, 2), i) for i in range(2))
     for sar in (SAR("text"), SAR("clip")):
         sampler = story_sampler(studio, model, StorySettings(sar=sar))
         assert sampler.gamma(first, first).abs().max() < 1e-6

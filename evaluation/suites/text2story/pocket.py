@@ -22,7 +22,7 @@ from ....sampling.text2story.prompt_mixing import MixStep
 from ....sampling.text2story.segments import Made, StorySampler, StorySettings
 from ...rollout import noise_source
 from .cost import COSTS, segment_cost
-from .pocket_prompts import Telling, prompt_pair, tellings
+from .pocket_prompts import PromptStory, prompt_pair, prompt_stories
 from .scores import EVERY, StoryJudge
 from .story_size import FRAMES
 from .variants import SETTINGS, VARIANTS, settings_of
@@ -72,7 +72,7 @@ def run_storytelling(
         InputError: no such variant.
     """
     chosen = {name: None if name == "ground_truth" else settings_of(name, full) for name in variants}
-    told = tellings(seed, stories, shots)
+    told = prompt_stories(seed, stories, shots)
     model = story_model(studio, FRAMES, (HEIGHT, WIDTH))
     pictures = story_pictures(model)
     samplers = {k: None if s is None else story_sampler(studio, model, s, pictures) for k, s in chosen.items()}
@@ -110,7 +110,7 @@ def run_storytelling(
 
 
 def _tell(
-    sampler: StorySampler, told: Sequence[Telling], shots: int, seed: int, tick: Any
+    sampler: StorySampler, told: Sequence[PromptStory], shots: int, seed: int, tick: Any
 ) -> tuple[Tensor, list[Tensor]]:
     """Films of all stories, `[N, M, T, 3, H, W]` on the CPU, and every segment's `scene_weights`."""
     films, weights = [], []
@@ -132,14 +132,14 @@ def _decode(model: Any, latents: Tensor) -> Tensor:
     return torch.cat(list(model.decode(latents)), 1).cpu()
 
 
-def _true_frames(story: Telling, index: int) -> Tensor:
+def _true_frames(story: PromptStory, index: int) -> Tensor:
     return to_tensor(render_clip(story.shots[index], FRAMES)[0])
 
 
 class _Reader:
     """Shares of what the prompts tell that the recogniser reads right in films `[N, M, T, 3, H, W]`."""
 
-    def __init__(self, recogniser: Recogniser, told: Sequence[Telling]) -> None:
+    def __init__(self, recogniser: Recogniser, told: Sequence[PromptStory]) -> None:
         self.recogniser = recogniser
         truth = [[labels(shot) for shot in story.shots] for story in told]
         self._truth = {head: torch.tensor([[row[head] for row in story] for story in truth]) for head in truth[0][0]}

@@ -23,7 +23,7 @@ from ....pocket.world import (
 from ....sampling.text2story.segments import PromptPair
 from ...stories import MAX_STORIES, check_counts
 
-__all__ = ["Telling", "prompt_pair", "tellings"]
+__all__ = ["PromptStory", "prompt_pair", "prompt_stories"]
 
 STAY = 0.7
 """Chance that a scene plays where the one before it did."""
@@ -33,7 +33,7 @@ _STREAM = 50_000_000
 
 
 @dataclass(frozen=True)
-class Telling:
+class PromptStory:
     """One story: the truth of every scene, which its prompts tell in full."""
 
     shots: tuple[ShotSpec, ...]
@@ -57,13 +57,13 @@ class Telling:
         return " ".join(shot.clauses(() if query else names, tag=not query))
 
 
-def tellings(seed: int, stories: int, scenes: int) -> list[Telling]:
+def prompt_stories(seed: int, stories: int, scenes: int) -> list[PromptStory]:
     """Held-out stories of `scenes` scenes; the same seed gives the same stories, and a longer one begins alike."""
     check_counts(seed, stories, scenes)
-    return [_telling(_STREAM + seed * MAX_STORIES + n, scenes) for n in range(stories)]
+    return [_prompt_story(_STREAM + seed * MAX_STORIES + n, scenes) for n in range(stories)]
 
 
-def prompt_pair(stories: list[Telling], index: int) -> PromptPair:
+def prompt_pair(stories: list[PromptStory], index: int) -> PromptPair:
     """Scene `index` of all stories, as one batch of prompt pairs."""
     return PromptPair(
         scene=[story.scene(index) for story in stories],
@@ -75,7 +75,7 @@ def prompt_pair(stories: list[Telling], index: int) -> PromptPair:
     )
 
 
-def _telling(seed: int, scenes: int) -> Telling:
+def _prompt_story(seed: int, scenes: int) -> PromptStory:
     cast = make_story(seed, 1, "test", max_cast=2).cast
     rng = generator("test", seed + _STREAM)
     sides = rng.permutation(2)
@@ -92,4 +92,4 @@ def _telling(seed: int, scenes: int) -> Telling:
         shots.append(
             ShotSpec(layout, tuple(actors), scale=SCALES.index("wide shot"), movement=MOVEMENTS.index("static"))
         )
-    return Telling(tuple(shots))
+    return PromptStory(tuple(shots))
