@@ -16,7 +16,7 @@ from anchorshot.benchmarks.storytelling import disagreement
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.pixels import jump
 from anchorshot.evaluation.stories import shipped_recogniser
-from anchorshot.evaluation.suites.text2story.pocket import _tell, run_storytelling
+from anchorshot.evaluation.suites.text2story.pocket import _sample_films, run_storytelling
 from anchorshot.evaluation.suites.text2story.pocket_prompts import prompt_pair, prompt_stories
 from anchorshot.evaluation.suites.text2story.variants import VARIANTS, settings_of
 from anchorshot.models.studio import Studio, load_studio
@@ -100,7 +100,7 @@ def test_the_truth_is_read_right() -> None:
 
 def test_one_segment_does_not_depend_on_the_others_in_its_batch(studio: Studio) -> None:
     sampler, told = story_sampler(studio, story_model(studio, 17, (80, 160)), StorySettings()), prompt_stories(4, 3, 2)
-    alone, together = (_tell(sampler, some, 2, 4, lambda: None)[0] for some in (told[:1], told))
+    alone, together = (_sample_films(sampler, some, 2, 4, lambda: None)[0] for some in (told[:1], told))
     torch.testing.assert_close(together[:1], alone, atol=2e-4, rtol=0)
 
 

@@ -15,7 +15,7 @@ from close import same_picture, same_result
 from anchorshot import evaluation
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.networks import Judges
-from anchorshot.evaluation.suites.text2story.films import Figures, Parts, Teller, told_row
+from anchorshot.evaluation.suites.text2story.films import Figures, FilmRunner, Parts, films_row
 from anchorshot.evaluation.suites.text2story.storytelling_set import DATA
 from anchorshot.models.studio import load_studio
 
@@ -59,9 +59,9 @@ def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, judge_files
 
     def run(out: str, stop: float = math.inf, **more: Any) -> tuple[dict[str, Any], list[str]]:
         """The result without times, and the films that the run made."""
-        made, tell = list[str](), Teller.tell
+        made, tell = list[str](), FilmRunner.film
 
-        def watched(self: Teller, plot: Any, number: int, *rest: Any) -> Figures:
+        def watched(self: FilmRunner, plot: Any, number: int, *rest: Any) -> Figures:
             film = tell(self, plot, number, *rest)
             assert len(film["seconds"]) == 1  # the first segment blends with nothing, so its time is another's
             made.append(f"{'plain' if self.sampler.settings.dipw is None else 'full'} {number}")
@@ -72,7 +72,7 @@ def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, judge_files
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Teller, "tell", watched)
+            patch.setattr(FilmRunner, "film", watched)
             result = evaluation.run("storytelling", out=tmp_path / out, progress=progress, **asked | more)
         for row in result["rows"]:
             del row["seconds"], row["time_ratio"]
@@ -139,8 +139,8 @@ def test_costs_of_another_device_are_left_out(tmp_path: Path, monkeypatch: pytes
     same, other = cuda.load("full", 0, {"seed": 0}), cpu.load("full", 0, {"seed": 0})
     assert same is not None and other is not None and cpu.load("full", 0, {"seed": 1}) is None
     assert same.keys() == film.keys() and film.keys() - other.keys() == {"seconds", "peak"}
-    assert told_row([other])["seconds"] is told_row([other])["peak"] is None
-    both = told_row([other, other | {"seconds": torch.tensor([2.0, 3.0, 4.0])}])
+    assert films_row([other])["seconds"] is films_row([other])["peak"] is None
+    both = films_row([other, other | {"seconds": torch.tensor([2.0, 3.0, 4.0])}])
     assert both["seconds"] == 3 and both["jump"] == pytest.approx(float(film["jumps"].mean()))
     cpu.remove()
     assert not (tmp_path / "parts").exists()

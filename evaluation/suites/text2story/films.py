@@ -24,7 +24,7 @@ from .pocket import scene_weights
 from .scores import StoryJudge, film_row, shown_frames
 from .storytelling_set import Plot, prompt_pair
 
-__all__ = ["SHEET_STORIES", "Figures", "Parts", "Teller", "told_row"]
+__all__ = ["SHEET_STORIES", "Figures", "Parts", "FilmRunner", "films_row"]
 
 SHEET_STORIES, _SHEET_HEIGHT = 4, 96
 """Of so many stories pictures are kept, so high."""
@@ -34,7 +34,7 @@ Figures = dict[str, Tensor]
 `peak` bytes, and `pictures` `[3·segments, 3, h, w]` of the first stories; what was not measured is missing."""
 
 
-class Teller:
+class FilmRunner:
     """Makes one variant's films.
 
     Args:
@@ -47,7 +47,7 @@ class Teller:
     def __init__(self, sampler: StorySampler, frames: int, judge: StoryJudge, device: torch.device) -> None:
         self.sampler, self.frames, self.judge, self.device = sampler, frames, judge, device
 
-    def tell(self, plot: Plot, number: int, seed: int, tick: Callable[[], None]) -> Figures:
+    def film(self, plot: Plot, number: int, seed: int, tick: Callable[[], None]) -> Figures:
         """Make, score and forget the film of a plot, the story `number` of the judge; `tick` after each segment."""
         pairs = [prompt_pair([plot], i) for i in range(len(plot.pairs))]
         noise = [[noise_source(seed, number, i)] for i in range(len(pairs))]
@@ -94,7 +94,7 @@ class Teller:
         return torch.stack([kept[i] for i in shown])[None, None], torch.stack([kept[i] for i in three])[None, None]
 
 
-def told_row(films: Sequence[Figures]) -> dict[str, float | None]:
+def films_row(films: Sequence[Figures]) -> dict[str, float | None]:
     """Scores, median seconds of a segment and peak bytes of a variant's films; None where nothing was measured."""
     seconds = [value for film in films if "seconds" in film for value in film["seconds"].tolist()]
     peaks = [int(film["peak"]) for film in films if "peak" in film]

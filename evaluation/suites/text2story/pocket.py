@@ -99,7 +99,7 @@ def run_storytelling(
             mixed: list[Tensor] = []
             done += shots
         else:
-            frames, mixed = _tell(sampler, told, shots, seed, tick)
+            frames, mixed = _sample_films(sampler, told, shots, seed, tick)
         scores, shown = judge.film(), frames[:, :, ::EVERY]
         scores.add(shown, frames[:, :, [0, -1]])
         rows.append({"variant": name, **scores.row(), **reader(shown), **cost.get(name, dict.fromkeys(COSTS))})
@@ -109,7 +109,7 @@ def run_storytelling(
     return {"rows": rows, "weights": weights, **judge.facts}, films
 
 
-def _tell(
+def _sample_films(
     sampler: StorySampler, told: Sequence[PromptStory], shots: int, seed: int, tick: Any
 ) -> tuple[Tensor, list[Tensor]]:
     """Films of all stories, `[N, M, T, 3, H, W]` on the CPU, and every segment's `scene_weights`."""

@@ -26,7 +26,7 @@ from ....pipelines.story_stage import (
 )
 from ....sampling.text2story.segments import StorySampler, StorySettings
 from ...metrics.networks import JudgeFiles, Judges
-from .films import SHEET_STORIES, Figures, Parts, Teller, told_row
+from .films import SHEET_STORIES, Figures, FilmRunner, Parts, films_row
 from .pocket import scene_curve
 from .scores import StoryJudge
 from .story_size import check_files, check_frames, check_size, natural_length
@@ -159,7 +159,9 @@ def run_plots(
             return StorySampler(model, settings, embed_actions=sar_encoder(studio, settings))
         return story_sampler(studio, model, settings, pictures)
 
-    tellers = {name: Teller(sampler(settings), plan.frames, judge, studio.device) for name, settings in chosen.items()}
+    runners = {
+        name: FilmRunner(sampler(settings), plan.frames, judge, studio.device) for name, settings in chosen.items()
+    }
     told: dict[str, list[Figures]] = {name: [] for name in chosen}
     inputs = {asks: _inputs(studio, plan, seed, judges, asks or judges.clip is None) for asks in {steered, False}}
     total, done = len(chosen) * len(plan.plots) * plan.shots, 0
@@ -178,7 +180,7 @@ def run_plots(
             own |= inputs[asks_clip(settings)]
             film = None if parts is None else parts.load(name, number, own)
             if film is None:
-                film = tellers[name].tell(plot, number, seed, tick)
+                film = runners[name].film(plot, number, seed, tick)
                 if parts is not None:
                     parts.save(name, number, own, film)
             else:
@@ -211,7 +213,7 @@ def _inputs(studio: Studio, plan: PlotPlan, seed: int, judges: Judges, clip: boo
 def _found(told: Mapping[str, Sequence[Figures]]) -> dict[str, Any]:
     """Figures of what has been told so far."""
     unread = dict.fromkeys(("action", "place", "identity"))
-    rows = [{"variant": name, **told_row(films), **unread} for name, films in told.items()]
+    rows = [{"variant": name, **films_row(films), **unread} for name, films in told.items()]
     _compare_costs(rows)
     curves = {name: scene_curve([film["weights"] for film in films]) for name, films in told.items()}
     return {"rows": rows, "weights": {name: curve for name, curve in curves.items() if curve}}
