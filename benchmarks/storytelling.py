@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..evaluation.suites.text2story.cost import segment_cost
 from ..evaluation.suites.text2story.pocket_prompts import PromptStory, prompt_pair, prompt_stories
-from ..evaluation.suites.text2story.prompt_set import plan_plots, read_set
+from ..evaluation.suites.text2story.prompt_set import plan_set, read_set
 from ..evaluation.suites.text2story.story_size import FRAMES, check_files, check_pocket_size, choose_set
 from ..evaluation.suites.text2story.storytelling_set import prompt_pair as set_pair
 from ..evaluation.suites.text2story.variants import SETTINGS
@@ -50,7 +50,7 @@ def run_storytelling(
         studio: the models; None takes the pocket studio's.
         prompt_set: `pocket`, `benchmark` or a set's file; None takes `pocket` where the studio can make its films, else
             `benchmark`.
-        size, frames: of a set's films, see `storytelling_plots.plan_plots`; by default the studio's own.
+        size, frames: of a set's films, see `text2story.prompt_set.plan_set`; by default the studio's own.
 
     Raises:
         InputError: a set, size or length that the studio cannot make, or a file that is missing; before models load.
@@ -86,13 +86,13 @@ def run_storytelling(
 
 def _run_set(studio: Studio, name: str, size: tuple[int, int] | None, frames: int | None) -> list[Row]:
     """Costs at a size and length of the studio's own: every segment is made once, because one may take many minutes."""
-    plan = plan_plots(studio, read_set(name), 1, 1, None, size, frames)
+    plan = plan_set(studio, read_set(name), 1, 1, None, size, frames)
     check_files(studio)
     model = story_model(studio, plan.frames, plan.size)
     samplers = {
         preview: story_sampler(studio, model, SETTINGS, story_pictures(model, preview)) for preview in get_args(Preview)
     }
-    first, second = (set_pair(plan.plots, i % plan.shots) for i in range(2))
+    first, second = (set_pair(plan.stories, i % plan.shots) for i in range(2))
     what = f"a segment of {plan.frames} frames of {plan.size[1]}x{plan.size[0]}"
     return _cost_rows(what, segment_cost(first, second, model, samplers, repeats=1))
 

@@ -16,7 +16,7 @@ from anchorshot import benchmarks, evaluation
 from anchorshot.cli import main
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.networks import JudgeFiles
-from anchorshot.evaluation.suites.text2story.prompt_set import plan_plots, run_plots
+from anchorshot.evaluation.suites.text2story.prompt_set import plan_set, run_prompt_set
 from anchorshot.evaluation.suites.text2story.story_size import choose_set, natural_length, size_multiple
 from anchorshot.evaluation.suites.text2story.storytelling_set import StorytellingSet
 from anchorshot.models.io.keymaps import to_public
@@ -123,8 +123,8 @@ def test_on_a_gpu_one_call_tells_time_and_memory(mochi_studio: Path) -> None:
 
 def test_without_a_size_the_studio_s_own_is_taken(mochi_studio: Path) -> None:
     studio = load_studio(mochi_studio)
-    plan = plan_plots(studio, StorytellingSet.read())
-    assert (plan.size, plan.frames, len(plan.plots), plan.shots) == ((480, 848), 163, 16, 4) and not loaded(studio)
+    plan = plan_set(studio, StorytellingSet.read())
+    assert (plan.size, plan.frames, len(plan.stories), plan.shots) == ((480, 848), 163, 16, 4) and not loaded(studio)
 
 
 def test_what_does_not_fit_is_refused_before_anything_loads(
@@ -180,9 +180,9 @@ def test_a_studio_without_clip_tells_what_clip_does_not_steer(mochi_studio: Path
     judges, names = JudgeFiles(clip=mochi_studio.parent / "clip.safetensors"), ["without_dipw"]
     run = {}
     for file in (tmp_path / "studio.yaml", mochi_studio):
-        result, _ = run_plots(load_studio(file), prompts, 0, 1, 1, names, judges=judges, **SMALL)
+        result, _ = run_prompt_set(load_studio(file), prompts, 0, 1, 1, names, judges=judges, **SMALL)
         run[file] = [[row[name] for name in ("clip_add", "clip_combined", "consistency")] for row in result["rows"]]
     assert run[mochi_studio] == run[tmp_path / "studio.yaml"]
     for given, variants in ((judges, ["full"]), (None, ["plain"]), (JudgeFiles(dino=tmp_path), ["plain"])):
         with pytest.raises(InputError, match="clip.file: file must exist"):
-            run_plots(load_studio(tmp_path / "studio.yaml"), prompts, 0, 1, 2, variants, judges=given, **SMALL)
+            run_prompt_set(load_studio(tmp_path / "studio.yaml"), prompts, 0, 1, 2, variants, judges=given, **SMALL)

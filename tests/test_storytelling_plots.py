@@ -20,7 +20,7 @@ from anchorshot.evaluation.metrics.networks import Judges
 from anchorshot.evaluation.metrics.pixels import jump
 from anchorshot.evaluation.rollout import noise_source
 from anchorshot.evaluation.suites.text2story.pocket import run_storytelling
-from anchorshot.evaluation.suites.text2story.prompt_set import PLOT_VARIANTS, run_plots
+from anchorshot.evaluation.suites.text2story.prompt_set import SET_VARIANTS, run_prompt_set
 from anchorshot.evaluation.suites.text2story.scores import StoryJudge
 from anchorshot.evaluation.suites.text2story.story_size import natural_length
 from anchorshot.evaluation.suites.text2story.storytelling_set import StorytellingSet, prompt_pair, storytelling_set
@@ -70,8 +70,8 @@ def test_the_suite_on_the_benchmark(studio: Studio, tmp_path: Path) -> None:
         progress=lambda stage, done, total, note="": seen.append((done, total)),
     )  # fmt: skip
     rows = {row["variant"]: row for row in result["rows"]}
-    films = 2 * 2 * len(PLOT_VARIANTS)
-    assert tuple(rows) == PLOT_VARIANTS and seen == [(i, films) for i in range(1, films + 1)]
+    films = 2 * 2 * len(SET_VARIANTS)
+    assert tuple(rows) == SET_VARIANTS and seen == [(i, films) for i in range(1, films + 1)]
     facts = {"set": "benchmark", "stories": 2, "shots": 2, "size": [160, 80], "frames": FRAMES}
     facts |= {"clip": "studio", "features": "clip", "jump_metric": "ssim", "judges": {}}
     assert {name: result[name] for name in facts} == facts
@@ -89,7 +89,7 @@ def test_the_suite_on_the_benchmark(studio: Studio, tmp_path: Path) -> None:
     evaluation.print_table(result, Console(file=stream, width=80))
     text = stream.getvalue()
     assert "2 stories of benchmark" in text and "consistency: CLIP's image features; jump: 1 − SSIM" in text
-    assert all(name in text for name in PLOT_VARIANTS) and max(map(len, text.splitlines())) <= 80
+    assert all(name in text for name in SET_VARIANTS) and max(map(len, text.splitlines())) <= 80
 
 
 def test_a_folder_that_cannot_be_written_is_refused_first(studio: Studio, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_a_studio_has_a_length_of_its_own(studio: Studio, mochi_studio: Path) ->
 
 def test_mochi_tells_the_benchmark(mochi_studio: Path) -> None:
     """Segments of 6n+1 frames: the last one is not among every fourth, and the jump starts from it all the same."""
-    result, films = run_plots(
+    result, films = run_prompt_set(
         load_studio(mochi_studio), StorytellingSet.read(), 0, 1, 2, ["full"], size=(64, 64), frames=7
     )
     assert result["frames"] == 7 and result["rows"][0]["jump"] > 0
@@ -187,7 +187,7 @@ def test_on_a_gpu_memory_is_measured(tiny_studio: Path, judge_files: Path) -> No
     judges = Judges.load(
         judge_files / "clip.safetensors", None, judge_files / "dinov2", judge_files / "alex.safetensors", device="cuda"
     )
-    result, _ = run_plots(
+    result, _ = run_prompt_set(
         load_studio(tiny_studio, device="cuda"),
         StorytellingSet.read(),
         0,

@@ -21,9 +21,9 @@ from anchorshot.evaluation.suites.text2story.storytelling_set import (
     DATA,
     Cast,
     Member,
-    Plot,
     Scene,
     ScenePrompts,
+    SetStory,
     StorytellingSet,
     prompt_pair,
     storytelling_set,
@@ -35,7 +35,7 @@ CLIP_TOKENS = 77
 MEMBERS = {cast.id: (cast.a, cast.b) for cast in SET.casts}
 
 
-def prompts() -> Iterator[tuple[str, Plot, str, bool]]:
+def prompts() -> Iterator[tuple[str, SetStory, str, bool]]:
     """(where, plot, text, whether it is for CLIP) of all that the set tells."""
     for plot in PLOTS:
         for number, pair in enumerate(plot.pairs, 1):
@@ -105,7 +105,7 @@ def test_a_later_mention_agrees_with_whom_it_means() -> None:
                     for cast in SET.casts:
                         pronoun = getattr(cast, slot).later
                         other = "him" if pronoun == "her" else "her"
-                        words = re.findall(r"\w+", getattr(SET.plot(place, cast).pairs[index], kind))
+                        words = re.findall(r"\w+", getattr(SET.story(place, cast).pairs[index], kind))
                         assert pronoun in words and other not in words
                         seen[pronoun] += 1
     assert seen["her"] and seen["him"]
@@ -275,7 +275,7 @@ def test_a_batch_needs_the_scene_in_every_plot(index: int) -> None:
 
 
 def test_a_batch_needs_a_plot() -> None:
-    with pytest.raises(InputError, match="plots: must hold at least one"):
+    with pytest.raises(InputError, match="stories: must hold at least one"):
         prompt_pair([], 0)
 
 

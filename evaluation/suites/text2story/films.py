@@ -22,7 +22,7 @@ from ...metrics.cost import clock, peak_bytes
 from ...rollout import noise_source
 from .pocket import scene_weights
 from .scores import StoryJudge, film_row, shown_frames
-from .storytelling_set import Plot, prompt_pair
+from .storytelling_set import SetStory, prompt_pair
 
 __all__ = ["SHEET_STORIES", "Figures", "Parts", "FilmRunner", "films_row"]
 
@@ -47,9 +47,9 @@ class FilmRunner:
     def __init__(self, sampler: StorySampler, frames: int, judge: StoryJudge, device: torch.device) -> None:
         self.sampler, self.frames, self.judge, self.device = sampler, frames, judge, device
 
-    def film(self, plot: Plot, number: int, seed: int, tick: Callable[[], None]) -> Figures:
-        """Make, score and forget the film of a plot, the story `number` of the judge; `tick` after each segment."""
-        pairs = [prompt_pair([plot], i) for i in range(len(plot.pairs))]
+    def film(self, story: SetStory, number: int, seed: int, tick: Callable[[], None]) -> Figures:
+        """Make, score and forget the film of a story, number `number` of the judge; `tick` after each segment."""
+        pairs = [prompt_pair([story], i) for i in range(len(story.pairs))]
         noise = [[noise_source(seed, number, i)] for i in range(len(pairs))]
         made: list[Made] = []
         seconds: list[float] = []

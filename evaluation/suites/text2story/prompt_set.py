@@ -30,15 +30,15 @@ from .films import SHEET_STORIES, Figures, FilmRunner, Parts, films_row
 from .pocket import scene_curve
 from .scores import StoryJudge
 from .story_size import check_files, check_frames, check_size, natural_length
-from .storytelling_set import Plot, StorytellingSet, prompt_pair
+from .storytelling_set import SetStory, StorytellingSet, prompt_pair
 from .variants import SETTINGS, VARIANTS, settings_of
 
 if TYPE_CHECKING:
     from ....models.studio import Studio
 
-__all__ = ["PLOT_VARIANTS", "PlotPlan", "plan_plots", "read_set", "run_plots"]
+__all__ = ["SET_VARIANTS", "SetPlan", "plan_set", "read_set", "run_prompt_set"]
 
-PLOT_VARIANTS = VARIANTS[1:]
+SET_VARIANTS = VARIANTS[1:]
 """Without `ground_truth`: there is none."""
 
 STORIES, SHOTS = 16, 4
@@ -61,20 +61,20 @@ def read_set(name: str) -> StorytellingSet:
 
 
 @dataclass(frozen=True)
-class PlotPlan:
-    """What is told: plots with as many scenes each, as films of `size` (height, width) and segments of `frames`."""
+class SetPlan:
+    """What is filmed: stories with as many scenes each, in films of `size` (height, width) and segments of `frames`."""
 
-    plots: tuple[Plot, ...]
+    stories: tuple[SetStory, ...]
     size: tuple[int, int]
     frames: int
 
     @property
     def shots(self) -> int:
         """Segments of a film."""
-        return len(self.plots[0].pairs)
+        return len(self.stories[0].pairs)
 
 
-def plan_plots(
+def plan_set(
     studio: Studio,
     prompts: StorytellingSet,
     seed: int = 0,
@@ -82,36 +82,36 @@ def plan_plots(
     shots: int | None = None,
     size: tuple[int, int] | None = None,
     frames: int | None = None,
-) -> PlotPlan:
-    """Choose plots of a set, a size and a length that a studio can make, without loading its models.
+) -> SetPlan:
+    """Choose stories of a set, a size and a length that a studio can make, without loading its models.
 
     Args:
         studio: the models.
         prompts: the set.
-        seed: which plots.
+        seed: which stories.
         stories: how many, spread evenly over places and casts; None takes 16, or all of a smaller set.
-        shots: scenes of each plot, from its beginning; None takes 4, or all of a shorter plot.
+        shots: scenes of each story, from its beginning; None takes 4, or all of a shorter one.
         size: (height, width) of the films; None takes `natural_length`'s.
         frames: of a segment, 4n+1 (Wan) or 6n+1 (Mochi); None takes `natural_length`'s.
 
     Raises:
         InputError: a number or size that does not fit, or a VAE's file that is missing.
     """
-    plots = _plots(prompts, seed, stories, shots)
+    plots = _stories(prompts, seed, stories, shots)
     natural = natural_length(studio)
     size, frames = natural[0] if size is None else size, natural[1] if frames is None else frames
     check_size(studio, size)
     check_frames(studio, frames)
-    return PlotPlan(plots, size, frames)
+    return SetPlan(plots, size, frames)
 
 
-def run_plots(
+def run_prompt_set(
     studio: Studio,
     prompts: StorytellingSet,
     seed: int = 0,
     stories: int | None = None,
     shots: int | None = None,
-    variants: Sequence[str] = PLOT_VARIANTS,
+    variants: Sequence[str] = SET_VARIANTS,
     size: tuple[int, int] | None = None,
     frames: int | None = None,
     judges: Judges | JudgeFiles | None = None,
@@ -120,16 +120,16 @@ def run_plots(
     keep: Callable[[dict[str, Any], int], None] | None = None,
     parts: Parts | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
-    """Tell plots of a set and score the films.
+    """Film stories of a set and score the films.
 
     Args:
         studio: models and sampler defaults.
-        prompts, seed, stories, shots, size, frames: see `plan_plots`; the seed is the noise's, too.
+        prompts, seed, stories, shots, size, frames: see `plan_set`; the seed is the noise's, too.
         variants: see `storytelling.settings_of`.
         judges: networks from files, in the place of the studio's CLIP, its image features and SSIM.
         progress: told how many segments of all variants are done.
         full: the full method's settings.
-        keep: given the figures of all plots told so far, and how many are told in the end, after every plot. They are
+        keep: called after every story with the figures of all that are filmed, and how many there will be. They are
             those of a run of so many stories.
         parts: takes the figures of every finished film, and has those that need not be made again.
 
@@ -142,13 +142,13 @@ def run_plots(
     """
     if "ground_truth" in variants:
         fix = "only the pocket world knows the truth"
-        raise InputError("variants", f"must be among {', '.join(PLOT_VARIANTS)} on a set", "ground_truth", fix)
+        raise InputError("variants", f"must be among {', '.join(SET_VARIANTS)} on a set", "ground_truth", fix)
     chosen = {name: settings_of(name, full) for name in variants}
-    plan = plan_plots(studio, prompts, seed, stories, shots, size, frames)
+    plan = plan_set(studio, prompts, seed, stories, shots, size, frames)
     steered = any(map(asks_clip, chosen.values()))
     check_files(studio, clip=steered or judges is None or judges.clip is None)
     judges = judges.load() if isinstance(judges, JudgeFiles) else judges or Judges()
-    pairs = [prompt_pair(plan.plots, i) for i in range(plan.shots)]
+    pairs = [prompt_pair(plan.stories, i) for i in range(plan.shots)]
     judge = StoryJudge(pairs, studio.clip if judges.clip is None else judges.clip, judges)
     model = story_model(studio, plan.frames, plan.size)
     mixes = any(settings.dipw is not None for settings in chosen.values())
@@ -164,8 +164,8 @@ def run_plots(
     }
     told: dict[str, list[Figures]] = {name: [] for name in chosen}
     inputs = {asks: _inputs(studio, plan, seed, judges, asks or judges.clip is None) for asks in {steered, False}}
-    total, done = len(chosen) * len(plan.plots) * plan.shots, 0
-    for number, plot in enumerate(plan.plots):
+    total, done = len(chosen) * len(plan.stories) * plan.shots, 0
+    for number, story in enumerate(plan.stories):
         # The variants take turns, every second time backwards, so that a slow phase of the machine meets all alike.
         for name in list(told)[:: 1 if number % 2 == 0 else -1]:
 
@@ -176,25 +176,25 @@ def run_plots(
                     progress("evaluate", done, total, note)
 
             settings = chosen[name]
-            own = {"settings": repr(settings), "plot": repr(plot), "number": number}
+            own = {"settings": repr(settings), "plot": repr(story), "number": number}
             own |= inputs[asks_clip(settings)]
             film = None if parts is None else parts.load(name, number, own)
             if film is None:
-                film = runners[name].film(plot, number, seed, tick)
+                film = runners[name].film(story, number, seed, tick)
                 if parts is not None:
                     parts.save(name, number, own, film)
             else:
-                for _ in plot.pairs:
+                for _ in story.pairs:
                     tick()
             told[name].append(film)
         facts = {"stories": number + 1, "shots": plan.shots, "size": list(plan.size[::-1]), "frames": plan.frames}
         found = _found(told) | judge.facts | facts
         if keep is not None:
-            keep(found, len(plan.plots))
+            keep(found, len(plan.stories))
     return found, {name: [film["pictures"] for film in films[:SHEET_STORIES]] for name, films in told.items()}
 
 
-def _inputs(studio: Studio, plan: PlotPlan, seed: int, judges: Judges, clip: bool) -> dict[str, Any]:
+def _inputs(studio: Studio, plan: SetPlan, seed: int, judges: Judges, clip: bool) -> dict[str, Any]:
     """What all films of a run and their figures depend on; `clip`: whether the studio's CLIP has a say."""
     from .... import __version__
 
@@ -230,12 +230,12 @@ def _compare_costs(rows: list[dict[str, Any]]) -> None:
         del row["peak"]
 
 
-def _plots(prompts: StorytellingSet, seed: int, stories: int | None, shots: int | None) -> tuple[Plot, ...]:
-    """The plots that are told."""
+def _stories(prompts: StorytellingSet, seed: int, stories: int | None, shots: int | None) -> tuple[SetStory, ...]:
+    """The stories that are filmed."""
     longest = min(len(place.scenes) for place in prompts.places)
     shots = min(SHOTS, longest) if shots is None else shots
     if isinstance(shots, bool) or not isinstance(shots, int) or not 1 <= shots <= longest:
         fix = "choose one in that range"
         raise InputError("shots", f"must be a whole number from 1 to {longest}, the shortest plot", shots, fix)
     most = len(prompts.places) * len(prompts.casts)
-    return prompts.plots(stories=min(STORIES, most) if stories is None else stories, scenes=shots, seed=seed)
+    return prompts.choose(stories=min(STORIES, most) if stories is None else stories, scenes=shots, seed=seed)

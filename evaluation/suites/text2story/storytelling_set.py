@@ -1,6 +1,6 @@
 """The storytelling benchmark for any video model: 404 prompt pairs in the structure of Text2Story's set (App. A.7).
 
-Eight places with a plot of 12 or 13 scenes each (101 in all), told with four casts: two pairs of people and two of
+Eight places with a story of 12 or 13 scenes each (101 in all), each with four casts: two pairs of people and two of
 animals, all invented. In one place only the first of a pair stars, as in the paper. The texts are templates in
 ``data/storytelling.yaml``, which also says how a template is written.
 
@@ -31,7 +31,7 @@ __all__ = [
     "Cast",
     "Member",
     "Place",
-    "Plot",
+    "SetStory",
     "Scene",
     "ScenePrompts",
     "StorytellingSet",
@@ -49,7 +49,7 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", examples=
 
 @dataclass(frozen=True)
 class ScenePrompts:
-    """One scene of a plot: where and who, and who does what; the queries are the same without names, for CLIP."""
+    """One scene of a story: where and who, and who does what; the queries are the same without names, for CLIP."""
 
     scene: str
     action: str
@@ -57,8 +57,8 @@ class ScenePrompts:
     action_query: str
 
 
-class Plot(NamedTuple):
-    """The plot of a place with one cast: its scenes in order, and the names of those who star in it."""
+class SetStory(NamedTuple):
+    """The story of a place with one cast: its scenes in order, and the names of those who star in it."""
 
     place: str
     cast: str
@@ -116,7 +116,7 @@ class Scene(_Strict):
 
 
 class Place(_Strict):
-    """A place and its plot. `starring`: how many of a cast take part, 1 or 2."""
+    """A place and its story. `starring`: how many of a cast take part, 1 or 2."""
 
     id: Id
     starring: Literal[1, 2]
@@ -178,8 +178,8 @@ class StorytellingSet(_Strict):
         story = read_story(path)
         return cls.parse(story.data, story.lines, story.source)
 
-    def plot(self, place: Place, cast: Cast, scenes: int | None = None) -> Plot:
-        """The plot of a place with a cast, or its first scenes."""
+    def story(self, place: Place, cast: Cast, scenes: int | None = None) -> SetStory:
+        """The story of a place with a cast, or its first scenes."""
         pairs = tuple(
             ScenePrompts(
                 cast.fill(pair.scene),
@@ -189,17 +189,17 @@ class StorytellingSet(_Strict):
             )
             for pair in place.scenes[:scenes]
         )
-        return Plot(place.id, cast.id, tuple(m.name for m in (cast.a, cast.b)[: place.starring]), pairs)
+        return SetStory(place.id, cast.id, tuple(m.name for m in (cast.a, cast.b)[: place.starring]), pairs)
 
-    def plots(
+    def choose(
         self,
         places: Sequence[str] | None = None,
         casts: Sequence[str] | None = None,
         stories: int | None = None,
         scenes: int | None = None,
         seed: int = 0,
-    ) -> tuple[Plot, ...]:
-        """Plots of the set, all or some; see `storytelling_set`."""
+    ) -> tuple[SetStory, ...]:
+        """Stories of the set, all or some; see `storytelling_set`."""
         chosen_places = _chosen("places", places, self.places)
         chosen_casts = _chosen("casts", casts, self.casts)
         shortest = min(len(place.scenes) for place in chosen_places)
@@ -211,14 +211,14 @@ class StorytellingSet(_Strict):
                 _check_number(field, value, 1, high)
         _check_number("seed", seed, 0, 2**31 - 1)
         if stories is None:
-            told = [(place, cast) for place in chosen_places for cast in chosen_casts]
+            chosen = [(place, cast) for place in chosen_places for cast in chosen_casts]
         else:
             rng = random.Random(seed)
             rng.shuffle(chosen_places)
             rng.shuffle(chosen_casts)
             order = _spread(len(chosen_places), len(chosen_casts))
-            told = [(chosen_places[p], chosen_casts[c]) for p, c in islice(order, stories)]
-        return tuple(self.plot(place, cast, scenes) for place, cast in told)
+            chosen = [(chosen_places[p], chosen_casts[c]) for p, c in islice(order, stories)]
+        return tuple(self.story(place, cast, scenes) for place, cast in chosen)
 
 
 def storytelling_set(
@@ -227,33 +227,33 @@ def storytelling_set(
     stories: int | None = None,
     scenes: int | None = None,
     seed: int = 0,
-) -> tuple[Plot, ...]:
-    """The benchmark's plots, all or some.
+) -> tuple[SetStory, ...]:
+    """The benchmark's stories, all or some.
 
     Args:
         places: ids of places; None takes all eight.
         casts: ids of casts; None takes all four.
-        stories: how many plots, spread evenly over places and casts; fewer are the beginning of more. None takes
+        stories: how many stories, spread evenly over places and casts; fewer are the beginning of more. None takes
             every place with every cast, in the file's order.
-        scenes: how many scenes of each plot, from its beginning; None takes all 12 or 13.
+        scenes: how many scenes of each story, from its beginning; None takes all 12 or 13.
         seed: which of them, and in which order, where `stories` is given.
 
     Raises:
         InputError: an unknown or repeated id, or a number out of range.
     """
-    return _shipped().plots(places, casts, stories, scenes, seed)
+    return _shipped().choose(places, casts, stories, scenes, seed)
 
 
-def prompt_pair(plots: Sequence[Plot], index: int) -> PromptPair:
-    """Scene `index` of all plots, as one batch of prompt pairs.
+def prompt_pair(stories: Sequence[SetStory], index: int) -> PromptPair:
+    """Scene `index` of all stories, as one batch of prompt pairs.
 
     Raises:
-        InputError: a plot has no such scene.
+        InputError: a story has no such scene.
     """
-    if not plots:
-        raise InputError("plots", "must hold at least one", None, "choose some with storytelling_set")
-    _check_number("index", index, 0, min(len(plot.pairs) for plot in plots) - 1)
-    pairs = [plot.pairs[index] for plot in plots]
+    if not stories:
+        raise InputError("stories", "must hold at least one", None, "choose some with storytelling_set")
+    _check_number("index", index, 0, min(len(story.pairs) for story in stories) - 1)
+    pairs = [story.pairs[index] for story in stories]
     return PromptPair(
         scene=[pair.scene for pair in pairs],
         action=[pair.action for pair in pairs],

@@ -58,7 +58,7 @@ class Text2StorySuite(Suite[Text2StoryOptions]):
     def _run_set(self, studio: Studio, chosen: str, options: Text2StoryOptions, run: Run) -> Result:
         from ...report import PartialReport
         from .films import Parts
-        from .prompt_set import read_set, run_plots
+        from .prompt_set import read_set, run_prompt_set
 
         prompts, name = read_set(chosen), named_set(chosen, ("pocket", "benchmark"))
         partial: PartialReport | None = None
@@ -68,7 +68,7 @@ class Text2StorySuite(Suite[Text2StoryOptions]):
             partial = PartialReport(Path(run.out), facts)
             parts = Parts(Path(run.out) / "storytelling_parts", options.resume, studio.device)
         try:
-            figures, films = run_plots(
+            figures, films = run_prompt_set(
                 studio,
                 prompts,
                 options.seed,
