@@ -63,17 +63,17 @@ def run_storytelling(
     check_files(models)
     model = story_model(models, FRAMES, (HEIGHT, WIDTH))
     previews = {name: story_pictures(model, name) for name in get_args(Preview)}
-    told = prompt_stories(1, STORIES, 2)
+    stories = prompt_stories(1, STORIES, 2)
     samplers = {name: story_sampler(models, model, SETTINGS, pictures) for name, pictures in previews.items()}
     every_step = replace(SETTINGS, dipw=DIPW(every=1))
     samplers["decoded_video, every step"] = story_sampler(models, model, every_step, previews["decoded_video"])
-    first, second = (prompt_pair(told[:1], i) for i in range(2))
+    first, second = (prompt_pair(stories[:1], i) for i in range(2))
     # Where a few hundredths count, more turns make them sure; before the others, which leave cold caches behind.
     default = {"latent_rgb": samplers.pop("latent_rgb")}
     costs = segment_cost(first, second, model, default, repeats=15) | segment_cost(first, second, model, samplers)
     rows = _cost_rows("a segment", costs)
     for name in ("latent_rgb", "decoded_frame"):
-        found = disagreement(models, model, told, previews[name], previews["decoded_video"])
+        found = disagreement(models, model, stories, previews[name], previews["decoded_video"])
         rows.append(
             row(
                 f"mean difference of weights, {name} against decoding all at every step; reference: our limit",
@@ -109,7 +109,7 @@ def _cost_rows(what: str, costs: Mapping[str, Mapping[str, float]]) -> list[Row]
 def disagreement(
     studio: Studio,
     model: WanStory,
-    told: list[PromptStory],
+    stories: list[PromptStory],
     cheap: Pictures,
     dear: Pictures,
     cheap_every: int = DIPW.every,
@@ -125,7 +125,7 @@ def disagreement(
         seen.append(latents)
         return cheap(latents)
 
-    pair = prompt_pair(told, 0)
+    pair = prompt_pair(stories, 0)
     settings = replace(SETTINGS, dipw=DIPW(every=1))
     story_sampler(studio, model, settings, watched).segment(pair, generator=torch.Generator().manual_seed(0))
     mixed = [

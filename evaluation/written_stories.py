@@ -1,6 +1,6 @@
 """Stories that people wrote, with what they show by hand: storyboards in a folder, their truths under ``truth/``.
 
-The held-out stories of the pocket world are told by its own grammar; these are not, and no recipe trains on them.
+The held-out stories of the pocket world come from its own grammar; these do not, and no recipe trains on them.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def _story(number: int, path: Path) -> Story:
         described = tuple(name for name in caption.names if name not in seen)
         seen.update(described)
         scale, movement = setting["scale"], setting["movement"]
-        told = {"text": caption.prompt, "question": caption.query}
-        shots.append(WrittenShot(layout, tuple(actors), scale, movement, described, **told))
+        texts = {"text": caption.prompt, "question": caption.query}
+        shots.append(WrittenShot(layout, tuple(actors), scale, movement, described, **texts))
     cast = {actor.name: actor.look for shot in shots for actor in shot.actors}
     return Story(number, cast, tuple(layouts.values()), tuple(shots))
 
@@ -140,15 +140,15 @@ def _index(word: Any, classes: Sequence[str], where: str) -> int:
 
 
 def _answer(row: Any, looks: Mapping[str, Look], caption: Caption, where: str) -> _Truth:
-    told = as_object(row, where)
-    if odd := sorted(set(told) - {fact for fact, _ in _SETTING} - set(SIDES)):
+    facts = as_object(row, where)
+    if odd := sorted(set(facts) - {fact for fact, _ in _SETTING} - set(SIDES)):
         raise InputError(where, "must have place, scale, movement, left and right only", odd[0], "correct the key")
-    setting = {fact: _index(told.get(fact), classes, f"{where}.{fact}") for fact, classes in _SETTING}
+    setting = {fact: _index(facts.get(fact), classes, f"{where}.{fact}") for fact, classes in _SETTING}
     actors = []
     for side, key in enumerate(SIDES):
-        if key not in told:
+        if key not in facts:
             continue
-        pair = as_array(told[key], f"{where}.{key}")
+        pair = as_array(facts[key], f"{where}.{key}")
         if len(pair) != 2 or pair[0] not in looks:
             fix = f"use one of {', '.join(looks)}, with an action"
             raise InputError(f"{where}.{key}", "must be [name, action]", pair, fix)
@@ -167,13 +167,13 @@ def _understand(name: str, board: Storyboard) -> list[_Truth]:
         reading = read_caption(caption.prompt)
         for who, facts in reading.actors.items():
             if who not in looks:
-                told = [facts.get(fact) for fact, _ in _LOOKS]
-                if None in told:
+                looks_of = [facts.get(fact) for fact, _ in _LOOKS]
+                if None in looks_of:
                     lacking = ", ".join(fact for fact, _ in _LOOKS if fact not in facts)
                     fix = f"say its {lacking}, e.g. a yellow square with a crown, or write a truth file"
                     rule = "must look like the pocket world's"
                     raise InputError(f"{name}: characters.{who}", rule, board.characters.get(who), fix)
-                looks[who] = Look(*(value for value in told if value is not None))
+                looks[who] = Look(*(value for value in looks_of if value is not None))
         sides = [facts.get("side", 0) for facts in reading.actors.values()]
         if "place" not in reading.setting or len(sides) > len(SIDES) or len(set(sides)) < len(sides):
             fix = "name one of its places and at most one character on each side, or write a truth file"

@@ -22,7 +22,7 @@ from anchorshot.evaluation.metrics.classifier import Scores, StoryTruth
 from anchorshot.evaluation.metrics.pixels import boundary_jump, diversity, frame_change
 from anchorshot.evaluation.rollout import Recall, StorySet, extend, generate_jointly, noise_source, step_cost
 from anchorshot.evaluation.stories import held_out_stories
-from anchorshot.evaluation.suites.keyframes.run import RETRIEVAL_BUDGET, Variant, read_frames, true_frames
+from anchorshot.evaluation.suites.keyframes.run import RETRIEVAL_BUDGET, Variant, classify_frames, true_frames
 from anchorshot.evaluation.suites.video.run import held_out_clips, sample_clips
 from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.models.cost import Pair, count_flux
@@ -256,7 +256,7 @@ def test_keyframes_suite(studio: Studio, recogniser: Recogniser, tmp_path: Path)
     truth = StoryTruth.of([story.shots for story in told])
     run = extend(StorySet(studio, told, 1), Variant.parse("none", FilmSettings.of(studio, (80, 160)), 3).recall,
                  FilmSettings.of(studio, (80, 160)).keyframe)  # type: ignore[arg-type]  # fmt: skip
-    scores = Scores(read_frames(recogniser, run.frames), truth)
+    scores = Scores(classify_frames(recogniser, run.frames), truth)
     assert {name: rows["none", 3][name] for name in Scores.NAMES} == pytest.approx(scores.all(), nan_ok=True)
     assert rows["none", 3]["diversity_truth"] == pytest.approx(diversity(true_frames(told)))
     by_tier = rows["goldenmem", 3]["identity_by_tier"]
@@ -264,7 +264,7 @@ def test_keyframes_suite(studio: Studio, recogniser: Recogniser, tmp_path: Path)
     assert rows["none", 3]["identity_by_tier"]["forgotten"]["share"] == pytest.approx(rows["none", 3]["identity"])
     assert result["by_shot"]["none@3"] == scores.by_shot("identity")
 
-    assert result["reader"] == Scores(read_frames(recogniser, true_frames(told)), truth).all()
+    assert result["reader"] == Scores(classify_frames(recogniser, true_frames(told)), truth).all()
 
     assert seen[-1][0] == seen[-1][1] and [done for done, _ in seen] == sorted(done for done, _ in seen)
     again = evaluation.run("keyframes", studio, **arguments)

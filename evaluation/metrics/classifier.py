@@ -84,12 +84,12 @@ class StoryTruth:
 
 
 class Scores:
-    """Which readings of generated stories are right; shares of them, 0…1, by name.
+    """Classifier accuracy on generated stories: shares of right predictions, 0…1, by name.
 
-    * `identity`: colour, shape and accessory of returning characters, each reading counted, against the looks that the
+    * `identity`: colour, shape and accessory of returning characters, each counted, against the looks that the
       story gave them. Guessing gives 0.21.
     * `identity_exact`: returning characters with all three right. Guessing gives 0.008.
-    * `introduced`: the same readings of characters whose looks the caption tells. What is drawn wrong here stays wrong
+    * `introduced`: the same of characters whose looks the caption tells. What is drawn wrong here stays wrong
       however well it is remembered.
     * `consistency`: colour, shape and accessory of returning characters that are read as at their first appearance,
       right or wrong.
@@ -102,7 +102,7 @@ class Scores:
     * `alignment`: what the caption tells of every shot: who stands on which side, actions, and scale.
 
     Args:
-        reading: class indices of the recogniser, shaped as `truth.labels`.
+        predicted: class indices of the recogniser, shaped as `truth.labels`.
         truth: ground truth of the same shots.
     """
 
@@ -118,14 +118,14 @@ class Scores:
         "alignment",
     )
 
-    def __init__(self, reading: Mapping[str, Tensor], truth: StoryTruth) -> None:
+    def __init__(self, predicted: Mapping[str, Tensor], truth: StoryTruth) -> None:
         self._truth = truth
-        self._right = {head: reading[head] == truth.labels[head] for head in truth.labels}
+        self._right = {head: predicted[head] == truth.labels[head] for head in truth.labels}
         self._looks = torch.stack([self._right[head] for head in IDENTITY], -1)
-        seen = torch.stack([reading[head] for head in IDENTITY], -1)
+        seen = torch.stack([predicted[head] for head in IDENTITY], -1)
         first = truth.first_side.flatten(1)[..., None].expand(-1, -1, len(IDENTITY))
         self._kept = (seen.flatten(1, 2) == seen.flatten(1, 2).gather(1, first)).view_as(seen)
-        slots = torch.stack([reading[head] for head in LAYOUT], -1)
+        slots = torch.stack([predicted[head] for head in LAYOUT], -1)
         self._layout = slots == slots.gather(1, truth.first_shot[..., None].expand_as(slots))
 
     def __call__(self, name: str, part: Part = ...) -> float | None:
@@ -146,15 +146,15 @@ class Scores:
         if name == "layout":
             return _share(self._layout[part][truth.revisited[part]])
         acted = (truth.labels["action"][part] != IGNORE) & counted[..., None]
-        told = {
+        shares = {
             "side": self._right["present"][part][counted],
             "action": self._right["action"][part][acted],
             "scale": self._right["scale"][part][counted],
         }
         if name in ("side", "action"):
-            return _share(told[name])
+            return _share(shares[name])
         if name == "alignment":
-            return _share(torch.cat([right.flatten() for right in told.values()]))
+            return _share(torch.cat([right.flatten() for right in shares.values()]))
         raise KeyError(name)
 
     def all(self) -> dict[str, float | None]:
@@ -208,13 +208,13 @@ class Sharpest:
     Attributes:
         characters: `[N, P, 2]`: tier of the sharpest remembered frame that shows this side's character, or `FORGOTTEN`.
         places: `[N, P]`: the same of the frames that show this place.
-        told: bool `[N, P, 2]`: the caption of a remembered frame tells this character's looks in words. Nothing ever
-            tells a place's layout.
+        captioned: bool `[N, P, 2]`: the caption of a remembered frame says in words what this character looks like. No
+            caption says a place's layout.
     """
 
     characters: Tensor
     places: Tensor
-    told: Tensor
+    captioned: Tensor
 
     @classmethod
     def of(
@@ -228,7 +228,7 @@ class Sharpest:
             slots: per shot, the sizes of its context frames, in the same order (the same in every story).
         """
         shape = len(stories), len(stories[0]), len(SIDES)
-        characters, told = torch.full(shape, FORGOTTEN), torch.zeros(shape, dtype=torch.bool)
+        characters, captioned = torch.full(shape, FORGOTTEN), torch.zeros(shape, dtype=torch.bool)
         places = torch.full(shape[:2], FORGOTTEN)
         for n, (shots, memory) in enumerate(zip(stories, remembered, strict=True)):
             for p, (shot, kept) in enumerate(zip(shots, memory, strict=True)):
@@ -236,9 +236,9 @@ class Sharpest:
                 for actor in shot.actors:
                     seen = [tier for tier, frame in frames if actor.name in {other.name for other in frame.actors}]
                     characters[n, p, actor.side] = min(seen, default=FORGOTTEN)
-                    told[n, p, actor.side] = any(actor.name in frame.described for _, frame in frames)
+                    captioned[n, p, actor.side] = any(actor.name in frame.described for _, frame in frames)
                 places[n, p] = min((tier for tier, frame in frames if frame.layout == shot.layout), default=FORGOTTEN)
-        return cls(characters, places, told)
+        return cls(characters, places, captioned)
 
 
 def _share(right: Tensor) -> float | None:

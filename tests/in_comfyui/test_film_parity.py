@@ -24,7 +24,7 @@ from torch import Tensor
 
 from anchorshot.evaluation.metrics.classifier import Scores, StoryTruth
 from anchorshot.evaluation.metrics.pixels import frame_change, psnr
-from anchorshot.evaluation.suites.keyframes.run import read_frames
+from anchorshot.evaluation.suites.keyframes.run import classify_frames
 from anchorshot.media.picture import read_picture
 from anchorshot.media.video import VideoReader
 from anchorshot.pocket.recogniser import Recogniser, load_recogniser
@@ -151,7 +151,7 @@ def truth() -> StoryTruth:
 
 def figures(film: Film, recogniser: Recogniser) -> dict[str, float]:
     """Shares that the recogniser reads right in the keyframes, and the command's own figures of the clips."""
-    reading = read_frames(recogniser, film.keyframes[None])
+    reading = classify_frames(recogniser, film.keyframes[None])
     scores = Scores(reading, truth()).all()
     starts, wanted = 0, []
     motion = []
@@ -213,6 +213,6 @@ def test_the_same_figures(native: Film, headless: Film, recogniser: Recogniser) 
     assert theirs["identity"] > 0.9 and theirs["place"] == 1  # figures of a good film, not of two equal bad ones
     keys = [key["psnr_db"] for shot in headless.summary["shots"] for key in shot["keyframes"]]
     assert theirs["keyframe_psnr_db"] == pytest.approx(sum(keys) / len(keys), abs=0.02)
-    expected = read_frames(recogniser, headless.frames[None])
-    for name, seen in read_frames(recogniser, native.frames[None]).items():
+    expected = classify_frames(recogniser, headless.frames[None])
+    for name, seen in classify_frames(recogniser, native.frames[None]).items():
         assert (seen == expected[name]).float().mean() > 0.98, name  # frames between two poses can be read as either

@@ -36,7 +36,7 @@ from .suite import KeyframesSuite
 if TYPE_CHECKING:
     from ....models.studio import Studio
 
-__all__ = ["RETRIEVAL_BUDGET", "VARIANTS", "Variant", "read_frames", "run_keyframes", "true_frames"]
+__all__ = ["RETRIEVAL_BUDGET", "VARIANTS", "Variant", "classify_frames", "run_keyframes", "true_frames"]
 
 VARIANTS = KeyframesSuite.variants
 
@@ -51,7 +51,7 @@ BATCH = 16
 SHEET_STORIES = 3
 
 STANDARD_ERRORS = ("identity", "layout", "side", "action")
-"""Shares whose spread over stories is told, too."""
+"""Shares that are reported with their standard error over stories."""
 
 _KINDS = "|".join(get_args(Retrieval))
 _TIERED = re.compile(rf"(goldenmem|latent|retrieval:(?P<few>{_KINDS}))(:(?P<tier>[0-8]))?(:(?P<all>{_KINDS}))?")
@@ -117,7 +117,7 @@ def run_keyframes(
     pairs: Sequence[int] = (8,),
     variants: Sequence[str] = VARIANTS,
     progress: Progress | None = None,
-    told: Sequence[Story] | None = None,
+    written: Sequence[Story] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Run the suite.
 
@@ -133,7 +133,7 @@ def run_keyframes(
         pairs: numbers of shots in a story.
         variants: names, see `Variant.parse`.
         progress: told how many shots of all variants are done.
-        told: stories of any lengths in the place of held-out ones.
+        written: stories of any lengths in the place of held-out ones.
 
     Returns:
         ({"rows": one per variant and number of pairs, "by_shot": identity along the story, "reader": scores of the true
@@ -142,22 +142,22 @@ def run_keyframes(
     longest = max(pairs)
     settings = FilmSettings.of(studio, (HEIGHT, WIDTH))
     chosen = [Variant.parse(name, settings, longest) for name in variants]
-    lengths = [longest] * stories if told is None else [len(story.shots) for story in told]
-    told = held_out_stories(seed, stories, longest) if told is None else told
-    suite = _Suite(studio, settings, told, seed, progress)
-    told = padded(told, longest)
+    lengths = [longest] * stories if written is None else [len(story.shots) for story in written]
+    played = held_out_stories(seed, stories, longest) if written is None else written
+    suite = _Suite(studio, settings, played, seed, progress)
+    played = padded(played, longest)
     suite.plan(chosen, pairs)
-    true = true_frames(told)
+    true = true_frames(played)
     rows: list[Row] = []
     by_shot: dict[str, list[float | None]] = {}
     pictures = {"truth": true[:SHEET_STORIES]}
     for number, variant in enumerate(chosen):
         for count in pairs:
-            specs = [story.shots[:count] for story in told]
+            specs = [story.shots[:count] for story in played]
             run = suite.frames(variant, count, true)
             ends = [min(length, count) for length in lengths]
             truth = StoryTruth.of(specs, ends)
-            scores = Scores(read_frames(recogniser, run.frames), truth)
+            scores = Scores(classify_frames(recogniser, run.frames), truth)
             row: Row = {"variant": variant.name, "pairs": count, **scores.all()}
             row |= {f"{name}_se": scores.standard_error(name) for name in STANDARD_ERRORS}
             shown = [shots[:end] for shots, end in zip(specs, ends, strict=True)]
@@ -170,8 +170,10 @@ def run_keyframes(
             if count == longest:
                 pictures[variant.name] = run.frames[:SHEET_STORIES].clone()
         suite.forget_all_but(chosen[number + 1 :], pairs)
-    reader = Scores(read_frames(recogniser, true), StoryTruth.of([story.shots for story in told], lengths))
-    return {"rows": rows, "by_shot": by_shot, "reader": reader.all()}, pictures
+    truth_accuracy = Scores(
+        classify_frames(recogniser, true), StoryTruth.of([story.shots for story in played], lengths)
+    )
+    return {"rows": rows, "by_shot": by_shot, "reader": truth_accuracy.all()}, pictures
 
 
 def _by_tier(scores: Scores, stories: Sequence[Sequence[ShotSpec]], run: RollOut) -> Row:
@@ -185,7 +187,7 @@ def _by_tier(scores: Scores, stories: Sequence[Sequence[ShotSpec]], run: RollOut
     for tier in [*sorted(tiers), FORGOTTEN]:
         name, sides = "forgotten" if tier == FORGOTTEN else str(tier), found.characters == tier
         row["identity_by_tier"][name] = scores.identity_of(sides)
-        row["untold_by_tier"][name] = scores.identity_of(sides & ~found.told)
+        row["untold_by_tier"][name] = scores.identity_of(sides & ~found.captioned)
         row["layout_by_tier"][name] = scores.layout_of(found.places == tier)
     return row
 
@@ -195,7 +197,7 @@ def true_frames(stories: Sequence[Story]) -> Tensor:
     return torch.stack([to_tensor(np.stack([render(shot)[0] for shot in story.shots])) for story in stories])
 
 
-def read_frames(recogniser: Recogniser, frames: Tensor, batch: int = 256) -> dict[str, Tensor]:
+def classify_frames(recogniser: Recogniser, frames: Tensor, batch: int = 256) -> dict[str, Tensor]:
     """What the recogniser sees in frames `[N, P, 3, H, W]`: per head `[N, P, 2]` or `[N, P]`."""
     parts = [recogniser.read(part).values for part in frames.flatten(0, 1).split(batch)]
     return {head: torch.cat([part[head] for part in parts]).unflatten(0, frames.shape[:2]) for head in parts[0]}

@@ -1,4 +1,4 @@
-"""Films of a set as they are told: what is kept of each, and the folder where that waits for a run to go on."""
+"""Films of a set as they are made: what is kept of each, and the folder where that waits for a run to go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suite `storytelling`: what Text2Story's three parts do for a story told in prompt pairs.
+"""Suite `storytelling`: what Text2Story's three parts do for a story prompts in prompt pairs.
 
 Text2Story's ablation (§4.5, Table 1) on the pocket world: the full method, each part left out, and the plain model,
 with the same weights, seeds and stories.
@@ -72,16 +72,16 @@ def run_storytelling(
         InputError: no such variant.
     """
     chosen = {name: None if name == "ground_truth" else settings_of(name, full) for name in variants}
-    told = prompt_stories(seed, stories, shots)
+    prompts = prompt_stories(seed, stories, shots)
     model = story_model(studio, FRAMES, (HEIGHT, WIDTH))
     pictures = story_pictures(model)
     samplers = {k: None if s is None else story_sampler(studio, model, s, pictures) for k, s in chosen.items()}
-    first, second = (prompt_pair(told[:1], i % shots) for i in range(2))
+    first, second = (prompt_pair(prompts[:1], i % shots) for i in range(2))
     cost = segment_cost(first, second, model, {k: sampler for k, sampler in samplers.items() if sampler is not None})
-    true = torch.stack([torch.stack([_true_frames(story, i) for i in range(shots)]) for story in told])
-    reader = _Reader(recogniser, told)
-    pairs = [prompt_pair(told, i) for i in range(shots)]
-    judge = StoryJudge(pairs, studio.clip, judges, reader.features, "recogniser")
+    true = torch.stack([torch.stack([_true_frames(story, i) for i in range(shots)]) for story in prompts])
+    accuracy = _ClassifierAccuracy(recogniser, prompts)
+    pairs = [prompt_pair(prompts, i) for i in range(shots)]
+    judge = StoryJudge(pairs, studio.clip, judges, accuracy.features, "recogniser")
     rows: list[Row] = []
     weights: dict[str, list[float]] = {}
     films = {"truth": list(true.flatten(1, 2))}
@@ -99,10 +99,10 @@ def run_storytelling(
             mixed: list[Tensor] = []
             done += shots
         else:
-            frames, mixed = _sample_films(sampler, told, shots, seed, tick)
+            frames, mixed = _sample_films(sampler, prompts, shots, seed, tick)
         scores, shown = judge.film(), frames[:, :, ::EVERY]
         scores.add(shown, frames[:, :, [0, -1]])
-        rows.append({"variant": name, **scores.row(), **reader(shown), **cost.get(name, dict.fromkeys(COSTS))})
+        rows.append({"variant": name, **scores.row(), **accuracy(shown), **cost.get(name, dict.fromkeys(COSTS))})
         if curve := scene_curve(mixed):
             weights[name] = curve
         films[name] = list(frames.flatten(1, 2))
@@ -110,12 +110,12 @@ def run_storytelling(
 
 
 def _sample_films(
-    sampler: StorySampler, told: Sequence[PromptStory], shots: int, seed: int, tick: Any
+    sampler: StorySampler, prompts: Sequence[PromptStory], shots: int, seed: int, tick: Any
 ) -> tuple[Tensor, list[Tensor]]:
     """Films of all stories, `[N, M, T, 3, H, W]` on the CPU, and every segment's `scene_weights`."""
     films, weights = [], []
-    for start in range(0, len(told), BATCH):
-        part = list(told[start : start + BATCH])
+    for start in range(0, len(prompts), BATCH):
+        part = list(prompts[start : start + BATCH])
         pairs = [prompt_pair(part, i) for i in range(shots)]
         noise = [[noise_source(seed, start + n, i) for n in range(len(part))] for i in range(shots)]
 
@@ -136,12 +136,12 @@ def _true_frames(story: PromptStory, index: int) -> Tensor:
     return to_tensor(render_clip(story.shots[index], FRAMES)[0])
 
 
-class _Reader:
-    """Shares of what the prompts tell that the recogniser reads right in films `[N, M, T, 3, H, W]`."""
+class _ClassifierAccuracy:
+    """Classifier accuracy: the share of what the prompts say that the recogniser sees in films `[N, M, T, 3, H, W]`."""
 
-    def __init__(self, recogniser: Recogniser, told: Sequence[PromptStory]) -> None:
+    def __init__(self, recogniser: Recogniser, prompts: Sequence[PromptStory]) -> None:
         self.recogniser = recogniser
-        truth = [[labels(shot) for shot in story.shots] for story in told]
+        truth = [[labels(shot) for shot in story.shots] for story in prompts]
         self._truth = {head: torch.tensor([[row[head] for row in story] for story in truth]) for head in truth[0][0]}
 
     @torch.no_grad()

@@ -36,13 +36,13 @@ from .variants import SETTINGS, VARIANTS, settings_of
 if TYPE_CHECKING:
     from ....models.studio import Studio
 
-__all__ = ["SET_VARIANTS", "SetPlan", "plan_set", "read_set", "run_prompt_set"]
+__all__ = ["SET_VARIANTS", "SetPlan", "film_key", "plan_set", "read_set", "run_prompt_set"]
 
 SET_VARIANTS = VARIANTS[1:]
 """Without `ground_truth`: there is none."""
 
 STORIES, SHOTS = 16, 4
-"""As many are told where nothing else is asked for and the set has them."""
+"""Defaults, where the set has as many."""
 
 
 def read_set(name: str) -> StorytellingSet:
@@ -97,12 +97,12 @@ def plan_set(
     Raises:
         InputError: a number or size that does not fit, or a VAE's file that is missing.
     """
-    plots = _stories(prompts, seed, stories, shots)
+    chosen = _stories(prompts, seed, stories, shots)
     natural = natural_length(studio)
     size, frames = natural[0] if size is None else size, natural[1] if frames is None else frames
     check_size(studio, size)
     check_frames(studio, frames)
-    return SetPlan(plots, size, frames)
+    return SetPlan(chosen, size, frames)
 
 
 def run_prompt_set(
@@ -162,12 +162,12 @@ def run_prompt_set(
     runners = {
         name: FilmRunner(sampler(settings), plan.frames, judge, studio.device) for name, settings in chosen.items()
     }
-    told: dict[str, list[Figures]] = {name: [] for name in chosen}
+    films: dict[str, list[Figures]] = {name: [] for name in chosen}
     inputs = {asks: _inputs(studio, plan, seed, judges, asks or judges.clip is None) for asks in {steered, False}}
     total, done = len(chosen) * len(plan.stories) * plan.shots, 0
     for number, story in enumerate(plan.stories):
         # The variants take turns, every second time backwards, so that a slow phase of the machine meets all alike.
-        for name in list(told)[:: 1 if number % 2 == 0 else -1]:
+        for name in list(films)[:: 1 if number % 2 == 0 else -1]:
 
             def tick(note: str = name) -> None:
                 nonlocal done
@@ -176,8 +176,7 @@ def run_prompt_set(
                     progress("evaluate", done, total, note)
 
             settings = chosen[name]
-            own = {"settings": repr(settings), "plot": repr(story), "number": number}
-            own |= inputs[asks_clip(settings)]
+            own = film_key(settings, story, number) | inputs[asks_clip(settings)]
             film = None if parts is None else parts.load(name, number, own)
             if film is None:
                 film = runners[name].film(story, number, seed, tick)
@@ -186,12 +185,21 @@ def run_prompt_set(
             else:
                 for _ in story.pairs:
                     tick()
-            told[name].append(film)
+            films[name].append(film)
         facts = {"stories": number + 1, "shots": plan.shots, "size": list(plan.size[::-1]), "frames": plan.frames}
-        found = _found(told) | judge.facts | facts
+        found = _found(films) | judge.facts | facts
         if keep is not None:
             keep(found, len(plan.stories))
-    return found, {name: [film["pictures"] for film in films[:SHEET_STORIES]] for name, films in told.items()}
+    return found, {name: [film["pictures"] for film in some[:SHEET_STORIES]] for name, some in films.items()}
+
+
+def film_key(settings: StorySettings, story: SetStory, number: int) -> dict[str, Any]:
+    """What tells one film of a run from another.
+
+    The names in it stay as they are, whatever the classes are called: what earlier runs have finished is found by them.
+    """
+    own = repr(settings).partition("(")[2], repr(story).partition("(")[2]
+    return {"settings": f"StorySettings({own[0]}", "plot": f"Plot({own[1]}", "number": number}
 
 
 def _inputs(studio: Studio, plan: SetPlan, seed: int, judges: Judges, clip: bool) -> dict[str, Any]:
@@ -210,12 +218,12 @@ def _inputs(studio: Studio, plan: SetPlan, seed: int, judges: Judges, clip: bool
     }
 
 
-def _found(told: Mapping[str, Sequence[Figures]]) -> dict[str, Any]:
-    """Figures of what has been told so far."""
+def _found(films: Mapping[str, Sequence[Figures]]) -> dict[str, Any]:
+    """Figures of the films so far."""
     unread = dict.fromkeys(("action", "place", "identity"))
-    rows = [{"variant": name, **films_row(films), **unread} for name, films in told.items()]
+    rows = [{"variant": name, **films_row(some), **unread} for name, some in films.items()]
     _compare_costs(rows)
-    curves = {name: scene_curve([film["weights"] for film in films]) for name, films in told.items()}
+    curves = {name: scene_curve([film["weights"] for film in some]) for name, some in films.items()}
     return {"rows": rows, "weights": {name: curve for name, curve in curves.items() if curve}}
 
 

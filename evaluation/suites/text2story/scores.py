@@ -1,4 +1,4 @@
-"""Figures of told films: Text2Story's metrics (§4.4), by the networks they are named after or what is at hand."""
+"""Figures of films: Text2Story's metrics (§4.4), by the networks they are named after or what is at hand."""
 
 from __future__ import annotations
 
@@ -131,5 +131,5 @@ def film_row(films: Sequence[Mapping[str, Tensor]]) -> dict[str, float | None]:
 
 
 def _query(texts: Sequence[str] | None) -> Sequence[str]:
-    assert texts is not None, "told stories have queries"
+    assert texts is not None, "stories have queries"
     return texts

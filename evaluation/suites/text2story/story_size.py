@@ -1,4 +1,4 @@
-"""What a studio's video model can tell: which set by default, films of what size and length. Nothing is loaded."""
+"""What a studio's video model can film: which set by default, films of what size and length. Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LEAST = 64
 
 
 def choose_set(studio: Studio, name: str | None = None) -> str:
-    """The set that is told: `name`, or by default `pocket` where the studio can make its films, else `benchmark`.
+    """The set that is filmed: `name`, or by default `pocket` where the studio can make its films, else `benchmark`.
 
     Raises:
         InputError: `pocket`, whose size or length this studio cannot make, or a VAE's file that cannot be read.
@@ -54,7 +54,7 @@ def choose_set(studio: Studio, name: str | None = None) -> str:
 
 
 def check_files(studio: Studio, clip: bool = True) -> None:
-    """Look for the files that telling takes.
+    """Look for the files that films need.
 
     Args:
         studio: the models.
