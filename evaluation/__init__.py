@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import suites
+from .folder import check_report_folder
 from .options import check_owner, find
+from .suite import Run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,22 +75,17 @@ def run(
     chosen, given = find(suites.SUITES, suite), {"seed": seed, "stories": stories, "shots": shots, **options}
     check_owner(suites.SUITES, suite, given)
     settings = chosen.options.parse(given)
-    # Imported here, so that the command can list the suites without loading torch.
-    from ..models.studio import Studio, load_studio
-    from .folder import check_report_folder
+    from ..models.studio import Studio, load_studio  # here, so that the command can list the suites without torch
     from .report import write_report
-    from .suite import Run
 
     models = studio if isinstance(studio, Studio) else load_studio(studio)
     models.check_task(suite)
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        check_report_folder(folder, suite)
-    found = chosen.run(models, settings, Run(folder, progress, recogniser))
-    result = {"suite": suite, "studio": models.name, "seed": seed, "stories": found.stories, "shots": found.shots}
-    result |= ({} if found.prompt_set is None else {"set": found.prompt_set}) | dict(found.figures)
-    if folder is not None:
-        write_report(chosen, result, found.frames, folder)
+    if out is not None:
+        check_report_folder(Path(out), suite)
+    found = chosen.run(models, settings, Run(None if out is None else Path(out), progress, recogniser))
+    result = {"suite": suite, "studio": models.name, "seed": seed} | found.report()
+    if out is not None:
+        write_report(chosen, result, found.frames, Path(out))
     found.finish()
     return result
 

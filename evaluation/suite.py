@@ -117,6 +117,11 @@ class Result:
     prompt_set: str | None = None
     finish: Callable[[], None] = lambda: None
 
+    def report(self) -> dict[str, Any]:
+        """What the report has of it: plain JSON."""
+        named = {} if self.prompt_set is None else {"set": self.prompt_set}
+        return {"stories": self.stories, "shots": self.shots, **named, **self.figures}
+
 
 O = TypeVar("O", bound=SuiteOptions)  # noqa: E741
 

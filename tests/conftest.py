@@ -22,7 +22,7 @@ import torch
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from anchorshot.evaluation.metrics.networks import Judges
+    from anchorshot.evaluation.metrics.networks import MetricModels
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job; tests of Ctrl-C need a foreground's
@@ -136,8 +136,10 @@ def judge_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def judges(judge_files: Path) -> Judges:
+def judges(judge_files: Path) -> MetricModels:
     """All of them, read."""
-    from anchorshot.evaluation.metrics.networks import Judges
+    from anchorshot.evaluation.metrics.networks import MetricModels
 
-    return Judges.load(judge_files / "clip.safetensors", None, judge_files / "dinov2", judge_files / "alex.safetensors")
+    return MetricModels.load(
+        judge_files / "clip.safetensors", None, judge_files / "dinov2", judge_files / "alex.safetensors"
+    )

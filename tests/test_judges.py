@@ -1,4 +1,4 @@
-"""Judges from files: LPIPS against the `lpips` package, DINO against transformers, and faults in one line."""
+"""MetricModels from files: LPIPS against the `lpips` package, DINO against transformers, and faults in one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, BitImageProcessor, Dinov2Model, 
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.dino import Preprocess, load_dino
 from anchorshot.evaluation.metrics.lpips import load_lpips
-from anchorshot.evaluation.metrics.networks import Judges
+from anchorshot.evaluation.metrics.networks import MetricModels
 from anchorshot.pocket.configs import CLIP
 
 # The package asks torchvision for its networks in an old way.
@@ -114,9 +114,9 @@ def test_the_first_dino_takes_frames_of_any_size(tmp_path: Path) -> None:
 
 
 def test_judges_are_read_from_their_files(judge_files: Path, tmp_path: Path) -> None:
-    assert Judges.load() == Judges()
+    assert MetricModels.load() == MetricModels()
     (tmp_path / "config.json").write_text(json.dumps(CLIP))
-    judges = Judges.load(judge_files / "clip.safetensors", tmp_path / "config.json", judge_files / "dinov2")
+    judges = MetricModels.load(judge_files / "clip.safetensors", tmp_path / "config.json", judge_files / "dinov2")
     assert judges.lpips is None and judges.names == {"clip": "clip.safetensors", "dino": "dinov2"}
     assert judges.clip is not None and judges.clip.embed_images(pictures(2)).shape == (2, CLIP["embed_dim"])
 
@@ -158,7 +158,7 @@ def test_faults_name_the_judge(judge_files: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     for given, words in faults:
         with pytest.raises(InputError, match=words):
-            Judges.load(**given)  # type: ignore[arg-type]
+            MetricModels.load(**given)  # type: ignore[arg-type]
 
 
 def _json(path: Path, data: object) -> Path:

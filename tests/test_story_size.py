@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from anchorshot import benchmarks, evaluation
 from anchorshot.cli import main
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.metrics.networks import JudgeFiles
+from anchorshot.evaluation.metrics.networks import MetricFiles
 from anchorshot.evaluation.suites.text2story.prompt_set import plan_set, run_prompt_set
 from anchorshot.evaluation.suites.text2story.story_size import choose_set, natural_length, size_multiple
 from anchorshot.evaluation.suites.text2story.storytelling_set import StorytellingSet
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused_before_anything_loads(
     tiny_studio: Path, wan22: Path, mochi_studio: Path, tmp_path: Path
 ) -> None:
     benchmark: dict[str, Any] = {"prompt_set": "benchmark"}
-    judges = JudgeFiles(dino=tmp_path / "gone")
+    judges = MetricFiles(dino=tmp_path / "gone")
     for file, arguments, words in (
         (wan22, {"prompt_set": "pocket"}, "^set: .*films of 160x80.*multiples of 32 .*got \"pocket\".*use benchmark"),
         (mochi_studio, {"prompt_set": "pocket"}, r"^set: .*17 frames.*6n\+1 .*got \"pocket\".*use benchmark"),
@@ -177,12 +177,12 @@ def test_a_studio_without_clip_tells_what_clip_does_not_steer(mochi_studio: Path
     prompts = StorytellingSet.read()
     config = yaml.safe_load(mochi_studio.read_text()) | {"models_dir": str(mochi_studio.parent)}
     (tmp_path / "studio.yaml").write_text(yaml.safe_dump(config | {"clip": {"file": "gone.safetensors"}}))
-    judges, names = JudgeFiles(clip=mochi_studio.parent / "clip.safetensors"), ["without_dipw"]
+    judges, names = MetricFiles(clip=mochi_studio.parent / "clip.safetensors"), ["without_dipw"]
     run = {}
     for file in (tmp_path / "studio.yaml", mochi_studio):
-        result, _ = run_prompt_set(load_studio(file), prompts, 0, 1, 1, names, judges=judges, **SMALL)
+        result, _ = run_prompt_set(load_studio(file), prompts, 0, 1, 1, names, networks=judges, **SMALL)
         run[file] = [[row[name] for name in ("clip_add", "clip_combined", "consistency")] for row in result["rows"]]
     assert run[mochi_studio] == run[tmp_path / "studio.yaml"]
-    for given, variants in ((judges, ["full"]), (None, ["plain"]), (JudgeFiles(dino=tmp_path), ["plain"])):
+    for given, variants in ((judges, ["full"]), (None, ["plain"]), (MetricFiles(dino=tmp_path), ["plain"])):
         with pytest.raises(InputError, match="clip.file: file must exist"):
-            run_prompt_set(load_studio(tmp_path / "studio.yaml"), prompts, 0, 1, 2, variants, judges=given, **SMALL)
+            run_prompt_set(load_studio(tmp_path / "studio.yaml"), prompts, 0, 1, 2, variants, networks=given, **SMALL)

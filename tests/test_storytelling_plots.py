@@ -16,12 +16,12 @@ from rich.console import Console
 from anchorshot import evaluation
 from anchorshot.cli import main
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.metrics.networks import Judges
+from anchorshot.evaluation.metrics.networks import MetricModels
 from anchorshot.evaluation.metrics.pixels import jump
 from anchorshot.evaluation.rollout import noise_source
 from anchorshot.evaluation.suites.text2story.pocket import run_storytelling
 from anchorshot.evaluation.suites.text2story.prompt_set import SET_VARIANTS, run_prompt_set
-from anchorshot.evaluation.suites.text2story.scores import StoryJudge
+from anchorshot.evaluation.suites.text2story.scores import StoryMetrics
 from anchorshot.evaluation.suites.text2story.story_size import natural_length
 from anchorshot.evaluation.suites.text2story.storytelling_set import StorytellingSet, prompt_pair, storytelling_set
 from anchorshot.evaluation.suites.text2story.variants import SETTINGS
@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(studio: Studio, tmp_pa
                 evaluation.run("storytelling", studio, out=out, **arguments)  # type: ignore[arg-type]
 
 
-def test_scores_are_those_of_the_whole_films(studio: Studio, judges: Judges) -> None:
+def test_scores_are_those_of_the_whole_films(studio: Studio, judges: MetricModels) -> None:
     """Films scored segment by segment, by all judges, against the metrics' definitions on films made at once."""
     result = evaluation.run(
         "storytelling", studio, 2, 2, 3, prompt_set="benchmark", variants=["full"], judges=judges, **SMALL
@@ -135,11 +135,11 @@ def test_without_judges_clip_and_ssim_stand_in(studio: Studio) -> None:
     assert row["jump"] == pytest.approx(float(jump(film[0, -1:], film[1, :1])), abs=1e-5)
 
 
-def test_judges_on_the_pocket_world(studio: Studio, judges: Judges) -> None:
+def test_judges_on_the_pocket_world(studio: Studio, judges: MetricModels) -> None:
     torch.manual_seed(0)
     reader = Recogniser(width=8).eval()
     plain = run_storytelling(studio, reader, 0, 1, 2, ["ground_truth"])[0]
-    judged = run_storytelling(studio, reader, 0, 1, 2, ["ground_truth"], judges=judges)[0]
+    judged = run_storytelling(studio, reader, 0, 1, 2, ["ground_truth"], networks=judges)[0]
     assert [plain[name] for name in ("clip", "features", "jump_metric")] == ["studio", "recogniser", "ssim"]
     assert [judged[name] for name in ("clip", "features", "jump_metric")] == ["file", "dino", "lpips"]
     for name in ("clip_add", "clip_combined", "consistency", "jump"):
@@ -151,7 +151,7 @@ def test_judges_on_the_pocket_world(studio: Studio, judges: Judges) -> None:
 def test_blocks_of_a_film_add_up(studio: Studio) -> None:
     """All at once and segment by segment are the same; stories do not run into each other; one frame has no step."""
     plots = storytelling_set(stories=2, scenes=2)
-    judge = StoryJudge([prompt_pair(plots, i) for i in range(2)], studio.clip)
+    judge = StoryMetrics([prompt_pair(plots, i) for i in range(2)], studio.clip)
     films = torch.rand(2, 2, 5, 3, 80, 160)
     whole, parts = judge.film(), judge.film()
     whole.add(films[:, :, ::4], films[:, :, [0, -1]])
@@ -184,7 +184,7 @@ def test_mochi_tells_the_benchmark(mochi_studio: Path) -> None:
 
 @pytest.mark.cuda
 def test_on_a_gpu_memory_is_measured(tiny_studio: Path, judge_files: Path) -> None:
-    judges = Judges.load(
+    judges = MetricModels.load(
         judge_files / "clip.safetensors", None, judge_files / "dinov2", judge_files / "alex.safetensors", device="cuda"
     )
     result, _ = run_prompt_set(
@@ -194,7 +194,7 @@ def test_on_a_gpu_memory_is_measured(tiny_studio: Path, judge_files: Path) -> No
         1,
         2,
         ["full", "plain"],
-        judges=judges,
+        networks=judges,
         **SMALL,
     )
     full, plain = result["rows"]
@@ -247,7 +247,7 @@ def test_bad_requests_are_refused(studio: Studio, tmp_path: Path) -> None:
         ("frames: is for a set", "storytelling", {"frames": 5}),
         ("set: is for the suites keyframes and storytelling", "video", {"prompt_set": "benchmark"}),
         ("size: is for the suite storytelling", "keyframes", {"size": SIZE}),
-        ("judges: is for the suite storytelling", "keyframes", {"judges": Judges()}),
+        ("judges: is for the suite storytelling", "keyframes", {"judges": MetricModels()}),
         ("resume: is for a set", "keyframes", {"resume": True}),
         ("resume: is for a set", "storytelling", {"resume": True, "prompt_set": "pocket"}),
         ("pairs: is for the suite keyframes", "storytelling", benchmark | {"pairs": [8]}),

@@ -14,10 +14,12 @@ from close import same_picture, same_result
 
 from anchorshot import evaluation
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.metrics.networks import Judges
-from anchorshot.evaluation.suites.text2story.films import Figures, FilmRunner, Parts, films_row
-from anchorshot.evaluation.suites.text2story.storytelling_set import DATA
+from anchorshot.evaluation.metrics.networks import MetricModels
+from anchorshot.evaluation.suites.text2story.films import Figures, FilmCache, FilmRunner, films_row
+from anchorshot.evaluation.suites.text2story.prompt_set import film_key
+from anchorshot.evaluation.suites.text2story.storytelling_set import DATA, ScenePrompts, SetStory
 from anchorshot.models.studio import load_studio
+from anchorshot.sampling.text2story.segments import StorySettings
 
 # The package that the tiny LPIPS is made with asks torchvision for its networks in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchvision.models.*")
@@ -52,7 +54,7 @@ def test_a_broken_off_run_leaves_what_is_finished(tiny_studio: Path, tmp_path: P
     assert same_result(kept, json.loads(json.dumps(whole)))  # the texts of three stories were encoded together
 
 
-def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, judge_files: Path, tmp_path: Path) -> None:
+def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: MetricModels, judge_files: Path, tmp_path: Path) -> None:
     """Finished films are not made again, a film cut short is; figures and pictures are those of an unbroken run."""
     asked: dict[str, Any] = {"seed": 1, "shots": 2, "prompt_set": "benchmark", "variants": ["full", "plain"], **SMALL}
     asked |= {"studio": tiny_studio, "stories": 2, "judges": judges}
@@ -109,13 +111,13 @@ def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: Judges, judge_files
     clip = load_studio(tiny_studio).clip.config
     (tmp_path / "gelu.json").write_text(json.dumps(clip | {"model_cfg": clip["model_cfg"] | {"quick_gelu": True}}))
     named = {"dino": judge_files / "dinov2", "lpips": judge_files / "alex.safetensors"}
-    gelu = Judges.load(judge_files / "clip.safetensors", tmp_path / "gelu.json", **named)
+    gelu = MetricModels.load(judge_files / "clip.safetensors", tmp_path / "gelu.json", **named)
     broken()
     finished = {file.name for file in parts.iterdir()}
     for change in (
         {"seed": 2},
         {"judges": None},
-        {"judges": Judges(dino=judges.dino)},
+        {"judges": MetricModels(dino=judges.dino)},
         {"judges": gelu},
         {"frames": 5},
         {"size": (80, 176)},
@@ -134,7 +136,7 @@ def test_costs_of_another_device_are_left_out(tmp_path: Path, monkeypatch: pytes
     film = {name: torch.rand(4) for name in ("scene", "action", "both", "cosines", "jumps", "seconds")}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     film["peak"] = torch.tensor(1 << 30)
-    cuda, cpu = (Parts(tmp_path / "parts", True, torch.device(kind)) for kind in ("cuda", "cpu"))
+    cuda, cpu = (FilmCache(tmp_path / "parts", True, torch.device(kind)) for kind in ("cuda", "cpu"))
     cuda.save("full", 0, {"seed": 0}, film)
     same, other = cuda.load("full", 0, {"seed": 0}), cpu.load("full", 0, {"seed": 0})
     assert same is not None and other is not None and cpu.load("full", 0, {"seed": 1}) is None
@@ -144,3 +146,12 @@ def test_costs_of_another_device_are_left_out(tmp_path: Path, monkeypatch: pytes
     assert both["seconds"] == 3 and both["jump"] == pytest.approx(float(film["jumps"].mean()))
     cpu.remove()
     assert not (tmp_path / "parts").exists()
+
+
+def test_films_of_earlier_versions_are_found() -> None:
+    """The key of a film is made of these words, whatever the classes are called today."""
+    story = SetStory("pond", "pair", ("Ada",), (ScenePrompts("a", "b", "c", "d"),))
+    key = film_key(StorySettings(), story, 3)
+    assert key["number"] == 3 and str(key["settings"]).startswith("StorySettings(dipw=DIPW(")
+    pairs = "ScenePrompts(scene='a', action='b', scene_query='c', action_query='d')"
+    assert key["plot"] == f"Plot(place='pond', cast='pair', names=('Ada',), pairs=({pairs},))"

@@ -1,4 +1,4 @@
-"""Judges with random weights, each in its public file format."""
+"""MetricModels with random weights, each in its public file format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judges from files: the networks that a paper's metrics are named after, in the place of what comes along."""
+"""MetricModels from files: the networks that a paper's metrics are named after, in the place of what comes along."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .clip import load_clip
 from .dino import load_dino
 from .lpips import load_lpips
 
-__all__ = ["JudgeFiles", "Judges"]
+__all__ = ["MetricFiles", "MetricModels"]
 
 PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class Judges:
-    """Who judges told films; None leaves it to what the suite has at hand.
+class MetricModels:
+    """The networks that films are scored with; None leaves it to what the suite has at hand.
 
     Attributes:
         clip: scores text alignment; else the studio's CLIP does. The studio's still steers the sampling.
@@ -55,8 +55,8 @@ class Judges:
         dino: PathLike | None = None,
         lpips: PathLike | None = None,
         device: torch.device | str = "cpu",
-    ) -> Judges:
-        """Read the judges whose files are given.
+    ) -> MetricModels:
+        """Read the networks whose files are given.
 
         Args:
             clip: open_clip safetensors.
@@ -83,8 +83,8 @@ class Judges:
 
 
 @dataclass(frozen=True)
-class JudgeFiles:
-    """Files of judges that are not read yet: what a run is refused for is then found out before; see `Judges.load`."""
+class MetricFiles:
+    """Files that are not read yet, so that bad options are refused first; see `MetricModels.load`."""
 
     clip: PathLike | None = None
     clip_config: PathLike | None = None
@@ -92,6 +92,6 @@ class JudgeFiles:
     lpips: PathLike | None = None
     device: torch.device | str = "cpu"
 
-    def load(self) -> Judges:
+    def load(self) -> MetricModels:
         """Read them. Raises InputError: what is wrong with which of them."""
-        return Judges.load(self.clip, self.clip_config, self.dino, self.lpips, self.device)
+        return MetricModels.load(self.clip, self.clip_config, self.dino, self.lpips, self.device)

@@ -21,17 +21,17 @@ from ....sampling.text2story.segments import Made, StorySampler
 from ...metrics.cost import clock, peak_bytes
 from ...rollout import noise_source
 from .pocket import scene_weights
-from .scores import StoryJudge, film_row, shown_frames
+from .scores import StoryMetrics, film_row, shown_frames
 from .storytelling_set import SetStory, prompt_pair
 
-__all__ = ["SHEET_STORIES", "Figures", "Parts", "FilmRunner", "films_row"]
+__all__ = ["SHEET_STORIES", "Figures", "FilmCache", "FilmRunner", "films_row"]
 
 SHEET_STORIES, _SHEET_HEIGHT = 4, 96
 """Of so many stories pictures are kept, so high."""
 
 Figures = dict[str, Tensor]
-"""All that is kept of a film: `FilmScores.parts`; `weights` of its scenes (`scene_weights`); `seconds` of its segments;
-`peak` bytes, and `pictures` `[3·segments, 3, h, w]` of the first stories; what was not measured is missing."""
+"""All that is kept of a film: `FilmScores.measurements`; `weights` of its scenes (`scene_weights`); `seconds` of its
+segments; `peak` bytes; and `pictures` `[3·segments, 3, h, w]` of the first stories. Not measured: not there."""
 
 
 class FilmRunner:
@@ -40,15 +40,15 @@ class FilmRunner:
     Args:
         sampler: the variant.
         frames: of a segment.
-        judge: scores the films.
+        metrics: scores the films.
         device: where they are made; on CUDA peak memory is measured, too.
     """
 
-    def __init__(self, sampler: StorySampler, frames: int, judge: StoryJudge, device: torch.device) -> None:
-        self.sampler, self.frames, self.judge, self.device = sampler, frames, judge, device
+    def __init__(self, sampler: StorySampler, frames: int, metrics: StoryMetrics, device: torch.device) -> None:
+        self.sampler, self.frames, self.metrics, self.device = sampler, frames, metrics, device
 
     def film(self, story: SetStory, number: int, seed: int, tick: Callable[[], None]) -> Figures:
-        """Make, score and forget the film of a story, number `number` of the judge; `tick` after each segment."""
+        """Make, score and forget the film of a story, number `number` of the metrics; `tick` after each segment."""
         pairs = [prompt_pair([story], i) for i in range(len(story.pairs))]
         noise = [[noise_source(seed, number, i)] for i in range(len(pairs))]
         made: list[Made] = []
@@ -73,7 +73,7 @@ class FilmRunner:
             kept["peak"] = torch.tensor(peak_bytes(sample, self.device))
         else:
             sample()
-        scores, pictures = self.judge.film(), []
+        scores, pictures = self.metrics.film(), []
         for shot, segment in enumerate(made):
             shown, three = self._decoded(segment.latents)
             scores.add(shown, three[:, :, [0, 2]], number, shot)
@@ -81,7 +81,7 @@ class FilmRunner:
         if number < SHEET_STORIES:
             kept["pictures"] = torch.cat(pictures)
         kept["weights"] = torch.cat([scene_weights(segment.record) for segment in made])
-        return {**scores.parts(), "seconds": torch.tensor(seconds, dtype=torch.float64), **kept}
+        return {**scores.measurements(), "seconds": torch.tensor(seconds, dtype=torch.float64), **kept}
 
     def _decoded(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Of a segment's frames those that are scored, `[1, 1, t, 3, H, W]`, and its first, middle and last."""
@@ -102,7 +102,7 @@ def films_row(films: Sequence[Figures]) -> dict[str, float | None]:
     return film_row(films) | cost
 
 
-class Parts:
+class FilmCache:
     """A folder with the figures of every finished film, for a run that goes on with them.
 
     Films that depend on something else lie beside each other, so no run loses what another one has finished.

@@ -14,7 +14,7 @@ from ...options import Flag, Options, whole, width_by_height
 from ...suite import SuiteOptions
 
 if TYPE_CHECKING:
-    from ...metrics.networks import JudgeFiles, Judges
+    from ...metrics.networks import MetricFiles, MetricModels
 
 __all__ = ["FilmOptions", "Text2StoryOptions"]
 
@@ -70,7 +70,7 @@ class Text2StoryOptions(SuiteOptions, FilmOptions):
         dino: folder of the network whose features consistency is measured with.
         lpips: file of the distance that jumps are measured with.
         resume: for a set: take the films whose figures the folder has from a run that was interrupted.
-        judges: networks in the place of files; `JudgeFiles` are read once all else has been checked.
+        judges: networks in the place of files; `MetricFiles` are read once all else has been checked.
     """
 
     defaults: ClassVar[Mapping[str, int]] = {"seed": 0, "stories": 16, "shots": 4}
@@ -94,12 +94,12 @@ class Text2StoryOptions(SuiteOptions, FilmOptions):
     ] = False
     judges: Any = None
 
-    def networks(self, device: str) -> Judges | JudgeFiles | None:
+    def networks(self, device: str) -> MetricModels | MetricFiles | None:
         """The metrics' networks: those given, or files that are not read yet; None leaves it to the suite."""
         if self.judges is not None or (self.clip is None and self.dino is None and self.lpips is None):
-            found: Judges | JudgeFiles | None = self.judges
+            found: MetricModels | MetricFiles | None = self.judges
             return found
-        from ...metrics.networks import JudgeFiles
+        from ...metrics.networks import MetricFiles
 
         clip, config = self.clip or (None, None)
-        return JudgeFiles(clip, config, self.dino, self.lpips, device)
+        return MetricFiles(clip, config, self.dino, self.lpips, device)

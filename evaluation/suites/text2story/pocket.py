@@ -23,14 +23,14 @@ from ....sampling.text2story.segments import Made, StorySampler, StorySettings
 from ...rollout import noise_source
 from .cost import COSTS, segment_cost
 from .pocket_prompts import PromptStory, prompt_pair, prompt_stories
-from .scores import EVERY, StoryJudge
+from .scores import EVERY, StoryMetrics
 from .story_size import FRAMES
 from .variants import SETTINGS, VARIANTS, settings_of
 
 if TYPE_CHECKING:
     from ....models.studio import Studio
     from ....pocket.recogniser import Recogniser
-    from ...metrics.networks import Judges
+    from ...metrics.networks import MetricModels
 
 __all__ = ["run_storytelling", "scene_curve", "scene_weights"]
 
@@ -49,7 +49,7 @@ def run_storytelling(
     variants: Sequence[str] = VARIANTS,
     progress: Progress | None = None,
     full: StorySettings = SETTINGS,
-    judges: Judges | None = None,
+    networks: MetricModels | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
     """Run the suite on the pocket world.
 
@@ -62,11 +62,11 @@ def run_storytelling(
         variants: see `settings_of`; `ground_truth` is what the VAE makes of the true films.
         progress: told how many segments of all variants are done.
         full: the full method's settings.
-        judges: networks from files, in the place of the studio's CLIP, the recogniser's features and SSIM.
+        networks: networks from files, in the place of the studio's CLIP, the recogniser's features and SSIM.
 
     Returns:
         ({"rows": one per variant, "weights": per variant with DIPW the mean weight of the scene at each step,
-        and who judged: "clip", "features", "jump_metric"}, the films `[T, 3, H, W]` per variant).
+        and the networks of the metrics: "clip", "features", "jump_metric"}, the films `[T, 3, H, W]` per variant).
 
     Raises:
         InputError: no such variant.
@@ -81,7 +81,7 @@ def run_storytelling(
     true = torch.stack([torch.stack([_true_frames(story, i) for i in range(shots)]) for story in prompts])
     accuracy = _ClassifierAccuracy(recogniser, prompts)
     pairs = [prompt_pair(prompts, i) for i in range(shots)]
-    judge = StoryJudge(pairs, studio.clip, judges, accuracy.features, "recogniser")
+    metrics = StoryMetrics(pairs, studio.clip, networks, accuracy.features, "recogniser")
     rows: list[Row] = []
     weights: dict[str, list[float]] = {}
     films = {"truth": list(true.flatten(1, 2))}
@@ -100,13 +100,13 @@ def run_storytelling(
             done += shots
         else:
             frames, mixed = _sample_films(sampler, prompts, shots, seed, tick)
-        scores, shown = judge.film(), frames[:, :, ::EVERY]
+        scores, shown = metrics.film(), frames[:, :, ::EVERY]
         scores.add(shown, frames[:, :, [0, -1]])
         rows.append({"variant": name, **scores.row(), **accuracy(shown), **cost.get(name, dict.fromkeys(COSTS))})
         if curve := scene_curve(mixed):
             weights[name] = curve
         films[name] = list(frames.flatten(1, 2))
-    return {"rows": rows, "weights": weights, **judge.facts}, films
+    return {"rows": rows, "weights": weights, **metrics.facts}, films
 
 
 def _sample_films(

@@ -25,10 +25,10 @@ from ....pipelines.story_stage import (
     video_settings,
 )
 from ....sampling.text2story.segments import StorySampler, StorySettings
-from ...metrics.networks import JudgeFiles, Judges
-from .films import SHEET_STORIES, Figures, FilmRunner, Parts, films_row
+from ...metrics.networks import MetricFiles, MetricModels
+from .films import SHEET_STORIES, Figures, FilmCache, FilmRunner, films_row
 from .pocket import scene_curve
-from .scores import StoryJudge
+from .scores import StoryMetrics
 from .story_size import check_files, check_frames, check_size, natural_length
 from .storytelling_set import SetStory, StorytellingSet, prompt_pair
 from .variants import SETTINGS, VARIANTS, settings_of
@@ -114,11 +114,11 @@ def run_prompt_set(
     variants: Sequence[str] = SET_VARIANTS,
     size: tuple[int, int] | None = None,
     frames: int | None = None,
-    judges: Judges | JudgeFiles | None = None,
+    networks: MetricModels | MetricFiles | None = None,
     progress: Progress | None = None,
     full: StorySettings = SETTINGS,
     keep: Callable[[dict[str, Any], int], None] | None = None,
-    parts: Parts | None = None,
+    cache: FilmCache | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
     """Film stories of a set and score the films.
 
@@ -126,12 +126,12 @@ def run_prompt_set(
         studio: models and sampler defaults.
         prompts, seed, stories, shots, size, frames: see `plan_set`; the seed is the noise's, too.
         variants: see `storytelling.settings_of`.
-        judges: networks from files, in the place of the studio's CLIP, its image features and SSIM.
+        networks: networks from files, in the place of the studio's CLIP, its image features and SSIM.
         progress: told how many segments of all variants are done.
         full: the full method's settings.
         keep: called after every story with the figures of all that are filmed, and how many there will be. They are
             those of a run of so many stories.
-        parts: takes the figures of every finished film, and has those that need not be made again.
+        cache: takes the figures of every finished film, and has those that need not be made again.
 
     Returns:
         As `storytelling.run_storytelling`, with "stories", "shots", "size" [width, height] and "frames"; the pictures
@@ -146,10 +146,10 @@ def run_prompt_set(
     chosen = {name: settings_of(name, full) for name in variants}
     plan = plan_set(studio, prompts, seed, stories, shots, size, frames)
     steered = any(map(asks_clip, chosen.values()))
-    check_files(studio, clip=steered or judges is None or judges.clip is None)
-    judges = judges.load() if isinstance(judges, JudgeFiles) else judges or Judges()
+    check_files(studio, clip=steered or networks is None or networks.clip is None)
+    networks = networks.load() if isinstance(networks, MetricFiles) else networks or MetricModels()
     pairs = [prompt_pair(plan.stories, i) for i in range(plan.shots)]
-    judge = StoryJudge(pairs, studio.clip if judges.clip is None else judges.clip, judges)
+    metrics = StoryMetrics(pairs, studio.clip if networks.clip is None else networks.clip, networks)
     model = story_model(studio, plan.frames, plan.size)
     mixes = any(settings.dipw is not None for settings in chosen.values())
     pictures = story_pictures(model) if mixes else None
@@ -160,10 +160,10 @@ def run_prompt_set(
         return story_sampler(studio, model, settings, pictures)
 
     runners = {
-        name: FilmRunner(sampler(settings), plan.frames, judge, studio.device) for name, settings in chosen.items()
+        name: FilmRunner(sampler(settings), plan.frames, metrics, studio.device) for name, settings in chosen.items()
     }
     films: dict[str, list[Figures]] = {name: [] for name in chosen}
-    inputs = {asks: _inputs(studio, plan, seed, judges, asks or judges.clip is None) for asks in {steered, False}}
+    inputs = {asks: _inputs(studio, plan, seed, networks, asks or networks.clip is None) for asks in {steered, False}}
     total, done = len(chosen) * len(plan.stories) * plan.shots, 0
     for number, story in enumerate(plan.stories):
         # The variants take turns, every second time backwards, so that a slow phase of the machine meets all alike.
@@ -177,17 +177,17 @@ def run_prompt_set(
 
             settings = chosen[name]
             own = film_key(settings, story, number) | inputs[asks_clip(settings)]
-            film = None if parts is None else parts.load(name, number, own)
+            film = None if cache is None else cache.load(name, number, own)
             if film is None:
                 film = runners[name].film(story, number, seed, tick)
-                if parts is not None:
-                    parts.save(name, number, own, film)
+                if cache is not None:
+                    cache.save(name, number, own, film)
             else:
                 for _ in story.pairs:
                     tick()
             films[name].append(film)
         facts = {"stories": number + 1, "shots": plan.shots, "size": list(plan.size[::-1]), "frames": plan.frames}
-        found = _found(films) | judge.facts | facts
+        found = _found(films) | metrics.facts | facts
         if keep is not None:
             keep(found, len(plan.stories))
     return found, {name: [film["pictures"] for film in some[:SHEET_STORIES]] for name, some in films.items()}
@@ -202,7 +202,7 @@ def film_key(settings: StorySettings, story: SetStory, number: int) -> dict[str,
     return {"settings": f"StorySettings({own[0]}", "plot": f"Plot({own[1]}", "number": number}
 
 
-def _inputs(studio: Studio, plan: SetPlan, seed: int, judges: Judges, clip: bool) -> dict[str, Any]:
+def _inputs(studio: Studio, plan: SetPlan, seed: int, networks: MetricModels, clip: bool) -> dict[str, Any]:
     """What all films of a run and their figures depend on; `clip`: whether the studio's CLIP has a say."""
     from .... import __version__
 
@@ -214,7 +214,7 @@ def _inputs(studio: Studio, plan: SetPlan, seed: int, judges: Judges, clip: bool
         "size": plan.size,
         "frames": plan.frames,
         "seed": seed,
-        "judges": dict(judges.identities),
+        "judges": dict(networks.identities),
     }
 
 

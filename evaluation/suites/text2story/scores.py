@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from ....models.encoders.clip import ClipScorer
 from ....sampling.text2story.segments import PromptPair
-from ...metrics.networks import Judges
+from ...metrics.networks import MetricModels
 from ...metrics.pixels import jump
 
-__all__ = ["EVERY", "FilmScores", "StoryJudge", "film_row", "shown_frames"]
+__all__ = ["EVERY", "FilmScores", "StoryMetrics", "film_row", "shown_frames"]
 
 EVERY = 4
 """Every so many frames are scored; the first frame of a segment is among them."""
@@ -27,13 +27,13 @@ def shown_frames(length: int) -> list[int]:
     return list(range(0, length, EVERY))
 
 
-class StoryJudge:
+class StoryMetrics:
     """Scores films of known prompts.
 
     Args:
         pairs: the prompts of all stories, one batch of N for each of M segments; they need queries.
-        clip: the studio's CLIP, which judges where no other is given.
-        judges: networks from files.
+        clip: the studio's CLIP, which scores where no other is given.
+        networks: networks from files.
         features: pictures `[B, 3, H, W]` → features `[B, D]` for consistency where no DINO is given; None takes CLIP's.
         features_name: what they are called in the result.
     """
@@ -42,19 +42,19 @@ class StoryJudge:
         self,
         pairs: Sequence[PromptPair],
         clip: ClipScorer,
-        judges: Judges | None = None,
+        networks: MetricModels | None = None,
         features: Embed | None = None,
         features_name: str = "clip",
     ) -> None:
-        judges = Judges() if judges is None else judges
-        self.clip = clip if judges.clip is None else judges.clip
-        self.features = judges.dino if judges.dino is not None else features
-        self.jump = jump if judges.lpips is None else judges.lpips
+        networks = MetricModels() if networks is None else networks
+        self.clip = clip if networks.clip is None else networks.clip
+        self.features = networks.dino if networks.dino is not None else features
+        self.jump = jump if networks.lpips is None else networks.lpips
         self.facts = {
-            "clip": "studio" if judges.clip is None else "file",
-            "features": "dino" if judges.dino is not None else features_name,
-            "jump_metric": "ssim" if judges.lpips is None else "lpips",
-            "judges": dict(judges.names),
+            "clip": "studio" if networks.clip is None else "file",
+            "features": "dino" if networks.dino is not None else features_name,
+            "jump_metric": "ssim" if networks.lpips is None else "lpips",
+            "judges": dict(networks.names),
         }
         scenes = [_query(pair.scene_query) for pair in pairs]
         actions = [_query(pair.action_query) for pair in pairs]
@@ -74,7 +74,7 @@ class StoryJudge:
 class FilmScores:
     """Sums up films block by block, so that no film has to be held whole."""
 
-    judge: StoryJudge
+    metrics: StoryMetrics
     _similar: dict[str, list[Tensor]] = field(default_factory=lambda: {"scene": [], "action": [], "both": []})
     _cosines: list[Tensor] = field(default_factory=list)
     _jumps: list[Tensor] = field(default_factory=list)
@@ -90,36 +90,36 @@ class FilmScores:
             shown: `[n, m, t, 3, H, W]` in 0…1, the frames that are scored.
             ends: `[n, m, 2, 3, H, W]`, every segment's first and last frame.
         """
-        judge, (n, m, t) = self.judge, shown.shape[:3]
+        metrics, (n, m, t) = self.metrics, shown.shape[:3]
         flat = shown.flatten(0, 2)
-        pictures = judge.clip.embed_images(flat).cpu()
-        for kind, text in judge.texts.items():
+        pictures = metrics.clip.embed_images(flat).cpu()
+        for kind, text in metrics.texts.items():
             texts = text[story : story + n, shot : shot + m]
             similar = torch.einsum("nmtd,nmd->nmt", pictures.unflatten(0, (n, m, t)), texts)
             self._similar[kind].append(similar.flatten())
-        features = (pictures if judge.features is None else judge.features(flat)).unflatten(0, (n, m * t))
+        features = (pictures if metrics.features is None else metrics.features(flat)).unflatten(0, (n, m * t))
         before = None
         if shot and self._before is not None:
             features, before = torch.cat([self._before[0], features], 1), self._before[1]
         self._cosines.append(F.cosine_similarity(features[:, 1:], features[:, :-1], dim=-1).flatten())
         for i in range(m):
             if before is not None:
-                self._jumps.append(judge.jump(before, ends[:, i, 0]))
+                self._jumps.append(metrics.jump(before, ends[:, i, 0]))
             before = ends[:, i, 1]
         self._before = (features[:, -1:], ends[:, -1, 1])
 
-    def parts(self) -> dict[str, Tensor]:
+    def measurements(self) -> dict[str, Tensor]:
         """All that was measured: similarity to `scene`, `action` and `both`; `cosines` and `jumps` of neighbours."""
         found = {**self._similar, "cosines": self._cosines, "jumps": self._jumps}
         return {name: torch.cat([torch.zeros(0), *(value.cpu() for value in values)]) for name, values in found.items()}
 
     def row(self) -> dict[str, float | None]:
         """CLIP-add, CLIP-combined, consistency and jump of all that was added; None where there is nothing of it."""
-        return film_row([self.parts()])
+        return film_row([self.measurements()])
 
 
 def film_row(films: Sequence[Mapping[str, Tensor]]) -> dict[str, float | None]:
-    """The same of several films' `FilmScores.parts`."""
+    """The same of several films' `FilmScores.measurements`."""
 
     def mean(name: str) -> float | None:
         values = torch.cat([film[name] for film in films])

@@ -84,7 +84,7 @@ def size_multiple(studio: Studio) -> int:
 
 
 def check_size(studio: Studio, size: tuple[int, int]) -> None:
-    """Refuse a (height, width) that the studio cannot make or that is too small to judge (InputError)."""
+    """Refuse a (height, width) that the studio cannot make or that is too small to score (InputError)."""
     side = size_multiple(studio)
     if min(size) < _LEAST or any(value % side for value in size):
         near = "x".join(str(_near(value, side)) for value in reversed(size))

@@ -37,12 +37,12 @@ class Text2StorySuite(Suite[Text2StoryOptions]):
         return self._run_pocket(studio, options, run)
 
     def _run_pocket(self, studio: Studio, options: Text2StoryOptions, run: Run) -> Result:
-        from ...metrics.networks import JudgeFiles
+        from ...metrics.networks import MetricFiles
         from .pocket import run_storytelling
         from .story_size import check_files
 
         check_files(studio)
-        judges = options.networks(str(studio.device))
+        networks = options.networks(str(studio.device))
         figures, films = run_storytelling(
             studio,
             run.classifier(),
@@ -51,22 +51,22 @@ class Text2StorySuite(Suite[Text2StoryOptions]):
             shots := options.number("shots"),
             options.variants or self.variants,
             run.progress,
-            judges=judges.load() if isinstance(judges, JudgeFiles) else judges,
+            networks=networks.load() if isinstance(networks, MetricFiles) else networks,
         )
         return Result(figures, stories, shots, films, "pocket")
 
     def _run_set(self, studio: Studio, chosen: str, options: Text2StoryOptions, run: Run) -> Result:
         from ...report import PartialReport
-        from .films import Parts
+        from .films import FilmCache
         from .prompt_set import read_set, run_prompt_set
 
         prompts, name = read_set(chosen), named_set(chosen, ("pocket", "benchmark"))
         partial: PartialReport | None = None
-        parts: Parts | None = None
+        cache: FilmCache | None = None
         if run.out is not None:
             facts = {"suite": self.name, "studio": studio.name, "seed": options.seed, "set": name}
             partial = PartialReport(Path(run.out), facts)
-            parts = Parts(Path(run.out) / "storytelling_parts", options.resume, studio.device)
+            cache = FilmCache(Path(run.out) / "storytelling_parts", options.resume, studio.device)
         try:
             figures, films = run_prompt_set(
                 studio,
@@ -80,14 +80,14 @@ class Text2StorySuite(Suite[Text2StoryOptions]):
                 options.networks(str(studio.device)),
                 run.progress,
                 keep=None if partial is None else partial.keep,
-                parts=parts,
+                cache=cache,
             )
         except KeyboardInterrupt:
             kept = "" if partial is None else partial.kept or "what is finished stays"
             raise KeyboardInterrupt(kept and f"{kept}; add --resume to go on") from None
 
         def finish() -> None:
-            for finished in (partial, parts):
+            for finished in (partial, cache):
                 if finished is not None:
                     finished.remove()
 
