@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from ..pocket.recogniser import Recogniser
     from .report import Strip
 
-__all__ = ["Column", "Columns", "Panel", "Result", "Run", "Suite", "SuiteOptions", "named_set"]
+__all__ = ["Column", "Columns", "Panel", "Result", "Row", "Run", "Suite", "SuiteOptions", "named_set"]
 
+Row = dict[str, Any]
+"""A row of the report: `variant`, and its figures."""
 Column = Callable[[Mapping[str, Any]], str]
 """What a table shows of a row."""
 Columns = Mapping[str, Column]

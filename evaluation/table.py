@@ -12,9 +12,7 @@ from rich.text import Text
 
 from .suite import Column, Columns, Suite
 
-__all__ = ["NAME", "Row", "beside", "figure", "result_table"]
-
-Row = Mapping[str, Any]
+__all__ = ["NAME", "beside", "figure", "result_table"]
 
 NAME: dict[str, Column] = {"variant": lambda row: str(row["variant"])}
 """The first column."""
@@ -31,7 +29,7 @@ def result_table(suite: Suite[Any], result: Mapping[str, Any]) -> Group:
     return Group(Text(title, style="bold"), *tables, *([Text(note, style="dim")] if note else []))
 
 
-def _table(columns: Columns, rows: Sequence[Row]) -> Table:
+def _table(columns: Columns, rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         table.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
@@ -43,7 +41,7 @@ def _table(columns: Columns, rows: Sequence[Row]) -> Table:
 def figure(name: str, digits: int = 3, scale: float = 1.0) -> Column:
     """A column of numbers, each times `scale`; a dash where there is none."""
 
-    def show(row: Row) -> str:
+    def show(row: Mapping[str, Any]) -> str:
         value = row[name]
         return "–" if value is None else f"{value * scale:,.{digits}f}"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...plots import COLOURS
 from ...report import FRAMES_SHOWN, Strip, variant_label
 from ...suite import Panel
-from ...table import NAME, Row, beside, figure
+from ...table import NAME, beside, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ _ROWS = ("truth", "goldenmem", "full", "none")
 """Rows of the sheet, where they were run."""
 
 
-def _identity(row: Row) -> str:
+def _identity(row: Result) -> str:
     if row["identity"] is None:
         return "–"
     error = row["identity_se"]

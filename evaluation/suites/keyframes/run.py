@@ -30,6 +30,7 @@ from ...metrics.classifier import FORGOTTEN, Scores, Sharpest, StoryTruth, memor
 from ...metrics.pixels import diversity
 from ...rollout import Recall, RollOut, StorySet, extend, generate_jointly, step_cost
 from ...stories import held_out_stories
+from ...suite import Row
 from ...written_stories import padded
 from .suite import KeyframesSuite
 
@@ -55,8 +56,6 @@ STANDARD_ERRORS = ("identity", "layout", "side", "action")
 
 _KINDS = "|".join(get_args(Retrieval))
 _TIERED = re.compile(rf"(goldenmem|latent|retrieval:(?P<few>{_KINDS}))(:(?P<tier>[0-8]))?(:(?P<all>{_KINDS}))?")
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

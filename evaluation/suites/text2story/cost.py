@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ....sampling.text2story.segments import Made, PromptPair, StorySampler
 from ...metrics.cost import peak_bytes, seconds
 from ...rollout import noise_source
+from ...suite import Row
 from .variants import settings_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["COSTS", "segment_cost"]
 
 COSTS = ("seconds", "time_ratio", "memory_ratio")
-Row = dict[str, Any]
 
 
 def segment_cost(

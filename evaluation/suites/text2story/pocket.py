@@ -21,6 +21,7 @@ from ....pocket.world import HEIGHT, WIDTH
 from ....sampling.text2story.prompt_mixing import MixStep
 from ....sampling.text2story.segments import Made, StorySampler, StorySettings
 from ...rollout import noise_source
+from ...suite import Row
 from .cost import COSTS, segment_cost
 from .pocket_prompts import PromptStory, prompt_pair, prompt_stories
 from .scores import EVERY, StoryMetrics
@@ -36,8 +37,6 @@ __all__ = ["run_storytelling", "scene_curve", "scene_weights"]
 
 BATCH = 16
 """Stories made together: the pocket models are small."""
-
-Row = dict[str, Any]
 
 
 def run_storytelling(

@@ -27,6 +27,7 @@ from ....story.timeline import Timeline
 from ...metrics.pixels import boundary_jump, frame_change, psnr, same_picture
 from ...rollout import noise_source
 from ...stories import held_out_stories
+from ...suite import Row
 from .suite import VideoSuite
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ REQUESTS: tuple[tuple[float, tuple[float, ...]], ...] = (
 """(seconds, keyframe times) that are asked for in turn; no time after 0 lies on a frame."""
 
 BATCH = 16
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
