@@ -53,7 +53,7 @@ def run(
             While films of a set are made, ``storytelling_partial.json`` holds the figures of the stories that are
             finished, and ``storytelling_parts`` those of every film.
         recogniser: reads the frames of the pocket world; None takes the pocket studio's.
-        progress: told what is done.
+        progress: called with what is done.
         options: `variants`, the names of the rows (None runs all), and those of the suite: `KeyframesOptions`,
             `Text2StoryOptions`. Variants of `keyframes`: `ground_truth`, `full`, `none`, `joint`, `goldenmem` and
             `latent` (also with `:TIER` and `:RANKING`), `retrieval:clip|text|recency` (also with `:TIER`), `noise:T`

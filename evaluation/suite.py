@@ -79,7 +79,7 @@ class Run:
 
     Attributes:
         out: folder of the report, for a suite that keeps what is finished before the end; None writes nothing.
-        progress: told what is done.
+        progress: called with what is done.
         recogniser: reads the frames of the pocket world; None takes the pocket studio's.
     """
 

@@ -131,7 +131,7 @@ def run_keyframes(
         stories: how many.
         pairs: numbers of shots in a story.
         variants: names, see `Variant.parse`.
-        progress: told how many shots of all variants are done.
+        progress: called with how many shots of all variants are done.
         written: stories of any lengths in the place of held-out ones.
 
     Returns:

@@ -48,7 +48,7 @@ class FilmRunner:
         self.sampler, self.frames, self.metrics, self.device = sampler, frames, metrics, device
 
     def film(self, story: SetStory, number: int, seed: int, tick: Callable[[], None]) -> Figures:
-        """Make, score and forget the film of a story, number `number` of the metrics; `tick` after each segment."""
+        """Make, score and forget the film of a story, number `number` of the run; `tick` after each segment."""
         pairs = [prompt_pair([story], i) for i in range(len(story.pairs))]
         noise = [[noise_source(seed, number, i)] for i in range(len(pairs))]
         made: list[Made] = []

@@ -59,7 +59,7 @@ def run_storytelling(
         stories: how many stories.
         shots: segments in each.
         variants: see `settings_of`; `ground_truth` is what the VAE makes of the true films.
-        progress: told how many segments of all variants are done.
+        progress: called with how many segments of all variants are done.
         full: the full method's settings.
         networks: networks from files, in the place of the studio's CLIP, the recogniser's features and SSIM.
 

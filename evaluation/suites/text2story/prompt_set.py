@@ -125,16 +125,16 @@ def run_prompt_set(
     Args:
         studio: models and sampler defaults.
         prompts, seed, stories, shots, size, frames: see `plan_set`; the seed is the noise's, too.
-        variants: see `storytelling.settings_of`.
+        variants: see `variants.settings_of`.
         networks: networks from files, in the place of the studio's CLIP, its image features and SSIM.
-        progress: told how many segments of all variants are done.
+        progress: called with how many segments of all variants are done.
         full: the full method's settings.
         keep: called after every story with the figures of all that are filmed, and how many there will be. They are
             those of a run of so many stories.
         cache: takes the figures of every finished film, and has those that need not be made again.
 
     Returns:
-        As `storytelling.run_storytelling`, with "stories", "shots", "size" [width, height] and "frames"; the pictures
+        As `pocket.run_storytelling`, with "stories", "shots", "size" [width, height] and "frames"; the pictures
         are three small ones of each segment of a few stories.
 
     Raises:
@@ -203,7 +203,7 @@ def film_key(settings: StorySettings, story: SetStory, number: int) -> dict[str,
 
 
 def _inputs(studio: Studio, plan: SetPlan, seed: int, networks: MetricModels, clip: bool) -> dict[str, Any]:
-    """What all films of a run and their figures depend on; `clip`: whether the studio's CLIP has a say."""
+    """What all films of a run and their figures depend on; `clip`: whether the studio's CLIP is used."""
     from .... import __version__
 
     parts = [part for part in story_parts(studio) if clip or part != "clip"]

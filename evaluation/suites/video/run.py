@@ -97,7 +97,7 @@ def run_video(
         stories: how many clips.
         shots: length of the stories that they are from.
         variants: `multi_chunk`, `latent_replacement`, `replication`; `ground_truth` is what the VAE makes of the clips.
-        progress: told how many clips of all variants are done.
+        progress: called with how many clips of all variants are done.
 
     Returns:
         ({"rows": one per variant, "clips": figures of single clips, "change": frame by frame, per variant and keyframe
