@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..media.picture import fit_picture
 
-__all__ = ["batches_of", "FITS", "decode_frame", "encode_frame", "fitted", "frames_of", "only", "to_image"]
+__all__ = ["batches_of", "FITS", "decode_frame", "encode_frames", "fitted", "frames_of", "only", "to_image"]
 
 
 FITS = ["cover", "contain", "off"]
@@ -82,10 +82,10 @@ def to_image(frames: Tensor) -> Tensor:
     return frames.detach().to("cpu", torch.float32).clamp(0, 1).movedim(1, -1).contiguous()
 
 
-def encode_frame(vae: Any, frame: Tensor) -> Tensor:
-    """Latent `[1, C, h, w]` of a frame `[3, H, W]`, by an image VAE or a video VAE."""
-    latent = vae.encode(frame.movedim(0, -1)[None])
-    return latent[:, :, 0] if latent.ndim == 5 else latent
+def encode_frames(vae: Any, frames: Tensor) -> Tensor:
+    """Latents `[B, C, h, w]` of frames `[B, 3, H, W]`, each for itself: a video VAE would take them for one video."""
+    latents = torch.cat([vae.encode(frame.movedim(0, -1)[None]) for frame in frames])
+    return latents[:, :, 0] if latents.ndim == 5 else latents
 
 
 def decode_frame(vae: Any, latent: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..models.backbones.flux.native import PairSettings
 from ..models.encoders.prompt_text import from_prompt
-from .keyframes import Job, Sampling
+from .keyframes import KeyframeTask, Sampling
 
 __all__ = ["empty_latent", "sampling_of", "with_queries"]
 
@@ -59,15 +59,15 @@ def empty_latent(model: Any, latent: Mapping[str, Any]) -> Tensor:
     return fitted
 
 
-def with_queries(jobs: Sequence[Job], queries: Sequence[str] | None, prompts: int) -> list[Job]:
-    """The jobs with the words that the `queries` input gives, one for each prompt.
+def with_queries(tasks: Sequence[KeyframeTask], queries: Sequence[str] | None, prompts: int) -> list[KeyframeTask]:
+    """The keyframes with the queries that the `queries` input gives, one for each prompt.
 
     Raises:
         InputError: another number of queries.
     """
-    said = [from_prompt(query) for query in queries or () if query and query.strip()]
-    if not said:
-        return list(jobs)
-    if len(said) not in (1, prompts):
-        raise InputError("queries", f"must be {prompts}, one for each prompt", len(said), "connect the same list")
-    return [replace(job, words=said[job.prompt] if len(said) > 1 else said[0]) for job in jobs]
+    given = [from_prompt(query).strip() for query in queries or () if query and query.strip()]
+    if not given:
+        return list(tasks)
+    if len(given) not in (1, prompts):
+        raise InputError("queries", f"must be {prompts}, one for each prompt", len(given), "connect the same list")
+    return [replace(task, query=given[task.prompt] if len(given) > 1 else given[0]) for task in tasks]

@@ -12,19 +12,20 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..media.picture import fit_picture, read_picture
-from ..models.backbones.flux.native import ContextPair, PairSettings, sample_native
+from ..memory.frame_memory import FrameMemory, MemoryFrame
+from ..models.backbones.flux.native import PairSettings, sample_native
 from ..models.backbones.flux.native_checks import PADDED, count_padded
 from ..models.backbones.native_fit import text_width
 from ..story.stages import FIRST_TAKE, stage_seed, window_seed, windows
 from .fits import fit_prompt, fit_sigmas, fit_vae, sampled
-from .frame_memory import FrameMemory, Remembered
+from .frame_encoders import ComfyEncoders
 from .host import Progress, memory_errors, relative_paths, stop_if_asked, tell
-from .images import decode_frame, encode_frame, to_image
+from .images import decode_frame, encode_frames, to_image
 
 if TYPE_CHECKING:
     from ..story.storyboard import Storyboard
 
-__all__ = ["Job", "Sampling", "make_keyframes", "plan_jobs"]
+__all__ = ["KeyframeTask", "Sampling", "make_keyframes", "plan_keyframes"]
 
 Conditioning = list[Any]
 
@@ -32,22 +33,22 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Job:
+class KeyframeTask:
     """One keyframe to make.
 
     Attributes:
         prompt: number of its prompt, from 0.
         seed: of its noise.
-        words: what it shows, with looks in the place of names; empty if nobody says.
-        picture: the user's own picture `[3, H, W]`, which is then taken as it is.
+        query: what it shows, with looks in the place of names; empty if nobody says.
+        image: the user's own image `[3, H, W]`, which is then taken as it is.
         label: what to call it.
         group: number of the batch that it comes out in: its shot's with a storyboard, else its prompt's.
     """
 
     prompt: int
     seed: int
-    words: str = ""
-    picture: Tensor | None = None
+    query: str = ""
+    image: Tensor | None = None
     label: str = ""
     group: int = 0
 
@@ -70,7 +71,7 @@ class Sampling:
         return len(self.sigmas) - 1
 
 
-def plan_jobs(prompts: int, seed: int, board: Storyboard | None, size: tuple[int, int]) -> list[Job]:
+def plan_keyframes(prompts: int, seed: int, storyboard: Storyboard | None, size: tuple[int, int]) -> list[KeyframeTask]:
     """The keyframes to make, in film order.
 
     Args:
@@ -78,7 +79,7 @@ def plan_jobs(prompts: int, seed: int, board: Storyboard | None, size: tuple[int
             of its own.
         seed: without a storyboard that of the first keyframe; with one the take: 0 gives the seeds of the command
             line's first.
-        board: gives how many keyframes a shot has, its seeds, its words and the user's own pictures.
+        storyboard: gives how many keyframes a shot has, its seeds, its words and the user's own pictures.
         size: (height, width) in pixels, for those pictures.
 
     Raises:
@@ -86,47 +87,47 @@ def plan_jobs(prompts: int, seed: int, board: Storyboard | None, size: tuple[int
     """
     if not prompts:
         raise InputError("positive", "at least one keyframe is needed", 0, "connect one prompt for each keyframe")
-    if board is None:
-        return [Job(i, (seed + i) % 2**64, label=f"keyframe {i + 1}", group=i) for i in range(prompts)]
-    captions = board.keyframe_captions()
-    flat = [(position, index) for position, shot in enumerate(board.shots) for index in range(len(shot.keyframes))]
-    _check_count(prompts, board, len(flat))
-    jobs: list[Job] = []
+    if storyboard is None:
+        return [KeyframeTask(i, (seed + i) % 2**64, label=f"keyframe {i + 1}", group=i) for i in range(prompts)]
+    captions = storyboard.keyframe_captions()
+    flat = [(position, index) for position, shot in enumerate(storyboard.shots) for index in range(len(shot.keyframes))]
+    _check_count(prompts, storyboard, len(flat))
+    tasks: list[KeyframeTask] = []
     for position, index in flat:
-        shot = board.shots[position]
+        shot = storyboard.shots[position]
         with relative_paths():
-            path = board.image_path(shot.keyframes[index])
-            picture = None if path is None else fit_picture(read_picture(path, f"{shot.id} keyframe {index + 1}"), size)
+            path = storyboard.image_path(shot.keyframes[index])
+            image = None if path is None else fit_picture(read_picture(path, f"{shot.id} keyframe {index + 1}"), size)
         drawn, label = stage_seed(shot, FIRST_TAKE + seed, f"keyframe-{index}"), f"{shot.id}, keyframe {index + 1}"
-        prompt = len(jobs) if prompts == len(flat) else position
-        jobs.append(Job(prompt, drawn, captions[position][index].query, picture, label, position))
-    return jobs
+        prompt = len(tasks) if prompts == len(flat) else position
+        tasks.append(KeyframeTask(prompt, drawn, captions[position][index].query, image, label, position))
+    return tasks
 
 
-def _check_count(prompts: int, board: Storyboard, keyframes: int) -> None:
+def _check_count(prompts: int, storyboard: Storyboard, keyframes: int) -> None:
     """One prompt for each keyframe, or for each shot where no keyframe needs one of its own."""
     if prompts == keyframes:
         return
-    own = [shot.id for shot in board.shots if any(keyframe.text for keyframe in shot.keyframes)]
-    if own or prompts != len(board.shots):
+    own = [shot.id for shot in storyboard.shots if any(keyframe.text for keyframe in shot.keyframes)]
+    if own or prompts != len(storyboard.shots):
         rule = f"must be {keyframes} prompts, one for each keyframe"
-        rule += "" if own or keyframes == len(board.shots) else f", or {len(board.shots)}, one for each shot"
+        rule += "" if own or keyframes == len(storyboard.shots) else f", or {len(storyboard.shots)}, one for each shot"
         fix = "encode the Storyboard's keyframe_prompts, or disconnect the storyboard"
         raise InputError("positive", rule, prompts, fix)
 
 
 def make_keyframes(
-    jobs: Sequence[Job],
+    tasks: Sequence[KeyframeTask],
     prompts: Sequence[Conditioning],
     negative: Sequence[Conditioning] | None,
     latent: Tensor,
     sampling: Sampling,
-    memory: FrameMemory | None = None,
-) -> tuple[list[Tensor], list[Tensor], FrameMemory | None]:
+    memory: FrameMemory[ComfyEncoders] | None = None,
+) -> tuple[list[Tensor], list[Tensor], FrameMemory[ComfyEncoders] | None]:
     """Make the keyframes in order; with a memory each window remembers all frames before it.
 
     Args:
-        jobs: the keyframes.
+        tasks: the keyframes.
         prompts: CONDITIONING of every prompt.
         negative: one for all, one for each prompt, or None.
         latent: empty latent `[1, C, h, w]` of one keyframe.
@@ -134,34 +135,56 @@ def make_keyframes(
         memory: earlier frames; None makes every window for itself.
 
     Returns:
-        Pictures `[3, H, W]` in 0…1, their latents `[1, C, h, w]`, and the memory with all of them.
+        Images `[3, H, W]` in 0…1, their latents `[1, C, h, w]`, and the memory with all of them.
 
     Raises:
         InputError: what cannot be sampled together, or not enough memory on the device.
     """
     if memory is not None:
-        memory.check_for([job.words for job in jobs], (latent.shape[-2] * 8, latent.shape[-1] * 8))
-    _warn_of_padding([*prompts, *(() if memory is None else memory.given_captions)])
+        _check_memory(memory, [task.query for task in tasks], (latent.shape[-2] * 8, latent.shape[-1] * 8))
+    encoded = () if memory is None else [frame.text for frame in memory.frames if not isinstance(frame.text, str)]
+    _warn_of_padding([*prompts, *encoded])
     _fit(sampling, prompts, negative)
-    progress = Progress(sampling.model, sum(job.picture is None for job in jobs) * sampling.steps)
-    pictures: list[Tensor] = []
+    progress = Progress(sampling.model, sum(task.image is None for task in tasks) * sampling.steps)
+    images: list[Tensor] = []
     latents: list[Tensor] = []
-    for window in windows(jobs, sampling.window, lambda job: job.picture is not None):
+    for window in windows(tasks, sampling.window, lambda task: task.image is not None):
         stop_if_asked()
-        tell(f"keyframe {len(pictures) + 1}/{len(jobs)} · {window[0].label}")
-        if window[0].picture is not None:
-            made = [(window[0].picture, encode_frame(sampling.vae, window[0].picture))]
+        tell(f"keyframe {len(images) + 1}/{len(tasks)} · {window[0].label}")
+        if window[0].image is not None:
+            made = [(window[0].image, encode_frames(sampling.vae, window[0].image[None]))]
         else:
             made = _sample(window, prompts, negative, latent, sampling, memory, progress)
         if memory is not None:
             frames = zip(window, made, strict=True)
             memory = memory.with_frames(
-                [Remembered(picture, job.words, prompts[job.prompt], label=job.label) for job, (picture, _) in frames]
+                [MemoryFrame(image[None], task.query, prompts[task.prompt], task.label) for task, (image, _) in frames]
             )
-        pictures += [picture for picture, _ in made]
+        images += [image for image, _ in made]
         latents += [encoded for _, encoded in made]
-        progress.show(to_image(torch.stack(pictures)))
-    return pictures, latents, memory
+        progress.show(to_image(torch.stack(images)))
+    return images, latents, memory
+
+
+def _check_memory(memory: FrameMemory[ComfyEncoders], queries: Sequence[str], size: tuple[int, int]) -> None:
+    """Refuse, before anything is sampled, new frames that this memory could not serve.
+
+    Args:
+        memory: of earlier frames.
+        queries: what each new frame shows; they will be remembered in turn.
+        size: (height, width) of the new frames in pixels.
+
+    Raises:
+        InputError: another size than the remembered frames, or nothing to rank by.
+    """
+    if memory.frames and memory.frames[0].size != size:
+        height, width = memory.frames[0].size
+        rule = f"must have the size of the new frames, {size[1]}x{size[0]}"
+        raise InputError("context", rule, f"{width}x{height}", "scale the frames, or change the latent's size")
+    ranked = len(memory.frames) + len(queries) > 2 or len(memory.frames) > 1
+    if memory.retrieval != "recency" and ranked and not memory.query and not all(queries):
+        fix = "connect the storyboard or its queries, or rank by recency"
+        raise InputError("query", f"is needed to rank frames by {memory.retrieval}", None, fix)
 
 
 def _warn_of_padding(captions: Sequence[Conditioning]) -> None:
@@ -189,37 +212,33 @@ def _fit(sampling: Sampling, prompts: Sequence[Conditioning], negative: Sequence
 
 
 def _sample(
-    window: Sequence[Job],
+    window: Sequence[KeyframeTask],
     prompts: Sequence[Conditioning],
     negative: Sequence[Conditioning] | None,
     latent: Tensor,
     sampling: Sampling,
-    memory: FrameMemory | None,
+    memory: FrameMemory[ComfyEncoders] | None,
     progress: Progress,
 ) -> list[tuple[Tensor, Tensor]]:
-    recalled = [] if memory is None else memory.recall(*(job.words for job in window))
+    recalled = [] if memory is None else memory.recall([task.query for task in window])
     size = f"{len(window)} new and {len(recalled)} remembered frames of {latent.shape[-1] * 8}x{latent.shape[-2] * 8}"
     fix = "remember fewer frames (groups, images), make smaller ones, or load the model in fp8"
     with memory_errors("Interleaved Keyframe Sampler", size, fix):
         context = []
         if memory is not None:
-            encoders = memory.encoders
-            context = [
-                ContextPair(f.latent(slot.size, encoders, memory.plan.level), f.caption(encoders))
-                for f, slot in recalled
-            ]
+            context = memory.context(recalled, [memory.encoders.caption(rank.frame) for rank in recalled])
         against = negative
         if negative is not None and len(negative) > 1:
-            against = [negative[job.prompt] for job in window]
+            against = [negative[task.prompt] for task in window]
         made = sample_native(
             sampling.model,
-            [prompts[job.prompt] for job in window],
+            [prompts[task.prompt] for task in window],
             [torch.zeros_like(latent) for _ in window],
             context,
             against,
             sampling.settings,
             sigmas=sampling.sigmas,
-            seed=window_seed([job.seed for job in window]),
+            seed=window_seed([task.seed for task in window]),
             cfg=sampling.cfg,
             sampler=sampling.sampler,
             callback=progress.callback(),

@@ -16,8 +16,8 @@ from ..models.encoders.prompt_text import from_prompt
 from ..sampling.text2story.preview import Pictures, decoded_frames, decoded_video, picture_scorer
 from ..sampling.text2story.prompt_mixing import Scorer
 from .fits import fit_vae
-from .images import encode_frame
-from .similarity import embed_picture, embed_query
+from .images import encode_frames
+from .similarity import embed_images, embed_query
 
 __all__ = ["DECODED", "preview_pictures", "preview_scorer"]
 
@@ -34,7 +34,7 @@ def preview_scorer(model: Any, preview: str, texts: tuple[str, str], clip: Any, 
     for name, text in zip(("scene_text", "action_text"), texts, strict=True):
         if not text.strip():
             raise InputError(name, "is needed to score pictures", text, "write the prompt here too, or take CLIP out")
-    dim = embed_picture(clip_vision, torch.zeros(3, 32, 32)).shape[0]
+    dim = embed_images(clip_vision, torch.zeros(1, 3, 32, 32)).shape[1]
     try:
         words = [embed_query(clip, from_prompt(text), dim) for text in texts]
     except InputError as error:  # this node's own name for it, and no ranking to fall back on
@@ -64,7 +64,7 @@ def preview_pictures(model: Any, preview: str, vae: Any) -> Pictures:
         raise InputError("vae", "is needed for latent_rgb: this model's latents have no published colours", None, fix)
     fit_vae(vae, model)
     shown = calibration_pictures(*_CALIBRATION)
-    latents = torch.cat([encode_frame(vae, picture) for picture in shown])
+    latents = encode_frames(vae, shown)
     return fit_latent_rgb(model.model.process_latent_in(latents[:, :, None])[:, :, 0], shown)
 
 

@@ -15,7 +15,7 @@ from ..core.errors import InputError
 from ..memory.retrieval import query_parts
 from .encode_text import Tokens, real_count, tokenize
 
-__all__ = ["embed_parts", "embed_picture", "embed_query"]
+__all__ = ["embed_images", "embed_parts", "embed_query"]
 
 _FIX = "connect a CLIP whose file holds text_projection and that belongs to the CLIP_VISION, or rank by recency"
 # A text projection of any trained CLIP lies well inside; weights that no file has filled are zero, or far outside.
@@ -23,10 +23,10 @@ _LEAST, _MOST = 1e-4, 2.0
 
 
 @torch.no_grad()
-def embed_picture(clip_vision: Any, picture: Tensor) -> Tensor:
-    """CLIP's image embedding `[D]` of a picture `[3, H, W]` in 0…1; the whole frame counts, it is not cropped."""
-    output = clip_vision.encode_image(picture.movedim(0, -1)[None].cpu(), crop=False)
-    return output["image_embeds"][0].float().cpu()
+def embed_images(clip_vision: Any, images: Tensor) -> Tensor:
+    """CLIP's embeddings `[B, D]` of images `[B, 3, H, W]` in 0…1; the whole frame counts, it is not cropped."""
+    output = clip_vision.encode_image(images.movedim(1, -1).cpu(), crop=False)
+    return output["image_embeds"].float().cpu()
 
 
 def embed_query(clip: Any, text: str, dim: int) -> Tensor:

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..memory.frame_memory import FrameMemory, MemoryFrame
 from ..memory.golden_mem import GoldenMem, Size, Slot
 from ..memory.retrieval import Retrieval, mean_pool
 from ..models.cost import Pair, flux_cost, memory_pairs
 from ..models.encoders.text import TextCond
 from ..models.layouts.pairs import NoiseLevel
 from ..pocket.world import HEIGHT, WIDTH, Story
-from ..sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
-from ..sampling.memory_context import PATCH, encode_at, rank_memory
+from ..sampling.keyframes import KeyframeSettings, sample_keyframes
+from ..sampling.memory_context import PATCH, StudioEncoders
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
@@ -101,7 +102,7 @@ class StorySet:
         prompts = [studio.keyframe_text.alias([shot.prompt for shot in story.shots]) for story in stories]
         self._text = studio.keyframe_text.encode([prompt for row in prompts for prompt in row])
         self.lengths = [self._text.lengths[n * self.shots : (n + 1) * self.shots] for n in range(len(stories))]
-        self.queries = [shot.query for story in stories for shot in story.shots]
+        self._queries = [shot.query for story in stories for shot in story.shots]
 
     def __len__(self) -> int:
         return len(self.stories)
@@ -119,19 +120,20 @@ class StorySet:
         """One generator per story: a frame's noise depends neither on its batch nor on how earlier frames were made."""
         return [noise_source(self.seed, story.seed, shot) for story in self.stories]
 
-    def query(self, kind: Retrieval) -> Tensor:
-        """Embeddings of what every shot asks its memory for, `[N, P, D]`, on the CPU."""
-        embedded = self._clip_queries if kind == "clip" else self._text_queries
-        return embedded.unflatten(0, (len(self), self.shots))
+    def query(self, shot: int) -> list[str]:
+        """What a shot asks its memory for, in every story."""
+        return self._queries[shot :: self.shots]
 
     @cached_property
-    def _clip_queries(self) -> Tensor:
-        return self.studio.clip.embed_texts(self.queries).cpu()
+    def clip_queries(self) -> dict[str, Tensor]:
+        """CLIP embeddings `[D]` of all queries, on the CPU."""
+        return dict(zip(self._queries, self.studio.clip.embed_texts(self._queries).cpu(), strict=True))
 
     @cached_property
-    def _text_queries(self) -> Tensor:
-        cond = self.studio.keyframe_text.encode(self.queries)
-        return mean_pool(cond.tokens, cond.mask).cpu()
+    def text_queries(self) -> dict[str, Tensor]:
+        """Text embeddings `[D]` of all queries, on the CPU."""
+        cond = self.studio.keyframe_text.encode(self._queries)
+        return dict(zip(self._queries, mean_pool(cond.tokens, cond.mask).cpu(), strict=True))
 
 
 def noise_source(*numbers: int) -> torch.Generator:
@@ -149,18 +151,25 @@ def extend(stories: StorySet, recall: Recall, settings: KeyframeSettings, tick: 
         settings: everything else about sampling; its context noise is not used.
         tick: called after every shot.
     """
-    studio, memory = stories.studio, _Memory(stories, recall)
-    settings = replace(settings, context_noise=recall.context_noise)
+    studio, settings = stories.studio, replace(settings, context_noise=recall.context_noise)
+    memory = FrameMemory(_StoryEncoders(stories), recall.memory or GoldenMem(), recall.retrieval)
+    remembered: list[list[list[int]]] = [[] for _ in stories.stories]
+    slots, seconds = [], []
     for shot in range(stories.shots):
         begin = time.perf_counter()
-        context = memory.recall(shot)
+        queries = stories.query(shot)
+        recalled = [] if recall.memory is None else memory.recall(*([query] for query in queries))
+        context = memory.context(recalled, [stories.text(rank.indices) for rank in recalled])
         (new,) = sample_keyframes(
             studio.keyframe, [stories.text(shot)], _latent_shape(stories), context, settings, stories.noise(shot)
         )
-        memory.add(studio.image_vae.decode_image(new).cpu(), time.perf_counter() - begin)
+        memory = memory.with_frames([MemoryFrame(studio.image_vae.decode_image(new).cpu(), queries)])
+        slots.append([rank.slot for rank in recalled])
+        seconds.append(time.perf_counter() - begin)
+        for n, kept in enumerate(remembered):
+            kept.append([rank.indices[n] for rank in recalled])
         tick(shot + 1)
-    remembered = [[kept[n] for kept in memory.remembered] for n in range(len(stories))]
-    return RollOut(torch.stack(memory.frames, 1), remembered, memory.slots, memory.seconds)
+    return RollOut(torch.stack([frame.image for frame in memory.frames], 1), remembered, slots, seconds)
 
 
 def generate_jointly(stories: StorySet, shots: int, settings: KeyframeSettings) -> RollOut:
@@ -205,54 +214,20 @@ def step_cost(
     return sum(tokens) / len(tokens), sum(flops) / len(flops)
 
 
-class _Memory:
-    """The generated frames of all stories, at every size and embedding that was asked for, each made once."""
+class _StoryEncoders(StudioEncoders):
+    """A studio's encoders, with the texts of all stories embedded at once."""
 
-    def __init__(self, stories: StorySet, recall: Recall) -> None:
-        self._stories, self._recall = stories, recall
-        self._latents: dict[tuple[int, Size], Tensor] = {}
-        self._keys: list[Tensor] = []
-        self.frames: list[Tensor] = []
-        self.remembered: list[list[list[int]]] = []
-        self.slots: list[list[Slot]] = []
-        self.seconds: list[float] = []
+    def __init__(self, stories: StorySet) -> None:
+        super().__init__(stories.studio)
+        self._stories = stories
 
-    def add(self, frames: Tensor, seconds: float) -> None:
-        """Remember a shot's frames `[N, 3, H, W]`."""
-        self.frames.append(frames)
-        self.seconds.append(seconds)
+    def embed_query(self, text: str, dim: int) -> Tensor:
+        """The CLIP embedding `[1, dim]` of a shot's query."""
+        return self._stories.clip_queries[text][None]
 
-    def recall(self, shot: int) -> list[ContextFrame]:
-        """The context of shot number `shot`, most relevant first."""
-        golden, rows = self._recall.memory, range(len(self._stories))
-        orders = [self._order(n, shot) for n in rows] if golden is not None else [[] for _ in rows]
-        slots = [] if golden is None else golden.plan(shot, _frame_tokens(self._stories))
-        self.slots.append(slots)
-        self.remembered.append([order[: len(slots)] for order in orders])
-        context = []
-        for slot in slots:
-            which = [order[slot.rank] for order in orders]
-            latents = torch.stack([self._latent(k, slot.size)[n] for n, k in enumerate(which)])
-            context.append(ContextFrame(latents, self._stories.text(which)))
-        return context
-
-    def _order(self, row: int, shot: int) -> list[int]:
-        kind = self._recall.retrieval
-        if kind == "recency" or not shot:
-            return rank_memory("recency", shot)
-        query = self._stories.query(kind)[row]
-        if kind == "text":
-            return rank_memory(kind, shot, query[shot], query[:shot])
-        while len(self._keys) < shot:
-            self._keys.append(self._stories.studio.clip.embed_images(self.frames[len(self._keys)]).cpu())
-        return rank_memory(kind, shot, query[shot], torch.stack([key[row] for key in self._keys]))
-
-    def _latent(self, shot: int, size: Size) -> Tensor:
-        if (shot, size) not in self._latents:
-            golden = self._recall.memory
-            level = "pixel" if golden is None else golden.level
-            self._latents[shot, size] = encode_at(self._stories.studio.image_vae, self.frames[shot], size, level)
-        return self._latents[shot, size]
+    def embed_caption(self, text: str) -> Tensor:
+        """The text embedding `[D]` of a shot's query."""
+        return self._stories.text_queries[text]
 
 
 def _latent_shape(stories: StorySet) -> tuple[int, int, int]:

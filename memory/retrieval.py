@@ -27,6 +27,7 @@ __all__ = [
     "mean_pool",
     "query_parts",
     "rank_clip",
+    "rank_memory",
     "rank_parts",
     "rank_recency",
     "rank_text",
@@ -105,6 +106,28 @@ def mean_pool(tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         return tokens.float().mean(1)
     weight = mask.to(device=tokens.device, dtype=torch.float32).unsqueeze(-1)
     return (tokens.float() * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+
+
+def rank_memory(kind: Retrieval, count: int, query: Tensor | None = None, keys: Tensor | None = None) -> list[int]:
+    """Order `count` earlier frames for a new one, best first.
+
+    Args:
+        kind: `clip` (query text to images), `text` (query text to captions) or `recency`.
+        count: earlier frames there are.
+        query: `[D]` embedding of the new frame's text, or `[P, D]` of its parts; `recency` needs none.
+        keys: `[count, D]` embeddings of the earlier images or captions, oldest first.
+
+    Raises:
+        InputError: an unknown kind, or embeddings that are missing or do not fit.
+    """
+    if not count or kind == "recency":
+        return rank_recency(count)
+    if kind not in ("clip", "text"):
+        raise InputError("retrieval", "must be clip, text or recency", kind, "choose one of them")
+    if query is None or keys is None or len(keys) != count:
+        seen = None if keys is None else list(keys.shape)
+        raise InputError("keys", f"must be {count} embeddings, and a query with them", seen, "embed every frame")
+    return rank_parts(query.reshape(-1, query.shape[-1]), keys) if kind == "clip" else rank_text(query, keys)
 
 
 def rank_together(orders: Sequence[Sequence[int]]) -> list[int]:

@@ -11,4 +11,4 @@ StoryboardSocket = io.Custom("ANCHORSHOT_STORYBOARD")
 TimelineSocket = io.Custom("ANCHORSHOT_TIMELINE")
 """A `story.timeline.Timeline`."""
 Context = io.Custom("ANCHORSHOT_CONTEXT")
-"""A `comfyui.frame_memory.FrameMemory`: earlier frames, and how new ones look back at them."""
+"""A `memory.frame_memory.FrameMemory`: earlier frames, and how new ones look back at them."""

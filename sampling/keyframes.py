@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..memory.frame_memory import ContextFrame
 from ..models.backbones.flux.headless import CaptainFlux, KVCache, Mode, Pairs
 from ..models.encoders.text import TextCond
 from ..models.layouts.pairs import NoiseLevel, Size, check_noise, context_levels, pack_latent, token_size, unpack_latent
@@ -23,14 +24,6 @@ __all__ = ["ContextFrame", "KeyframeSettings", "sample_keyframes"]
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """One generator for a batch, or one per row."""
-
-
-@dataclass
-class ContextFrame:
-    """A frame the new ones may look at: its clean latent [B, C, h, w] at its GoldenMem size, and its caption."""
-
-    latent: Tensor
-    text: TextCond
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ def sample_keyframes(
     model: CaptainFlux,
     prompts: Sequence[TextCond],
     shape: tuple[int, int, int],
-    context: Sequence[ContextFrame] = (),
+    context: Sequence[ContextFrame[TextCond]] = (),
     settings: KeyframeSettings = KeyframeSettings(),
     generator: Generators = None,
     callback: Callback | None = None,
@@ -111,7 +104,7 @@ def sample_keyframes(
             if memory is None or past is not None:
                 out = model.forward_pairs(new, settings.mode, past)
             else:
-                out = model.forward_pairs(_join(memory, new), settings.mode)[len(memory) :]
+                out = model.forward_pairs(memory.join(new), settings.mode)[len(memory) :]
             return torch.cat(out, 1).float()
 
         return velocity
@@ -142,7 +135,7 @@ def _encode(model: CaptainFlux, memory: Pairs) -> KVCache:
 
 
 def _context_pairs(
-    context: Sequence[ContextFrame],
+    context: Sequence[ContextFrame[TextCond]],
     rows: int,
     size: Size,
     settings: KeyframeSettings,
@@ -205,25 +198,6 @@ def _pairs(
         guidance=None if guidance is None else torch.full_like(times, guidance).to(device),
         masks=[None if bool(text.mask.all()) else text.mask.to(device) for text in texts],
         reference=reference,
-    )
-
-
-def _join(a: Pairs, b: Pairs) -> Pairs:
-    """Pairs of `a` followed by those of `b`."""
-    guidance = None
-    if a.guidance is not None and b.guidance is not None:
-        guidance = torch.cat([a.guidance, b.guidance], 1)
-    none: list[Tensor | None] = []
-    return Pairs(
-        latents=a.latents + b.latents,
-        sizes=a.sizes + b.sizes,
-        texts=a.texts + b.texts,
-        pooled=torch.cat([a.pooled, b.pooled], 1),
-        timestep=torch.cat([a.timestep, b.timestep], 1),
-        guidance=guidance,
-        masks=(a.masks or none + [None] * len(a)) + (b.masks or none + [None] * len(b)),
-        frames=[*a.frame_index, *b.frame_index],
-        reference=a.reference,
     )
 
 

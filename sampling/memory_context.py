@@ -1,55 +1,49 @@
-"""From earlier frames to the context of a new one: order, sizes, latents (Captain Cinema §3.2).
+"""The encoders of a headless frame memory: a studio's CLIP, text encoder and VAE (Captain Cinema §3.2).
 
-The film and the evaluation both go through here, so that what is measured is what films are made with.
+Films and the evaluation both remember through them, so that what is measured is what films are made with.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from ..core.errors import InputError
-from ..memory.golden_mem import Level, Size, resize_context, resize_context_latent
-from ..memory.retrieval import Retrieval, rank_parts, rank_recency, rank_text
-from ..models.encoders.vae import ImageCodec
+from ..memory.retrieval import mean_pool
 
-__all__ = ["PATCH", "encode_at", "rank_memory"]
+if TYPE_CHECKING:
+    from ..models.studio import Studio
+
+__all__ = ["PATCH", "StudioEncoders"]
 
 PATCH = 2
-"""Latent cells along a side of one Flux token."""
+"""Latent pixels along a side of one Flux token."""
 
 
-def rank_memory(kind: Retrieval, count: int, query: Tensor | None = None, keys: Tensor | None = None) -> list[int]:
-    """Order `count` earlier frames for a new one, best first.
+class StudioEncoders:
+    """`FrameEncoders` of a studio; a model is loaded when it is first needed."""
 
-    Args:
-        kind: `clip` (query text to pictures), `text` (query text to captions) or `recency`.
-        count: earlier frames there are.
-        query: `[D]` embedding of the new frame's text, or `[P, D]` of its parts; `recency` needs none.
-        keys: `[count, D]` embeddings of the earlier pictures or captions, oldest first.
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
 
-    Raises:
-        InputError: an unknown kind, or embeddings that are missing or do not fit.
-    """
-    if not count or kind == "recency":
-        return rank_recency(count)
-    if kind not in ("clip", "text"):
-        raise InputError("retrieval", "must be clip, text or recency", kind, "choose one of them")
-    if query is None or keys is None or len(keys) != count:
-        seen = None if keys is None else list(keys.shape)
-        raise InputError("keys", f"must be {count} embeddings, and a query with them", seen, "embed every frame")
-    return rank_parts(query.reshape(-1, query.shape[-1]), keys) if kind == "clip" else rank_text(query, keys)
+    @property
+    def pixels_per_token(self) -> int:
+        """Pixels along a side of one token of the keyframe model."""
+        return self._studio.image_vae.image_size_multiple * PATCH
 
+    def embed_query(self, text: str, dim: int) -> Tensor:
+        """CLIP embeddings `[P, dim]` of the parts of a query, on the CPU."""
+        return self._studio.clip.embed_query(text).cpu()
 
-def encode_at(vae: ImageCodec, pictures: Tensor, size: Size, level: Level = "pixel") -> Tensor:
-    """Pictures `[B, 3, H, W]` as context latents `[B, C, h, w]` of `size` in tokens.
+    def embed_caption(self, text: str) -> Tensor:
+        """Mean `[D]` of the token states of a caption, on the CPU."""
+        encoded = self._studio.keyframe_text.encode([text])
+        return mean_pool(encoded.tokens, encoded.mask)[0].cpu()
 
-    Args:
-        vae: encodes them.
-        pictures: at full size.
-        size: (height, width) in tokens, as GoldenMem plans it.
-        level: `pixel` shrinks before the VAE encodes (§4.2), `latent` after it: softer, one encoding for all tiers.
-    """
-    if level == "latent":
-        return resize_context_latent(vae.encode_image(pictures), (size[0] * PATCH, size[1] * PATCH))
-    side = vae.image_size_multiple * PATCH
-    return vae.encode_image(resize_context(pictures, (size[0] * side, size[1] * side)))
+    def embed_image(self, images: Tensor) -> Tensor:
+        """CLIP embeddings `[B, D]`, on the CPU, of images `[B, 3, H, W]` in 0…1."""
+        return self._studio.clip.embed_images(images).cpu()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents `[B, C, h, w]`, unit scale, of images `[B, 3, H, W]` in 0…1."""
+        return self._studio.image_vae.encode_image(images)

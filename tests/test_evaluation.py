@@ -24,7 +24,9 @@ from anchorshot.evaluation.rollout import Recall, StorySet, extend, generate_joi
 from anchorshot.evaluation.stories import held_out_stories
 from anchorshot.evaluation.suites.keyframes.run import RETRIEVAL_BUDGET, Variant, classify_frames, true_frames
 from anchorshot.evaluation.suites.video.run import held_out_clips, sample_clips
+from anchorshot.memory.frame_memory import MemoryFrame
 from anchorshot.memory.golden_mem import GoldenMem
+from anchorshot.memory.retrieval import rank_memory
 from anchorshot.models.cost import Pair, count_flux
 from anchorshot.models.io.keymaps import to_public
 from anchorshot.models.layouts.pairs import NoiseLevel
@@ -35,7 +37,7 @@ from anchorshot.pocket.recogniser import Recogniser
 from anchorshot.pocket.tokenizer import build_tokenizer
 from anchorshot.pocket.world import Story
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
-from anchorshot.sampling.memory_context import encode_at, rank_memory
+from anchorshot.sampling.memory_context import StudioEncoders
 
 # --- roll-outs --------------------------------------------------------------------------------------------------------
 
@@ -119,7 +121,7 @@ def plain_roll_out(
             order = rank_memory("clip", p, studio.clip.embed_texts([shot.query])[0], keys)
         context = [
             ContextFrame(
-                encode_at(studio.image_vae, frames[k][None], slot.size),
+                MemoryFrame(frames[k][None]).latent(slot.size, StudioEncoders(studio)),
                 studio.keyframe_text.encode([story.shots[k].prompt]),
             )
             for k, slot in memory.assign(order, (5, 10))

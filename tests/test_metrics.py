@@ -11,8 +11,8 @@ from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.classifier import FORGOTTEN, Scores, Sharpest, StoryTruth, memory_recall
 from anchorshot.evaluation.metrics.pixels import PSNR_CAP, boundary_jump, diversity, frame_change, psnr, same_picture
 from anchorshot.memory.golden_mem import GoldenMem
+from anchorshot.memory.retrieval import rank_memory
 from anchorshot.pocket.world import Actor, Layout, Look, ShotSpec
-from anchorshot.sampling.memory_context import rank_memory
 
 MIRA, PIP = Look(0, 1, 2), Look(3, 2, 1)
 DESERT, TOWN = Layout(0, 1, 2, 0), Layout(1, 3, 0, 1)

@@ -80,6 +80,24 @@ class Pairs:
             reference=self.reference,
         )
 
+    def join(self, other: Pairs) -> Pairs:
+        """These pairs followed by `other`'s; each keeps its frame index, the reference is this one's."""
+        guidance = None
+        if self.guidance is not None and other.guidance is not None:
+            guidance = torch.cat([self.guidance, other.guidance], 1)
+        none: list[Tensor | None] = []
+        return Pairs(
+            latents=self.latents + other.latents,
+            sizes=self.sizes + other.sizes,
+            texts=self.texts + other.texts,
+            pooled=torch.cat([self.pooled, other.pooled], 1),
+            timestep=torch.cat([self.timestep, other.timestep], 1),
+            guidance=guidance,
+            masks=(self.masks or none + [None] * len(self)) + (other.masks or none + [None] * len(other)),
+            frames=[*self.frame_index, *other.frame_index],
+            reference=self.reference,
+        )
+
     def key_mask(self) -> Tensor | None:
         """Bool [B, L] over the packed sequence, or None when every token is real."""
         if self.masks is None or all(m is None for m in self.masks):

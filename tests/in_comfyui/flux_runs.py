@@ -8,8 +8,9 @@ import torch
 from in_comfyui import tiny
 from in_comfyui.tiny import caption, latent
 
+from anchorshot.memory.frame_memory import ContextFrame
 from anchorshot.models.backbones.flux import native
-from anchorshot.models.backbones.flux.native import ContextPair, PairSettings, sample_native
+from anchorshot.models.backbones.flux.native import PairSettings, sample_native
 from anchorshot.sampling.flow import flow_sigmas
 
 SIGMAS = flow_sigmas(3)
@@ -17,8 +18,10 @@ SIZE = (8, 12)  # latent cells of a new frame
 CONTEXT = [(4, 6), (8, 12), (2, 4)]  # of the context, most relevant first: three sizes
 
 
-def context_of(sizes=CONTEXT, seed=50, config=tiny.FLUX) -> list[ContextPair]:
-    return [ContextPair(latent(seed + i, h, w), caption(seed + i, 4 + i % 2, config)) for i, (h, w) in enumerate(sizes)]
+def context_of(sizes=CONTEXT, seed=50, config=tiny.FLUX) -> list[ContextFrame]:
+    return [
+        ContextFrame(latent(seed + i, h, w), caption(seed + i, 4 + i % 2, config)) for i, (h, w) in enumerate(sizes)
+    ]
 
 
 def run(model, prompts=(1,), context=None, rows=1, config=tiny.FLUX, sigmas=SIGMAS, **kwargs):

@@ -28,7 +28,7 @@ from in_comfyui.tiny import caption
 
 from anchorshot.models.backbones.flux import native
 from anchorshot.models.backbones.flux.headless import CaptainFlux
-from anchorshot.models.backbones.flux.native import ContextPair, PairSettings, prepare_pairs
+from anchorshot.models.backbones.flux.native import PairSettings, prepare_pairs
 from anchorshot.models.backbones.flux.native_blocks import ContextCaches, run_pairs
 from anchorshot.models.encoders.text import TextCond
 from anchorshot.models.io.keymaps import to_public
@@ -236,7 +236,7 @@ def test_queued_runs_do_not_mix(model):
         assert torch.equal(core_sample(graphs[i])[0], alone[i])
     assert relative(*alone) > 0.01
     # the same patched model with other captions: its cache is not the earlier run's
-    other = [ContextPair(pair.latent, caption(90 + i, 4 + i % 2)) for i, pair in enumerate(first)]
+    other = [ContextFrame(pair.latent, caption(90 + i, 4 + i % 2)) for i, pair in enumerate(first)]
     changed = prepare_pairs(model, [caption(1)], [torch.zeros(1, 16, *SIZE)], other)
     mixed = graphs[0]._replace(positive=changed.positive)
     assert torch.equal(core_sample(mixed)[0], run(model, context=other)[0])

@@ -17,8 +17,9 @@ from in_comfyui.flux_runs import SIGMAS, SIZE, context_of, core_sample, lora_of,
 from in_comfyui.tiny import caption, latent
 
 from anchorshot.core.errors import InputError
+from anchorshot.memory.frame_memory import ContextFrame
 from anchorshot.models.backbones.flux import native
-from anchorshot.models.backbones.flux.native import ContextPair, PairSettings, prepare_pairs, sample_native
+from anchorshot.models.backbones.flux.native import PairSettings, prepare_pairs, sample_native
 from anchorshot.models.layouts.pairs import PairLayout
 
 
@@ -131,7 +132,7 @@ def test_negative_none_is_zero_text(model):
 
 
 def test_a_video_vae_gives_picture_latents_too(model):
-    flat, deep = context_of(), [ContextPair(p.latent[:, :, None], p.text) for p in context_of()]
+    flat, deep = context_of(), [ContextFrame(p.latent[:, :, None], p.text) for p in context_of()]
     assert torch.equal(run(model, context=deep)[0], run(model, context=flat)[0])
 
 
@@ -167,7 +168,7 @@ def test_foreign_conditionings_are_refused(model, entry, message):
     with pytest.raises(InputError, match=f"prompts.0..*{message}"):
         prepared(model, entry)
     with pytest.raises(InputError, match=message):
-        prepared(model, context=[ContextPair(latent(1, 4, 6), caption(1, **entry))])
+        prepared(model, context=[ContextFrame(latent(1, 4, 6), caption(1, **entry))])
     graph = prepared(model)
     late = [[graph.positive[0][0], graph.positive[0][1] | entry]]
     with pytest.raises(InputError, match=f"positive.*{message}"):
@@ -232,11 +233,11 @@ def test_other_models_are_refused(model):
         ({"latents": [torch.zeros(1, 16, 7, 12)]}, "must be even"),
         ({"latents": [torch.zeros(1, 16, 2, 8, 12)]}, "latent of pictures"),
         ({"latents": [torch.zeros(1, 4, 8, 12)]}, "batch and channels"),
-        ({"context": [ContextPair(latent(0, 4, 6, rows=3), caption(1))]}, "1 or 1 rows"),
+        ({"context": [ContextFrame(latent(0, 4, 6, rows=3), caption(1))]}, "1 or 1 rows"),
         ({"negative": [caption(2), caption(3)]}, "one caption, or 1"),
         ({"settings": PairSettings(mode="local")}, "full or causal"),
         ({"settings": PairSettings(context_noise=1.5)}, "0…1"),
-        ({"context": [ContextPair(latent(0, 4, 6), caption(1, start_percent=0.5))]}, "start_percent"),
+        ({"context": [ContextFrame(latent(0, 4, 6), caption(1, start_percent=0.5))]}, "start_percent"),
         ({"entry": {"attention_mask": torch.tensor([[0, 1, 1, 1, 1]])}}, "padding at the end"),
     ],
 )

@@ -36,7 +36,7 @@ from in_comfyui.tiny_wan import headless, native
 from torch import Tensor
 
 import nodes as comfy_nodes
-from anchorshot.comfyui.images import encode_frame
+from anchorshot.comfyui.images import encode_frames
 from anchorshot.comfyui.mixing import _KEY
 from anchorshot.comfyui.mixing_preview import DECODED, preview_pictures
 from anchorshot.core.errors import InputError
@@ -219,7 +219,7 @@ def test_colours_of_a_model_without_published_ones(
     for preview, shown in (("decoded_video", frames[4:5]), ("decoded_frame", alone)):
         assert torch.allclose(preview_pictures(model, preview, vae)(z)[0], shown, atol=1e-4)
     # Measured colours are those of the pictures that were encoded.
-    latents = torch.cat([encode_frame(vae, picture.movedim(-1, 0)) for picture in pictures])
+    latents = encode_frames(vae, pictures.movedim(-1, 1))
     small = torch.nn.functional.interpolate(pictures.movedim(-1, 1), latents.shape[-2:], mode="area")
     shown = preview_pictures(fitted, "latent_rgb", vae)(model.model.process_latent_in(latents[:, :, None]))[:, 0]
     assert (shown - small).abs().mean() < 0.5 * (small - small.mean((0, 2, 3), keepdim=True)).abs().mean()

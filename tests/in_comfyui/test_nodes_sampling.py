@@ -20,8 +20,9 @@ from torch import Tensor
 
 import nodes as comfy_nodes
 from anchorshot.comfyui.images import fitted
-from anchorshot.comfyui.similarity import embed_picture, embed_query
+from anchorshot.comfyui.similarity import embed_images, embed_query
 from anchorshot.core.errors import InputError
+from anchorshot.memory.frame_memory import MemoryFrame
 from anchorshot.memory.golden_mem import GoldenMem, token_report
 from anchorshot.models.studio import load_studio
 from anchorshot.nodes import keyframes, memory, story, video
@@ -59,7 +60,7 @@ def test_context_ranks_as_the_headless_side_does(studio: dict[str, Any], picture
 
 def test_context_encodes_each_frame_at_its_size(studio: dict[str, Any], pictures: Tensor) -> None:
     made, _, tokens = context(studio, {"frame_0": [pictures[:3]]}, retrieval="recency")
-    latents = [frame.latent(slot.size, made.encoders) for frame, slot in made.recall()]
+    latents = [rank.frame.latent(rank.slot.size, made.encoders) for rank in made.recall()]
     assert [tuple(latent.shape) for latent in latents] == [(1, 16, 10, 20), (1, 16, 6, 12), (1, 16, 2, 4)]
     assert tokens == 50 + 18 + 2
     newest = studio["vae"].encode(pictures[2:3])
@@ -67,13 +68,15 @@ def test_context_encodes_each_frame_at_its_size(studio: dict[str, Any], pictures
 
 
 def test_frames_shrunk_as_latents_equal_headless(studio: dict[str, Any], pictures: Tensor) -> None:
-    from anchorshot.sampling.memory_context import encode_at
+    from anchorshot.sampling.memory_context import StudioEncoders
 
     made, _, _ = context(studio, {"frame_0": [pictures[:3]]}, retrieval="recency", level="latent")
-    vae = load_studio("pocket").image_vae
-    for number, (frame, slot) in enumerate(made.recall()):
+    headless = StudioEncoders(load_studio("pocket"))
+    for number, rank in enumerate(made.recall()):
+        frame, slot = rank.frame, rank.slot
         latent = studio["keyframe_model"].model.process_latent_in(frame.latent(slot.size, made.encoders, "latent"))
-        wanted = encode_at(vae, pictures[2 - number][None].movedim(-1, 1), slot.size, "latent")
+        same = MemoryFrame(pictures[2 - number][None].movedim(-1, 1))
+        wanted = same.latent(slot.size, headless, "latent")
         assert torch.allclose(latent, wanted, atol=1e-4)
         pixels = frame.latent(slot.size, made.encoders)
         assert (number == 0) == torch.allclose(pixels, frame.latent(slot.size, made.encoders, "latent"), atol=1e-3)
@@ -84,11 +87,11 @@ def test_context_takes_captions_and_query_from_the_storyboard(
 ) -> None:
     made, _, _ = context(studio, {"frame_0": [pictures[:1]]}, storyboard=board)
     assert made.query == board.captions()[1].query and made.frames[0].text == board.captions()[0].prompt
-    assert made.frames[0].caption(made.encoders)[0][0].shape[-1] == 128
+    assert made.encoders.caption(made.frames[0])[0][0].shape[-1] == 128
     written, _, _ = context(studio, {"frame_0": [pictures[:1]]}, captions="first frame\nnext frame", retrieval="text")
-    assert written.query == "next frame" and written.frames[0].words == "first frame"
+    assert written.query == "next frame" and written.frames[0].queries == ("first frame",)
     empty, picture, tokens = context(studio, {}, storyboard=board)
-    assert empty.recall("anything") == [] and tokens == 0 and picture.shape[-1] == 3
+    assert empty.recall(["anything"]) == [] and tokens == 0 and picture.shape[-1] == 3
 
 
 def test_context_errors_say_what_to_do(studio: dict[str, Any], pictures: Tensor, board: Storyboard) -> None:
@@ -114,7 +117,7 @@ def test_context_errors_say_what_to_do(studio: dict[str, Any], pictures: Tensor,
 
 def test_clip_text_must_be_projected_into_the_space_of_pictures(studio: dict[str, Any], pictures: Tensor) -> None:
     """Common loaders give CLIP text without a projection; ranking by it would mean nothing, and look fine."""
-    embedding = embed_picture(studio["clip_vision"], pictures[0].movedim(-1, 0))
+    embedding = embed_images(studio["clip_vision"], pictures[:1].movedim(-1, 1))[0]
     by_pair, by_keyframe_clip = (
         embed_query(studio[name], "a red circle", len(embedding)) for name in ("retrieval_clip", "clip")
     )

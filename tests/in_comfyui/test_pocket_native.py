@@ -18,7 +18,7 @@ from torch import Tensor
 
 from anchorshot.core.errors import InputError
 from anchorshot.memory.golden_mem import resize_context
-from anchorshot.models.backbones.flux.native import ContextPair, PairSettings
+from anchorshot.models.backbones.flux.native import PairSettings
 from anchorshot.models.backbones.flux.native import sample_native as sample_pairs
 from anchorshot.models.backbones.wan.latents import decode_frames, multi_chunk_video
 from anchorshot.models.backbones.wan.native import chunk_vae, patch_video, sample_native
@@ -220,7 +220,7 @@ def test_a_keyframe_equals_headless(studios, images) -> None:
         made.keyframe,
         [new],
         [torch.zeros(1, 16, 10, 20)],
-        [ContextPair(made.image_vae.encode(p.movedim(1, -1)), text) for p, text in zip(small, earlier, strict=True)],
+        [ContextFrame(made.image_vae.encode(p.movedim(1, -1)), text) for p, text in zip(small, earlier, strict=True)],
         None,
         PairSettings(context_noise=0.1),
         sigmas=scheduled(made.keyframe, defaults.steps),

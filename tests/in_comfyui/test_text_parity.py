@@ -23,22 +23,23 @@ from in_comfyui.shipped.films import flux_wan_film
 from in_comfyui.test_flux_native import headless_of
 
 from anchorshot.comfyui.encode_text import LONGEST, embed_words, encode_caption, tokenize
-from anchorshot.comfyui.frame_memory import Encoders, FrameMemory, Remembered
+from anchorshot.comfyui.frame_encoders import ComfyEncoders
 from anchorshot.comfyui.keyframe_inputs import with_queries
-from anchorshot.comfyui.keyframes import Sampling, _warn_of_padding, make_keyframes, plan_jobs
+from anchorshot.comfyui.keyframes import Sampling, _warn_of_padding, make_keyframes, plan_keyframes
 from anchorshot.comfyui.memory import memory_of
 from anchorshot.comfyui.mixing_similarity import action_gamma
 from anchorshot.comfyui.similarity import embed_parts, embed_query
+from anchorshot.memory.frame_memory import ContextFrame, FrameMemory, MemoryFrame
 from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.memory.retrieval import mean_pool, rank_clip, rank_together
-from anchorshot.models.backbones.flux.native import ContextPair, PairSettings, sample_native
+from anchorshot.models.backbones.flux.native import PairSettings, sample_native
 from anchorshot.models.encoders.prompt_text import from_prompt, literal, to_prompt
 from anchorshot.models.encoders.tokenizer import ClipTokenizer
 from anchorshot.models.io.keymaps import to_public
 from anchorshot.models.studio import load_studio
 from anchorshot.nodes.story import Shot, Storyboard
 from anchorshot.sampling.flow import dynamic_shift, flow_sigmas
-from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
+from anchorshot.sampling.keyframes import KeyframeSettings, sample_keyframes
 from anchorshot.story.storyboard import parse_storyboard
 
 NAMES = {"Mira": "a girl (twelve)", "Émile": "an old man", "李雷": "a tall boy", "mira": "a small cat"}
@@ -150,7 +151,7 @@ def test_every_text_that_leaves_or_enters_a_node_is_spelled_alike(studio: dict[s
     told = memory_of(frames=frames, retrieval=["text"], captions=[""], query=[""], storyboard=[board], **encoders)
     assert typed.frames[0].text == from_prompt(given["keyframe_prompts"][0]) and typed.query == caption.query
     assert relative(typed.frames[0].caption(typed.encoders)[0][0], told.frames[0].caption(told.encoders)[0][0]) < 1e-6
-    (job,) = with_queries(plan_jobs(1, 0, None, (80, 160)), given["queries"], 1)
+    (job,) = with_queries(plan_keyframes(1, 0, None, (80, 160)), given["queries"], 1)
     assert job.words == caption.query
     gamma, same = action_gamma(studio["clip"], to_prompt(odd), to_prompt(odd), 0.25, "tokens")
     other = action_gamma(studio["clip"], to_prompt(odd), odd.replace("(", "").replace(")", ""), 0.25, "tokens")[1]
@@ -233,10 +234,10 @@ def test_the_same_keyframes_from_texts(clips: dict[str, Any], encoders: dict[str
     new = [
         [[tokens, entry | {"guidance": 3.5}]] for tokens, entry in (encode(clip, to_prompt(t))[0] for t in texts[:2])
     ]
-    memory = [Remembered(torch.zeros(3, 16, 16), text=text) for text in texts[2:]]
-    past = [frame.caption(Encoders(None, clips["flux"])) for frame in memory]
+    memory = [MemoryFrame(torch.zeros(1, 3, 16, 16), text=text) for text in texts[2:]]
+    past = [ComfyEncoders(None, clips["flux"]).caption(frame) for frame in memory]
     past = [[[tokens, entry | {"guidance": 3.5}]] for ((tokens, entry),) in past]
-    pairs = [ContextPair(latent, text) for latent, text in zip(remembered, past, strict=True)]
+    pairs = [ContextFrame(latent, text) for latent, text in zip(remembered, past, strict=True)]
     sigmas = flow_sigmas(3, 1.9)
     found = sample_native(
         model, new, [torch.zeros(1, 16, *SIZE)] * 2, pairs, None, PairSettings("causal", 0.1), sigmas=sigmas, seed=7,
@@ -302,20 +303,20 @@ def test_a_long_query_counts_to_its_last_word(studio: dict[str, Any]) -> None:
 
 def test_a_window_is_ranked_by_all_its_prompts(studio: dict[str, Any], pictures: Any, monkeypatch: Any) -> None:
     """Two keyframes made together look back by both texts; each gets its best memories first."""
-    encoders = Encoders(studio["vae"], studio["clip"], studio["clip_vision"], studio["retrieval_clip"])
-    frames = tuple(Remembered(picture.movedim(-1, 0), text=f"frame {i}") for i, picture in enumerate(pictures))
+    encoders = ComfyEncoders(studio["vae"], studio["clip"], studio["clip_vision"], studio["retrieval_clip"])
+    frames = tuple(MemoryFrame(picture[None].movedim(-1, 1), text=f"frame {i}") for i, picture in enumerate(pictures))
     memory = FrameMemory(encoders, GoldenMem(3, 2), "clip", frames=frames)
     words = ["a red triangle with a hat, on the moon", "a blue circle with a scarf, in the forest"]
-    keys = torch.stack([frame.embedding("clip", encoders) for frame in frames])
+    keys = torch.cat([frame.embedding("clip", encoders) for frame in frames])
     orders = [rank_clip(embed_query(studio["retrieval_clip"], text, keys.shape[1]), keys) for text in words]
-    order = [frames.index(frame) for frame, _ in memory.recall(*words, "")]
+    order = [rank.indices[0] for rank in memory.recall([*words, ""])]
     assert order == rank_together(orders)[: len(order)] and {orders[0][0], orders[1][0]} <= set(order[:2])
-    assert order != [frames.index(frame) for frame, _ in memory.recall(words[0])]
-    asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(FrameMemory, "recall", lambda self, *queries: (asked.append(queries), [])[1])
-    jobs = with_queries(plan_jobs(2, 1, None, (80, 160)), words, 2)
+    assert order != [rank.indices[0] for rank in memory.recall(words[:1])]
+    asked: list[tuple[list[str], ...]] = []
+    monkeypatch.setattr(FrameMemory, "recall", lambda self, *rows: (asked.append(rows), [])[1])
+    jobs = with_queries(plan_keyframes(2, 1, None, (80, 160)), words, 2)
     prompts = [encode(studio["clip"], text) for text in words]
     sampler = comfy.samplers.sampler_object("euler")
     sampling = Sampling(studio["keyframe_model"], studio["vae"], sampler, flow_sigmas(1), 1.0, PairSettings(), 2)
     make_keyframes(jobs, prompts, None, torch.zeros(1, 16, 10, 20), sampling, memory)
-    assert asked == [tuple(words)]
+    assert asked == [(words,)]

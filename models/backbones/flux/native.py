@@ -26,14 +26,14 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
 from ....core.errors import InputError
+from ....memory.frame_memory import ContextFrame
 from ...layouts.pairs import KVCache, PairLayout, Pairs, pack_latent, token_size, unpack_latent
 from .native_blocks import ContextCaches, run_pairs
 from .native_checks import Conditioning, check_conditioning, check_options, check_shapes
-from .native_inputs import DEFAULTS, Caption, ContextPair, PairSettings, lay_out, negative_captions, positive_captions
+from .native_inputs import DEFAULTS, Caption, PairSettings, lay_out, negative_captions, positive_captions
 from .native_run import PairRun, seeded
 
 __all__ = [
-    "ContextPair",
     "PairInputs",
     "PairSettings",
     "frames_of",
@@ -61,7 +61,7 @@ def sample_native(
     model: Any,
     prompts: Sequence[Conditioning],
     latents: Sequence[Tensor],
-    context: Sequence[ContextPair] = (),
+    context: Sequence[ContextFrame[Conditioning]] = (),
     negative: Sequence[Conditioning] | None = None,
     settings: PairSettings = DEFAULTS,
     *,
@@ -117,7 +117,7 @@ def prepare_pairs(
     model: Any,
     prompts: Sequence[Conditioning],
     latents: Sequence[Tensor],
-    context: Sequence[ContextPair] = (),
+    context: Sequence[ContextFrame[Conditioning]] = (),
     negative: Sequence[Conditioning] | None = None,
     settings: PairSettings = DEFAULTS,
 ) -> PairInputs:

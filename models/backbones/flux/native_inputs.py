@@ -13,23 +13,11 @@ import torch
 from torch import Tensor
 
 from ....core.errors import InputError
+from ....memory.frame_memory import ContextFrame
 from ...layouts.pairs import Mode, NoiseLevel, PairLayout, token_size
 from .native_checks import Conditioning, check_shared, only_entry, real_caption
 
-__all__ = ["DEFAULTS", "Caption", "ContextPair", "PairSettings", "lay_out", "negative_captions", "positive_captions"]
-
-
-@dataclass(frozen=True)
-class ContextPair:
-    """An earlier frame that new ones may look at.
-
-    Attributes:
-        latent: [B or 1, 16, h, w] as VAE Encode gives it, at its GoldenMem size; h and w even.
-        text: its caption, a CONDITIONING of one prompt.
-    """
-
-    latent: Tensor
-    text: Conditioning
+__all__ = ["DEFAULTS", "Caption", "PairSettings", "lay_out", "negative_captions", "positive_captions"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +41,9 @@ class Caption:
     entry: dict[str, Any]
 
 
-def positive_captions(params: Any, prompts: Sequence[Conditioning], context: Sequence[ContextPair]) -> list[Caption]:
+def positive_captions(
+    params: Any, prompts: Sequence[Conditioning], context: Sequence[ContextFrame[Conditioning]]
+) -> list[Caption]:
     """The captions of all frames, new ones first.
 
     Args:
@@ -65,7 +55,7 @@ def positive_captions(params: Any, prompts: Sequence[Conditioning], context: Seq
         InputError: a conditioning that cannot take part, or one of another width.
     """
     texts = {f"prompts[{i}]": text for i, text in enumerate(prompts)}
-    texts |= {f"context[{i}].text": pair.text for i, pair in enumerate(context)}
+    texts |= {f"context[{i}].text": frame.text for i, frame in enumerate(context)}
     return _captions(params, texts)
 
 
@@ -104,7 +94,10 @@ def _captions(params: Any, texts: dict[str, Conditioning]) -> list[Caption]:
 
 
 def lay_out(
-    prompts: Sequence[Conditioning], latents: Sequence[Tensor], context: Sequence[ContextPair], settings: PairSettings
+    prompts: Sequence[Conditioning],
+    latents: Sequence[Tensor],
+    context: Sequence[ContextFrame[Conditioning]],
+    settings: PairSettings,
 ) -> tuple[list[Tensor], PairLayout]:
     """All frames as [B, C, h, w], new ones first, and their layout.
 
@@ -117,8 +110,8 @@ def lay_out(
         raise InputError("latents", f"must be {len(prompts)}, one for each prompt", len(latents), "give one for each")
     frames = [image_latent(f"latents[{i}]", latent) for i, latent in enumerate(latents)]
     rows = frames[0].shape[0]
-    for i, pair in enumerate(context):
-        frame = image_latent(f"context[{i}].latent", pair.latent)
+    for i, earlier in enumerate(context):
+        frame = image_latent(f"context[{i}].latent", earlier.latent)
         if frame.shape[0] not in (1, rows):
             fix = "give one picture, or as many as new frames in the batch"
             raise InputError(f"context[{i}].latent", f"must have 1 or {rows} rows", tuple(frame.shape), fix)
