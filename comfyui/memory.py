@@ -48,13 +48,12 @@ def memory_of(
     prompts, queries, following = _captions(captions, only(storyboard), only(clip), len(given))
     encoders = ComfyEncoders(only(vae), only(clip), only(clip_vision), only(retrieval_clip))
     encoders.check(only(retrieval))
-    captioned = enumerate(zip(given.split(1), queries, prompts, strict=True), start=1)
     return FrameMemory(
         encoders,
         GoldenMem(only(groups), only(images), only(first_tier), only(level) or "pixel"),
         only(retrieval),
         from_prompt(only(query) or "").strip() or following,
-        tuple(MemoryFrame(image, query, prompt, f"frame {i}") for i, (image, query, prompt) in captioned),
+        tuple(MemoryFrame(image[None], queries[i], prompts[i], f"frame {i + 1}") for i, image in enumerate(given)),
     )
 
 

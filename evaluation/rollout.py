@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,11 +24,12 @@ from ..models.layouts.pairs import NoiseLevel
 from ..pocket.world import HEIGHT, WIDTH, Story
 from ..sampling.keyframes import KeyframeSettings, sample_keyframes
 from ..sampling.memory_context import PATCH, StudioEncoders
+from ..sampling.noise import noise_source
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
 
-__all__ = ["Recall", "RollOut", "StorySet", "extend", "generate_jointly", "noise_source", "step_cost"]
+__all__ = ["Recall", "RollOut", "StorySet", "extend", "generate_jointly", "step_cost"]
 
 Tick = Callable[[int], None]
 """Called with the number of shots that are done."""
@@ -134,12 +134,6 @@ class StorySet:
         """Text embeddings `[D]` of all queries, on the CPU."""
         cond = self.studio.keyframe_text.encode(self._queries)
         return dict(zip(self._queries, mean_pool(cond.tokens, cond.mask).cpu(), strict=True))
-
-
-def noise_source(*numbers: int) -> torch.Generator:
-    """A CPU generator that depends on all of these numbers."""
-    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
 def extend(stories: StorySet, recall: Recall, settings: KeyframeSettings, tick: Tick = lambda done: None) -> RollOut:

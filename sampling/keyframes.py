@@ -19,11 +19,9 @@ from ..models.backbones.flux.headless import CaptainFlux, KVCache, Mode, Pairs
 from ..models.encoders.text import TextCond
 from ..models.layouts.pairs import NoiseLevel, Size, check_noise, context_levels, pack_latent, token_size, unpack_latent
 from .flow import SOLVERS, Callback, SolverName, Velocity, check_sigmas, flow_sigmas, guided
+from .noise import Generators, noise_like, seeds_of
 
 __all__ = ["ContextFrame", "KeyframeSettings", "sample_keyframes"]
-
-Generators = torch.Generator | Sequence[torch.Generator] | None
-"""One generator for a batch, or one per row."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +120,6 @@ def _negatives(prompts: Sequence[TextCond], negative: TextCond | None) -> list[T
     return [TextCond(torch.zeros_like(t.tokens), t.mask, pooled) for t, pooled in zip(prompts, zeros, strict=True)]
 
 
-def noise_like(shape: Sequence[int], generator: Generators) -> Tensor:
-    """Gaussian noise on the CPU; with a list of generators row b comes from generator b alone."""
-    if isinstance(generator, Sequence):
-        return torch.cat([torch.randn(1, *shape[1:], generator=g) for g in generator])
-    return torch.randn(*shape, generator=generator)
-
-
 @torch.no_grad()
 def _encode(model: CaptainFlux, memory: Pairs) -> KVCache:
     return model.encode_context(memory)
@@ -146,7 +137,7 @@ def _context_pairs(
     """Context as pairs, least relevant first, positions counted backwards from the new frames (−1: most relevant)."""
     if not context:
         return None
-    levels = context_levels(settings.context_noise, len(context), _seeds(generator, rows))
+    levels = context_levels(settings.context_noise, len(context), seeds_of(generator, rows))
     latents, sizes = [], []
     for frame, t in zip(context, levels[..., None, None, None].unbind(1), strict=True):
         clean = frame.latent.float().cpu()
@@ -157,15 +148,6 @@ def _context_pairs(
     pairs = _pairs(latents, sizes, texts, levels.float(), settings.guidance, device, dtype, size)
     pairs.frames = [-1 - rank for rank in range(len(context))]
     return pairs.pick(range(len(context) - 1, -1, -1))
-
-
-def _seeds(generator: Generators, rows: int) -> list[int]:
-    """The seed of every row; without a generator one of torch's own."""
-    if generator is None:
-        return [int(torch.randint(2**62, (1,)))] * rows
-    if isinstance(generator, torch.Generator):
-        return [generator.initial_seed()] * rows
-    return [g.initial_seed() for g in generator]
 
 
 def _new_pairs(

@@ -20,7 +20,7 @@ from anchorshot import evaluation
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.classifier import Scores, StoryTruth
 from anchorshot.evaluation.metrics.pixels import boundary_jump, diversity, frame_change
-from anchorshot.evaluation.rollout import Recall, StorySet, extend, generate_jointly, noise_source, step_cost
+from anchorshot.evaluation.rollout import Recall, StorySet, extend, generate_jointly, step_cost
 from anchorshot.evaluation.stories import held_out_stories
 from anchorshot.evaluation.suites.keyframes.run import RETRIEVAL_BUDGET, Variant, classify_frames, true_frames
 from anchorshot.evaluation.suites.video.run import held_out_clips, sample_clips
@@ -38,6 +38,7 @@ from anchorshot.pocket.tokenizer import build_tokenizer
 from anchorshot.pocket.world import Story
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
 from anchorshot.sampling.memory_context import StudioEncoders
+from anchorshot.sampling.noise import noise_source
 
 # --- roll-outs --------------------------------------------------------------------------------------------------------
 

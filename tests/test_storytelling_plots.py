@@ -18,7 +18,6 @@ from anchorshot.cli import main
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.networks import MetricModels
 from anchorshot.evaluation.metrics.pixels import jump
-from anchorshot.evaluation.rollout import noise_source
 from anchorshot.evaluation.suites.text2story.pocket import run_storytelling
 from anchorshot.evaluation.suites.text2story.prompt_set import SET_VARIANTS, run_prompt_set
 from anchorshot.evaluation.suites.text2story.scores import StoryMetrics
@@ -28,6 +27,7 @@ from anchorshot.evaluation.suites.text2story.variants import SETTINGS
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.story_stage import story_model, story_sampler
 from anchorshot.pocket.recogniser import Recogniser
+from anchorshot.sampling.noise import noise_source
 
 # The package that the tiny LPIPS is made with asks torchvision for its networks in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchvision.models.*")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...core.errors import InputError
 from ..flow import Callback, Edit
+from ..noise import Generators, copy_generators
 from .action_similarity import SAR, semantic_gamma, similarity
 from .blending import Blend, blend_noise
 from .preview import Pictures, picture_scorer
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Made", "PromptPair", "StorySampler", "StorySettings", "TextToVideo"]
 
-Generators = torch.Generator | list[torch.Generator] | None
 At = Literal["steps", "start"]
 ActionPrompt = Literal["alone", "whole"]
 
@@ -255,7 +255,7 @@ class StorySampler:
         made: list[Made] = []
         fresh: list[Generators] = []
         for i, (pair, generator) in enumerate(zip(pairs, generators, strict=True)):
-            fresh.append(_copy(generator))  # before sampling moves it on
+            fresh.append(copy_generators(generator))  # before sampling moves it on
             before = (pairs[i - 1], made[-1].latents) if made else None
             made.append(self.segment(pair, before, generator, given if i == 0 else None, centre=centre))
             if on_segment is not None:
@@ -331,17 +331,6 @@ class StorySampler:
         """[n, B, D] of n lists of B texts; in one call, so that a name is the same in all."""
         assert self.embed_actions is not None, "asked for when the sampler was made"
         return self.embed_actions([text for row in texts for text in row]).float().cpu().unflatten(0, (len(texts), -1))
-
-
-def _copy(generator: Generators) -> Generators:
-    """Generators that will draw what these would draw now."""
-    if generator is None:
-        return None
-    copies = []
-    for one in generator if isinstance(generator, list) else [generator]:
-        copies.append(torch.Generator(one.device))
-        copies[-1].set_state(one.get_state())
-    return copies if isinstance(generator, list) else copies[0]
 
 
 def _joined(scene: Sequence[str], action: Sequence[str]) -> list[str]:

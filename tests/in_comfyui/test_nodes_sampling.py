@@ -49,7 +49,7 @@ def test_context_ranks_as_the_headless_side_does(studio: dict[str, Any], picture
     """CLIP retrieval with CLIP_VISION and CLIP on the same pictures gives the same order."""
     query = "a red triangle with a hat, on the moon"
     made, picture, tokens = context(studio, {"frame_0": [pictures[:4]], "frame_1": [pictures[4:]]}, query=query)
-    recalled = [frame.picture.movedim(0, -1) for frame, _ in made.recall()]
+    recalled = [rank.frame.image[0].movedim(0, -1) for rank in made.recall()]
     order = [next(i for i, p in enumerate(pictures) if torch.equal(p, picture)) for picture in recalled]
     scorer = load_studio("pocket").clip
     scores = scorer.embed_images(pictures.movedim(-1, 1)) @ scorer.embed_texts([query])[0]

@@ -150,9 +150,10 @@ def test_every_text_that_leaves_or_enters_a_node_is_spelled_alike(studio: dict[s
     )
     told = memory_of(frames=frames, retrieval=["text"], captions=[""], query=[""], storyboard=[board], **encoders)
     assert typed.frames[0].text == from_prompt(given["keyframe_prompts"][0]) and typed.query == caption.query
-    assert relative(typed.frames[0].caption(typed.encoders)[0][0], told.frames[0].caption(told.encoders)[0][0]) < 1e-6
-    (job,) = with_queries(plan_keyframes(1, 0, None, (80, 160)), given["queries"], 1)
-    assert job.words == caption.query
+    ours, wanted = (made.encoders.caption(made.frames[0])[0][0] for made in (typed, told))
+    assert relative(ours, wanted) < 1e-6
+    (task,) = with_queries(plan_keyframes(1, 0, None, (80, 160)), given["queries"], 1)
+    assert task.query == caption.query
     gamma, same = action_gamma(studio["clip"], to_prompt(odd), to_prompt(odd), 0.25, "tokens")
     other = action_gamma(studio["clip"], to_prompt(odd), odd.replace("(", "").replace(")", ""), 0.25, "tokens")[1]
     assert same == pytest.approx(1, abs=1e-5) and gamma == pytest.approx(0, abs=1e-5) and other < 0.999

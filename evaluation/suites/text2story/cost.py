@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ....sampling.noise import noise_source
 from ....sampling.text2story.segments import Made, PromptPair, StorySampler
 from ...metrics.cost import peak_bytes, seconds
-from ...rollout import noise_source
 from ...suite import Row
 from .variants import settings_of
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....core.files import atomic_path
+from ....sampling.noise import noise_source
 from ....sampling.text2story.segments import Made, StorySampler
 from ...metrics.cost import clock, peak_bytes
-from ...rollout import noise_source
 from .pocket import scene_weights
 from .scores import StoryMetrics, film_row, shown_frames
 from .storytelling_set import SetStory, prompt_pair

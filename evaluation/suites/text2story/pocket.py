@@ -18,9 +18,9 @@ from ....pocket.bank import to_tensor
 from ....pocket.recogniser import IDENTITY, IGNORE, labels
 from ....pocket.render import render_clip
 from ....pocket.world import HEIGHT, WIDTH
+from ....sampling.noise import noise_source
 from ....sampling.text2story.prompt_mixing import MixStep
 from ....sampling.text2story.segments import Made, StorySampler, StorySettings
-from ...rollout import noise_source
 from ...suite import Row
 from .cost import COSTS, segment_cost
 from .pocket_prompts import PromptStory, prompt_pair, prompt_stories

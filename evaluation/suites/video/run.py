@@ -22,10 +22,10 @@ from ....pipelines.job import Progress
 from ....pocket.bank import to_tensor
 from ....pocket.render import render_clip
 from ....pocket.world import FPS, ShotSpec
+from ....sampling.noise import noise_source
 from ....sampling.video import Method, decode_video, plan_video
 from ....story.timeline import Timeline
 from ...metrics.pixels import boundary_jump, frame_change, psnr, same_picture
-from ...rollout import noise_source
 from ...stories import held_out_stories
 from ...suite import Row
 from .suite import VideoSuite
