@@ -18,10 +18,11 @@ from ..models.encoders.text import TextCond
 from ..models.studio import Studio
 from ..models.studio_config import VideoDefaults
 from ..sampling.flow import Callback
+from ..sampling.noise import seeded
 from ..sampling.video import Experts, Method, decode_video, plan_video, sample_video
 from ..story.shot import Shot
 from ..story.timeline import Timeline
-from .job import FilmJob, stage_generator
+from .job import FilmJob
 
 __all__ = ["make_clip", "sample_with_defaults"]
 
@@ -48,7 +49,7 @@ def make_clip(
         studio.video_text.encode([prompt]),
         timeline,
         keyframes,
-        stage_generator(seed),
+        seeded(seed),
         callback=lambda step: workspace.report(step.index + 1, note),
     )
     figures = _Figures(dict(zip(timeline.keyframe_frames, keyframes, strict=True)))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..models.studio_config import VideoDefaults
 
 __all__ = [
-    "FilmCrew", "FilmJob", "FilmSettings", "Job", "KeyframeCheck", "Progress", "size_tokens", "stage_generator",
+    "FilmCrew", "FilmJob", "FilmSettings", "Job", "KeyframeCheck", "Progress", "size_tokens",
 ]  # fmt: skip
 
 
@@ -179,11 +179,6 @@ def size_tokens(studio: Studio, frame_size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a keyframe in tokens of the keyframe model."""
     side = studio.image_vae.image_size_multiple * PATCH
     return frame_size[0] // side, frame_size[1] // side
-
-
-def stage_generator(seed: int) -> torch.Generator:
-    """A generator on the CPU, whose numbers are the same for every device."""
-    return torch.Generator("cpu").manual_seed(seed)
 
 
 @dataclass(frozen=True)

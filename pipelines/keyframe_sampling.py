@@ -3,96 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from ..execution.stage import Workspace
 from ..media.frames import check_finite
 from ..media.picture import fit_picture, read_picture, write_picture
-from ..memory.golden_mem import Slot, token_report
-from ..memory.retrieval import mean_pool, rank_together
-from ..sampling.keyframes import ContextFrame, sample_keyframes
-from ..sampling.memory_context import encode_at, rank_memory
+from ..memory.frame_memory import FrameMemory, MemoryFrame, Recalled
+from ..memory.golden_mem import token_report
+from ..sampling.keyframes import sample_keyframes
+from ..sampling.memory_context import StudioEncoders
+from ..sampling.noise import seeded
 from ..story.stages import attempt_seed, window_seed
-from .job import FilmJob, size_tokens, stage_generator
+from .job import FilmJob, size_tokens
 from .stages.keyframes import ATTEMPTS, KeyframePlace, keyframe_file
 
 if TYPE_CHECKING:
     from ..models.encoders.text import TextCond
 
-__all__ = ["FilmMemory", "KeyframeSampler"]
-
-
-@dataclass
-class _Entry:
-    """One keyframe of the film so far; its picture stays on the disk."""
-
-    name: str
-    position: int
-    index: int
-    embedding: Tensor | None = None
-
-
-class FilmMemory:
-    """The keyframes made so far, and which of them a new one remembers.
-
-    Pictures are read from the run folder when they are needed; only one embedding per keyframe is held, so memory does
-    not grow with the film.
-    """
-
-    def __init__(self, job: FilmJob) -> None:
-        self._job = job
-        self._entries: list[_Entry] = []
-
-    def recall(
-        self,
-        queries: Sequence[str],
-        tokens: tuple[int, int],
-        earlier: Sequence[tuple[int, int]],
-        workspace: Workspace,
-    ) -> list[tuple[_Entry, Slot]]:
-        """Earlier keyframes with their GoldenMem slots, the most relevant first.
-
-        Args:
-            queries: what each new frame shows; of several the best place counts.
-            tokens: (height, width) of a frame.
-            earlier: (position of the shot, index) of all keyframes before, in film order.
-            workspace: where their pictures lie.
-        """
-        for position, index in earlier[len(self._entries) :]:
-            name = keyframe_file(self._job.story.shots[position], index)
-            self._entries.append(_Entry(name, position, index))
-        if not self._entries:
-            return []
-        kind = self._job.settings.retrieval
-        orders = [rank_memory("recency", len(self._entries))]
-        if kind != "recency":
-            for entry in self._entries:
-                if entry.embedding is None:
-                    entry.embedding = self._embed(entry, kind, workspace)
-            known = torch.stack([entry.embedding for entry in self._entries if entry.embedding is not None])
-            asked = [self._embed_query(query, kind) for query in dict.fromkeys(queries)]
-            orders = [rank_memory(kind, len(self._entries), wanted, known) for wanted in asked]
-        order = rank_together(orders)
-        return [(self._entries[i], slot) for i, slot in self._job.settings.memory.assign(order, tokens)]
-
-    def _embed(self, entry: _Entry, kind: str, workspace: Workspace) -> Tensor:
-        # One at a time: a batch would round differently when a resumed run embeds other frames together.
-        if kind == "clip":
-            picture = read_picture(workspace.source(entry.name))
-            return self._job.studio.clip.embed_images(picture[None])[0].cpu()
-        return self._embed_text(self._job.keyframe_captions[entry.position][entry.index].query)
-
-    def _embed_query(self, query: str, kind: str) -> Tensor:
-        return self._job.studio.clip.embed_query(query).cpu() if kind == "clip" else self._embed_text(query)
-
-    def _embed_text(self, text: str) -> Tensor:
-        cond = self._job.studio.keyframe_text.encode([text])
-        return mean_pool(cond.tokens, cond.mask)[0].cpu()
+__all__ = ["KeyframeSampler"]
 
 
 _Made = tuple[Tensor, dict[str, Any]]
@@ -100,7 +32,10 @@ _Made = tuple[Tensor, dict[str, Any]]
 
 
 class KeyframeSampler:
-    """Makes keyframes in one process; it holds an embedding of each earlier one that it has compared.
+    """Makes keyframes in one process.
+
+    Images of earlier ones are read from the run folder when they are needed; only one embedding of each is held, so
+    memory does not grow with the film.
 
     Args:
         job: the film.
@@ -110,7 +45,30 @@ class KeyframeSampler:
     def __init__(self, job: FilmJob, places: Sequence[tuple[int, int]]) -> None:
         self._job = job
         self._places = places
-        self._memory = FilmMemory(job)
+        self._workspace: Workspace | None = None
+
+    @cached_property
+    def _memory(self) -> FrameMemory[StudioEncoders]:
+        """All keyframes of the film, made or not; a new one sees those before it."""
+        job, frames = self._job, tuple(self._remembered(position, index) for position, index in self._places)
+        return FrameMemory(StudioEncoders(job.studio), job.settings.memory, job.settings.retrieval, frames=frames)
+
+    def _remembered(self, position: int, index: int) -> MemoryFrame:
+        """A keyframe as memory keeps it; its prompt is encoded together with the new frames'."""
+        job, name = self._job, keyframe_file(self._job.story.shots[position], index)
+
+        def image() -> Tensor:
+            assert self._workspace is not None, "read while keyframes are made"
+            return read_picture(self._workspace.source(name))[None]
+
+        query = job.keyframe_captions[position][index].query
+        return MemoryFrame(image, query, (position, index), name, job.story.frame_size)
+
+    def _recall(self, places: Sequence[tuple[int, int]]) -> list[Recalled]:
+        """What new keyframes of these places remember, of all before them."""
+        before = self._memory.frames[: self._places.index(places[0])]
+        queries = [self._job.keyframe_captions[position][index].query for position, index in places]
+        return replace(self._memory, frames=before).recall(queries)
 
     @cached_property
     def _prompts(self) -> list[list[str]]:
@@ -122,6 +80,7 @@ class KeyframeSampler:
         job, first = self._job, window[0]
         note = " to ".join(self._name(place) for place in (window[:: len(window) - 1] if len(window) > 1 else window))
         workspace.report(0, note)
+        self._workspace = workspace
         shot = job.story.shots[first.position]
         given = job.story.image_path(shot.keyframes[first.index])
         if given is not None:
@@ -174,29 +133,24 @@ class KeyframeSampler:
         cell = vae.image_size_multiple
         grid = size_tokens(studio, job.story.frame_size)
         places = [(place.position, place.index) for place in window]
-        queries = [job.keyframe_captions[position][index].query for position, index in places]
-        recalled = self._memory.recall(queries, grid, self._places[: self._places.index(places[0])], workspace)
-        places += [(entry.position, entry.index) for entry, _ in recalled]
+        recalled = self._recall(places)
+        places += [rank.frame.text for rank in recalled]
         texts = [self._prompts[position][index] for position, index in places]
         captions = studio.keyframe_text.encode(texts).rows()
         prompts, captions = captions[: len(window)], captions[len(window) :]
-        context = []
-        for (entry, slot), text in zip(recalled, captions, strict=True):
-            picture = read_picture(workspace.source(entry.name))
-            context.append(ContextFrame(encode_at(vae, picture[None], slot.size, settings.memory.level), text))
         seeds = [attempt_seed(place.seed, attempt) for place in window]
         latents = sample_keyframes(
             studio.keyframe,
             prompts,
             (vae.latent_channels, height // cell, width // cell),
-            context,
+            self._memory.context(recalled, captions),
             settings.keyframe,
-            stage_generator(window_seed(seeds)),
+            seeded(window_seed(seeds)),
             lambda step: workspace.report(step.index + 1, note),
             self._negative,
         )
         report = token_report(
-            [slot for _, slot in recalled],
+            [rank.slot for rank in recalled],
             grid,
             context_text=[text.tokens.shape[1] for text in captions],
             new_frames=len(window),
@@ -204,7 +158,7 @@ class KeyframeSampler:
         )
         info = {
             "source": "generated",
-            "remembers": [entry.name for entry, _ in recalled],
+            "remembers": [rank.frame.label for rank in recalled],
             "tokens": round(report["total"] / len(window)),
             "tokens_uncompressed": round(report["full"] / len(window)),
         }

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..memory.golden_mem import Level, Size, resize_context, resize_context_latent
-from ..memory.retrieval import mean_pool, rank_memory
+from ..memory.retrieval import mean_pool
 
 if TYPE_CHECKING:
-    from ..models.encoders.vae import ImageCodec
     from ..models.studio import Studio
 
-__all__ = ["PATCH", "StudioEncoders", "encode_at", "rank_memory"]
+__all__ = ["PATCH", "StudioEncoders"]
 
 PATCH = 2
 """Latent pixels along a side of one Flux token."""
@@ -49,11 +47,3 @@ class StudioEncoders:
     def encode(self, images: Tensor) -> Tensor:
         """Latents `[B, C, h, w]`, unit scale, of images `[B, 3, H, W]` in 0…1."""
         return self._studio.image_vae.encode_image(images)
-
-
-def encode_at(vae: ImageCodec, images: Tensor, size: Size, level: Level = "pixel") -> Tensor:
-    """Images `[B, 3, H, W]` as context latents `[B, C, h, w]` of `size` in tokens; see `MemoryFrame.latent`."""
-    if level == "latent":
-        return resize_context_latent(vae.encode_image(images), (size[0] * PATCH, size[1] * PATCH))
-    side = vae.image_size_multiple * PATCH
-    return vae.encode_image(resize_context(images, (size[0] * side, size[1] * side)))

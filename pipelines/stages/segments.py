@@ -149,11 +149,11 @@ class Segments(_Sampled):
 
     def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
         """Sample it."""
-        from ..job import stage_generator
+        from ...sampling.noise import seeded
 
         job, i, before = self.job, task.detail.position, self.before(task.detail.position)
         known = None if before is None else (job.pairs[before], load_latents(workspace, self.reads(task)[0]))
-        generator, report = stage_generator(task.detail.seed), self.follow(task, workspace)
+        generator, report = seeded(task.detail.seed), self.follow(task, workspace)
         made = job.sampler(i).segment(job.pairs[i], known, generator, callback=report, centre=job.centre)
         self.write(workspace, task.files[0], made.latents)
         weights = [round(float(step.weights[0, 0]), 4) for step in made.record]
@@ -190,11 +190,11 @@ class Backward(_Sampled):
 
     def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
         """Sample it again from a lower noise level."""
-        from ..job import stage_generator
+        from ...sampling.noise import seeded
 
         job, i = self.job, task.detail.position
         own, after = (load_latents(workspace, name) for name in self.reads(task))
-        generator, report = stage_generator(task.detail.seed), self.follow(task, workspace)
+        generator, report = seeded(task.detail.seed), self.follow(task, workspace)
         self.write(
             workspace, task.files[0], job.sampler(i).backward(job.pairs[i], own, after, generator, callback=report)
         )
