@@ -27,10 +27,10 @@ from ..media.curve import draw_curves
 from ..models.backbones.native_fit import fit_texts, text_width
 from ..models.encoders.text_cond import TextCond
 from ..sampling.text2story.blending import Blend, blend_noise
-from ..sampling.text2story.prompt_mixing import DIPW, Clock, MixStep, PromptMixer, Scorer, zero_padded
+from ..sampling.text2story.prompt_mixing import DIPW, MixStep, PromptMixer, Scorer, zero_padded
 from .checks import finite
 from .fits import fit_prompt, video_latent
-from .mixing_preview import DECODED, preview_scorer
+from .mixing_weighting import Weighting
 
 __all__ = ["blending_patch", "mixing_guider", "mixing_patch", "weight_curve"]
 
@@ -43,7 +43,7 @@ _SCENE_ONLY = {"area", "mask", "control", "gligen", "hooks", "start_percent", "e
 # --- prompt mixing ---------------------------------------------------------------------------------------------------
 
 
-def mixing_guider(model: Any, scene: Any, action: Any, negative: Any, cfg: float, **weighting: Any) -> Any:
+def mixing_guider(model: Any, scene: Any, action: Any, negative: Any, cfg: float, weighting: Weighting) -> Any:
     """GUIDER: core's, on the patched model.
 
     Raises:
@@ -51,32 +51,13 @@ def mixing_guider(model: Any, scene: Any, action: Any, negative: Any, cfg: float
     """
     for name, prompt in (("scene", scene), ("negative", negative)):
         fit_prompt(prompt, name, text_width(model))
-    guider = comfy.samplers.CFGGuider(mixing_patch(model, action, **weighting))
+    guider = comfy.samplers.CFGGuider(mixing_patch(model, action, weighting))
     guider.set_conds(scene, negative)
     guider.set_cfg(cfg)
     return guider
 
 
-def mixing_patch(
-    model: Any,
-    action: Any,
-    lambda_picture: float = 1.0,
-    lambda_previous: float = 1.0,
-    lambda_progress: float = 1.0,
-    temperature: float = 0.5,
-    score_every: int = 4,
-    start_percent: float = 0.0,
-    end_percent: float = 1.0,
-    preview: str = "latent_rgb",
-    scene_text: str = "",
-    action_text: str = "",
-    clip: Any = None,
-    clip_vision: Any = None,
-    vae: Any = None,
-    progress_shift: float = 1.0,
-    schedule: Tensor | None = None,
-    progress_clock: str = "steps",
-) -> Any:
+def mixing_patch(model: Any, action: Any, weighting: Weighting) -> Any:
     """A clone of a MODEL that mixes `action` into the sampler's positive prompt.
 
     Raises:
@@ -85,24 +66,15 @@ def mixing_patch(
     if model.wrappers.get(_W.PREDICT_NOISE, {}).get(_KEY):
         raise InputError("model", "must not have a DIPW patch yet", "a patched model", "connect the one before DIPW")
     fit_prompt(action, "action", text_width(model))
-    lambdas = (lambda_picture, lambda_previous, lambda_progress)
-    if start_percent > end_percent:
-        fix = "pictures are scored between the two; lambda_picture 0 scores none"
-        raise InputError("start_percent", f"must not lie beyond end_percent, {end_percent:g}", start_percent, fix)
-    clock = cast(Clock, progress_clock)
-    settings = DIPW(lambdas, temperature, score_every, prior_shift=progress_shift, prior_clock=clock)
-    scorer = None
-    lenders = []
-    if clip is not None and clip_vision is not None and lambda_picture:
-        scorer = preview_scorer(model, preview, (scene_text, action_text), clip, clip_vision, vae)
-        lenders = [clip_vision.patcher] + ([vae.patcher] if preview in DECODED else [])
-    mixing = _Mixing(action, settings, (start_percent, end_percent), scorer, schedule)
+    settings, (scorer, additional) = weighting.settings, weighting.scorer(model)
+    scored = weighting.start_percent, weighting.end_percent
+    mixing = _Mixing(action, settings, scored, scorer, weighting.schedule)
     model = model.clone()
     model.add_wrapper_with_key(_W.SAMPLER_SAMPLE, _KEY, mixing.sample)
     model.add_wrapper_with_key(_W.PREDICT_NOISE, _KEY, _predict)
     model.set_attachments(_KEY, mixing.record)
-    if lenders:  # loaded together with the model: loading them between steps could evict it
-        model.set_additional_models(_KEY, lenders)
+    if additional:  # loaded together with the model: loading them between steps could evict it
+        model.set_additional_models(_KEY, additional)
     return model
 
 

@@ -19,7 +19,7 @@ from .fits import fit_vae
 from .images import encode_frames
 from .similarity import embed_images, embed_query
 
-__all__ = ["DECODED", "preview_pictures", "preview_scorer"]
+__all__ = ["DECODED", "preview_images", "preview_scorer"]
 
 DECODED = ("decoded_frame", "decoded_video")
 """Previews that need the VAE during the run."""
@@ -30,22 +30,22 @@ _TILE = 256
 
 
 def preview_scorer(model: Any, preview: str, texts: tuple[str, str], clip: Any, clip_vision: Any, vae: Any) -> Scorer:
-    """CLIP's verdict on what is foreseen; what must be loaded for its set-up is loaded here, before sampling."""
+    """CLIP's scores of the predicted x0; what must be loaded for its set-up is loaded here, before sampling."""
     for name, text in zip(("scene_text", "action_text"), texts, strict=True):
         if not text.strip():
             raise InputError(name, "is needed to score pictures", text, "write the prompt here too, or take CLIP out")
     dim = embed_images(clip_vision, torch.zeros(1, 3, 32, 32)).shape[1]
     try:
-        words = [embed_query(clip, from_prompt(text), dim) for text in texts]
+        embeds = [embed_query(clip, from_prompt(text), dim) for text in texts]
     except InputError as error:  # this node's own name for it, and no ranking to fall back on
         fix = "connect a CLIP whose file holds text_projection and that belongs to clip_vision, or take both out"
         raise InputError("clip", error.rule, error.value, fix) from error
-    prompts = torch.nn.functional.normalize(torch.stack(words), dim=1)
-    return picture_scorer(preview_pictures(model, preview, vae), _seeing(clip_vision), prompts[None])
+    prompts = torch.nn.functional.normalize(torch.stack(embeds), dim=1)
+    return picture_scorer(preview_images(model, preview, vae), _seeing(clip_vision), prompts[None])
 
 
-def preview_pictures(model: Any, preview: str, vae: Any) -> Pictures:
-    """From latents as the model has them to pictures."""
+def preview_images(model: Any, preview: str, vae: Any) -> Pictures:
+    """From latents as the model has them to images."""
     form = model.model.latent_format
     if preview in DECODED:
         if vae is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.samplers
@@ -26,7 +26,16 @@ from .fits import fit_prompt, fit_sigmas, fit_vae, sampled, video_latent
 from .host import Progress, memory_errors, tell
 from .images import fitted
 
-__all__ = ["check_rate", "decode", "lay_out", "lay_out_extension", "patch_video", "sample_video", "sampler_fault"]
+__all__ = [
+    "VideoSampling",
+    "check_rate",
+    "decode",
+    "lay_out",
+    "lay_out_extension",
+    "patch_video",
+    "sample_video",
+    "sampler_fault",
+]
 
 _FIX = "make the video shorter or smaller, or load the model in fp8"
 
@@ -108,51 +117,79 @@ def sampler_fault(name: str) -> InputError | None:
     return InputError("sampler_name", "must be a core sampler that adds no noise of its own", name, fix)
 
 
+@dataclass(frozen=True, eq=False)
+class VideoSampling:
+    """How a video is sampled: the Multi-Chunk Video Sampler's widgets.
+
+    Attributes:
+        seed: of the noise.
+        steps, scheduler: noise levels, where `sigmas` gives none.
+        cfg, cfg_low: classifier-free guidance of the model, and of the low-noise expert (0: the same).
+        sampler_name: a core sampler that adds no noise.
+        method: how keyframes condition the video, see `plan_video`.
+        boundary: noise level from which the low-noise expert takes over.
+        width, height: of the video in pixels; 0 is the keyframes' own.
+        sigmas: noise levels of one's own.
+        fit: how keyframes of another size come to the video's, see `images.FITS`.
+    """
+
+    seed: int
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+    method: str
+    boundary: float = 0.875
+    cfg_low: float = 0.0
+    width: int = 0
+    height: int = 0
+    sigmas: Tensor | None = None
+    fit: str = "cover"
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Guidance of the model and of the low-noise expert."""
+        return self.cfg, self.cfg_low or self.cfg
+
+    def noise_levels(self, model: Any) -> Tensor:
+        """Sigmas [steps + 1], by default those of the model's schedule."""
+        if self.sigmas is not None:
+            return self.sigmas
+        schedule = model.get_model_object("model_sampling")
+        return comfy.samplers.calculate_sigmas(schedule, self.scheduler, self.steps)
+
+
 def sample_video(
     model: Any,
     vae: Any,
     timeline: Timeline,
     positive: Any,
-    seed: int,
-    steps: int,
-    cfg: float,
-    sampler_name: str,
-    scheduler: str,
-    method: str,
+    sampling: VideoSampling,
     keyframes: Any = None,
     negative: Any = None,
     model_low: Any = None,
-    boundary: float = 0.875,
-    cfg_low: float = 0.0,
-    width: int = 0,
-    height: int = 0,
-    sigmas: Tensor | None = None,
-    fit: str = "cover",
 ) -> tuple[Any, Tensor]:
     """The latent and the frames of a video, by the Multi-Chunk Video Sampler's inputs.
 
     Raises:
         InputError: inputs that do not fit together, or not enough memory on the device.
     """
-    scales = (cfg, cfg_low or cfg)
-    used: Sequence[float] = scales if model_low is not None else scales[:1]
+    used = sampling.scales if model_low is not None else sampling.scales[:1]
     if negative is None and any(scale != 1 for scale in used):
         fix = "connect a negative prompt (an empty one will do), or set cfg to 1"
         raise InputError("negative", "is needed when cfg is not 1", None, fix)
-    if fault := sampler_fault(sampler_name):
+    if fault := sampler_fault(sampling.sampler_name):
         raise fault
     for name, expert in (("model", model), ("model_low", model_low)):
         if expert is not None:
             _fit(expert, name, vae, positive, negative)
-    if sigmas is not None:
-        fit_sigmas(sigmas, model)
-    video = lay_out(vae, timeline, keyframes, method, width, height, fit)
+    if sampling.sigmas is not None:
+        fit_sigmas(sampling.sigmas, model)
+    video = lay_out(vae, timeline, keyframes, sampling.method, sampling.width, sampling.height, sampling.fit)
     hint_size(model, video)
-    if sigmas is None:
-        schedule = model.get_model_object("model_sampling")
-        sigmas = comfy.samplers.calculate_sigmas(schedule, scheduler, steps)
+    sigmas = sampling.noise_levels(model)
     patched = patch_video(model, video)
-    experts = patched if model_low is None else Experts(patched, patch_video(model_low, video), boundary)
+    experts = patched if model_low is None else Experts(patched, patch_video(model_low, video), sampling.boundary)
     height, width = video.pixels.shape[-2:]
     number, count, name = timeline.part or (1, 1, "")
     if name:
@@ -166,9 +203,9 @@ def sample_video(
             positive if negative is None else negative,
             video.latent,
             sigmas,
-            cfg=scales,
-            sampler=sampler_name,
-            seed=seed,
+            cfg=sampling.scales,
+            sampler=sampling.sampler_name,
+            seed=sampling.seed,
             callback=progress.callback(),
         )
     sampled([latent["samples"]])

@@ -160,8 +160,9 @@ class DIPWGuider(io.ComfyNode):
     @checked()
     def execute(cls, model: Any, scene: Any, action: Any, negative: Any, cfg: float, **weighting: Any) -> io.NodeOutput:
         from ..comfyui.mixing import mixing_guider
+        from ..comfyui.mixing_weighting import Weighting
 
-        return io.NodeOutput(mixing_guider(model, scene, action, negative, cfg, **weighting))
+        return io.NodeOutput(mixing_guider(model, scene, action, negative, cfg, Weighting(**weighting)))
 
 
 class DIPWModelPatch(io.ComfyNode):
@@ -190,8 +191,9 @@ class DIPWModelPatch(io.ComfyNode):
     @checked()
     def execute(cls, model: Any, action: Any, **weighting: Any) -> io.NodeOutput:
         from ..comfyui.mixing import mixing_patch
+        from ..comfyui.mixing_weighting import Weighting
 
-        return io.NodeOutput(mixing_patch(model, action, **weighting))
+        return io.NodeOutput(mixing_patch(model, action, Weighting(**weighting)))
 
 
 class TWBBlend(io.ComfyNode):

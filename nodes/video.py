@@ -189,10 +189,21 @@ class MultiChunkVideoSampler(io.ComfyNode):
 
     @classmethod
     @checked()
-    def execute(cls, model: Any, vae: Any, timeline: Any, **inputs: Any) -> io.NodeOutput:
-        from ..comfyui.video import sample_video
+    def execute(
+        cls,
+        model: Any,
+        vae: Any,
+        timeline: Any,
+        positive: Any,
+        keyframes: Any = None,
+        negative: Any = None,
+        model_low: Any = None,
+        **widgets: Any,
+    ) -> io.NodeOutput:
+        from ..comfyui.video import VideoSampling, sample_video
 
-        latent, images = sample_video(model, vae, timeline, **inputs)
+        sampling = VideoSampling(**widgets)
+        latent, images = sample_video(model, vae, timeline, positive, sampling, keyframes, negative, model_low)
         return io.NodeOutput(images, latent)
 
 

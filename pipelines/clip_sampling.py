@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..execution.stage import Workspace
-from ..media.frames import check_finite
+from ..media.frames import check_finite, psnr
 from ..media.picture import read_picture
 from ..media.video import open_writer
 from ..models.encoders.text import TextCond
@@ -118,7 +116,7 @@ class _Figures:
             self._motion += (frame - self._last).abs().mean().item()
         wanted = self._keyframes.get(self._frames)
         if wanted is not None:
-            self._psnr[self._frames] = -10 * math.log10(max(functional.mse_loss(frame, wanted).item(), 1e-10))
+            self._psnr[self._frames] = psnr(frame, wanted).item()
         self._last = frame.clone()  # a frame is a view of its whole chunk
         self._frames += 1
 

@@ -9,7 +9,8 @@ import torch
 
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.classifier import FORGOTTEN, Scores, Sharpest, StoryTruth, memory_recall
-from anchorshot.evaluation.metrics.pixels import PSNR_CAP, boundary_jump, diversity, frame_change, psnr, same_picture
+from anchorshot.evaluation.metrics.pixels import boundary_jump, diversity, frame_change, same_picture
+from anchorshot.media.frames import PSNR_CAP, psnr
 from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.memory.retrieval import rank_memory
 from anchorshot.pocket.world import Actor, Layout, Look, ShotSpec

@@ -1,4 +1,4 @@
-"""Metrics of pixels: PSNR, SSIM between frames, change, boundary jump, diversity. Pure functions of tensors.
+"""Metrics of pixels beside PSNR (`media.frames`): SSIM, change, boundary jump, diversity. Pure functions of tensors.
 
 Images and clips are float32 in 0…1, `[…, 3, H, W]`.
 """
@@ -11,10 +11,7 @@ import torch
 from kornia.metrics import ssim
 from torch import Tensor
 
-__all__ = ["EXACT", "PSNR_CAP", "boundary_jump", "diversity", "frame_change", "jump", "psnr", "same_picture"]
-
-PSNR_CAP = 100.0
-"""dB at which `psnr` stops: equal pictures have no finite value, and JSON knows no infinity."""
+__all__ = ["EXACT", "boundary_jump", "diversity", "frame_change", "jump", "same_picture"]
 
 EXACT = 0.5 / 255
 """Largest difference that rounding to 8 bits can hide."""
@@ -40,13 +37,6 @@ def diversity(frames: Tensor, lengths: Sequence[int] | None = None) -> float | N
     if not flat or frames.shape[1] < 2:
         return None
     return float(torch.stack([torch.pdist(story, p=1).mean() for story in flat]).mean() / flat[0].shape[1])
-
-
-def psnr(pictures: Tensor, reference: Tensor, dims: int = 3) -> Tensor:
-    """Peak signal-to-noise ratio in dB (peak 1), at most `PSNR_CAP`, over the last `dims` dimensions: 3 a picture's."""
-    axes = tuple(range(-dims, 0))
-    error = (pictures.double() - reference.double()).square().mean(axes)
-    return (-10 * error.clamp_min(10 ** (-PSNR_CAP / 10)).log10()).float()
 
 
 def same_picture(pictures: Tensor, reference: Tensor) -> Tensor:

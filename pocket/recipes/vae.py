@@ -15,6 +15,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from ...media.frames import psnr, psnr_of_error
 from ...training.recipe import Recipe
 from ..bank import clip_bank, picture_bank, to_tensor
 from ..configs import VAE
@@ -112,7 +113,7 @@ class VaeRecipe(Recipe):
             square, error = (y - x).square().mean(), (y - x).abs().mean()
             a, b, c = (3.0, 0.2, 0.05) if self.stage == "pictures" else (2.0, 0.6, 0.1)
             total = total + a * square + b * error + c * _edge_loss(y, x) + self.kl * kl
-            numbers[f"psnr_{kind}"] = -10 * torch.log10(square.detach() / 4)
+            numbers[f"psnr_{kind}"] = psnr_of_error(square.detach(), peak=2.0)
             if kind == "clips":
                 change = (y - x).diff(dim=2)
                 still = change.abs().mean()
@@ -183,7 +184,7 @@ def fast_stills() -> None:
 
 @torch.no_grad()
 def reconstruction_psnr(model: AutoencoderKLWan, count: int = 64) -> float:
-    """Mean PSNR in dB of held-out pictures through the VAE."""
+    """Mean PSNR in dB of held-out images through the VAE."""
     x = to_tensor(picture_bank(count, "test", 3000))[:, :, None].to(model.device) * 2 - 1
     y = model.decode(model.encode(x).latent_dist.mode()).sample
-    return float((-10 * torch.log10((y - x).square().mean((1, 2, 3, 4)) / 4)).mean())
+    return float(psnr(y, x, dims=4, peak=2.0).mean())

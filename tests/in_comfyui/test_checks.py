@@ -11,6 +11,7 @@ from in_comfyui.odd_values import CHANGED, MADE, drawn, prompt
 
 from anchorshot.comfyui.checks import MAX_TEXT, check_inputs, finite
 from anchorshot.comfyui.mixing import mixing_guider, mixing_patch
+from anchorshot.comfyui.mixing_weighting import Weighting
 from anchorshot.core.errors import InputError
 from anchorshot.nodes import NODES
 from anchorshot.nodes.mixing import TWBBlend
@@ -173,11 +174,11 @@ def test_prompts_of_another_encoder_are_refused_wherever_a_patched_model_is_samp
         model, studio["video_vae"], timeline, "multi_chunk", drawn(1, 80, 160, 3)
     ).args
     blended = TWBBlend.execute(model, 0.25, latent).args[0]
-    mixed = mixing_patch(model, right)
+    mixed = mixing_patch(model, right, Weighting())
     for patched, name in ((laid, "positive"), (blended, "positive"), (mixed, "scene")):
         with pytest.raises(InputError, match=rf"^{name}: must be 128 wide, as the model reads it"):
             common_ksampler(patched, 0, 1, 1.0, "euler", "simple", other, right, latent)
     for scene, action, negative, name in ((other, right, right, "scene"), (right, other, right, "action"),
                                           (right, right, other, "negative")):  # fmt: skip
         with pytest.raises(InputError, match=f"^{name}: must be 128 wide"):
-            mixing_guider(model, scene, action, negative, 1.0)
+            mixing_guider(model, scene, action, negative, 1.0, Weighting())

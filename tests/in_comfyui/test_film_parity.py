@@ -23,8 +23,9 @@ from in_comfyui.server import ROOT, ComfyServer
 from torch import Tensor
 
 from anchorshot.evaluation.metrics.classifier import Scores, StoryTruth
-from anchorshot.evaluation.metrics.pixels import frame_change, psnr
+from anchorshot.evaluation.metrics.pixels import frame_change
 from anchorshot.evaluation.suites.keyframes.run import classify_frames
+from anchorshot.media.frames import psnr
 from anchorshot.media.picture import read_picture
 from anchorshot.media.video import VideoReader
 from anchorshot.pocket.recogniser import Recogniser, load_recogniser

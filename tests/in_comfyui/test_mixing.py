@@ -38,7 +38,7 @@ from torch import Tensor
 import nodes as comfy_nodes
 from anchorshot.comfyui.images import encode_frames
 from anchorshot.comfyui.mixing import _KEY
-from anchorshot.comfyui.mixing_preview import DECODED, preview_pictures
+from anchorshot.comfyui.mixing_preview import DECODED, preview_images
 from anchorshot.core.errors import InputError
 from anchorshot.nodes import mixing
 from anchorshot.sampling.text2story.action_similarity import semantic_gamma
@@ -217,11 +217,11 @@ def test_colours_of_a_model_without_published_ones(
     frames = vae.decode(model.model.process_latent_out(z))[0].movedim(-1, 1)
     alone = vae.decode(model.model.process_latent_out(z[:, :, 1:2]))[0].movedim(-1, 1)
     for preview, shown in (("decoded_video", frames[4:5]), ("decoded_frame", alone)):
-        assert torch.allclose(preview_pictures(model, preview, vae)(z)[0], shown, atol=1e-4)
+        assert torch.allclose(preview_images(model, preview, vae)(z)[0], shown, atol=1e-4)
     # Measured colours are those of the pictures that were encoded.
     latents = encode_frames(vae, pictures.movedim(-1, 1))
     small = torch.nn.functional.interpolate(pictures.movedim(-1, 1), latents.shape[-2:], mode="area")
-    shown = preview_pictures(fitted, "latent_rgb", vae)(model.model.process_latent_in(latents[:, :, None]))[:, 0]
+    shown = preview_images(fitted, "latent_rgb", vae)(model.model.process_latent_in(latents[:, :, None]))[:, 0]
     assert (shown - small).abs().mean() < 0.5 * (small - small.mean((0, 2, 3), keepdim=True)).abs().mean()
 
 
@@ -240,12 +240,12 @@ def test_short_of_memory_tiles_are_decoded(
             raise torch.OutOfMemoryError
         return real(part, **more)
 
-    wanted = preview_pictures(model, "decoded_video", vae)(z)
+    wanted = preview_images(model, "decoded_video", vae)(z)
     monkeypatch.setattr(vae.first_stage_model, "decode", decode)
     monkeypatch.setattr(vae, "memory_used_decode", lambda shape, dtype: 1 << 60 if known else 0)
     monkeypatch.setattr(comfy.model_management, "load_models_gpu", lambda *_, **__: pytest.fail("loads"))
     with torch.inference_mode():  # as ComfyUI runs nodes
-        tiled = preview_pictures(model, "decoded_video", vae)(z)
+        tiled = preview_images(model, "decoded_video", vae)(z)
     assert tiled.shape == wanted.shape and 0 < (tiled - wanted).abs().mean() < 0.02
     assert bool(refused) != known
 

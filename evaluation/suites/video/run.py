@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ....core.errors import InputError
+from ....media.frames import psnr
 from ....models.encoders.text import TextCond
 from ....pipelines.clip_sampling import sample_with_defaults
 from ....pipelines.job import Progress
@@ -25,7 +26,7 @@ from ....pocket.world import FPS, ShotSpec
 from ....sampling.noise import noise_source
 from ....sampling.video import Method, decode_video, plan_video
 from ....story.timeline import Timeline
-from ...metrics.pixels import boundary_jump, frame_change, psnr, same_picture
+from ...metrics.pixels import boundary_jump, frame_change, same_picture
 from ...stories import held_out_stories
 from ...suite import Row
 from .suite import VideoSuite
