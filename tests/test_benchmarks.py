@@ -11,6 +11,8 @@ from rich.console import Console
 from anchorshot.benchmarks import print_table, run
 from anchorshot.benchmarks.flops import PAIRS, flops_rows, layouts
 from anchorshot.benchmarks.keyframes import KeyframeBench
+from anchorshot.benchmarks.odd_graphs import judge
+from anchorshot.benchmarks.odd_server import slowest
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.cost import peak_bytes, seconds
 from anchorshot.models.cost import FLUX_DEV, flux_cost
@@ -90,3 +92,27 @@ def test_memory_of_the_bench_is_compressed() -> None:
     bench = KeyframeBench()
     assert [tuple(frame.latent.shape[-2:]) for frame in bench.memory(3)] == [(6, 12), (2, 4), (2, 4)]
     assert {tuple(frame.latent.shape[-2:]) for frame in bench.memory(3, compressed=False)} == {(10, 20)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "raised", "message", "expected"),
+    [
+        ("AnchorshotFilm", "anchorshot.InputError", "clip_0: must be pictures (got nothing); connect some", "clear"),
+        ("AnchorshotFilm", "anchorshot.InputError", "wall: must be pictures (got nothing); connect some", "unnamed"),
+        ("AnchorshotFilm", "anchorshot.InputError", "clips: must be pictures (got /tmp/x.png); connect some", "path"),
+        ("AnchorshotFilm", "anchorshot.InputError", "it went wrong", "raw"),
+        ("AnchorshotFilm", "anchorshot.InputError", "clips: torch.float32 (got nothing); connect some", "raw"),
+        ("AnchorshotFilm", "RuntimeError", "mat1 and mat2 shapes cannot be multiplied", "raw"),
+        ("KSampler", "RuntimeError", "mat1 and mat2 shapes cannot be multiplied", "core"),
+    ],
+)
+def test_errors_of_odd_graphs_are_judged(kind: str, raised: str, message: str, expected: str) -> None:
+    error = {"exception_type": raised, "exception_message": message + "\n", "traceback": ['  File "/c/execution.py"']}
+    assert judge(kind, {"clips", "fps"}, error, "/tmp/base").kind == expected
+    ours = error | {"traceback": ['  File "/c/custom_nodes/anchorshot/nodes/film.py", line 3, in execute']}
+    assert judge(kind, {"clips", "fps"}, ours, "/tmp/base").kind == ("raw" if expected == "core" else expected)
+
+
+def test_waiting_is_what_overlaps() -> None:
+    asked = [(0.0, 0.1), (0.2, 1.7), (2.0, 5.0)]
+    assert slowest(asked, [(1.0, 1.5)]) == pytest.approx(1.5) and slowest(asked, [(1.8, 1.9)]) == 0
