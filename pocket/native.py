@@ -205,8 +205,12 @@ class PocketVAE(comfy.sd.VAE):
         self.model_size()
 
     def encode(self, pixel_samples: Any, *args: Any, **kwargs: Any) -> Any:
-        """As core's, which says nothing of an empty batch."""
+        """As core's, which says nothing of an empty batch or of pictures smaller than a latent cell."""
         _filled(pixel_samples, "pixels")
+        cell = int(self.downscale_ratio[1])
+        if pixel_samples.ndim > 2 and min(pixel_samples.shape[-3:-1]) < cell:
+            seen = "{1}x{0}".format(*pixel_samples.shape[-3:-1])
+            raise InputError("pixels", f"must be at least {cell} pixels a side", seen, "connect a larger picture")
         return super().encode(pixel_samples, *args, **kwargs)
 
     def decode(self, samples_in: Any, *args: Any, **kwargs: Any) -> Any:

@@ -162,6 +162,8 @@ def test_the_pocket_studio_says_what_core_nodes_give_it_wrongly(studio: dict[str
             studio["video_vae"].decode(torch.zeros(shape))
     with pytest.raises(InputError, match=r"^pixels: must be pictures \[B, 3, H, W\]"):
         studio["vae"].encode(torch.zeros(1, 80, 160, 1))
+    with pytest.raises(InputError, match=r"^pixels: must be at least \d+ pixels a side .got .5x2"):
+        studio["vae"].encode(torch.zeros(1, 2, 5, 3))
     for image in (None, torch.zeros(0, 80, 160, 3), torch.zeros(1, 80, 160, 1)):
         with pytest.raises(InputError, match="^image: must be pictures"):
             studio["clip_vision"].encode_image(image)
