@@ -195,7 +195,7 @@ class PocketVAE(comfy.sd.VAE):
         self.output_device = comfy.model_management.intermediate_device()
         self.vae_dtype, self.working_dtypes = DTYPE, [DTYPE]
         self.patcher = ModelPatcher(network, load_device=self.device, offload_device=waiting)
-        self.latent_channels, self.latent_dim = channels, 3
+        self.latent_channels, self.latent_dim, self._cell = channels, 3, cell
         self.upscale_ratio = (lambda latents: max(0, latents * GRID - GRID + 1), cell, cell)
         self.downscale_ratio = (lambda frames: max(0, (frames + GRID - 1) // GRID), cell, cell)
         self.upscale_index_formula = self.downscale_index_formula = (GRID, cell, cell)
@@ -207,10 +207,9 @@ class PocketVAE(comfy.sd.VAE):
     def encode(self, pixel_samples: Any, *args: Any, **kwargs: Any) -> Any:
         """As core's, which says nothing of an empty batch or of pictures smaller than a latent cell."""
         _filled(pixel_samples, "pixels")
-        cell = int(self.downscale_ratio[1])
-        if pixel_samples.ndim > 2 and min(pixel_samples.shape[-3:-1]) < cell:
+        if pixel_samples.ndim > 2 and min(pixel_samples.shape[-3:-1]) < self._cell:
             seen = "{1}x{0}".format(*pixel_samples.shape[-3:-1])
-            raise InputError("pixels", f"must be at least {cell} pixels a side", seen, "connect a larger picture")
+            raise InputError("pixels", f"must be at least {self._cell} pixels a side", seen, "connect a larger picture")
         return super().encode(pixel_samples, *args, **kwargs)
 
     def decode(self, samples_in: Any, *args: Any, **kwargs: Any) -> Any:
