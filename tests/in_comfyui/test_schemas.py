@@ -197,3 +197,41 @@ def test_every_node_has_a_help_page(language: str) -> None:
         assert all((ROOT / "web" / "docs" / picture).is_file() for picture in pictures), schema.node_id
         code = "".join(re.findall(r"```\w*\n(.*?)```", page, re.DOTALL))
         assert max(map(len, code.splitlines()), default=0) <= 28, schema.node_id
+
+
+def test_a_node_needs_its_schema_and_one_call(studio: dict[str, Any]) -> None:
+    """A node of this file's own, on the pack's sockets, checks and memory; nothing else had to be touched."""
+    import torch
+    from comfy_api.latest import io
+
+    from anchorshot.comfyui.checks import checked
+    from anchorshot.comfyui.frame_encoders import ComfyEncoders
+    from anchorshot.memory.frame_memory import FrameMemory, MemoryFrame
+    from anchorshot.memory.golden_mem import GoldenMem
+    from anchorshot.nodes.sockets import Context
+
+    class NewestFrame(io.ComfyNode):
+        """The frame that a memory puts first."""
+
+        @classmethod
+        def define_schema(cls) -> io.Schema:
+            return io.Schema(
+                node_id="TestNewestFrame",
+                category="Anchorshot/test",
+                inputs=[Context.Input("context"), io.Int.Input("rank", default=0, min=0, max=9)],
+                outputs=[io.Image.Output("image")],
+            )
+
+        @classmethod
+        @checked()
+        def execute(cls, context: FrameMemory[ComfyEncoders], rank: int = 0) -> io.NodeOutput:
+            return io.NodeOutput(context.recall()[rank].frame.image.movedim(1, -1))
+
+    images = torch.rand(2, 80, 160, 3)
+    frames = tuple(MemoryFrame(image.movedim(-1, 0)[None]) for image in images)
+    memory = FrameMemory(ComfyEncoders(studio["vae"]), GoldenMem(), "recency", frames=frames)
+    assert torch.equal(NewestFrame.execute(memory).args[0], images[1:])
+    assert torch.equal(NewestFrame.execute(memory, rank=1).args[0], images[:1])
+    with pytest.raises(ValueError, match="rank: must be a whole number of at least 0 and at most 9"):
+        NewestFrame.execute(memory, rank=10)
+    assert broken({}, {"TestNewestFrame": schema_of(NewestFrame)}) == [] and NewestFrame not in NODES
