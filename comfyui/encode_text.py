@@ -15,7 +15,7 @@ from torch import Tensor
 from ..memory.retrieval import mean_pool
 from ..models.encoders.prompt_text import to_prompt
 
-__all__ = ["Tokens", "embed_words", "encode_caption", "real_count", "real_tokens", "tokenize"]
+__all__ = ["Tokens", "embed_text", "encode_caption", "real_count", "real_tokens", "tokenize"]
 
 Tokens = dict[str, list[list[tuple[Any, float]]]]
 """ComfyUI's tokens: rows of (id, weight) for each text model of a CLIP."""
@@ -49,7 +49,7 @@ def encode_caption(clip: Any, text: str) -> list[Any]:
 
 
 @torch.no_grad()
-def embed_words(clip: Any, text: str) -> Tensor:
+def embed_text(clip: Any, text: str) -> Tensor:
     """Mean of a text's token states `[D]`, padding left out (as T5 in Captain Cinema §3.2)."""
     tokens = tokenize(clip, text)
     out = clip.encode_from_tokens(tokens, return_dict=True)
@@ -75,8 +75,8 @@ def real_tokens(clip: Any, tokens: Tokens, length: int) -> Tensor | None:
 
 def real_count(clip: Any, name: str, row: list[tuple[Any, float]]) -> int:
     """Tokens of a row of text model `name` without the padding at its end; start and end token count."""
-    words = getattr(clip.tokenizer, name, None) or getattr(clip.tokenizer, f"clip_{name}", None)
-    pad, end = getattr(words, "pad_token", None), getattr(words, "end_token", None)
+    tokenizer = getattr(clip.tokenizer, name, None) or getattr(clip.tokenizer, f"clip_{name}", None)
+    pad, end = getattr(tokenizer, "pad_token", None), getattr(tokenizer, "end_token", None)
     ids, count = [token for token, *_ in row], len(row)
     while count > 1 and _same(ids[count - 1], pad) and (pad != end or _same(ids[count - 2], end)):
         count -= 1

@@ -33,7 +33,7 @@ IN_MEMORY = 1 << 28
 
 
 def transitions_of(
-    clips: Any, board: Storyboard | None, fps: float, transition: Transition
+    clips: Any, storyboard: Storyboard | None, fps: float, transition: Transition
 ) -> tuple[list[Tensor], Fraction, list[Transition]]:
     """The clips `[T, 3, H, W]`, the film's rate, and how each clip joins the one before it.
 
@@ -43,12 +43,12 @@ def transitions_of(
     batches = batches_of(clips, "clips")
     if not sum(len(batch) for batch in batches):
         raise InputError("clips", "must hold at least one frame", 0, "connect the frames of a shot")
-    if board is None:
+    if storyboard is None:
         return batches, frame_rate(fps), [transition] * len(batches)
-    if len(batches) != len(board.shots):
+    if len(batches) != len(storyboard.shots):
         fix = "give the shots in film order, or disconnect the storyboard"
-        raise InputError("clips", f"must be {len(board.shots)}, one for each shot", len(batches), fix)
-    return batches, board.rate, [shot.transition for shot in board.shots]
+        raise InputError("clips", f"must be {len(storyboard.shots)}, one for each shot", len(batches), fix)
+    return batches, storyboard.rate, [shot.transition for shot in storyboard.shots]
 
 
 def join(clips: Sequence[Tensor], transitions: Sequence[Transition], fps: Fraction) -> Tensor:
@@ -86,7 +86,7 @@ def _room(*shape: int) -> Tensor:
             os.unlink(name)
 
 
-def contact_sheet(board: Storyboard, keyframes: Any, check: Callable[[], None] = lambda: None) -> Tensor:
+def contact_sheet(storyboard: Storyboard, keyframes: Any, check: Callable[[], None] = lambda: None) -> Tensor:
     """The pages as one IMAGE batch; a shorter last page is filled up below with its own background.
 
     `check` is called again and again; what it raises, such as an interruption, ends the drawing.
@@ -94,30 +94,32 @@ def contact_sheet(board: Storyboard, keyframes: Any, check: Callable[[], None] =
     Raises:
         InputError: another number of keyframes than the storyboard's.
     """
-    timelines = [shot.timeline(board.fps) for shot in board.shots]
+    timelines = [shot.timeline(storyboard.fps) for shot in storyboard.shots]
     wanted = sum(len(timeline.keyframes) for timeline in timelines)
     pictures = list(frames_of(keyframes, "keyframes"))
     if len(pictures) != wanted:
         fix = "connect the keyframes of every shot in film order"
         raise InputError("keyframes", f"must be {wanted}, the storyboard's keyframes", len(pictures), fix)
-    starts = joined_clips([t.frames for t in timelines], [s.transition for s in board.shots], board.rate)
+    starts = joined_clips([t.frames for t in timelines], [s.transition for s in storyboard.shots], storyboard.rate)
     with tempfile.TemporaryDirectory() as folder, relative_paths(folder):
         files = []
         for i, picture in enumerate(pictures):
             check()
             files.append(write_picture(Path(folder, f"{i:04d}.png"), picture))
         cards, used = [], 0
-        for shot, caption, timeline, start in zip(board.shots, board.captions(), timelines, starts, strict=True):
+        for shot, caption, timeline, start in zip(
+            storyboard.shots, storyboard.captions(), timelines, starts, strict=True
+        ):
             keys = [
                 SheetKeyframe(file, key.requested.seconds, key.snapped.seconds)
                 for file, key in zip(files[used:], timeline.keyframes, strict=False)
             ]
             used += len(keys)
-            place = board.places[shot.place] if shot.place else ""
-            began = float(start.start / board.rate)
+            place = storyboard.places[shot.place] if shot.place else ""
+            began = float(start.start / storyboard.rate)
             cards.append(SheetShot(shot.id, place, caption.prompt, began, timeline.length.seconds, keys))
         note = f"{len(cards)} shots, {len(pictures)} keyframes"
-        drawn = write_contact_sheet(Path(folder, "sheet.png"), board.title, note, cards, check)
+        drawn = write_contact_sheet(Path(folder, "sheet.png"), storyboard.title, note, cards, check)
         pages = [read_picture(page) for page in drawn]
     height, width = max(p.shape[1] for p in pages), max(p.shape[2] for p in pages)
     sheet = torch.stack([torch.zeros(3, height, width) + page[:, :1, :1] for page in pages])

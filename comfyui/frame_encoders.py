@@ -10,7 +10,7 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..memory.frame_memory import MemoryFrame
 from ..memory.retrieval import Retrieval
-from .encode_text import embed_words, encode_caption
+from .encode_text import embed_text, encode_caption
 from .images import encode_frames
 from .similarity import embed_images, embed_parts
 
@@ -60,7 +60,7 @@ class ComfyEncoders:
 
     def embed_caption(self, text: str) -> Tensor:
         """Mean `[D]` of the token states of a caption."""
-        return embed_words(self.clip, text)
+        return embed_text(self.clip, text)
 
     def embed_image(self, images: Tensor) -> Tensor:
         """CLIP embeddings `[B, D]` of images `[B, 3, H, W]` in 0…1."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,20 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..media.picture import fit_picture
 
-__all__ = ["batches_of", "FITS", "decode_frame", "encode_frames", "fitted", "frames_of", "only", "to_image"]
+if TYPE_CHECKING:
+    from ..story.timeline import Timeline
+
+__all__ = [
+    "FITS",
+    "batches_of",
+    "decode_frame",
+    "encode_frames",
+    "fitted",
+    "frames_of",
+    "keyframe_images",
+    "only",
+    "to_image",
+]
 
 
 FITS = ["cover", "contain", "off"]
@@ -75,6 +88,16 @@ def batches_of(images: Any, field: str) -> list[Tensor]:
         seen = ", ".join(f"{width}x{height}" for width, height in sizes[:6])
         raise InputError(field, "all pictures must have one size", seen, "put Upscale Image in front, with a crop")
     return batches
+
+
+def keyframe_images(keyframes: Any, timeline: Timeline) -> Tensor | None:
+    """IMAGE `[K, H, W, 3]` of a timeline's keyframes, one for each; None without any. Raises InputError for others."""
+    frames = frames_of(keyframes, "keyframes")
+    if keyframes is not None and len(frames) != len(timeline.keyframes):
+        rule = f"must be {len(timeline.keyframes)} pictures, one for each keyframe of the timeline"
+        fix = "add pictures (Batch Images; Rebatch Images joins a list), or remove keyframes from the timeline"
+        raise InputError("keyframes", rule, len(frames), fix)
+    return to_image(frames) if len(frames) else None
 
 
 def to_image(frames: Tensor) -> Tensor:

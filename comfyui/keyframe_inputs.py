@@ -1,4 +1,4 @@
-"""From the Interleaved Keyframe Sampler's inputs to what `keyframe_run` takes."""
+"""From the Interleaved Keyframe Sampler's inputs to what `keyframes` takes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .keyframes import KeyframeTask, Sampling
 __all__ = ["empty_latent", "sampling_of", "with_queries"]
 
 
-def sampling_of(given: Mapping[str, Any]) -> Sampling:
+def sampling_of(inputs: Mapping[str, Any]) -> Sampling:
     """How to sample, by the node's widgets and models."""
-    sigmas, noise, high = given.get("sigmas"), given["context_noise"], given.get("context_noise_high") or 0.0
+    sigmas, noise, high = inputs.get("sigmas"), inputs["context_noise"], inputs.get("context_noise_high") or 0.0
     if sigmas is None:
-        schedule = given["model"].get_model_object("model_sampling")
-        sigmas = comfy.samplers.calculate_sigmas(schedule, given["scheduler"], given["steps"])
+        schedule = inputs["model"].get_model_object("model_sampling")
+        sigmas = comfy.samplers.calculate_sigmas(schedule, inputs["scheduler"], inputs["steps"])
     return Sampling(
-        given["model"],
-        given["vae"],
-        comfy.samplers.sampler_object(given["sampler_name"]),
+        inputs["model"],
+        inputs["vae"],
+        comfy.samplers.sampler_object(inputs["sampler_name"]),
         sigmas,
-        given["cfg"],
-        PairSettings(given["attention"], noise if high <= noise else (noise, high)),
-        given["window"],
+        inputs["cfg"],
+        PairSettings(inputs["attention"], noise if high <= noise else (noise, high)),
+        inputs["window"],
     )
 
 
@@ -65,9 +65,9 @@ def with_queries(tasks: Sequence[KeyframeTask], queries: Sequence[str] | None, p
     Raises:
         InputError: another number of queries.
     """
-    given = [from_prompt(query).strip() for query in queries or () if query and query.strip()]
-    if not given:
+    texts = [from_prompt(query).strip() for query in queries or () if query and query.strip()]
+    if not texts:
         return list(tasks)
-    if len(given) not in (1, prompts):
-        raise InputError("queries", f"must be {prompts}, one for each prompt", len(given), "connect the same list")
-    return [replace(task, query=given[task.prompt] if len(given) > 1 else given[0]) for task in tasks]
+    if len(texts) not in (1, prompts):
+        raise InputError("queries", f"must be {prompts}, one for each prompt", len(texts), "connect the same list")
+    return [replace(task, query=texts[task.prompt] if len(texts) > 1 else texts[0]) for task in tasks]

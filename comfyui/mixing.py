@@ -253,15 +253,15 @@ def _words(conds: dict[str, Any], noise: Tensor) -> TextCond:
     if "c_crossattn" not in conds:
         fix = "use a model that reads its prompt by cross-attention or as tokens"
         raise InputError("model", "must take text", ", ".join(conds), fix)
-    rows = noise.shape[0]
-    tokens = comfy.utils.repeat_to_batch_size(conds["c_crossattn"].cond, rows).to(noise.device)
+    batch = noise.shape[0]
+    tokens = comfy.utils.repeat_to_batch_size(conds["c_crossattn"].cond, batch).to(noise.device)
     if _has_mask(conds):
-        mask = comfy.utils.repeat_to_batch_size(conds["attention_mask"].cond, rows).to(noise.device) > 0
+        mask = comfy.utils.repeat_to_batch_size(conds["attention_mask"].cond, batch).to(noise.device) > 0
         tokens = tokens.masked_fill(~mask[:, :, None], 0)
     else:  # a text ends where nothing but zeros follows, as Wan's
         mask = (tokens != 0).any(2).flip(1).cumsum(1).flip(1) > 0
     y = conds.get("y")
-    pooled = comfy.utils.repeat_to_batch_size(y.cond, rows).to(noise.device) if y is not None else None
+    pooled = comfy.utils.repeat_to_batch_size(y.cond, batch).to(noise.device) if y is not None else None
     return TextCond(tokens, mask, pooled if pooled is not None and pooled.ndim == 2 else None)
 
 

@@ -69,11 +69,11 @@ def preview_images(model: Any, preview: str, vae: Any) -> Pictures:
 
 
 def _seeing(clip_vision: Any) -> Callable[[Tensor], Tensor]:
-    """Pictures → unit vectors, as CLIP_VISION's own encode_image, but loading nothing: the model holds it loaded."""
+    """Images → unit vectors, as CLIP_VISION's own encode_image, but loading nothing: the model holds it loaded."""
 
-    def see(pictures: Tensor) -> Tensor:
+    def see(images: Tensor) -> Tensor:
         shown = comfy.clip_model.clip_preprocess(
-            pictures.movedim(1, -1).float().to(clip_vision.load_device),
+            images.movedim(1, -1).float().to(clip_vision.load_device),
             size=clip_vision.image_size,
             mean=clip_vision.image_mean,
             std=clip_vision.image_std,
@@ -102,7 +102,7 @@ def _decoding(vae: Any, process_out: Callable[[Tensor], Tensor]) -> Callable[[Te
 
     def decode(latents: Tensor) -> Tensor:
         z = process_out(latents.float()).to(vae.device, vae.vae_dtype)
-        rows = len(z)
+        batch = len(z)
         z = z if vae.latent_dim == 3 else z.movedim(2, 1).flatten(0, 1)
         out = None
         if vae.memory_used_decode(z.shape, vae.vae_dtype) <= comfy.model_management.get_free_memory(vae.device):
@@ -114,6 +114,6 @@ def _decoding(vae: Any, process_out: Callable[[Tensor], Tensor]) -> Callable[[Te
             comfy.model_management.soft_empty_cache()
             out = tiles(z)
         out = out.float().clamp(0, 1)
-        return out.movedim(2, 1) if vae.latent_dim == 3 else out.unflatten(0, (rows, -1))
+        return out.movedim(2, 1) if vae.latent_dim == 3 else out.unflatten(0, (batch, -1))
 
     return decode

@@ -13,7 +13,7 @@ from ..models.encoders.prompt_text import from_prompt
 from ..sampling.text2story.action_similarity import SAR, Pair, semantic_gamma, similarity
 from ..sampling.text2story.segments import PromptPair
 from .checks import finite
-from .encode_text import embed_words, tokenize
+from .encode_text import embed_text, tokenize
 from .host import memory_errors
 from .similarity import embed_query
 
@@ -77,7 +77,7 @@ def _vector(clip: Any, text: str, encoding: str) -> Tensor:
     """
     text = from_prompt(text)
     if encoding == "tokens":
-        return F.normalize(embed_words(clip, text).float(), dim=0)
+        return F.normalize(embed_text(clip, text).float(), dim=0)
     if encoding == "projected":
         return F.normalize(embed_query(clip, text, _width(clip)), dim=0)
     pooled = clip.encode_from_tokens(tokenize(clip, text), return_dict=True).get("pooled_output")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..core.errors import InputError, closest
+from ..models.encoders.prompt_text import to_prompt
 from ..story.names import find_names
 from ..story.shot import Shot
-from ..story.stages import alias_names
+from ..story.stages import FIRST_TAKE, alias_names, stage_seed, tile_captions
 from ..story.storyboard import Caption, Storyboard
 from ..story.timeline import Time, Timeline
 from ..story.vocabulary import Vocabulary, made_for_note, words_note
@@ -18,12 +20,15 @@ __all__ = [
     "film_timeline",
     "keyframe_captions",
     "keyframe_prompts",
+    "lines_for_people",
     "prompts_for",
     "read_and_note",
     "read_story",
     "shot_at",
-    "taught_lines",
+    "shot_outputs",
     "story_fingerprint",
+    "storyboard_outputs",
+    "taught_lines",
 ]
 
 
@@ -44,19 +49,19 @@ def story_fingerprint(story: str | None, node: str = "") -> str:
 
 def read_and_note(story: str, node: str = "") -> Storyboard:
     """`read_story`, with a note of the files for the fingerprint of a linked text."""
-    board = read_story(story)
+    storyboard = read_story(story)
     LINKED.note(node, story_files(story))
-    return board
+    return storyboard
 
 
-def shot_at(board: Storyboard, shot: str | int) -> int:
+def shot_at(storyboard: Storyboard, shot: str | int) -> int:
     """Position (from 0) of the shot that `shot` names: its id, or its number from 1.
 
     Raises:
         InputError: there is no such shot.
     """
     name = str(shot).strip()
-    ids = [each.id for each in board.shots]
+    ids = [each.id for each in storyboard.shots]
     if name in ids:
         return ids.index(name)
     # isdigit() also holds for ² and the like, which int() refuses.
@@ -67,45 +72,47 @@ def shot_at(board: Storyboard, shot: str | int) -> int:
     raise InputError("shot", rule, name, f"did you mean {near}?" if near else f"the ids are {', '.join(ids[:8])}")
 
 
-def keyframe_captions(board: Storyboard) -> list[Caption]:
+def keyframe_captions(storyboard: Storyboard) -> list[Caption]:
     """The caption of every keyframe of the film in order: its own text's, or its shot's."""
-    return [caption for captions in board.keyframe_captions() for caption in captions]
+    return [caption for captions in storyboard.keyframe_captions() for caption in captions]
 
 
-def film_timeline(board: Storyboard) -> Timeline:
+def film_timeline(storyboard: Storyboard) -> Timeline:
     """All shots as ONE video, one after the other, with all their keyframes (Captain Cinema §3.3).
 
     Raises:
         InputError: together they are longer than one video may be.
     """
-    start = Time.from_frames(0, board.rate)
+    start = Time.from_frames(0, storyboard.rate)
     times = []
-    for shot in board.shots:
-        times += [Time(start.exact + Time.from_seconds(k.at, board.rate).exact, board.rate) for k in shot.keyframes]
-        start = Time(start.exact + _length(shot, board).exact, board.rate)
-    return Timeline.plan(board.fps, start, times, where="film")
+    for shot in storyboard.shots:
+        times += [
+            Time(start.exact + Time.from_seconds(k.at, storyboard.rate).exact, storyboard.rate) for k in shot.keyframes
+        ]
+        start = Time(start.exact + _length(shot, storyboard).exact, storyboard.rate)
+    return Timeline.plan(storyboard.fps, start, times, where="film")
 
 
-def _length(shot: Shot, board: Storyboard) -> Time:
+def _length(shot: Shot, storyboard: Storyboard) -> Time:
     """How long the storyboard wants a shot to be."""
-    timeline = shot.timeline(board.fps)
+    timeline = shot.timeline(storyboard.fps)
     return timeline.requested or timeline.length
 
 
-def prompts_for(board: Storyboard, clip: Any = None) -> list[str]:
+def prompts_for(storyboard: Storyboard, clip: Any = None) -> list[str]:
     """The prompt of every shot. A small text encoder's unknown names become names it knows, the same all film long."""
-    return _aliased(board, clip)[0]
+    return _aliased(storyboard, clip)[0]
 
 
-def keyframe_prompts(board: Storyboard, clip: Any = None) -> list[str]:
+def keyframe_prompts(storyboard: Storyboard, clip: Any = None) -> list[str]:
     """The prompt of every keyframe of the film in order, with the same names."""
-    return _aliased(board, clip)[1]
+    return _aliased(storyboard, clip)[1]
 
 
-def _aliased(board: Storyboard, clip: Any) -> tuple[list[str], list[str]]:
+def _aliased(storyboard: Storyboard, clip: Any) -> tuple[list[str], list[str]]:
     """The prompts of shots and of keyframes, renamed together: a name means the same in both."""
-    shots = [caption.prompt for caption in board.captions()]
-    keyframes = [caption.prompt for caption in keyframe_captions(board)]
+    shots = [caption.prompt for caption in storyboard.captions()]
+    keyframes = [caption.prompt for caption in keyframe_captions(storyboard)]
     names = getattr(getattr(clip, "tokenizer", None), "names", None)
     if names:
         both = alias_names([*shots, *keyframes], names)
@@ -113,21 +120,61 @@ def _aliased(board: Storyboard, clip: Any) -> tuple[list[str], list[str]]:
     return shots, keyframes
 
 
-def cast_line(board: Storyboard) -> str:
+def storyboard_outputs(storyboard: Storyboard, clip: Any = None) -> tuple[Any, ...]:
+    """All outputs of the Storyboard node, in its schema's order; `clip` will read the prompts."""
+    prompts, keyframes = _aliased(storyboard, clip)
+    parts = enumerate(storyboard.shots, 1)
+    return (
+        storyboard,
+        [to_prompt(prompt) for prompt in prompts],
+        [to_prompt(caption.query) for caption in storyboard.captions()],
+        [replace(shot.timeline(storyboard.fps), part=(i, len(prompts), shot.id)) for i, shot in parts],
+        [stage_seed(shot, FIRST_TAKE, "clip") for shot in storyboard.shots],
+        to_prompt(tile_captions(prompts)),
+        *storyboard.size,
+        float(storyboard.fps),
+        len(prompts),
+        [to_prompt(prompt) for prompt in keyframes],
+        [to_prompt(caption.query) for caption in keyframe_captions(storyboard)],
+    )
+
+
+def shot_outputs(storyboard: Storyboard, position: int, clip: Any = None) -> tuple[Any, ...]:
+    """All outputs of the Shot node for the shot at a position, in its schema's order."""
+    shot = storyboard.shots[position]
+    timeline = shot.timeline(storyboard.fps)
+    return (
+        to_prompt(prompts_for(storyboard, clip)[position]),
+        to_prompt(storyboard.captions()[position].query),
+        timeline,
+        timeline.length.seconds,
+        stage_seed(shot, FIRST_TAKE, "clip"),
+        len(shot.keyframes),
+        shot.id,
+        position + 1,
+    )
+
+
+def lines_for_people(storyboard: Storyboard, clip: Any = None) -> list[str]:
+    """What the Storyboard node shows: shots, length and cast, and what a small text encoder does not know."""
+    return [cast_line(storyboard), *taught_lines(storyboard, clip)]
+
+
+def cast_line(storyboard: Storyboard) -> str:
     """One line for people: shots, length, cast."""
-    seconds = sum(shot.timeline(board.fps).length.seconds for shot in board.shots)
-    names = {name for shot in board.shots for name in find_names(" ".join(shot.texts))}
+    seconds = sum(shot.timeline(storyboard.fps).length.seconds for shot in storyboard.shots)
+    names = {name for shot in storyboard.shots for name in find_names(" ".join(shot.texts))}
     cast = f", with {', '.join(sorted(names))}" if names else ""
-    plural = "" if len(board.shots) == 1 else "s"
-    line = f"{board.title}: {len(board.shots)} shot{plural}, {seconds:.2f} s at {board.fps:g} fps{cast}"
-    return "\n".join((line, *board.notes))
+    plural = "" if len(storyboard.shots) == 1 else "s"
+    line = f"{storyboard.title}: {len(storyboard.shots)} shot{plural}, {seconds:.2f} s at {storyboard.fps:g} fps{cast}"
+    return "\n".join((line, *storyboard.notes))
 
 
-def taught_lines(board: Storyboard, clip: Any) -> list[str]:
+def taught_lines(storyboard: Storyboard, clip: Any) -> list[str]:
     """Lines for people: the words, size and rate of a film that a small text encoder and its studio do not know."""
     tokenizer = getattr(clip, "tokenizer", None)
     words, made = getattr(tokenizer, "words", None), getattr(tokenizer, "made_for", None)
-    notes = [words_note(board, words)] if isinstance(words, Vocabulary) else []
+    notes = [words_note(storyboard, words)] if isinstance(words, Vocabulary) else []
     if made is not None:
-        notes.append(made_for_note(board, made.size, made.fps, "this text encoder's studio"))
+        notes.append(made_for_note(storyboard, made.size, made.fps, "this text encoder's studio"))
     return [note for note in notes if note is not None]

@@ -29,7 +29,7 @@ _KEPT = 8  # storyboards; a prompt seldom has more than one, a user seldom more 
 _NODES = 256
 _FILES = 2000
 
-_boards: OrderedDict[str, tuple[Storyboard, StoryFiles]] = OrderedDict()
+_storyboards: OrderedDict[str, tuple[Storyboard, StoryFiles]] = OrderedDict()
 _lock = threading.Lock()  # one parse at a time: validation runs beside the server, and threads share one interpreter
 
 
@@ -70,22 +70,22 @@ def _read(story: str) -> tuple[Storyboard, StoryFiles]:
     content = story.encode("utf-8", "surrogatepass") if raw is None else raw
     key = f"{file or folder}\0{hashlib.sha256(content).hexdigest()}"
     with _lock:
-        if (known := _boards.get(key)) is not None:
+        if (known := _storyboards.get(key)) is not None:
             if all(identity(path) == seen for path, seen in known[1].items()):
-                _boards.move_to_end(key)
+                _storyboards.move_to_end(key)
                 return known
-            del _boards[key]
+            del _storyboards[key]
         if file is None:
-            board = parse_storyboard(story, "auto", folder=folder)
+            storyboard = parse_storyboard(story, "auto", folder=folder)
         else:
-            board = load_storyboard(file, shown=name or "", raw=raw)
+            storyboard = load_storyboard(file, shown=name or "", raw=raw)
         files = {} if file is None else {file: hashlib.sha256(content).hexdigest()}
-        named = {k.image for shot in board.shots for k in shot.keyframes if k.image is not None}
+        named = {k.image for shot in storyboard.shots for k in shot.keyframes if k.image is not None}
         files |= {folder / image: identity(folder / image) for image in sorted(named)}
-        _boards[key] = board, files
-        while len(_boards) > _KEPT:
-            _boards.popitem(last=False)
-    return board, files
+        _storyboards[key] = storyboard, files
+        while len(_storyboards) > _KEPT:
+            _storyboards.popitem(last=False)
+    return storyboard, files
 
 
 @dataclass

@@ -84,20 +84,20 @@ def _as_json(found: re.Match[str]) -> str:
     return words.get(found[0], found[0]) if inner is None else '"' + inner.replace("\\'", "'").replace('"', '\\"') + '"'
 
 
-def plan(edit: Edit, fps: float, seconds: float, board: Storyboard | None = None, shot: str = "") -> Timeline:
+def plan(edit: Edit, fps: float, seconds: float, storyboard: Storyboard | None = None, shot: str = "") -> Timeline:
     """The timeline that a node's inputs ask for.
 
     Args:
         edit: the widget. Its keyframes win over the storyboard's, its durations over every other length.
         fps: frames per second, if no storyboard is given.
         seconds: length, if neither a storyboard nor durations are given.
-        board: gives rate, length and keyframes.
+        storyboard: gives rate, length and keyframes.
         shot: id or number (from 1) of its shot; empty takes all shots as one video.
 
     Raises:
         InputError: a length, a time, or a shot that cannot be.
     """
-    base = None if board is None else _of_board(board, shot)
+    base = None if storyboard is None else _of_storyboard(storyboard, shot)
     rate = frame_rate(fps) if base is None else base.rate
     if edit.durations is not None:
         starts = _starts(edit.durations, rate)
@@ -110,10 +110,14 @@ def plan(edit: Edit, fps: float, seconds: float, board: Storyboard | None = None
     return Timeline.plan(rate, base.requested or base.length, edit.times)
 
 
-def _of_board(board: Storyboard, shot: str) -> Timeline:
+def _of_storyboard(storyboard: Storyboard, shot: str) -> Timeline:
     from .story import film_timeline, shot_at
 
-    return board.shots[shot_at(board, shot)].timeline(board.fps) if shot.strip() else film_timeline(board)
+    return (
+        storyboard.shots[shot_at(storyboard, shot)].timeline(storyboard.fps)
+        if shot.strip()
+        else film_timeline(storyboard)
+    )
 
 
 def _starts(durations: Sequence[float], rate: Any) -> list[Time]:

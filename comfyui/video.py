@@ -30,8 +30,8 @@ __all__ = [
     "VideoSampling",
     "check_rate",
     "decode",
-    "lay_out",
-    "lay_out_extension",
+    "build_latent",
+    "build_extension",
     "patch_video",
     "sample_video",
     "sampler_fault",
@@ -40,7 +40,7 @@ __all__ = [
 _FIX = "make the video shorter or smaller, or load the model in fp8"
 
 
-def lay_out(
+def build_latent(
     vae: Any, timeline: Timeline, keyframes: Any, method: Any, width: int = 0, height: int = 0, fit: str = "cover"
 ) -> MultiChunkVideo:
     """`multi_chunk_video` for a node: `keyframes` may be missing, a size of 0 is the keyframes' own.
@@ -74,7 +74,7 @@ def check_rate(clip_fps: float, timeline: Timeline) -> None:
         raise InputError("clip_fps", rule, round(clip_fps, 3), fix)
 
 
-def lay_out_extension(
+def build_extension(
     vae: Any, clip: Tensor, timeline: Timeline, keyframes: Any, context: int, fit: str = "cover"
 ) -> MultiChunkVideo:
     """`extend_video` for a node: `context` 0 looks back at the whole clip."""
@@ -185,7 +185,7 @@ def sample_video(
             _fit(expert, name, vae, positive, negative)
     if sampling.sigmas is not None:
         fit_sigmas(sampling.sigmas, model)
-    video = lay_out(vae, timeline, keyframes, sampling.method, sampling.width, sampling.height, sampling.fit)
+    video = build_latent(vae, timeline, keyframes, sampling.method, sampling.width, sampling.height, sampling.fit)
     hint_size(model, video)
     sigmas = sampling.noise_levels(model)
     patched = patch_video(model, video)

@@ -156,14 +156,14 @@ class InterleavedKeyframeSampler(io.ComfyNode):
         from ..comfyui.keyframe_inputs import empty_latent, sampling_of, with_queries
         from ..comfyui.keyframes import make_keyframes, plan_keyframes
 
-        given = {name: only(value) for name, value in inputs.items()}
+        single = {name: only(value) for name, value in inputs.items()}
         positive, negative = inputs["positive"], inputs.get("negative")
-        sampling, latent = sampling_of(given), empty_latent(given["model"], given["latent"])
+        sampling, latent = sampling_of(single), empty_latent(single["model"], single["latent"])
         size = latent.shape[-2] * 8, latent.shape[-1] * 8
-        tasks = plan_keyframes(len(positive), given["seed"], given.get("storyboard"), size)
+        tasks = plan_keyframes(len(positive), single["seed"], single.get("storyboard"), size)
         tasks = with_queries(tasks, inputs.get("queries"), len(positive))
-        pictures, latents, memory = make_keyframes(tasks, positive, negative, latent, sampling, given.get("context"))
+        frames, latents, memory = make_keyframes(tasks, positive, negative, latent, sampling, single.get("context"))
         groups = [[i for i, task in enumerate(tasks) if task.group == g] for g in range(tasks[-1].group + 1)]
-        images = [to_image(torch.stack([pictures[i] for i in group])) for group in groups]
+        images = [to_image(torch.stack([frames[i] for i in group])) for group in groups]
         encoded = [{"samples": torch.cat([latents[i] for i in group])} for group in groups]
         return io.NodeOutput(images, encoded, memory, ui=ui.PreviewImage(torch.cat(images), cls=cls))

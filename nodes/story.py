@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -121,33 +120,11 @@ class Storyboard(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, story: str, clip: Any = None) -> io.NodeOutput:
-        from ..comfyui.story import (
-            cast_line,
-            keyframe_captions,
-            keyframe_prompts,
-            prompts_for,
-            read_and_note,
-            taught_lines,
-        )
-        from ..models.encoders.prompt_text import to_prompt
-        from ..story.stages import FIRST_TAKE, stage_seed, tile_captions
+        from ..comfyui.story import lines_for_people, read_and_note, storyboard_outputs
 
-        board = read_and_note(story, _node_id(cls))
-        prompts = prompts_for(board, clip)
-        return io.NodeOutput(
-            board,
-            [to_prompt(prompt) for prompt in prompts],
-            [to_prompt(caption.query) for caption in board.captions()],
-            [replace(s.timeline(board.fps), part=(i, len(prompts), s.id)) for i, s in enumerate(board.shots, 1)],
-            [stage_seed(shot, FIRST_TAKE, "clip") for shot in board.shots],
-            to_prompt(tile_captions(prompts)),
-            *board.size,
-            float(board.fps),
-            len(prompts),
-            [to_prompt(prompt) for prompt in keyframe_prompts(board, clip)],
-            [to_prompt(caption.query) for caption in keyframe_captions(board)],
-            ui=ui.PreviewText("\n".join((cast_line(board), *taught_lines(board, clip)))),
-        )
+        storyboard = read_and_note(story, _node_id(cls))
+        lines = lines_for_people(storyboard, clip)
+        return io.NodeOutput(*storyboard_outputs(storyboard, clip), ui=ui.PreviewText("\n".join(lines)))
 
 
 def _node_id(cls: type[io.ComfyNode]) -> str:
@@ -195,21 +172,9 @@ class Shot(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, storyboard: Any, shot: str | int, clip: Any = None) -> io.NodeOutput:
-        from ..comfyui.story import prompts_for, shot_at
-        from ..models.encoders.prompt_text import to_prompt
-        from ..story.stages import FIRST_TAKE, stage_seed
+        from ..comfyui.story import prompts_for, shot_at, shot_outputs
 
         position = shot_at(storyboard, shot)
-        chosen, prompt = storyboard.shots[position], prompts_for(storyboard, clip)[position]
-        timeline = chosen.timeline(storyboard.fps)
-        return io.NodeOutput(
-            to_prompt(prompt),
-            to_prompt(storyboard.captions()[position].query),
-            timeline,
-            timeline.length.seconds,
-            stage_seed(chosen, FIRST_TAKE, "clip"),
-            len(chosen.keyframes),
-            chosen.id,
-            position + 1,
-            ui=ui.PreviewText(f"{chosen.id}: {prompt}"),
-        )
+        outputs = shot_outputs(storyboard, position, clip)
+        line = f"{storyboard.shots[position].id}: {prompts_for(storyboard, clip)[position]}"
+        return io.NodeOutput(*outputs, ui=ui.PreviewText(line))

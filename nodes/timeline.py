@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..comfyui.checks import checked
-from ..comfyui.images import frames_of, to_image
+from ..comfyui.images import keyframe_images
 from ..comfyui.timeline import plan, read_edit
 from ..core.errors import InputError
 from ..story.timeline import MAX_FPS, MAX_FRAMES, MIN_FPS
@@ -115,13 +115,8 @@ class KeyframeTimeline(io.ComfyNode):
         keyframes: Any = None,
     ) -> io.NodeOutput:
         planned = plan(read_edit(timeline), fps, seconds, storyboard, shot)
-        pictures = frames_of(keyframes, "keyframes")
-        if keyframes is not None and len(pictures) != len(planned.keyframes):
-            rule = f"must be {len(planned.keyframes)} pictures, one for each keyframe of the timeline"
-            fix = "add pictures (Batch Images; Rebatch Images joins a list), or remove keyframes from the timeline"
-            raise InputError("keyframes", rule, len(pictures), fix)
+        image = keyframe_images(keyframes, planned)
         shown: dict[str, Any] = {"timeline": [planned.to_json()], "text": [planned.describe()]}
-        image = to_image(pictures) if len(pictures) else None
         if image is not None:
             shown["thumbnails"] = ui.PreviewImage(image, cls=cls).values
         return io.NodeOutput(planned, image, planned.frames, float(planned.fps), planned.to_json(), ui=shown)

@@ -71,9 +71,9 @@ class MultiChunkModel(io.ComfyNode):
         height: int = 0,
         fit: str = "cover",
     ) -> io.NodeOutput:
-        from ..comfyui.video import hint_size, lay_out, patch_video
+        from ..comfyui.video import build_latent, hint_size, patch_video
 
-        video = lay_out(vae, timeline, keyframes, method, width, height, fit)
+        video = build_latent(vae, timeline, keyframes, method, width, height, fit)
         hint_size(model, video)
         return io.NodeOutput(patch_video(model, video), video.latent)
 
@@ -337,9 +337,9 @@ class ExtendVideo(io.ComfyNode):
         fit: str = "cover",
         clip_fps: float = 0.0,
     ) -> io.NodeOutput:
-        from ..comfyui.video import check_rate, hint_size, lay_out_extension, patch_video
+        from ..comfyui.video import build_extension, check_rate, hint_size, patch_video
 
         check_rate(clip_fps, timeline)
-        video = lay_out_extension(vae, clip, timeline, keyframes, context_frames, fit)
+        video = build_extension(vae, clip, timeline, keyframes, context_frames, fit)
         hint_size(model, video)
         return io.NodeOutput(patch_video(model, video), video.latent)

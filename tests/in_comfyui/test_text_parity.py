@@ -22,7 +22,7 @@ from in_comfyui.shipped.blueprints import interleaved_keyframes
 from in_comfyui.shipped.films import flux_wan_film
 from in_comfyui.test_flux_native import headless_of
 
-from anchorshot.comfyui.encode_text import LONGEST, embed_words, encode_caption, tokenize
+from anchorshot.comfyui.encode_text import LONGEST, embed_text, encode_caption, tokenize
 from anchorshot.comfyui.frame_encoders import ComfyEncoders
 from anchorshot.comfyui.keyframe_inputs import with_queries
 from anchorshot.comfyui.keyframes import Sampling, _warn_of_padding, make_keyframes, plan_keyframes
@@ -192,7 +192,7 @@ def test_text_similarity_never_pools_padding(
     (clip,) = T5TokenizerOptions.execute(clips[kind], *options).args
     for text in captions(3):
         expected = encoders[kind].encode([text])
-        assert relative(embed_words(clip, text), mean_pool(expected.tokens, expected.mask)[0]) < 1e-5
+        assert relative(embed_text(clip, text), mean_pool(expected.tokens, expected.mask)[0]) < 1e-5
     assert len(tokenize(clip, "a desert")["umt5xxl" if kind == "wan" else "t5xxl"][0]) < 12
 
 
@@ -205,7 +205,7 @@ def test_clips_own_padding_is_not_pooled_either() -> None:
         ids = [token for row in rows for token, _ in row]
         real = [i for i, token in enumerate(ids) if token != 49407 or i % 77 == 0 or ids[i - 1] != 49407]
         assert len(rows) == (1 if text == "a desert" else 2) and len(real) < len(ids)
-        assert relative(embed_words(clip, text), states[0, real].mean(0)) < 1e-5
+        assert relative(embed_text(clip, text), states[0, real].mean(0)) < 1e-5
 
 
 def test_long_captions_are_cut_alike(clips: dict[str, Any], encoders: dict[str, Any], caplog: Any) -> None:
