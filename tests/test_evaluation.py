@@ -20,8 +20,8 @@ from anchorshot import evaluation
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.classifier import Scores, StoryTruth
 from anchorshot.evaluation.metrics.pixels import boundary_jump, diversity, frame_change
-from anchorshot.evaluation.rollout import Recall, StorySet, extend, generate_jointly, step_cost
 from anchorshot.evaluation.stories import held_out_stories
+from anchorshot.evaluation.suites.keyframes.rollout import MemoryPolicy, StorySet, extend, generate_jointly, step_cost
 from anchorshot.evaluation.suites.keyframes.run import RETRIEVAL_BUDGET, Variant, classify_frames, true_frames
 from anchorshot.evaluation.suites.video.run import held_out_clips, sample_clips
 from anchorshot.memory.frame_memory import MemoryFrame
@@ -105,8 +105,8 @@ def stories(count: int, shots: int) -> list[Story]:
     return held_out_stories(3, count, shots)
 
 
-def recall(memory: GoldenMem | None, retrieval: str = "clip", noise: NoiseLevel = 0.1) -> Recall:
-    return Recall(memory, retrieval, noise)  # type: ignore[arg-type]
+def policy(memory: GoldenMem | None, retrieval: str = "clip", noise: NoiseLevel = 0.1) -> MemoryPolicy:
+    return MemoryPolicy(memory, retrieval, noise)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -136,14 +136,14 @@ def plain_roll_out(
 
 def test_a_batched_roll_out_equals_a_plain_loop(studio: Studio, settings: KeyframeSettings) -> None:
     told, memory = stories(3, 4), GoldenMem(groups=2, images=1)
-    run = extend(StorySet(studio, told, seed=5), recall(memory), settings)
+    run = extend(StorySet(studio, told, seed=5), policy(memory), settings)
     for story, frames in zip(told, run.frames, strict=True):
         torch.testing.assert_close(frames, plain_roll_out(studio, story, memory, settings, 5), atol=5e-5, rtol=0)
     # Not a trivial equality: memory, noise and story all show in the frames.
-    none = extend(StorySet(studio, told, seed=5), recall(None), settings)
+    none = extend(StorySet(studio, told, seed=5), policy(None), settings)
     torch.testing.assert_close(none.frames[:, 0], run.frames[:, 0])
     assert (none.frames[:, 1:] - run.frames[:, 1:]).abs().amax((0, 2, 3, 4)).min() > 1e-2
-    other = extend(StorySet(studio, told[:1], seed=6), recall(memory), settings)
+    other = extend(StorySet(studio, told[:1], seed=6), policy(memory), settings)
     assert (other.frames[0] - run.frames[0]).abs().mean() > 2e-3
     assert len(run.seconds) == 4 and min(run.seconds) > 0
 
@@ -151,7 +151,7 @@ def test_a_batched_roll_out_equals_a_plain_loop(studio: Studio, settings: Keyfra
 def test_short_stories_are_the_beginning_of_long_ones(studio: Studio, settings: KeyframeSettings) -> None:
     assert [s.shots for s in stories(2, 2)] == [s.shots[:2] for s in stories(2, 4)]
     assert not {s.seed for s in held_out_stories(0, 50, 1)} & {s.seed for s in held_out_stories(1, 50, 1)}
-    memory = recall(GoldenMem(groups=1, images=2), "recency")
+    memory = policy(GoldenMem(groups=1, images=2), "recency")
     long = extend(StorySet(studio, stories(2, 4), 0), memory, settings)
     short = extend(StorySet(studio, stories(2, 2), 0), memory, settings)
     first = long.first(2)
@@ -163,19 +163,19 @@ def test_short_stories_are_the_beginning_of_long_ones(studio: Studio, settings: 
 
 def test_variants_mean_what_their_names_say(studio: Studio) -> None:
     film = FilmSettings.of(studio, (80, 160))
-    made = {name: Variant.parse(name, film, 8).recall for name in ("full", "goldenmem", "none", "noise:0.6")}
-    assert made["full"] == Recall(GoldenMem(1, 7, 0), "clip", 0.1)
-    assert made["goldenmem"] == Recall(GoldenMem(3, 2, 1), "clip", 0.1)
-    assert made["none"] == Recall(None, "clip", 0.1)
-    assert made["noise:0.6"] == Recall(GoldenMem(3, 2, 1), "clip", 0.6)
-    assert Variant.parse("noise:0.001-0.25", film, 8).recall == recall(GoldenMem(3, 2, 1), noise=(0.001, 0.25))
+    made = {name: Variant.parse(name, film, 8).policy for name in ("full", "goldenmem", "none", "noise:0.6")}
+    assert made["full"] == MemoryPolicy(GoldenMem(1, 7, 0), "clip", 0.1)
+    assert made["goldenmem"] == MemoryPolicy(GoldenMem(3, 2, 1), "clip", 0.1)
+    assert made["none"] == MemoryPolicy(None, "clip", 0.1)
+    assert made["noise:0.6"] == MemoryPolicy(GoldenMem(3, 2, 1), "clip", 0.6)
+    assert Variant.parse("noise:0.001-0.25", film, 8).policy == policy(GoldenMem(3, 2, 1), noise=(0.001, 0.25))
     for kind in ("clip", "text", "recency"):
-        assert Variant.parse(f"retrieval:{kind}", film, 8).recall == recall(GoldenMem(1, RETRIEVAL_BUDGET, 1), kind)
-        first = Variant.parse(f"retrieval:{kind}:0", film, 8).recall
-        assert first == recall(GoldenMem(1, RETRIEVAL_BUDGET, 0), kind)
-        assert Variant.parse(f"goldenmem:2:{kind}", film, 8).recall == recall(GoldenMem(3, 2, 2), kind)
-    assert Variant.parse("goldenmem:0", film, 8).recall == recall(GoldenMem(3, 2, 0))
-    assert Variant.parse("latent", film, 8).recall == recall(GoldenMem(3, 2, 1, "latent"))
+        assert Variant.parse(f"retrieval:{kind}", film, 8).policy == policy(GoldenMem(1, RETRIEVAL_BUDGET, 1), kind)
+        first = Variant.parse(f"retrieval:{kind}:0", film, 8).policy
+        assert first == policy(GoldenMem(1, RETRIEVAL_BUDGET, 0), kind)
+        assert Variant.parse(f"goldenmem:2:{kind}", film, 8).policy == policy(GoldenMem(3, 2, 2), kind)
+    assert Variant.parse("goldenmem:0", film, 8).policy == policy(GoldenMem(3, 2, 0))
+    assert Variant.parse("latent", film, 8).policy == policy(GoldenMem(3, 2, 1, "latent"))
     assert Variant.parse("joint", film, 8).kind == "joint" and Variant.parse("ground_truth", film, 8).kind == "truth"
     wrong = ("goldenmem:", "goldenmem:9", "goldenmem:x", "retrieval:clip:text", "latent:1:2")
     for name in (
@@ -207,7 +207,7 @@ def test_joint_frames_see_each_other(studio: Studio, settings: KeyframeSettings)
 
 def test_cost_counts_what_the_model_computes(studio: Studio, settings: KeyframeSettings) -> None:
     told = StorySet(studio, stories(1, 4), 0)
-    memory = recall(GoldenMem(groups=2, images=1))
+    memory = policy(GoldenMem(groups=2, images=1))
     run = extend(told, memory, settings)
     tokens, flops = step_cost(told, memory, run, settings, 4)
     lengths, kept = told.lengths[0], run.remembered[0][3]
@@ -257,7 +257,7 @@ def test_keyframes_suite(studio: Studio, recogniser: Recogniser, tmp_path: Path)
 
     told = held_out_stories(1, 2, 3)
     truth = StoryTruth.of([story.shots for story in told])
-    run = extend(StorySet(studio, told, 1), Variant.parse("none", FilmSettings.of(studio, (80, 160)), 3).recall,
+    run = extend(StorySet(studio, told, 1), Variant.parse("none", FilmSettings.of(studio, (80, 160)), 3).policy,
                  FilmSettings.of(studio, (80, 160)).keyframe)  # type: ignore[arg-type]  # fmt: skip
     scores = Scores(classify_frames(recogniser, run.frames), truth)
     assert {name: rows["none", 3][name] for name in Scores.NAMES} == pytest.approx(scores.all(), nan_ok=True)

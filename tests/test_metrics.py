@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anchorshot.core.errors import InputError
-from anchorshot.evaluation.metrics.classifier import FORGOTTEN, Scores, Sharpest, StoryTruth, memory_recall
+from anchorshot.evaluation.metrics.classifier import FORGOTTEN, Scores, Sharpest, StoryTruth, retrieval_recall
 from anchorshot.evaluation.metrics.pixels import boundary_jump, diversity, frame_change, same_picture
 from anchorshot.media.frames import PSNR_CAP, psnr
 from anchorshot.memory.golden_mem import GoldenMem
@@ -94,10 +94,10 @@ def test_spread_over_stories_and_drift_along_them() -> None:
 
 
 def test_recall_counts_returning_characters_and_places() -> None:
-    assert memory_recall([SHOTS], [[[], [0], [1]]]) == 1.0
-    assert memory_recall([SHOTS], [[[], [], []]]) == 0.0
-    assert memory_recall([SHOTS], [[[], [0], [0]]]) == pytest.approx(2 / 3)  # Mira, the desert; not Pip
-    assert memory_recall([SHOTS[:1]], [[[]]]) is None
+    assert retrieval_recall([SHOTS], [[[], [0], [1]]]) == 1.0
+    assert retrieval_recall([SHOTS], [[[], [], []]]) == 0.0
+    assert retrieval_recall([SHOTS], [[[], [0], [0]]]) == pytest.approx(2 / 3)  # Mira, the desert; not Pip
+    assert retrieval_recall([SHOTS[:1]], [[[]]]) is None
 
 
 def test_the_sharpest_frame_that_shows_somebody() -> None:

@@ -22,7 +22,7 @@ __all__ = [
     "Scores",
     "Sharpest",
     "StoryTruth",
-    "memory_recall",
+    "retrieval_recall",
 ]
 
 Stories = Sequence[Sequence[ShotSpec]]
@@ -182,7 +182,7 @@ class Scores:
         return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None
 
 
-def memory_recall(stories: Stories, remembered: Sequence[Sequence[Sequence[int]]]) -> float | None:
+def retrieval_recall(stories: Stories, remembered: Sequence[Sequence[Sequence[int]]]) -> float | None:
     """Share of what a shot needs that its memory shows: each returning character, and a place shown before.
 
     How much of the important history a retrieval finds (Captain Cinema Fig. 5), whatever the sampler makes of it.

@@ -26,12 +26,12 @@ from ....pocket.bank import to_tensor
 from ....pocket.recogniser import Recogniser
 from ....pocket.render import render
 from ....pocket.world import HEIGHT, WIDTH, ShotSpec, Story
-from ...metrics.classifier import FORGOTTEN, Scores, Sharpest, StoryTruth, memory_recall
+from ...metrics.classifier import FORGOTTEN, Scores, Sharpest, StoryTruth, retrieval_recall
 from ...metrics.pixels import diversity
-from ...rollout import Recall, RollOut, StorySet, extend, generate_jointly, step_cost
 from ...stories import held_out_stories
 from ...suite import Row
 from ...written_stories import padded
+from .rollout import MemoryPolicy, RollOut, StorySet, extend, generate_jointly, step_cost
 from .suite import KeyframesSuite
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ _TIERED = re.compile(rf"(goldenmem|latent|retrieval:(?P<few>{_KINDS}))(:(?P<tier
 
 @dataclass(frozen=True)
 class Variant:
-    """One row's way of making frames: `truth` (none are made), `joint`, or `extend` with a `recall`."""
+    """One row's way of making frames: `truth` (none are made), `joint`, or `extend` with a `policy`."""
 
     name: str
     kind: str
-    recall: Recall | None = None
+    policy: MemoryPolicy | None = None
 
     @classmethod
     def parse(cls, name: str, settings: FilmSettings, shots: int) -> Variant:
@@ -81,17 +81,17 @@ class Variant:
         Raises:
             InputError: no such variant.
         """
-        default = Recall(settings.memory, settings.retrieval, settings.keyframe.context_noise)
+        default = MemoryPolicy(settings.memory, settings.retrieval, settings.keyframe.context_noise)
         if name in ("ground_truth", "joint"):
             return cls(name, "truth" if name == "ground_truth" else "joint")
-        recall: Recall | None = None
+        policy: MemoryPolicy | None = None
         if name == "none":
-            recall = replace(default, memory=None)
+            policy = replace(default, memory=None)
         elif name == "full":
-            recall = replace(default, memory=GoldenMem.full(max(1, shots - 1)))
+            policy = replace(default, memory=GoldenMem.full(max(1, shots - 1)))
         elif name.startswith("noise:"):
             noise = read_noise(name.removeprefix("noise:"))
-            recall = None if noise is None else replace(default, context_noise=noise)
+            policy = None if noise is None else replace(default, context_noise=noise)
         elif found := _TIERED.fullmatch(name):
             memory, kind = settings.memory, found["few"] or found["all"] or settings.retrieval
             if found["few"]:
@@ -101,11 +101,11 @@ class Variant:
             if found["tier"]:
                 memory = replace(memory, first_tier=int(found["tier"]))
             if not (found["few"] and found["all"]):
-                recall = replace(default, memory=memory, retrieval=cast(Retrieval, kind))
-        if recall is None:
+                policy = replace(default, memory=memory, retrieval=cast(Retrieval, kind))
+        if policy is None:
             fix = "use full, goldenmem, none, joint, ground_truth, retrieval:clip, noise:0.1 …"
             raise InputError("variants", f"must be among {', '.join(VARIANTS)}", name, fix)
-        return cls(name, "extend", recall)
+        return cls(name, "extend", policy)
 
 
 def run_keyframes(
@@ -160,7 +160,7 @@ def run_keyframes(
             row: Row = {"variant": variant.name, "pairs": count, **scores.all()}
             row |= {f"{name}_se": scores.standard_error(name) for name in STANDARD_ERRORS}
             shown = [shots[:end] for shots, end in zip(specs, ends, strict=True)]
-            row["recall"] = None if variant.recall is None else memory_recall(shown, run.remembered)
+            row["recall"] = None if variant.policy is None else retrieval_recall(shown, run.remembered)
             row |= _by_tier(scores, specs, run) if variant.kind == "extend" else {}
             row |= {"diversity": diversity(run.frames, ends), "diversity_truth": diversity(true[:, :count], ends)}
             row |= suite.cost(variant, run, count)
@@ -212,7 +212,7 @@ class _Suite:
         rest = iter(stories)
         parts = iter(lambda: list(islice(rest, BATCH)), [])
         self._sets = [StorySet(studio, padded(part, max(len(story.shots) for story in part)), seed) for part in parts]
-        self._made: dict[tuple[Recall | None, int | None], list[RollOut]] = {}
+        self._made: dict[tuple[MemoryPolicy | None, int | None], list[RollOut]] = {}
         self._done = self._total = 0
 
     def plan(self, variants: Sequence[Variant], pairs: Sequence[int]) -> None:
@@ -243,7 +243,7 @@ class _Suite:
         costs = [
             (
                 len(stories),
-                *step_cost(stories, variant.recall, part, self._settings.keyframe, min(shots, stories.shots)),
+                *step_cost(stories, variant.policy, part, self._settings.keyframe, min(shots, stories.shots)),
             )
             for stories, part in zip(self._sets, parts, strict=True)
         ]
@@ -253,11 +253,11 @@ class _Suite:
         flops = sum(weight * flops for weight, _, flops in costs) / count
         return {"tokens": tokens, "flops": flops, "seconds": sum(run.seconds) / made}
 
-    def _keys(self, variants: Sequence[Variant], pairs: Sequence[int]) -> set[tuple[Recall | None, int | None]]:
+    def _keys(self, variants: Sequence[Variant], pairs: Sequence[int]) -> set[tuple[MemoryPolicy | None, int | None]]:
         return {self._key(variant, count) for variant in variants if variant.kind != "truth" for count in pairs}
 
-    def _key(self, variant: Variant, shots: int) -> tuple[Recall | None, int | None]:
-        return variant.recall, shots if variant.kind == "joint" else None
+    def _key(self, variant: Variant, shots: int) -> tuple[MemoryPolicy | None, int | None]:
+        return variant.policy, shots if variant.kind == "joint" else None
 
     def _roll_out(self, variant: Variant, shots: int) -> list[RollOut]:
         key = self._key(variant, shots)
@@ -276,9 +276,9 @@ class _Suite:
                 self._progress("evaluate", self._done, self._total, note)
 
         tick(0)
-        if variant.recall is None:
+        if variant.policy is None:
             out = generate_jointly(stories, shots, self._settings.keyframe)
         else:
-            out = extend(stories, variant.recall, self._settings.keyframe, tick)
+            out = extend(stories, variant.policy, self._settings.keyframe, tick)
         tick(shots)
         return out

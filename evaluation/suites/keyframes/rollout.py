@@ -15,28 +15,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..memory.frame_memory import FrameMemory, MemoryFrame
-from ..memory.golden_mem import GoldenMem, Size, Slot
-from ..memory.retrieval import Retrieval, mean_pool
-from ..models.cost import Pair, flux_cost, memory_pairs
-from ..models.encoders.text import TextCond
-from ..models.layouts.pairs import NoiseLevel
-from ..pocket.world import HEIGHT, WIDTH, Story
-from ..sampling.keyframes import KeyframeSettings, sample_keyframes
-from ..sampling.memory_context import PATCH, StudioEncoders
-from ..sampling.noise import noise_source
+from ....memory.frame_memory import FrameMemory, MemoryFrame
+from ....memory.golden_mem import GoldenMem, Size, Slot
+from ....memory.retrieval import Retrieval, mean_pool
+from ....models.cost import Pair, flux_cost, memory_pairs
+from ....models.encoders.text import TextCond
+from ....models.layouts.pairs import NoiseLevel
+from ....pocket.world import HEIGHT, WIDTH, Story
+from ....sampling.keyframes import KeyframeSettings, sample_keyframes
+from ....sampling.memory_context import PATCH, StudioEncoders
+from ....sampling.noise import noise_source
 
 if TYPE_CHECKING:
-    from ..models.studio import Studio
+    from ....models.studio import Studio
 
-__all__ = ["Recall", "RollOut", "StorySet", "extend", "generate_jointly", "step_cost"]
+__all__ = ["MemoryPolicy", "RollOut", "StorySet", "extend", "generate_jointly", "step_cost"]
 
 Tick = Callable[[int], None]
 """Called with the number of shots that are done."""
 
 
 @dataclass(frozen=True)
-class Recall:
+class MemoryPolicy:
     """What a roll-out remembers.
 
     Attributes:
@@ -136,23 +136,25 @@ class StorySet:
         return dict(zip(self._queries, mean_pool(cond.tokens, cond.mask).cpu(), strict=True))
 
 
-def extend(stories: StorySet, recall: Recall, settings: KeyframeSettings, tick: Tick = lambda done: None) -> RollOut:
+def extend(
+    stories: StorySet, policy: MemoryPolicy, settings: KeyframeSettings, tick: Tick = lambda done: None
+) -> RollOut:
     """Make the stories shot by shot, each shot with earlier GENERATED frames as context (Captain Cinema §3.2).
 
     Args:
         stories: captions and noise.
-        recall: which frames are remembered, how large and with how much noise.
+        policy: which frames are remembered, how large and with how much noise.
         settings: everything else about sampling; its context noise is not used.
         tick: called after every shot.
     """
-    studio, settings = stories.studio, replace(settings, context_noise=recall.context_noise)
-    memory = FrameMemory(_StoryEncoders(stories), recall.memory or GoldenMem(), recall.retrieval)
+    studio, settings = stories.studio, replace(settings, context_noise=policy.context_noise)
+    memory = FrameMemory(_StoryEncoders(stories), policy.memory or GoldenMem(), policy.retrieval)
     remembered: list[list[list[int]]] = [[] for _ in stories.stories]
     slots, seconds = [], []
     for shot in range(stories.shots):
         begin = time.perf_counter()
         queries = stories.query(shot)
-        recalled = [] if recall.memory is None else memory.recall(*([query] for query in queries))
+        recalled = [] if policy.memory is None else memory.recall(*([query] for query in queries))
         context = memory.context(recalled, [stories.text(rank.indices) for rank in recalled])
         (new,) = sample_keyframes(
             studio.keyframe, [stories.text(shot)], _latent_shape(stories), context, settings, stories.noise(shot)
@@ -179,18 +181,18 @@ def generate_jointly(stories: StorySet, shots: int, settings: KeyframeSettings) 
 
 
 def step_cost(
-    stories: StorySet, recall: Recall | None, run: RollOut, settings: KeyframeSettings, shots: int
+    stories: StorySet, policy: MemoryPolicy | None, run: RollOut, settings: KeyframeSettings, shots: int
 ) -> tuple[float, float]:
     """(tokens that a new frame of the story's last shot is made among, FLOPs of one of its steps), mean over stories.
 
-    Captions count at their real length. With a cache, filling it is spread over the steps. Jointly (`recall` None), a
+    Captions count at their real length. With a cache, filling it is spread over the steps. Jointly (`policy` None), a
     step makes all frames; its FLOPs are divided by their number.
     """
     config = stories.studio.keyframe.config
     frame = _frame_tokens(stories)
     tokens, flops = [], []
     for n, lengths in enumerate(stories.lengths):
-        if recall is None:
+        if policy is None:
             cost = flux_cost(config, [Pair(frame, length) for length in lengths[:shots]], output="all")
             tokens.append(cost.tokens)
             flops.append(cost.flops / shots)
