@@ -107,7 +107,7 @@ def test_the_sharpest_frame_that_shows_somebody() -> None:
     # Pip is met in shot 1, which stands on tier 1, and nobody else is seen in the last shot; the town is new.
     assert found.characters.tolist() == [[[FORGOTTEN, FORGOTTEN], [FORGOTTEN, 1], [1, FORGOTTEN]]]
     assert found.places.tolist() == [[FORGOTTEN, 1, FORGOTTEN]]
-    assert found.told.tolist() == [[[False, False], [False, True], [True, False]]]
+    assert found.captioned.tolist() == [[[False, False], [False, True], [True, False]]]
     assert Sharpest.of([SHOTS], by_place, slots).characters[0, 2, 0] == 2
     two = Sharpest.of([SHOTS], [[[], [], [0]]], [[], [], slots[1]])  # what shot 1 showed and told is gone
     assert (two.characters == FORGOTTEN).all() and not two.told.any()
