@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -96,7 +96,7 @@ def run_keyframes(studio: Studio | None = None, repeats: int = 15) -> list[Row]:
     Returns:
         Rows of what, ours, reference, ratio.
     """
-    bench = KeyframeBench(None if studio is None else studio.keyframe)
+    bench = KeyframeBench(None if studio is None else cast(CaptainFlux, studio.keyframe))
     one, four, long = bench.text(), [bench.text() for _ in range(4)], bench.text(4 * TEXT)
     packed, full = bench.memory(MEMORY), bench.memory(MEMORY, compressed=False)
     single = functools.partial(bench.stock, one)

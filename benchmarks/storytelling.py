@@ -25,7 +25,7 @@ from .table import Row, row
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
-    from ..sampling.text2story.story_wan import WanStory
+    from ..sampling.text2story.text_to_video import TextToVideoModel
 
 __all__ = ["disagreement", "run_storytelling"]
 
@@ -108,7 +108,7 @@ def _cost_rows(what: str, costs: Mapping[str, Mapping[str, float]]) -> list[Row]
 
 def disagreement(
     studio: Studio,
-    model: WanStory,
+    model: TextToVideoModel,
     stories: list[PromptStory],
     cheap: Pictures,
     dear: Pictures,
@@ -135,7 +135,7 @@ def disagreement(
 
 
 def _replayed(
-    studio: Studio, model: WanStory, pair: PromptPair, seen: list[Tensor], pictures: Pictures, every: int
+    studio: Studio, model: TextToVideoModel, pair: PromptPair, seen: list[Tensor], pictures: Pictures, every: int
 ) -> Tensor:
     """Weights [T, B, 2] of a run that foresees `seen`."""
     queries = [pair.query("scene"), pair.query("whole")]

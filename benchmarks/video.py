@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..evaluation.metrics.cost import Call, peak_bytes, seconds, unit
 from ..models.backbones.wan.headless import DirectorWan
+from ..models.backbones.wan.vae import VideoVAE
 from ..models.cost import WAN, wan_cost
-from ..models.encoders.vae import VideoVAE
 from ..pocket import configs
 from ..sampling.flow import flow_sigmas
-from ..sampling.video import denoise, plan_video, sample_video
+from ..sampling.video import VideoSettings, denoise, plan_video, sample_video
 from ..story.timeline import Timeline
 from .stock import wan_pipeline
 from .table import Row, row
@@ -43,6 +43,7 @@ def run_video(studio: Studio | None = None, repeats: int = 15) -> list[Row]:
         Rows of what, ours, reference, ratio. Two comparisons: without keyframes, where both sides compute the same;
         and with three keyframes, where ours has a timestep per latent frame and pins the given latents.
     """
+    model: Any
     model, vae = _random_models() if studio is None else (studio.video, studio.video_vae)
     pipeline = wan_pipeline(model, SHIFT)
     device = model.device
@@ -69,7 +70,9 @@ def run_video(studio: Studio | None = None, repeats: int = 15) -> list[Row]:
 
     def ours_free() -> Tensor:
         seed = torch.Generator().manual_seed(0)
-        return sample_video(model, vae, text, free, size=size, steps=STEPS, shift=SHIFT, generator=seed)
+        return sample_video(
+            model, vae, text, free, size=size, settings=VideoSettings(steps=STEPS, shift=SHIFT), generator=seed
+        )
 
     given = torch.randn(1, vae.latent_channels, len(KEYFRAMES), *LATENT, generator=generator).to(device)
     plan, sigmas = plan_video(keyed), flow_sigmas(STEPS, SHIFT)

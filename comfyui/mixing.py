@@ -109,7 +109,7 @@ class _Run:
             kind = conds["attention_mask"].cond.dtype
             whole = torch.int64 if kind.is_floating_point or kind == torch.bool else kind
             conds["attention_mask"] = conds["attention_mask"]._copy_with(text.mask.to(whole))
-            if "num_tokens" in conds:  # Mochi reads so many, whatever the mask says
+            if "num_tokens" in conds:  # some models read so many, whatever the mask says
                 conds["num_tokens"] = conds["num_tokens"]._copy_with(max(1, int(text.mask.sum(1).max())))
         if text.pooled is not None:
             conds["y"] = conds["y"]._copy_with(text.pooled)

@@ -1,15 +1,14 @@
 """A studio: the models of one family, loaded when first used.
 
-`load_studio("pocket")` is built in; `flux-wan`, `flux-wan-a14b` and `mochi` name the public checkpoints in ComfyUI's
-folders; a path gives one's own. See docs/studios.md.
+`load_studio("pocket")` is built in; the other built-in ones name public checkpoints in ComfyUI's folders; a
+path gives one's own. See docs/studios.md.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,15 +17,15 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.files import file_identity, model_files
-from ..story.vocabulary import Vocabulary
+from .backbones import DEFAULT_KEYFRAME, Backbone, find_backbone, find_vae, kinds_for
 from .encoders.text import ClipTextPooler, Pooler, TextEncoder, load_text, prove_text
-from .io.checkpoint import read_checkpoint, read_config
+from .io.kinds import listed
 from .io.loading import Offload, empty_vae, load_transformer, load_vae, prove_model
 from .io.lora import LoraSpec
 from .io.proof import files_key, fit_together, named, prove_lora
+from .layouts.chunks import ChunkModel, Experts
+from .layouts.pairs import PairModel
 from .studio_config import (
-    DTYPES,
     Defaults,
     Part,
     RecogniserPart,
@@ -37,15 +36,13 @@ from .studio_config import (
     built_in,
     read_studio,
 )
-from .studio_files import find_file, model_roots
+from .studio_files import PARTS, RECOGNISER, StudioFiles, check_name, model_roots
 
 if TYPE_CHECKING:
     from ..pocket.checking import CaptionCheck
     from ..pocket.recogniser import Reading, Recogniser
-    from .backbones.flux.headless import CaptainFlux
-    from .backbones.wan.headless import DirectorWan
     from .encoders.clip import ClipScorer
-    from .encoders.vae import ImageCodec
+    from .encoders.vae import ImageCodec, VideoCodec
 
 __all__ = ["Studio", "StudioConfig", "built_in", "load_studio", "model_roots"]
 
@@ -55,11 +52,6 @@ Present = TypeVar("Present", bound=Part)
 
 # What was proven good, with the state of its files: films are made one after the other in one process.
 _PROVEN: set[tuple[Any, ...]] = set()
-RECOGNISER = "recogniser"
-"""The part that no film needs: only where its name is given is it proven, counted or fingerprinted."""
-PARTS = ("clip", "keyframe_text", "image_vae", "keyframe", "video_text", "video_vae", "video", "video_low")
-_TINY = 64 << 20
-"""Weights of at most so many bytes make a studio tiny: loaded in a second, and no work for several cores."""
 
 
 def load_studio(
@@ -83,7 +75,7 @@ def load_studio(
     return Studio(config, path, device=device, dtype=dtype, models_dir=models_dir)
 
 
-class Studio:
+class Studio(StudioFiles):
     """The models of a studio; each attribute loads its model once, on first use.
 
     Attributes:
@@ -101,37 +93,40 @@ class Studio:
         dtype: torch.dtype | None = None,
         models_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.config = config
+        super().__init__(config, file, dtype, models_dir)
         self.defaults: Defaults = config.defaults
         self.device = torch.device(device)
-        self.file = file
-        self.roots = model_roots(config, file, models_dir)
-        self._dtype = dtype
 
     def __getstate__(self) -> dict[str, Any]:
         """All but its loaded models: where it is sent to, they load again on use."""
         return {name: value for name, value in vars(self).items() if name not in (*PARTS, RECOGNISER)}
 
     @property
-    def name(self) -> str:
-        """The studio's name."""
-        return self.config.name
+    def backbone(self) -> Backbone:
+        """What the video model is."""
+        return find_backbone(self.config.video.kind)
 
     @cached_property
-    def keyframe(self) -> CaptainFlux:
-        """The keyframe model (Flux class). Raises InputError if the studio has none."""
-        return self._transformer("flux", "keyframe", self._present("keyframe", self.config.keyframe))
+    def keyframe(self) -> PairModel:
+        """The keyframe model. Raises InputError if the studio has none."""
+        return self._transformer("keyframe", self._present("keyframe", self.config.keyframe))
 
     @cached_property
-    def video(self) -> Any:
-        """The video model: `DirectorWan`, of two experts the high-noise one, or diffusers' MochiTransformer3DModel."""
-        return self._transformer(self.config.video.kind, "video", self.config.video)
+    def video(self) -> ChunkModel:
+        """The video model, of two experts the high-noise one."""
+        return self._transformer("video", self.config.video)
 
     @cached_property
-    def video_low(self) -> DirectorWan | None:
-        """The low-noise expert of Wan 2.2 A14B, or None; `defaults.video.boundary` says where it takes over."""
+    def video_low(self) -> ChunkModel | None:
+        """The low-noise expert, or None; `defaults.video.boundary` says where it takes over."""
         low = self.config.video.low
-        return None if low is None else self._transformer("wan", "video.low", low)
+        return None if low is None else self._transformer("video.low", low)
+
+    @property
+    def video_model(self) -> ChunkModel | Experts:
+        """The video model, with its low-noise expert where it has one."""
+        low = self.video_low
+        return self.video if low is None else Experts(self.video, low, self.defaults.video.boundary)
 
     @cached_property
     def image_vae(self) -> ImageCodec:
@@ -140,8 +135,8 @@ class Studio:
         return self.video_vae if part is None else self._vae("image_vae", part)
 
     @cached_property
-    def video_vae(self) -> Any:
-        """The video's VAE: `VideoVAE` for Wan, `MochiVAE` for Mochi."""
+    def video_vae(self) -> VideoCodec:
+        """The video's VAE."""
         return self._vae("video_vae", self.config.video_vae)
 
     @cached_property
@@ -202,18 +197,6 @@ class Studio:
 
         return CaptionCheck(read, characters, self.fingerprint(RECOGNISER))
 
-    def words(self, part: str = "keyframe_text") -> Vocabulary:
-        """What a text encoder of the studio was taught, `keyframe_text` or `video_text`; empty if it reads any word.
-
-        Only the file's header is read.
-
-        Raises:
-            InputError: the file is missing or cannot be read.
-        """
-        name = part if getattr(self.config, part) is not None else "keyframe_text"
-        own = getattr(self.config, name)
-        return Vocabulary() if own is None else Vocabulary.read(read_checkpoint(self._file(name, own)).metadata)
-
     def latent_cell(self) -> tuple[int, int]:
         """(channels, height and width in pixels) of a cell of the video VAE's latents; no weights are loaded.
 
@@ -234,9 +217,11 @@ class Studio:
             InputError: no keyframe model or recogniser for what needs one, or a video model that takes text alone.
         """
         kind = self.config.video.kind
-        if task in ("film", "video") and kind != "wan":
-            rule = f"must be wan for {task}; {kind} makes video from text alone"
-            fix = "choose a studio with a Wan video model; `anchorshot tell` is for this one"
+        if task in ("film", "video") and "video" not in self.backbone.tasks:
+            able = kinds_for("video")
+            titles = listed([find_backbone(other).title for other in able])
+            rule = f"must be {listed(able)} for {task}; {kind} makes video from text alone"
+            fix = f"choose a studio with a {titles} video model; `anchorshot tell` is for this one"
             raise InputError("video.kind", rule, kind, fix, self.file.name)
         if task in ("film", "keyframes"):
             self._present("keyframe", self.config.keyframe)
@@ -275,7 +260,7 @@ class Studio:
         if isinstance(part, VaePart):
             return self._wrap(part, prove_model(part.kind, path, config, dtype))
         if isinstance(part, TransformerPart):
-            kind = getattr(part, "kind", "flux" if field == "keyframe" else "wan")
+            kind = self._kind(field)
             model = prove_model(kind, path, config, dtype)
             for i, lora in enumerate(part.loras):
                 with named(f"{field}.loras[{i}]", self.file.name):
@@ -293,104 +278,19 @@ class Studio:
             return ClipScorer.prove(path, self._clip_config(part))
         return ClipTextPooler.prove(path, config, dtype)
 
-    def files(self, *parts: str) -> list[Path]:
-        """All files of these parts (of all by default), those in folders included.
-
-        Raises:
-            InputError: one is missing.
-        """
-        paths = [path for field, part in self._chosen_parts(parts) for path in self._paths(field, part)]
-        return [file for path in dict.fromkeys(paths) for file in model_files(path)]
-
-    def is_tiny(self, *parts: str) -> bool:
-        """Whether the files of these parts (of all by default) are small together, like the pocket studio's.
-
-        Raises:
-            InputError: one is missing.
-        """
-        return sum(file.stat().st_size for file in self.files(*parts)) <= _TINY
-
     def release(self, *parts: str) -> None:
         """Let go of loaded models (of all by default) to make room for the next stage's; they load again on use."""
         for part in parts or (*PARTS, RECOGNISER):
-            _check_name(part)
+            check_name(part)
             self.__dict__.pop(part, None)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def fingerprint(self, *parts: str) -> str:
-        """What results depend on apart from the machine: settings, precision and files; 64 hex digits.
+    def _kind(self, field: str) -> str:
+        """The backbone of a transformer part."""
+        return DEFAULT_KEYFRAME if field == "keyframe" else self.config.video.kind
 
-        Files up to 64 MiB count with their content; larger ones with size, time of change and first megabyte, because
-        reading tens of gigabytes at every start is too slow.
-
-        Args:
-            parts: only these count, with none of the sampler defaults: for work that needs no others. All by default.
-
-        Raises:
-            InputError: no such part, or a file of one is missing.
-        """
-        digest = hashlib.sha256(self._settings(*parts).encode())
-        digest.update(str(self._dtype).encode())
-        for field, part in self._chosen_parts(parts):
-            for path in self._paths(field, part):
-                for file in model_files(path):
-                    digest.update(f"|{field}|{file.name}|{file_identity(file)}".encode())
-        return digest.hexdigest()
-
-    def _settings(self, *parts: str) -> str:
-        without: dict[str, Any] = {"models_dir": True, "description": True, "made_for": True}
-        if RECOGNISER not in parts:
-            without[RECOGNISER] = True
-        if self.config.video.kind == "wan":  # a younger field: films made before it was there stay resumable
-            without["video"] = {"kind"}
-        without["defaults"] = {"keyframe": self.config.defaults.keyframe.unset}
-        for field in ("image_vae", "video_vae"):
-            if (vae := getattr(self.config, field)) is not None:
-                without[field] = vae.unset
-        only = {field.partition(".")[0] for field, _ in self._chosen_parts(parts)} | {"dtype"}
-        return self.config.model_dump_json(include=only if parts else None, exclude=without)
-
-    def _chosen_parts(self, names: Sequence[str]) -> list[tuple[str, Part]]:
-        """What belongs to these parts, all where none is named."""
-        for name in names:
-            _check_name(name)
-        return [
-            (field, part)
-            for field, part in self._named_parts()
-            if (not names and field != RECOGNISER) or field.split(".")[0] in names or field.replace(".", "_") in names
-        ]
-
-    def _named_parts(self) -> list[tuple[str, Part]]:
-        c = self.config
-        named: list[tuple[str, Part | None]] = [
-            ("clip", c.clip),
-            ("keyframe_text", c.keyframe_text),
-            ("keyframe_text.clip_text", c.keyframe_text and c.keyframe_text.clip_text),
-            ("image_vae", c.image_vae),
-            ("keyframe", c.keyframe),
-            ("video_text", c.video_text),
-            ("video_vae", c.video_vae),
-            ("video", c.video),
-            ("video.low", c.video.low),
-            (RECOGNISER, c.recogniser),
-        ]
-        found = [(field, part) for field, part in named if part is not None]
-        for field, part in list(found):
-            if isinstance(part, TransformerPart):
-                found += [(f"{field}.loras[{i}]", Part(file=lora.file)) for i, lora in enumerate(part.loras)]
-        return found
-
-    def _paths(self, field: str, part: Part) -> list[Path]:
-        """All files and folders that a part names."""
-        paths = [self._file(field, part)]
-        if part.config is not None and (field != "clip" or part.config.endswith(".json")):
-            paths += [p for p in [self._config(field, part)] if p]
-        if isinstance(part, TextPart) and part.tokenizer is not None:
-            paths.append(self._find(f"{field}.tokenizer", part.tokenizer))
-        return paths
-
-    def _transformer(self, kind: str, field: str, part: TransformerPart) -> Any:
+    def _transformer(self, field: str, part: TransformerPart) -> Any:
         path = self._file(field, part)
         logger.info("loading %s from %s", field, path)
         loras = [LoraSpec(self._file(f"{field}.loras[{i}]", lora), lora.strength) for i, lora in enumerate(part.loras)]
@@ -398,7 +298,7 @@ class Studio:
         if part.offload != "none" and (self.device.type != "cpu" or part.offload_folder):
             offload = Offload(part.offload, folder=part.offload_folder)
         return load_transformer(
-            kind,
+            self._kind(field),
             path,
             self._config(field, part),
             dtype=self._precision(part),
@@ -416,12 +316,9 @@ class Studio:
         return self._wrap(part, load_vae(part.kind, path, config, dtype=self._precision(part), device=self.device))
 
     def _wrap(self, part: VaePart, model: Any) -> Any:
-        from .backbones.mochi.vae import MochiVAE
-        from .encoders.vae import ImageVAE, VideoVAE
         from .encoders.vae_tiling import Tiling
 
-        wrap: dict[str, Any] = {"flux_vae": ImageVAE, "wan_vae": VideoVAE, "mochi_vae": MochiVAE}
-        return wrap[part.kind](model, tiling=Tiling(part.tiling, part.tile))
+        return find_vae(part.kind).codec()(model, tiling=Tiling(part.tiling, part.tile))
 
     def _text(self, field: str, part: TextPart, pooler: Pooler | None) -> TextEncoder:
         tokenizer = self._tokenizer(field, part)
@@ -452,30 +349,3 @@ class Studio:
             fix = "leave --check out, or choose a studio that has one, such as pocket"
             raise InputError(RECOGNISER, "must be set for keyframes to be checked", None, fix, self.file.name)
         return self.config.recogniser
-
-    def _precision(self, part: Part) -> torch.dtype:
-        return self._dtype or DTYPES[part.dtype or self.config.dtype]
-
-    def _config(self, field: str, part: Part) -> Path | None:
-        return None if part.config is None else self._find(f"{field}.config", [part.config])
-
-    def _tokenizer(self, field: str, part: TextPart) -> Path | None:
-        return None if part.tokenizer is None else self._find(f"{field}.tokenizer", part.tokenizer)
-
-    def _clip_config(self, part: Part) -> Any:
-        """CLIP's config: a JSON file's, or the name of an architecture."""
-        if part.config is None or not part.config.endswith(".json"):
-            return part.config
-        return read_config(self._config("clip", part))
-
-    def _file(self, field: str, part: Any) -> Path:
-        return self._find(f"{field}.file", part.file)
-
-    def _find(self, field: str, names: list[str]) -> Path:
-        return find_file(field, names, self.roots, self.file)
-
-
-def _check_name(part: str) -> None:
-    if part not in (*PARTS, RECOGNISER):
-        known = ", ".join((*PARTS, RECOGNISER))
-        raise InputError("part", f"must be one of {known}", part, "name a part of the studio")

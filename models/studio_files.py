@@ -1,15 +1,183 @@
-"""Where a studio's model files are looked for."""
+"""A studio's model files: where they are looked for, what belongs to a part, and what results depend on."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from ..core.errors import InputError
-from .studio_config import StudioConfig
+from ..core.files import file_identity, model_files
+from ..story.vocabulary import Vocabulary
+from .io.checkpoint import read_checkpoint, read_config
+from .studio_config import DTYPES, Part, StudioConfig, TextPart, TransformerPart
 
-__all__ = ["find_file", "model_roots"]
+__all__ = ["PARTS", "RECOGNISER", "StudioFiles", "check_name", "find_file", "model_roots"]
+
+RECOGNISER = "recogniser"
+"""The part that no film needs: only where its name is given is it proven, counted or fingerprinted."""
+PARTS = ("clip", "keyframe_text", "image_vae", "keyframe", "video_text", "video_vae", "video", "video_low")
+_TINY = 64 << 20
+"""Weights of at most so many bytes make a studio tiny: loaded in a second, and no work for several cores."""
+
+
+class StudioFiles:
+    """The parts that a studio's file names, and their files.
+
+    Attributes:
+        config: the studio file's content.
+        file: the studio file.
+        roots: where files are looked for.
+    """
+
+    def __init__(
+        self,
+        config: StudioConfig,
+        file: Path,
+        dtype: torch.dtype | None = None,
+        models_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.config = config
+        self.file = file
+        self.roots = model_roots(config, file, models_dir)
+        self._dtype = dtype
+
+    @property
+    def name(self) -> str:
+        """The studio's name."""
+        return self.config.name
+
+    def words(self, part: str = "keyframe_text") -> Vocabulary:
+        """What a text encoder of the studio was taught, `keyframe_text` or `video_text`; empty if it reads any word.
+
+        Only the file's header is read.
+
+        Raises:
+            InputError: the file is missing or cannot be read.
+        """
+        name = part if getattr(self.config, part) is not None else "keyframe_text"
+        own = getattr(self.config, name)
+        return Vocabulary() if own is None else Vocabulary.read(read_checkpoint(self._file(name, own)).metadata)
+
+    def files(self, *parts: str) -> list[Path]:
+        """All files of these parts (of all by default), those in folders included.
+
+        Raises:
+            InputError: one is missing.
+        """
+        paths = [path for field, part in self._chosen_parts(parts) for path in self._paths(field, part)]
+        return [file for path in dict.fromkeys(paths) for file in model_files(path)]
+
+    def is_tiny(self, *parts: str) -> bool:
+        """Whether the files of these parts (of all by default) are small together, like the pocket studio's.
+
+        Raises:
+            InputError: one is missing.
+        """
+        return sum(file.stat().st_size for file in self.files(*parts)) <= _TINY
+
+    def fingerprint(self, *parts: str) -> str:
+        """What results depend on apart from the machine: settings, precision and files; 64 hex digits.
+
+        Files up to 64 MiB count with their content; larger ones with size, time of change and first megabyte, because
+        reading tens of gigabytes at every start is too slow.
+
+        Args:
+            parts: only these count, with none of the sampler defaults: for work that needs no others. All by default.
+
+        Raises:
+            InputError: no such part, or a file of one is missing.
+        """
+        digest = hashlib.sha256(self._settings(*parts).encode())
+        digest.update(str(self._dtype).encode())
+        for field, part in self._chosen_parts(parts):
+            for path in self._paths(field, part):
+                for file in model_files(path):
+                    digest.update(f"|{field}|{file.name}|{file_identity(file)}".encode())
+        return digest.hexdigest()
+
+    def _settings(self, *parts: str) -> str:
+        without: dict[str, Any] = {"models_dir": True, "description": True, "made_for": True}
+        if RECOGNISER not in parts:
+            without[RECOGNISER] = True
+        without["video"] = self.config.video.unset  # films made before there was such a field stay resumable
+        without["defaults"] = {"keyframe": self.config.defaults.keyframe.unset}
+        for field in ("image_vae", "video_vae"):
+            if (vae := getattr(self.config, field)) is not None:
+                without[field] = vae.unset
+        only = {field.partition(".")[0] for field, _ in self._chosen_parts(parts)} | {"dtype"}
+        return self.config.model_dump_json(include=only if parts else None, exclude=without)
+
+    def _chosen_parts(self, names: Sequence[str]) -> list[tuple[str, Part]]:
+        """What belongs to these parts, all where none is named."""
+        for name in names:
+            check_name(name)
+        return [
+            (field, part)
+            for field, part in self._named_parts()
+            if (not names and field != RECOGNISER) or field.split(".")[0] in names or field.replace(".", "_") in names
+        ]
+
+    def _named_parts(self) -> list[tuple[str, Part]]:
+        c = self.config
+        named: list[tuple[str, Part | None]] = [
+            ("clip", c.clip),
+            ("keyframe_text", c.keyframe_text),
+            ("keyframe_text.clip_text", c.keyframe_text and c.keyframe_text.clip_text),
+            ("image_vae", c.image_vae),
+            ("keyframe", c.keyframe),
+            ("video_text", c.video_text),
+            ("video_vae", c.video_vae),
+            ("video", c.video),
+            ("video.low", c.video.low),
+            (RECOGNISER, c.recogniser),
+        ]
+        found = [(field, part) for field, part in named if part is not None]
+        for field, part in list(found):
+            if isinstance(part, TransformerPart):
+                found += [(f"{field}.loras[{i}]", Part(file=lora.file)) for i, lora in enumerate(part.loras)]
+        return found
+
+    def _paths(self, field: str, part: Part) -> list[Path]:
+        """All files and folders that a part names."""
+        paths = [self._file(field, part)]
+        if part.config is not None and (field != "clip" or part.config.endswith(".json")):
+            paths += [p for p in [self._config(field, part)] if p]
+        if isinstance(part, TextPart) and part.tokenizer is not None:
+            paths.append(self._find(f"{field}.tokenizer", part.tokenizer))
+        return paths
+
+    def _precision(self, part: Part) -> torch.dtype:
+        return self._dtype or DTYPES[part.dtype or self.config.dtype]
+
+    def _config(self, field: str, part: Part) -> Path | None:
+        return None if part.config is None else self._find(f"{field}.config", [part.config])
+
+    def _tokenizer(self, field: str, part: TextPart) -> Path | None:
+        return None if part.tokenizer is None else self._find(f"{field}.tokenizer", part.tokenizer)
+
+    def _clip_config(self, part: Part) -> Any:
+        """CLIP's config: a JSON file's, or the name of an architecture."""
+        if part.config is None or not part.config.endswith(".json"):
+            return part.config
+        return read_config(self._config("clip", part))
+
+    def _file(self, field: str, part: Any) -> Path:
+        return self._find(f"{field}.file", part.file)
+
+    def _find(self, field: str, names: list[str]) -> Path:
+        return find_file(field, names, self.roots, self.file)
+
+
+def check_name(part: str) -> None:
+    """Refuse what is no part of a studio (InputError)."""
+    if part not in (*PARTS, RECOGNISER):
+        known = ", ".join((*PARTS, RECOGNISER))
+        raise InputError("part", f"must be one of {known}", part, "name a part of the studio")
 
 
 def model_roots(config: StudioConfig, file: Path, models_dir: str | os.PathLike[str] | None = None) -> list[Path]:

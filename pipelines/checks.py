@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..core.errors import InputError
-from ..models.studio import PARTS
+from ..models.studio_files import PARTS
 from ..sampling.memory_context import PATCH
 from ..story.storyboard import Storyboard
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from ..models.studio import Studio
 from ..models.studio_config import VideoDefaults
 from ..sampling.flow import Callback
 from ..sampling.noise import seeded
-from ..sampling.video import Experts, Method, decode_video, plan_video, sample_video
+from ..sampling.video import Method, decode_video, plan_video, sample_video
 from ..story.shot import Shot
 from ..story.timeline import Timeline
 from .job import FilmJob
@@ -80,22 +81,16 @@ def sample_with_defaults(
     Returns:
         Latents of all chunks, `[B, C, F, h, w]`.
     """
-    low = studio.video_low
-    guidance = (settings.guidance, settings.guidance if settings.guidance_low is None else settings.guidance_low)
-    guided = any(scale != 1 for scale in guidance)
+    sampling = settings.sampling if method is None else replace(settings.sampling, method=method)
     return sample_video(
-        studio.video if low is None else Experts(studio.video, low, settings.boundary),
+        studio.video_model,
         studio.video_vae,
         text,
         timeline,
         keyframes,
-        method=method or settings.method,
-        steps=settings.steps,
-        shift=settings.shift,
+        sampling,
         generator=generator,
-        negative=studio.video_text.encode([settings.negative]) if guided else None,
-        guidance=guidance,
-        text_length=settings.text_length,
+        negative=studio.video_text.encode([settings.negative]) if sampling.guided else None,
         callback=callback,
     )
 

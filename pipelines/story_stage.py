@@ -10,16 +10,12 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..memory.retrieval import mean_pool
-from ..models.backbones.mochi.vae import MochiVAE, mochi_latents
 from ..models.encoders.latent_rgb import calibration_pictures, fit_latent_rgb
 from ..models.layouts.chunks import latent_length
-from ..models.studio_config import WAN_ONLY
 from ..sampling.text2story.action_similarity import SAR
 from ..sampling.text2story.preview import Pictures, decoded_frames, decoded_video
 from ..sampling.text2story.segments import StorySampler, StorySettings
-from ..sampling.text2story.story_mochi import MochiStory
-from ..sampling.text2story.story_wan import WanStory
-from ..sampling.video import Experts
+from ..sampling.text2story.text_to_video import TextToVideoModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,14 +49,13 @@ def story_parts(studio: Studio) -> tuple[str, ...]:
 
 
 def story_grid(studio: Studio) -> int:
-    """The grid of the studio's video model: segments have grid · n + 1 frames."""
-    return MochiStory.grid if studio.config.video.kind == "mochi" else WanStory.grid
+    """The temporal stride of the studio's video model: segments have stride · n + 1 frames."""
+    return studio.backbone.temporal_stride
 
 
 def video_settings(studio: Studio) -> dict[str, Any]:
     """What a segment depends on of the studio's video defaults, as plain JSON."""
-    unused = WAN_ONLY if studio.config.video.kind == "mochi" else frozenset()
-    return studio.defaults.video.model_dump(mode="json", exclude=set(unused))
+    return studio.defaults.video.model_dump(mode="json", exclude=set(studio.backbone.unused_settings))
 
 
 def settings_inputs(settings: StorySettings) -> dict[str, Any]:
@@ -101,8 +96,8 @@ def other_choices(recorded: object, wanted: Mapping[str, Any]) -> str | None:
     )
 
 
-def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> Any:
-    """The studio's video model with its defaults, `WanStory` or `MochiStory`.
+def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> TextToVideoModel:
+    """The studio's video model with its defaults.
 
     Args:
         frames: length of a segment, see `story_grid`.
@@ -111,38 +106,21 @@ def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> Any:
     Raises:
         InputError: a length off the grid, or model files that cannot be used.
     """
-    settings = studio.defaults.video
-    # A length is refused before gigabytes are loaded.
-    if studio.config.video.kind == "mochi":
-        mochi_latents(frames)
-        return MochiStory(
-            studio.video,
-            studio.video_vae,
-            studio.video_text,
-            frames,
-            size,
-            settings.steps,
-            settings.guidance,
-            settings.negative,
-        )
-    latent_length(frames, "frames")
-    low = studio.video_low
-    guidance = settings.guidance
-    return WanStory(
-        studio.video if low is None else Experts(studio.video, low, settings.boundary),
+    defaults = studio.defaults.video
+    latent_length(frames, "frames", story_grid(studio))  # refused before gigabytes are loaded
+    return TextToVideoModel(
+        studio.backbone,
+        studio.video_model,
         studio.video_vae,
         studio.video_text,
         frames,
         size,
-        settings.steps,
-        settings.shift,
-        settings.text_length,
-        guidance if settings.guidance_low is None else (guidance, settings.guidance_low),
-        settings.negative,
+        defaults.sampling,
+        defaults.negative,
     )
 
 
-def story_pictures(model: WanStory | MochiStory, preview: Preview = "latent_rgb", frames: int = 1) -> Pictures:
+def story_pictures(model: TextToVideoModel, preview: Preview = "latent_rgb", frames: int = 1) -> Pictures:
     """How CLIP is shown what the model foresees, from cheap to dear; see `sampling.preview`.
 
     Raises:
@@ -150,15 +128,15 @@ def story_pictures(model: WanStory | MochiStory, preview: Preview = "latent_rgb"
     """
     vae = model.vae
     if preview == "latent_rgb":
-        if isinstance(vae, MochiVAE) and not vae.can_encode:
-            fix = "use decoded_frame, or a VAE file with its encoder, such as ComfyUI's mochi_vae.safetensors"
+        if not vae.can_encode:
+            fix = "use decoded_frame, or a VAE file with its encoder"
             raise InputError("preview", "needs the VAE's encoder", preview, fix)
         pictures = calibration_pictures(*_calibration_size(model.size, vae.image_size_multiple)).to(vae.device)
         return replace(fit_latent_rgb(vae.encode_image(pictures), pictures), frames=frames)
     if preview == "decoded_frame":
         return decoded_frames(vae.decode_image, frames)
     if preview == "decoded_video":
-        return decoded_video(model.decode, frames, model.grid)
+        return decoded_video(model.decode, frames, model.temporal_stride)
     raise InputError("preview", f"must be one of {', '.join(get_args(Preview))}", preview, "latent_rgb is the cheapest")
 
 
@@ -171,7 +149,7 @@ def _calibration_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
 
 def story_sampler(
     studio: Studio,
-    model: WanStory | MochiStory,
+    model: TextToVideoModel,
     settings: StorySettings,
     pictures: Pictures | None = None,
 ) -> StorySampler:

@@ -18,10 +18,10 @@ from ..core.errors import InputError
 from ..execution.driver import run_stages
 from ..execution.pool import Executor, LocalExecutor
 from ..execution.run_folder import RunFolder
+from ..models.backbones import Backbone
 from ..models.studio import Studio
 from ..sampling.text2story.preview import Pictures
 from ..sampling.text2story.segments import PromptPair, StorySampler, StorySettings
-from ..sampling.text2story.story_mochi import MochiStory
 from ..story.names import expand_names, find_names, introduce_names
 from ..story.shot import Keyframe
 from ..story.storyboard import Storyboard
@@ -82,16 +82,18 @@ def _lengths(story: Storyboard, grid: int) -> list[int]:
     return [snap_length(timeline.requested or timeline.length, grid) for timeline in planned]
 
 
-def _check_mochi(story: Storyboard, lengths: Sequence[int], say: Callable[[str], None]) -> None:
-    """Refuse shots longer than Mochi was made for, and say so where size or rate are others."""
-    longest, fps = MochiStory.frames, MochiStory.fps
+def _check_native(story: Storyboard, lengths: Sequence[int], backbone: Backbone, say: Callable[[str], None]) -> None:
+    """Refuse shots longer than the backbone was made for, and say so where size or rate are others."""
+    if not backbone.bounded:
+        return
+    title, native = backbone.title, backbone.native()
     for i, frames in enumerate(lengths):
-        if frames > longest:
-            fix = f"use at most {int(10 * longest / story.fps) / 10:g} seconds, or several shots"
-            raise InputError(f"shots[{i}]", f"must have at most {longest} frames for Mochi", frames, fix)
-    if story.frame_size != MochiStory.size or round(story.fps) != fps:
-        (height, width), (w, h) = MochiStory.size, story.size
-        made = f"Mochi was made for {width}×{height} at {fps} frames a second"
+        if frames > native.frames:
+            fix = f"use at most {int(10 * native.frames / story.fps) / 10:g} seconds, or several shots"
+            raise InputError(f"shots[{i}]", f"must have at most {native.frames} frames for {title}", frames, fix)
+    if story.frame_size != native.size or round(story.fps) != native.fps:
+        (height, width), (w, h) = native.size, story.size
+        made = f"{title} was made for {width}×{height} at {native.fps} frames a second"
         say(f"{made}; the storyboard's {w}×{h} at {story.fps:g} may look poor")
 
 
@@ -244,8 +246,7 @@ def make_text_film(
     say = say or (lambda line: None)
     story = _in_one_piece(story)
     lengths = _lengths(story, story_grid(studio))
-    if studio.config.video.kind == "mochi":
-        _check_mochi(story, lengths, say)
+    _check_native(story, lengths, studio.backbone, say)
     check_run(out, resume=resume, task="tell")
     prove(studio, *story_parts(studio))  # last, because it opens files
     check_size(story, studio, studio.video_vae)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core.files import atomic_path
 from ..memory.golden_mem import resize_context
-from ..models.encoders.vae import VideoVAE
+from ..models.encoders.vae import VideoCodec
 from .bank import draw_all, to_tensor
 from .render import render
 from .world import ShotSpec, Story, make_story
@@ -54,7 +54,7 @@ def encode_stories(
     split: str = "train",
     seed: int = 0,
     cache: Path | None = None,
-    codec: VideoVAE | None = None,
+    codec: VideoCodec | None = None,
     max_places: int = 3,
 ) -> StoryLatents:
     """Render and encode stories seed…seed+stories−1; with `cache` the tensors are kept in that file.

@@ -20,19 +20,19 @@ from ..core.errors import InputError
 __all__ = [
     "SOLVERS",
     "Callback",
-    "Edit",
     "Solver",
     "SolverName",
     "Step",
     "Velocity",
+    "X0Transform",
     "check_sigmas",
     "dpmpp_2m",
     "dynamic_shift",
-    "edited",
     "euler",
     "flow_sigmas",
     "guided",
     "heun",
+    "with_x0_transform",
 ]
 
 Velocity = Callable[[Tensor, float], Tensor]
@@ -52,11 +52,11 @@ class Step:
     x: Tensor
     """State after this step."""
     x0: Tensor
-    """The data the model foresees, x_t − t·v: good for a preview."""
+    """The denoised data that the model predicts here, x_t − t·v: good for a preview."""
 
 
-Edit = Callable[[Tensor, float], Tensor]
-"""A function (x0, t) → x0 that changes what the model foresees; it returns the same tensor to leave it alone."""
+X0Transform = Callable[[Tensor, float], Tensor]
+"""A function (x0, t) → x0 that changes the predicted data; it returns the same tensor to leave it alone."""
 
 Callback = Callable[[Step], None]
 """Called after every step. To cancel, raise: no solver keeps state of its own, so nothing is left half done."""
@@ -104,18 +104,18 @@ def dynamic_shift(
     return math.exp(base_mu + slope * (tokens - base_tokens))
 
 
-def edited(velocity: Velocity, edit: Edit | None) -> Velocity:
-    """The velocity that leads to the edited x0: v + (x0 − edit(x0)) / t. Where x0 stays, v keeps every bit."""
-    if edit is None:
+def with_x0_transform(velocity: Velocity, transform: X0Transform | None) -> Velocity:
+    """The velocity that leads to the transformed x0: v + (x0 − f(x0)) / t. Where x0 stays, v keeps every bit."""
+    if transform is None:
         return velocity
 
-    def steered(x: Tensor, t: float) -> Tensor:
+    def transformed(x: Tensor, t: float) -> Tensor:
         v = velocity(x, t)
         x0 = x - t * v
-        wanted = edit(x0, t)
+        wanted = transform(x0, t)
         return v if wanted is x0 else v + (x0 - wanted) / t
 
-    return steered
+    return transformed
 
 
 def guided(velocity: Velocity, against: Velocity, scale: float) -> Velocity:

@@ -15,9 +15,20 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..memory.frame_memory import ContextFrame
-from ..models.backbones.flux.headless import CaptainFlux, KVCache, Mode, Pairs
-from ..models.encoders.text import TextCond
-from ..models.layouts.pairs import NoiseLevel, Size, check_noise, context_levels, pack_latent, token_size, unpack_latent
+from ..models.encoders.text_cond import TextCond
+from ..models.layouts.pairs import (
+    KVCache,
+    Mode,
+    NoiseLevel,
+    PairModel,
+    Pairs,
+    Size,
+    check_noise,
+    context_levels,
+    pack_latent,
+    token_size,
+    unpack_latent,
+)
 from .flow import SOLVERS, Callback, SolverName, Velocity, check_sigmas, flow_sigmas, guided
 from .noise import Generators, noise_like, seeds_of
 
@@ -58,7 +69,7 @@ class KeyframeSettings:
 
 
 def sample_keyframes(
-    model: CaptainFlux,
+    model: PairModel,
     prompts: Sequence[TextCond],
     shape: tuple[int, int, int],
     context: Sequence[ContextFrame[TextCond]] = (),
@@ -70,7 +81,7 @@ def sample_keyframes(
     """Sample one new frame per prompt (Captain Cinema §3.2, Fig. 3).
 
     Args:
-        model: Flux with pairs.
+        model: a network over pairs.
         prompts: W captions, each a TextCond of B rows: W frames are generated together.
         shape: (C, h, w) of a new frame's latent; h and w even.
         context: earlier frames, most relevant first; none means every frame comes from noise.
@@ -95,7 +106,7 @@ def sample_keyframes(
     cached = settings.cache and settings.mode == "causal"
     past = _encode(model, memory) if cached and memory is not None else None
 
-    def told(captions: Sequence[TextCond]) -> Velocity:
+    def velocity_of(captions: Sequence[TextCond]) -> Velocity:
         @torch.no_grad()
         def velocity(x: Tensor, t: float) -> Tensor:
             new = _new_pairs(x.to(dtype), captions, size, t, settings.guidance, device)
@@ -107,7 +118,7 @@ def sample_keyframes(
 
         return velocity
 
-    velocity = guided(told(prompts), told(_negatives(prompts, negative)), settings.cfg)
+    velocity = guided(velocity_of(prompts), velocity_of(_negatives(prompts, negative)), settings.cfg)
     x = SOLVERS[settings.sampler](velocity, x, settings.schedule, callback)
     return [unpack_latent(part, size) for part in x.chunk(len(prompts), 1)]
 
@@ -121,7 +132,7 @@ def _negatives(prompts: Sequence[TextCond], negative: TextCond | None) -> list[T
 
 
 @torch.no_grad()
-def _encode(model: CaptainFlux, memory: Pairs) -> KVCache:
+def _encode(model: PairModel, memory: Pairs) -> KVCache:
     return model.encode_context(memory)
 
 
@@ -170,7 +181,7 @@ def _pairs(
 ) -> Pairs:
     pooled = [text.pooled for text in texts if text.pooled is not None]
     if len(pooled) < len(texts):
-        raise InputError("text encoder", "must give pooled CLIP text for Flux", None, "load a CLIP beside the T5")
+        raise InputError("text encoder", "must give pooled CLIP text", None, "load a CLIP beside the T5")
     return Pairs(
         latents=latents,
         sizes=sizes,

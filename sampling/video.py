@@ -7,18 +7,21 @@ of every shot with a tiled caption (Captain Cinema §3.3); the timeline says whe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import get_module_execution_device, randn_tensor
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..models.backbones.wan.headless import DirectorWan
-from ..models.encoders.vae import VideoVAE
+from ..models.encoders.text_cond import TextCond
 from ..models.layouts.chunks import (
+    ChunkCodec,
+    ChunkModel,
+    Experts,
     Method,
     VideoPlan,
+    VideoSettings,
     decode_video,
     encode_keyframes,
     frame_timesteps,
@@ -27,15 +30,13 @@ from ..models.layouts.chunks import (
     plan_video,
 )
 from ..story.timeline import Timeline
-from .flow import Callback, Edit, edited, euler, flow_sigmas
-
-if TYPE_CHECKING:
-    from ..models.encoders.text import TextCond
+from .flow import Callback, X0Transform, euler, flow_sigmas, with_x0_transform
 
 __all__ = [
     "Experts",
     "Method",
     "VideoPlan",
+    "VideoSettings",
     "decode_video",
     "denoise",
     "encode_keyframes",
@@ -46,44 +47,37 @@ __all__ = [
 ]
 
 
-class Experts(NamedTuple):
-    """Wan 2.2 A14B's two models: `high` denoises while t ≥ `boundary`, `low` the rest (0.875 for text-to-video)."""
-
-    high: DirectorWan
-    low: DirectorWan
-    boundary: float = 0.875
-
-
 @torch.no_grad()
 def denoise(
-    model: DirectorWan | Experts,
-    text: Tensor | Callable[[float], Tensor],
+    model: ChunkModel | Experts,
+    text: Any,
     plan: VideoPlan,
-    given: Tensor,
+    clean_latents: Tensor,
     sigmas: Tensor,
     *,
-    negative: Tensor | None = None,
+    negative: Any = None,
     guidance: float | tuple[float, float] = 1.0,
     generator: torch.Generator | list[torch.Generator] | None = None,
     start: Callable[[Tensor], Tensor] | None = None,
-    edit: Edit | None = None,
+    x0_transform: X0Transform | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Fill in the latents that are not given (SmartDirector §3.2).
 
-    Given latents are clean, have timestep 0 and never move; all others start as noise at t. Every frame attends to
-    every other, and MC-RoPE keeps time flowing across chunk boundaries.
+    Clean latents have timestep 0 and never move; all others start as noise at t. Every frame attends to every other,
+    and MC-RoPE keeps time flowing across chunk boundaries.
 
     Args:
-        model: the velocity network, or Wan 2.2's two experts.
-        text: `[B, T, D]`, or a function of the noise level that returns it (`prompt_mixing`); `negative` the same for
-            classifier-free guidance at scale `guidance` (high, low).
+        model: the velocity network, or two experts.
+        text: prompt embeds `[B, T, D]`, or with their mask (`TextCond`), as the backbone reads them; or a function of
+            the noise level that returns them (`prompt_mixing`). `negative` the same for classifier-free guidance at
+            scale `guidance` (high, low).
         plan: layout of the F latent frames.
-        given: `[B, C, K, h, w]`, the latents at `plan.pinned`.
+        clean_latents: `[B, C, K, h, w]`, the latents at `plan.pinned`.
         sigmas: noise levels from `flow_sigmas`.
         generator: on the CPU, so that a seed gives the same noise on any device.
         start: what sampling starts from, made of the noise that was drawn; None: the noise itself.
-        edit: changes the clean latents that the model foresees (`blending`); given latents stay.
+        x0_transform: changes the clean latents that the model predicts (`blending`); pinned latents stay.
         callback: sees every step; its `x0` is a preview in latents. Raise in it to cancel.
 
     Returns:
@@ -91,107 +85,98 @@ def denoise(
     """
     experts = model if isinstance(model, Experts) else Experts(model, model, 0.0)
     w_high, w_low = guidance if isinstance(guidance, tuple) else (guidance, guidance)
-    rows, channels, _, h, w = given.shape
+    batch, channels, _, h, w = clean_latents.shape
     device = get_module_execution_device(experts.high)
-    z = randn_tensor((rows, channels, plan.latents, h, w), generator, device, torch.float32)
+    z = randn_tensor((batch, channels, plan.latents, h, w), generator, device, torch.float32)
     z = z if start is None else start(z)
-    z[:, :, plan.pinned] = given.to(z)
+    z[:, :, plan.pinned] = clean_latents.to(z)
     u = plan.rope_index
-    text = text.to(device) if isinstance(text, Tensor) else text
+    text = text if callable(text) else text.to(device)
     negative = None if negative is None else negative.to(device)
 
     def velocity(z: Tensor, t: float) -> Tensor:
         v_theta, scale = (experts.high, w_high) if t >= experts.boundary else (experts.low, w_low)
-        t_i = frame_timesteps(torch.full((rows,), t, device=device), plan.pinned, plan.latents)
-        words = text if isinstance(text, Tensor) else text(t).to(device)
-        v = v_theta.forward_chunks(z, t_i, words, u)
+        t_i = frame_timesteps(torch.full((batch,), t, device=device), plan.pinned, plan.latents)
+        prompt_embeds = text(t).to(device) if callable(text) else text
+        v = v_theta.forward_chunks(z, t_i, prompt_embeds, u)
         if negative is not None and scale != 1:
             v_empty = v_theta.forward_chunks(z, t_i, negative, u)
             v = v_empty + scale * (v - v_empty)
         return v
 
+    transformed = with_x0_transform(velocity, x0_transform)
+
     def pinned(z: Tensor, t: float) -> Tensor:
-        v = steered(z, t)
-        v[:, :, plan.pinned] = 0  # a given latent keeps every bit, whatever the network says about it
+        v = transformed(z, t)
+        v[:, :, plan.pinned] = 0  # a clean latent keeps every bit, whatever the network says about it
         return v
 
-    steered = edited(velocity, edit)
     return euler(pinned, z, sigmas, callback)
 
 
 def sample_video(
-    model: DirectorWan | Experts,
-    vae: VideoVAE,
+    model: ChunkModel | Experts,
+    vae: ChunkCodec,
     text: TextCond | Tensor,
     timeline: Timeline,
     keyframes: Tensor | Sequence[Tensor] = (),
+    settings: VideoSettings = VideoSettings(),  # noqa: B008
     *,
-    method: Method = "multi_chunk",
-    steps: int = 30,
-    shift: float = 5.0,
     generator: torch.Generator | list[torch.Generator] | None = None,
     negative: TextCond | Tensor | None = None,
-    guidance: float | tuple[float, float] = 1.0,
-    text_length: int | None = None,
     size: tuple[int, int] | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Sample a shot, or several shots at once, through its keyframes; deterministic by seed.
 
     Args:
-        model: `DirectorWan`, or Wan 2.2's two as `Experts`.
+        model: the velocity network, or two experts.
         vae: the video VAE that the model was trained on.
         text: prompt of the whole video, `[B, T, D]`; one row serves a batch. For several shots: `tile_captions`.
         timeline: length, chunks and times of the keyframes.
         keyframes: one image per keyframe of the timeline, in order: `[K, 3, H, W]`, a list of `[3, H, W]`, or
             `[B, K, 3, H, W]` for a batch of videos; fp32 in 0…1. The video takes their size.
-        method: `multi_chunk`, or one of the ablation's variants, see `plan_video`.
-        steps: Euler steps. shift: see `flow_sigmas`.
-        negative, guidance: classifier-free guidance v∅ + w·(v − v∅); one w, or (high, low) for two experts. w = 1
-            needs no negative text and costs half.
-        text_length: fill the text up with zeros to this many tokens (512 for the published Wan models).
+        settings: steps, noise schedule, guidance, method, length of the text.
+        negative: the text that guidance leads away from; not needed without guidance.
         size: (height, width) in pixels, needed only when there are no keyframes.
 
     Returns:
-        Latents `[B, C, F, h, w]` fp32; `decode_video(vae, latents, plan_video(timeline, method))` turns them into
-        exactly `timeline.frames` frames, each keyframe on its snapped frame.
+        Latents `[B, C, F, h, w]` fp32; `decode_video(vae, latents, plan_video(timeline, settings.method))` turns them
+        into exactly `timeline.frames` frames, each keyframe on its snapped frame.
 
     Raises:
         InputError: images, sizes, times, channels or text that do not fit together.
     """
-    plan = plan_video(timeline, method)
+    plan = plan_video(timeline, settings.method)
     images = _images(keyframes, len(timeline.keyframes), size)
     _check_fit(model, vae, images.shape[-2:])
-    given = encode_keyframes(vae, images, plan) if plan.pinned else _nothing_given(vae, images)
-    tokens, empty, given = _texts(text, negative, guidance, text_length, given)
+    clean_latents = encode_keyframes(vae, images, plan) if plan.pinned else _empty_latents(vae, images)
+    tokens, empty, clean_latents = _texts(text, negative, settings, clean_latents)
     return denoise(
         model,
         tokens,
         plan,
-        given,
-        flow_sigmas(steps, shift),
+        clean_latents,
+        flow_sigmas(settings.steps, settings.shift),
         negative=empty,
-        guidance=guidance,
+        guidance=settings.guidance,
         generator=generator,
         callback=callback,
     )
 
 
 def extend_video(
-    model: DirectorWan | Experts,
-    vae: VideoVAE,
+    model: ChunkModel | Experts,
+    vae: ChunkCodec,
     text: TextCond | Tensor,
     clip: Tensor,
     timeline: Timeline,
     keyframes: Tensor | Sequence[Tensor] = (),
+    settings: VideoSettings = VideoSettings(),  # noqa: B008
     *,
     context_frames: int | None = None,
-    steps: int = 30,
-    shift: float = 5.0,
     generator: torch.Generator | list[torch.Generator] | None = None,
     negative: TextCond | Tensor | None = None,
-    guidance: float | tuple[float, float] = 1.0,
-    text_length: int | None = None,
     callback: Callback | None = None,
 ) -> Tensor:
     """Go on from a given clip, which is clean context as a whole (SmartDirector §1, Fig. 2).
@@ -215,20 +200,20 @@ def extend_video(
     _check_fit(model, vae, clip.shape[-2:])
     images = _images(keyframes, len(timeline.keyframes), (clip.shape[-2], clip.shape[-1]))
     context = vae.encode_chunks(clip[:, -plan.first :], [plan.first])
-    new = _nothing_given(vae, images)
+    new = _empty_latents(vae, images)
     if timeline.keyframes:
         new = encode_keyframes(vae, images, plan_video(timeline))
-    rows = max(len(context), len(new))
-    given = torch.cat([context.expand(rows, *context.shape[1:]), new.expand(rows, *new.shape[1:])], dim=2)
-    tokens, empty, given = _texts(text, negative, guidance, text_length, given)
+    batch = max(len(context), len(new))
+    clean_latents = torch.cat([context.expand(batch, *context.shape[1:]), new.expand(batch, *new.shape[1:])], dim=2)
+    tokens, empty, clean_latents = _texts(text, negative, settings, clean_latents)
     return denoise(
         model,
         tokens,
         plan,
-        given,
-        flow_sigmas(steps, shift),
+        clean_latents,
+        flow_sigmas(settings.steps, settings.shift),
         negative=empty,
-        guidance=guidance,
+        guidance=settings.guidance,
         generator=generator,
         callback=callback,
     )
@@ -260,9 +245,9 @@ def _images(keyframes: Tensor | Sequence[Tensor], count: int, size: tuple[int, i
     return images
 
 
-def _check_fit(model: DirectorWan | Experts, vae: VideoVAE, size: torch.Size) -> None:
+def _check_fit(model: ChunkModel | Experts, vae: ChunkCodec, size: torch.Size) -> None:
     """Refuse what would fail deep inside the network, or not fail and mean nothing."""
-    for network in model[:2] if isinstance(model, Experts) else (model,):
+    for network in (model.high, model.low) if isinstance(model, Experts) else (model,):
         config = network.config
         if config.in_channels != vae.latent_channels or config.out_channels != vae.latent_channels:
             fix = "use a text-to-video model and the VAE it was trained on"
@@ -276,31 +261,30 @@ def _check_fit(model: DirectorWan | Experts, vae: VideoVAE, size: torch.Size) ->
                 raise InputError(f"size.{name}", f"must divide by {multiple}", pixels, fix)
 
 
-def _nothing_given(vae: VideoVAE, images: Tensor) -> Tensor:
+def _empty_latents(vae: ChunkCodec, images: Tensor) -> Tensor:
     m = vae.image_size_multiple
     return torch.zeros(len(images), vae.latent_channels, 0, images.shape[-2] // m, images.shape[-1] // m)
 
 
 def _texts(
-    text: TextCond | Tensor,
-    negative: TextCond | Tensor | None,
-    guidance: float | tuple[float, float],
-    length: int | None,
-    given: Tensor,
+    text: TextCond | Tensor, negative: TextCond | Tensor | None, settings: VideoSettings, clean_latents: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Both texts, padded, and the given latents, all with as many rows as the batch has."""
-    if negative is None and any(w != 1 for w in (guidance if isinstance(guidance, tuple) else (guidance,))):
+    """Both texts, padded, and the clean latents, all with as many rows as the batch has."""
+    if negative is None and settings.guided:
         raise InputError("negative", "is needed when guidance is not 1", None, "give an empty prompt's text")
+    length = settings.text_length
     conds = [c for c in (text, negative) if c is not None]
     tokens = [pad_text(c, None, length) if isinstance(c, Tensor) else pad_text(c.tokens, c.mask, length) for c in conds]
-    rows = max(len(given), *(len(c) for c in tokens))
+    batch = max(len(clean_latents), *(len(c) for c in tokens))
     for name, x in zip(("text", "negative"), tokens, strict=False):
-        if len(x) not in (1, rows):
-            raise InputError(name, f"must have 1 or {rows} rows", len(x), "give one prompt per video")
-    if len(given) not in (1, rows):
-        raise InputError("keyframes", f"must be of 1 or {rows} videos", len(given), "give one video per prompt")
-    out = [c.to(given.device).expand(rows, *c.shape[1:]) for c in tokens]
-    return out[0], out[1] if negative is not None else None, given.expand(rows, *given.shape[1:])
+        if len(x) not in (1, batch):
+            raise InputError(name, f"must have 1 or {batch} rows", len(x), "give one prompt per video")
+    if len(clean_latents) not in (1, batch):
+        rule = f"must be of 1 or {batch} videos"
+        raise InputError("keyframes", rule, len(clean_latents), "give one video per prompt")
+    out = [c.to(clean_latents.device).expand(batch, *c.shape[1:]) for c in tokens]
+    clean_latents = clean_latents.expand(batch, *clean_latents.shape[1:])
+    return out[0], out[1] if negative is not None else None, clean_latents
 
 
 def _size(x: Tensor) -> str:

@@ -276,7 +276,7 @@ def test_tiny_studios_get_one_thread_unless_told_otherwise(tiny_studio: Path, mo
     monkeypatch.delenv("OMP_NUM_THREADS")
     pick_threads(None, studio)
     pick_threads(3, studio)
-    monkeypatch.setattr("anchorshot.models.studio._TINY", 1000)
+    monkeypatch.setattr("anchorshot.models.studio_files._TINY", 1000)
     pick_threads(None, studio)
     assert chosen == [1, 3]
 

@@ -9,13 +9,16 @@ from diffusers.models.autoencoders.autoencoder_kl_cogvideox import CogVideoXCaus
 from transformers import T5Config, T5EncoderModel
 
 from anchorshot.core.errors import InputError
-from anchorshot.models.backbones.mochi.vae import MochiVAE, mochi_latents
+from anchorshot.models.backbones.mochi.headless import ChunkMochi
+from anchorshot.models.backbones.mochi.spec import MOCHI_1
+from anchorshot.models.backbones.mochi.vae import MochiVAE
 from anchorshot.models.encoders.text import TextCond, TextEncoder
 from anchorshot.models.encoders.tokenizer import JsonTokenizer
+from anchorshot.models.layouts.chunks import VideoSettings, latent_length
 from anchorshot.pocket.tokenizer import build_tokenizer
 from anchorshot.sampling.text2story.prompt_mixing import mix
 from anchorshot.sampling.text2story.segments import PromptPair, StorySampler, StorySettings
-from anchorshot.sampling.text2story.story_mochi import MochiStory
+from anchorshot.sampling.text2story.text_to_video import TextToVideoModel
 
 T, D = 32, 32
 NEGATIVE = ""
@@ -66,8 +69,11 @@ def vae() -> MochiVAE:
     return MochiVAE(model.eval())
 
 
-def story(transformer: MochiTransformer3DModel, vae: MochiVAE, encoder: TextEncoder, **settings) -> MochiStory:
-    return MochiStory(transformer, vae, encoder, 13, (64, 64), steps=6, **settings)
+def story(
+    transformer: MochiTransformer3DModel, vae: MochiVAE, encoder: TextEncoder, guidance: float = 4.5
+) -> TextToVideoModel:
+    settings = VideoSettings(steps=6, guidance=guidance)
+    return TextToVideoModel(MOCHI_1, ChunkMochi.adopt(transformer), vae, encoder, 13, (64, 64), settings)
 
 
 def padded(cond: TextCond) -> tuple[torch.Tensor, torch.Tensor]:
@@ -203,11 +209,11 @@ def test_a_convolution_without_a_past_keeps_none(vae) -> None:
 
 
 def test_lengths_and_given_frames_are_refused(transformer, vae, encoder) -> None:
-    assert [mochi_latents(n) for n in (1, 7, 163)] == [1, 2, 28]
-    for frames, near in ((0, "use 1"), (8, "use 7"), (17, "use 19")):
+    assert [latent_length(n, stride=6) for n in (1, 7, 163)] == [1, 2, 28]
+    for frames, near in ((0, "use 1"), (8, "use 7"), (17, "use 13 or 19")):
         with pytest.raises(InputError, match=near):
-            mochi_latents(frames)
+            latent_length(frames, stride=6)
     model = story(transformer, vae, encoder)
     text = model.encode(["a red square"])
-    with pytest.raises(InputError, match="given"):
-        model.denoise(lambda t: text, 1, None, given=torch.zeros(1, 12, 1, 8, 8))
+    with pytest.raises(InputError, match="clean_latents: must be empty: Mochi takes text alone"):
+        model.denoise(lambda t: text, 1, None, clean_latents=torch.zeros(1, 12, 1, 8, 8))

@@ -25,7 +25,6 @@ from anchorshot.pipelines.film import make_film
 from anchorshot.pipelines.story_stage import story_model, story_pictures
 from anchorshot.pipelines.text_film import make_text_film
 from anchorshot.sampling.text2story.segments import StorySettings
-from anchorshot.sampling.text2story.story_mochi import MochiStory
 from anchorshot.story.storyboard import Storyboard
 from anchorshot.story.timeline import Time, snap_length
 
@@ -61,7 +60,7 @@ def test_parts_and_defaults(studio: Studio) -> None:
     defaults = studio.defaults.video
     assert (defaults.steps, defaults.guidance) == (3, 4.5)  # one is the file's, one Mochi's own
     model = story_model(studio, 13, (32, 64))
-    assert isinstance(model, MochiStory) and (model.steps, model.guidance, model.grid) == (3, 4.5, 6)
+    assert (model.settings.steps, model.settings.guidance, model.temporal_stride) == (3, 4.5, 6)
     with pytest.raises(InputError, match=r"6n\+1"):
         story_model(studio, 9, (32, 64))
     for field in ("keyframe", "keyframe_text"):
@@ -184,7 +183,7 @@ def test_the_built_in_studio_in_comfyui_folders(
         studio.check()
     model = story_model(studio, 7, (32, 64))
     assert studio.video.dtype == torch.bfloat16 and studio.video_vae.dtype == torch.float32
-    assert len(model.sigmas) == 65 and model.guidance == 4.5
+    assert len(model.sigmas) == 65 and model.settings.guidance == 4.5
     text = model.encode(["<Mira> waves."])
     z = model.denoise(lambda t: text, 1, torch.Generator().manual_seed(0), sigmas=model.sigmas[[0, 40, 64]])
     assert z.shape == (1, 12, 2, 4, 8) and z.isfinite().all() and z.dtype == torch.float32

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.suites.text2story.pocket_prompts import prompt_pair, prompt_stories
+from anchorshot.models.backbones.wan.spec import WAN_2
 from anchorshot.models.encoders.latent_rgb import LatentRGB, fit_latent_rgb, positions
 from anchorshot.models.encoders.text import TextCond
+from anchorshot.models.layouts.chunks import VideoSettings
 from anchorshot.models.studio import load_studio
 from anchorshot.pocket.world import ACTIONS, PLACES
 from anchorshot.sampling.flow import flow_sigmas
@@ -23,7 +25,7 @@ from anchorshot.sampling.text2story.blending import Blend, time_weighted
 from anchorshot.sampling.text2story.preview import decoded_frames, decoded_video
 from anchorshot.sampling.text2story.prompt_mixing import DIPW, PromptMixer, align, mix
 from anchorshot.sampling.text2story.segments import PromptPair, StorySampler, StorySettings
-from anchorshot.sampling.text2story.story_wan import WanStory
+from anchorshot.sampling.text2story.text_to_video import TextToVideoModel
 
 ROWS, TOKENS, WIDTH = 2, 5, 8
 PAPER: dict[str, Any] = {"prior_clock": "steps", "prior_shift": 1.0}
@@ -221,9 +223,10 @@ def test_previews_are_fitted_where_there_is_no_float64() -> None:
     assert torch.equal(there.factors, here.factors) and torch.equal(there.bias, here.bias)
 
 
-def story_of(path: Path, **settings: object) -> tuple[WanStory, StorySampler]:
+def story_of(path: Path, **settings: object) -> tuple[TextToVideoModel, StorySampler]:
     studio = load_studio(path)
-    model = WanStory(studio.video, studio.video_vae, studio.video_text, 5, (32, 48), steps=3, shift=3.0, text_length=32)
+    how = VideoSettings(steps=3, shift=3.0, text_length=32)
+    model = TextToVideoModel(WAN_2, studio.video, studio.video_vae, studio.video_text, 5, (32, 48), how)
     pictures = decoded_frames(studio.video_vae.decode_image)
     clip = studio.clip
     sampler = StorySampler(model, StorySettings(**settings), clip.embed_texts, clip.embed_images, pictures)  # type: ignore[arg-type]
@@ -269,7 +272,7 @@ def test_semantic_gamma_shrinks_where_actions_are_alike(tiny_studio: Path) -> No
 def test_given_latents_stay_and_the_backward_pass_draws_the_end_nearer(tiny_studio: Path) -> None:
     model, sampler = story_of(tiny_studio, gamma=0.4, semantic=False)
     given_latents = torch.randn(1, model.vae.latent_channels, 1, 4, 6)
-    first = sampler.segment(PAIRS[0], generator=seed(1), given=given_latents)
+    first = sampler.segment(PAIRS[0], generator=seed(1), clean_latents=given_latents)
     assert torch.equal(first.latents[:, :, :1], given_latents)
     second = sampler.segment(PAIRS[1], (PAIRS[0], first.latents), seed(2))
     _, back = story_of(tiny_studio, gamma=0.4, semantic=False, backward=0.45, backward_from=0.7)

@@ -19,7 +19,7 @@ from anchorshot.models.studio import Studio, built_in, load_studio
 from anchorshot.models.studio_config import StudioConfig, read_studio
 from anchorshot.pocket.tokenizer import build_tokenizer
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
-from anchorshot.sampling.video import decode_video, plan_video, sample_video
+from anchorshot.sampling.video import VideoSettings, decode_video, plan_video, sample_video
 from anchorshot.story.timeline import Timeline
 
 FLUX = dict(
@@ -112,9 +112,9 @@ def studio(weights):
 def test_every_part_loads_once(studio):
     from anchorshot.models.backbones.flux.headless import CaptainFlux
     from anchorshot.models.backbones.wan.headless import DirectorWan
+    from anchorshot.models.backbones.wan.vae import VideoVAE
     from anchorshot.models.encoders.clip import ClipScorer
     from anchorshot.models.encoders.text import TextEncoder
-    from anchorshot.models.encoders.vae import VideoVAE
 
     classes = {
         "keyframe": CaptainFlux,
@@ -161,7 +161,7 @@ def test_parts_fit_each_other(studio):
         studio.video_text.encode(["<Mira> waves."]),
         timeline,
         frames,
-        steps=2,
+        settings=VideoSettings(steps=2),
         generator=generator,
     )
     video = torch.cat(list(decode_video(studio.video_vae, z, plan_video(timeline))), 1)

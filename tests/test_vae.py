@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from tiny_mochi import vae as tiny_mochi_vae
 
 from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.flux.vae import ImageVAE
 from anchorshot.models.backbones.mochi.vae import MochiVAE
+from anchorshot.models.backbones.wan.vae import VideoVAE
 from anchorshot.models.encoders import vae as vae_module
 from anchorshot.models.encoders import vae_tiling
-from anchorshot.models.encoders.vae import ImageVAE, VideoVAE, latent_length
 from anchorshot.models.encoders.vae_tiling import Tiling, assemble
+from anchorshot.models.layouts.chunks import latent_length
 
 HEIGHT, WIDTH = 16, 32
 TILED = 0.4

@@ -8,10 +8,11 @@ from tiny_video import CHANNELS, EMPTY, FPS, HEIGHT, TEXT, WIDTH, noise, pixels,
 
 from anchorshot.core.errors import InputError
 from anchorshot.models.backbones.wan.headless import DirectorWan
-from anchorshot.models.encoders.vae import VideoVAE
+from anchorshot.models.backbones.wan.vae import VideoVAE
 from anchorshot.models.layouts.chunks import mc_index
 from anchorshot.sampling.flow import Step
 from anchorshot.sampling.video import (
+    VideoSettings,
     decode_video,
     encode_keyframes,
     extend_video,
@@ -50,7 +51,9 @@ def vae() -> VideoVAE:
 def test_keyframes_are_kept_and_land_on_their_frames(model: DirectorWan, vae: VideoVAE, times: list[float]) -> None:
     timeline, images = plan(times), pixels(len(times))
     layout = plan_video(timeline)
-    z = sample_video(model, vae, TEXT, timeline, images, steps=3, generator=seed(), size=(HEIGHT, WIDTH))
+    z = sample_video(
+        model, vae, TEXT, timeline, images, settings=VideoSettings(steps=3), generator=seed(), size=(HEIGHT, WIDTH)
+    )
     assert z.shape == (1, CHANNELS, timeline.latents, 2, 4) and z.dtype == torch.float32
     frames = torch.cat(list(decode_video(vae, z, layout)), dim=1)
     assert frames.shape[1] == timeline.frames
@@ -69,7 +72,7 @@ def test_any_timeline_keeps_its_keyframes(model: DirectorWan, vae: VideoVAE, dat
     wishes = sorted(data.draw(st.sets(st.integers(0, frames - 1), min_size=1, max_size=3)))
     timeline = Timeline.plan(FPS, frames / FPS, [f / FPS for f in wishes])
     images, layout = pixels(len(wishes)), plan_video(timeline)
-    z = sample_video(model, vae, TEXT, timeline, images, steps=1, generator=seed())
+    z = sample_video(model, vae, TEXT, timeline, images, settings=VideoSettings(steps=1), generator=seed())
     out = torch.cat(list(decode_video(vae, z, layout)), dim=1)
     assert out.shape[1] == timeline.frames
     rebuilt = vae.decode_image(vae.encode_image(images))
@@ -84,7 +87,7 @@ def test_one_keyframe_per_shot_with_a_tiled_caption(model: DirectorWan, vae: Vid
     film = Timeline.plan(FPS, 27 / FPS, [s / FPS for s in starts])
     assert film.chunks == [s.frames for s in shots] and film.keyframe_frames == starts
     images = pixels(3)
-    z = sample_video(model, vae, TEXT, film, images, steps=2, generator=seed())
+    z = sample_video(model, vae, TEXT, film, images, settings=VideoSettings(steps=2), generator=seed())
     pieces = list(decode_video(vae, z, plan_video(film)))
     assert [p.shape[1] for p in pieces] == [9, 5, 13]
     rebuilt = vae.decode_image(vae.encode_image(images))
@@ -95,7 +98,7 @@ def test_one_keyframe_per_shot_with_a_tiled_caption(model: DirectorWan, vae: Vid
 def test_keyframes_shape_the_frames_between(model: DirectorWan, vae: VideoVAE) -> None:
     timeline = plan([0.0, 1.0])
     a, b = (
-        sample_video(model, vae, TEXT, timeline, images, steps=2, generator=seed())
+        sample_video(model, vae, TEXT, timeline, images, settings=VideoSettings(steps=2), generator=seed())
         for images in (pixels(2), torch.cat([pixels(1), pixels(1, seed=9)]))
     )
     between = [i for i in range(timeline.latents) if i not in timeline.keyframe_latents]
@@ -104,14 +107,22 @@ def test_keyframes_shape_the_frames_between(model: DirectorWan, vae: VideoVAE) -
 
 def test_lists_and_batches_of_images(model: DirectorWan, vae: VideoVAE) -> None:
     timeline, images = plan([0.0, 1.0]), pixels(2)
-    one = sample_video(model, vae, TEXT, timeline, images, steps=2, generator=seed())
-    assert torch.equal(sample_video(model, vae, TEXT, timeline, list(images), steps=2, generator=seed()), one)
+    one = sample_video(model, vae, TEXT, timeline, images, settings=VideoSettings(steps=2), generator=seed())
+    assert torch.equal(
+        sample_video(model, vae, TEXT, timeline, list(images), settings=VideoSettings(steps=2), generator=seed()), one
+    )
     other = pixels(2, seed=4)
     texts = torch.cat([TEXT, EMPTY])
     both = sample_video(
-        model, vae, texts, timeline, torch.stack([images, other]), steps=2, generator=[seed(3), seed(8)]
+        model,
+        vae,
+        texts,
+        timeline,
+        torch.stack([images, other]),
+        settings=VideoSettings(steps=2),
+        generator=[seed(3), seed(8)],
     )
-    second = sample_video(model, vae, EMPTY, timeline, other, steps=2, generator=seed(8))
+    second = sample_video(model, vae, EMPTY, timeline, other, settings=VideoSettings(steps=2), generator=seed(8))
     assert torch.allclose(both, torch.cat([one, second]), atol=1e-4)
 
 
@@ -125,7 +136,9 @@ def test_variants_keep_their_latents_in_one_chunk(model: DirectorWan, vae: Video
     layout = plan_video(timeline, method)  # type: ignore[arg-type]
     assert layout.latent_chunks == [6] and layout.pinned == [0, 3, 5]
     assert layout.rope_index.equal(mc_index([6])) and layout.rope_index.tolist() == [0, 1, 2, 3, 4, 5]
-    z = sample_video(model, vae, TEXT, timeline, images, method=method, steps=2, generator=seed())  # type: ignore
+    z = sample_video(
+        model, vae, TEXT, timeline, images, settings=VideoSettings(method=method, steps=2), generator=seed()
+    )  # type: ignore
     given = encode_keyframes(vae, images[None], layout)
     assert torch.equal(z[:, :, layout.pinned], given)
     alone = vae.encode_image(images)
@@ -162,7 +175,7 @@ def test_keyframes_that_would_share_a_latent_are_refused() -> None:
 def test_extension_keeps_the_whole_clip(model: DirectorWan, vae: VideoVAE, times: list[float]) -> None:
     clip, timeline, images = pixels(11), plan(times, 1.5), pixels(len(times), seed=2)
     layout = plan_extension(11, timeline)
-    z = extend_video(model, vae, TEXT, clip, timeline, images, steps=2, generator=seed())
+    z = extend_video(model, vae, TEXT, clip, timeline, images, settings=VideoSettings(steps=2), generator=seed())
     context = vae.encode_chunks(clip[None, -9:], [9])
     assert torch.equal(z[:, :, :3], context) and z.shape[2] == layout.latents
     new = torch.cat(list(decode_video(vae, z, layout)), dim=1)
@@ -194,10 +207,14 @@ def test_extension_on_any_grid(clip: int, context: int | None, data: st.DataObje
 
 def test_extension_looks_back_only_as_far_as_asked(model: DirectorWan, vae: VideoVAE) -> None:
     clip, timeline = pixels(13), plan([], 1.0)
-    z = extend_video(model, vae, TEXT, clip, timeline, context_frames=6, steps=1, generator=seed())
+    z = extend_video(
+        model, vae, TEXT, clip, timeline, context_frames=6, settings=VideoSettings(steps=1), generator=seed()
+    )
     assert torch.equal(z[:, :, :2], vae.encode_chunks(clip[None, -5:], [5]))
     changed = torch.cat([pixels(8, seed=9), clip[-5:]])
-    again = extend_video(model, vae, TEXT, changed, timeline, context_frames=6, steps=1, generator=seed())
+    again = extend_video(
+        model, vae, TEXT, changed, timeline, context_frames=6, settings=VideoSettings(steps=1), generator=seed()
+    )
     assert torch.equal(z, again)
 
 
@@ -205,7 +222,9 @@ def test_a_new_shot_does_not_decode_the_clip(
     model: DirectorWan, vae: VideoVAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timeline = plan([0.0], 1.0)
-    z = extend_video(model, vae, TEXT, pixels(13), timeline, pixels(1), steps=1, generator=seed())
+    z = extend_video(
+        model, vae, TEXT, pixels(13), timeline, pixels(1), settings=VideoSettings(steps=1), generator=seed()
+    )
     decoded: list[int] = []
     stock = vae.model.decoder.forward
 
@@ -223,19 +242,24 @@ def test_a_new_shot_does_not_decode_the_clip(
 
 def test_a_seed_gives_the_same_video(model: DirectorWan, vae: VideoVAE) -> None:
     timeline, images = plan([0.0, 1.0]), pixels(2)
-    a, b, c = (sample_video(model, vae, TEXT, timeline, images, steps=2, generator=seed(s)) for s in (3, 3, 4))
+    a, b, c = (
+        sample_video(model, vae, TEXT, timeline, images, settings=VideoSettings(steps=2), generator=seed(s))
+        for s in (3, 3, 4)
+    )
     assert torch.equal(a, b) and not torch.allclose(a, c, atol=1e-2)
 
 
 def test_interleaved_runs_do_not_mix(model: DirectorWan, vae: VideoVAE) -> None:
     """Everything a step needs comes with the call: another video sampled between two steps changes nothing."""
     long, short = plan([0.0, 1.0]), plan([0.5], 1.0)
-    want = sample_video(model, vae, TEXT, long, pixels(2), steps=3, generator=seed())
+    want = sample_video(model, vae, TEXT, long, pixels(2), settings=VideoSettings(steps=3), generator=seed())
 
     def meanwhile(step: Step) -> None:
-        sample_video(model, vae, EMPTY, short, pixels(1, seed=7), steps=1, generator=seed(9))
+        sample_video(model, vae, EMPTY, short, pixels(1, seed=7), settings=VideoSettings(steps=1), generator=seed(9))
 
-    got = sample_video(model, vae, TEXT, long, pixels(2), steps=3, generator=seed(), callback=meanwhile)
+    got = sample_video(
+        model, vae, TEXT, long, pixels(2), settings=VideoSettings(steps=3), generator=seed(), callback=meanwhile
+    )
     assert torch.equal(got, want)
 
 
@@ -252,9 +276,13 @@ def test_callback_previews_and_cancels(model: DirectorWan, vae: VideoVAE) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sample_video(model, vae, TEXT, timeline, images, steps=5, generator=seed(), callback=watch)
+        sample_video(
+            model, vae, TEXT, timeline, images, settings=VideoSettings(steps=5), generator=seed(), callback=watch
+        )
     assert [s.index for s in steps] == [0, 1] and steps[0].steps == 5
-    sample_video(model, vae, TEXT, timeline, images, steps=1, generator=seed())  # nothing was left half done
+    sample_video(
+        model, vae, TEXT, timeline, images, settings=VideoSettings(steps=1), generator=seed()
+    )  # nothing was left half done
 
 
 # --- errors --------------------------------------------------------------------------------------------------------
@@ -265,7 +293,8 @@ def test_faulty_input_names_field_rule_and_fix(model: DirectorWan, vae: VideoVAE
 
     def refused(match: str, *args: object, **options: object) -> None:
         with pytest.raises(InputError, match=match):
-            sample_video(model, vae, TEXT, *args, steps=1, **options)  # type: ignore[arg-type]
+            settings = VideoSettings(**{"steps": 1} | options.pop("settings", {}))  # type: ignore[operator]
+            sample_video(model, vae, TEXT, *args, settings=settings, **options)  # type: ignore[arg-type]
 
     refused(r"keyframes: must be 2 images \(got 1\)", timeline, pixels(1))
     refused(r"keyframes: must be 2 images \(got 0\)", timeline)
@@ -275,8 +304,15 @@ def test_faulty_input_names_field_rule_and_fix(model: DirectorWan, vae: VideoVAE
     refused(r"size: is needed for a video without keyframes", plan([]))
     refused(r"size.height: must divide by 16 \(got 24\)", plan([]), size=(24, 32))
     refused(r"size.width: must divide by 16 \(got 40\); use 32", plan([0.0]), torch.zeros(1, 3, 16, 40))
-    refused(r"method: must be one of multi_chunk, latent_replacement, replication", timeline, pixels(2), method="mix")
-    refused(r"negative: must have 1 or 3 rows", timeline, pixels(3, 2), negative=noise(2, 7, 16), guidance=2.0)
+    refused(
+        r"method: must be one of multi_chunk, latent_replacement, replication",
+        timeline,
+        pixels(2),
+        settings={"method": "mix"},
+    )
+    refused(
+        r"negative: must have 1 or 3 rows", timeline, pixels(3, 2), negative=noise(2, 7, 16), settings={"guidance": 2.0}
+    )
     wide = DirectorWan(**{**dict(model.config), "in_channels": 36})
     with pytest.raises(InputError, match=r"model: must take and give the VAE's 6 channels .*36 in, 6 out"):
         sample_video(wide, vae, TEXT, timeline, pixels(2))
@@ -293,10 +329,12 @@ def test_faulty_input_names_field_rule_and_fix(model: DirectorWan, vae: VideoVAE
 @pytest.mark.cuda
 def test_cuda_bf16_agrees_with_cpu(vae: VideoVAE) -> None:
     timeline, images = plan([0.0, 1.0]), pixels(2)
-    want = sample_video(DirectorWan.adopt(transformer()), vae, TEXT, timeline, images, steps=2, generator=seed())
+    want = sample_video(
+        DirectorWan.adopt(transformer()), vae, TEXT, timeline, images, settings=VideoSettings(steps=2), generator=seed()
+    )
     gpu = DirectorWan.adopt(transformer()).to("cuda", torch.bfloat16)
     gpu.compile_repeated_blocks(fullgraph=True)
-    got = sample_video(gpu, vae, TEXT, timeline, images, steps=2, generator=seed())
+    got = sample_video(gpu, vae, TEXT, timeline, images, settings=VideoSettings(steps=2), generator=seed())
     assert got.device.type == "cuda" and got.dtype == torch.float32
     assert torch.equal(got[:, :, timeline.keyframe_latents].cpu(), want[:, :, timeline.keyframe_latents])
     assert torch.nn.functional.cosine_similarity(got.flatten().cpu(), want.flatten(), dim=0) > 0.99

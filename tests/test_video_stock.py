@@ -9,10 +9,10 @@ from tiny_video import CHANNELS, EMPTY, FPS, HEIGHT, TEXT, WIDTH, pixels, plan, 
 
 from anchorshot.core.errors import InputError
 from anchorshot.models.backbones.wan.headless import DirectorWan
-from anchorshot.models.encoders.vae import VideoVAE
+from anchorshot.models.backbones.wan.vae import VideoVAE
 from anchorshot.models.layouts.chunks import mc_index, pad_text
 from anchorshot.sampling.flow import flow_sigmas
-from anchorshot.sampling.video import Experts, denoise, plan_video, sample_video
+from anchorshot.sampling.video import Experts, VideoSettings, denoise, plan_video, sample_video
 from anchorshot.story.timeline import Timeline
 
 
@@ -82,7 +82,7 @@ def test_a_first_frame_is_the_stock_per_token_loop(model: DirectorWan, vae: Vide
             v = stock(z, tokens, TEXT, return_dict=False)[0]
         z = scheduler.step(v, t, z, return_dict=False)[0]
     z[:, :, :1] = key
-    got = sample_video(model, vae, TEXT, timeline, image, steps=4, shift=5.0, generator=seed())
+    got = sample_video(model, vae, TEXT, timeline, image, settings=VideoSettings(steps=4, shift=5.0), generator=seed())
     assert torch.allclose(got, z, atol=1e-4)
 
 
@@ -104,7 +104,7 @@ def test_chunks_are_the_paper_s_loop(model: DirectorWan, vae: VideoVAE) -> None:
         z[:, :, keys] = clean
         return z
 
-    got = sample_video(model, vae, TEXT, timeline, images, steps=3, shift=4.0, generator=seed())
+    got = sample_video(model, vae, TEXT, timeline, images, settings=VideoSettings(steps=3, shift=4.0), generator=seed())
     assert torch.allclose(got, by_hand(mc_index(timeline.latent_chunks)), atol=1e-4)
     assert not torch.allclose(got, by_hand(mc_index([latents])), atol=1e-2)
 
@@ -112,10 +112,14 @@ def test_chunks_are_the_paper_s_loop(model: DirectorWan, vae: VideoVAE) -> None:
 def test_guidance(model: DirectorWan, vae: VideoVAE) -> None:
     timeline, image = plan([0.0]), pixels(1)
 
-    def sample(**options: object) -> torch.Tensor:
-        return sample_video(model, vae, TEXT, timeline, image, steps=1, generator=seed(), **options)  # type: ignore
+    def sample(negative: torch.Tensor | None = None, guidance: float = 1.0) -> torch.Tensor:
+        settings = VideoSettings(steps=1, guidance=guidance)
+        return sample_video(model, vae, TEXT, timeline, image, settings, generator=seed(), negative=negative)
 
-    plain, empty = sample(), sample_video(model, vae, EMPTY, timeline, image, steps=1, generator=seed())
+    plain, empty = (
+        sample(),
+        sample_video(model, vae, EMPTY, timeline, image, settings=VideoSettings(steps=1), generator=seed()),
+    )
     assert torch.equal(sample(negative=EMPTY, guidance=1.0), plain)
     # One Euler step is linear in the velocity, so guidance extrapolates the result itself.
     assert torch.allclose(sample(negative=EMPTY, guidance=3.0), empty + 3 * (plain - empty), atol=1e-4)
@@ -127,7 +131,11 @@ def test_text_with_a_mask_is_padded_with_zeros(model: DirectorWan, vae: VideoVAE
     timeline, image = plan([0.0], 5 / FPS), pixels(1)
     mask = torch.tensor([[1, 1, 1, 0, 0, 0, 0]])
     cond = SimpleNamespace(tokens=TEXT, mask=mask)
-    got = sample_video(model, vae, cond, timeline, image, steps=1, generator=seed(), text_length=12)  # type: ignore
+    got = sample_video(
+        model, vae, cond, timeline, image, settings=VideoSettings(steps=1, text_length=12), generator=seed()
+    )  # type: ignore
     by_hand = torch.cat([TEXT[:, :3], torch.zeros(1, 9, 16)], dim=1)
-    assert torch.equal(got, sample_video(model, vae, by_hand, timeline, image, steps=1, generator=seed()))
+    assert torch.equal(
+        got, sample_video(model, vae, by_hand, timeline, image, settings=VideoSettings(steps=1), generator=seed())
+    )
     assert torch.equal(pad_text(TEXT, mask, 12), by_hand)

@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from tiny_weights import seeded
 
-from anchorshot.models.encoders.vae import VideoVAE
+from anchorshot.models.backbones.wan.vae import VideoVAE
 from anchorshot.story.timeline import Timeline
 
 HEIGHT, WIDTH, CHANNELS, FPS = 16, 32, 6, 8

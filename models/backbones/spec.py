@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ...core.errors import InputError
 from ..io.kinds import ModelKind
 
 if TYPE_CHECKING:
@@ -101,16 +100,3 @@ class Backbone(ModelKind):
         """What a model was made for whose VAE has so many channels."""
         first, *_ = self.natives.values()
         return first if channels is None else self.natives.get(channels, first)
-
-    def latent_length(self, frames: int, field: str = "frames") -> int:
-        """Latent frames of a video of `frames`.
-
-        Raises:
-            InputError: not temporal_stride · n + 1 frames.
-        """
-        stride = self.temporal_stride
-        if frames < 1 or (frames - 1) % stride:
-            near = max(1, round((frames - 1) / stride) * stride + 1)
-            rule = f"must be {stride}n+1 frames, as {self.title}'s VAE needs"
-            raise InputError(field, rule, frames, f"use {near}")
-        return (frames - 1) // stride + 1

@@ -10,8 +10,8 @@ import re
 
 __all__ = ["from_prompt", "literal", "to_prompt"]
 
-# T5's and CLIP's control tokens, and the kind that chat models have. Where T5 is read masked, as Mochi does, all that
-# follows an end token would be hidden.
+# T5's and CLIP's control tokens, and the kind that chat models have. Where a text is read masked,
+# all that follows an end token would be hidden.
 _CONTROL = re.compile(r"<(?=(?:/s|pad|unk|extra_id_\d+|\|\w+\|)>)")
 _EMBEDDING = re.compile(r"(?<!\S)embedding:")
 # NUL is ComfyUI's own mark for an escaped bracket; half a surrogate pair (JSON can hold one) is no character; and on

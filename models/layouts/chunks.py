@@ -1,4 +1,4 @@
-"""SmartDirector §3.2 on a Wan transformer: which latent frames a video has, and what position, time and text each gets.
+"""SmartDirector §3.2: which latent frames a video has, and what position, time and text each gets.
 
 Pure functions of frame counts and tensors, shared by both hosts; `headless` and `native` hand the results to a network.
 A video is cut into chunks at its keyframes and every chunk is encoded on its own (Multi-Chunk VAE); the extension of a
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -20,8 +20,11 @@ from ...story.timeline import GRID, Timeline
 
 __all__ = [
     "ChunkCodec",
+    "ChunkModel",
+    "Experts",
     "Method",
     "VideoPlan",
+    "VideoSettings",
     "decode_video",
     "encode_keyframes",
     "frame_timesteps",
@@ -39,7 +42,10 @@ _THETA = 10000.0
 
 
 class ChunkCodec(Protocol):
-    """A causal video VAE that encodes and decodes every chunk on its own; `VideoVAE` and ComfyUI's VAE wrapped."""
+    """A causal video VAE that encodes and decodes every chunk on its own; a backbone's, and ComfyUI's VAE wrapped."""
+
+    latent_channels: int
+    image_size_multiple: int
 
     def encode_chunks(self, video: Tensor, chunks: Sequence[int]) -> Tensor:
         """`[B, T, 3, H, W]` in 0…1, cut into `chunks` frames → `[B, C, F, h, w]`."""
@@ -50,21 +56,75 @@ class ChunkCodec(Protocol):
         ...
 
 
-def latent_length(frames: int, field: str = "chunks") -> int:
-    """Latent frames of a causal chunk of `frames` = 4n + 1 frames: n + 1.
+def latent_length(frames: int, field: str = "chunks", stride: int = GRID) -> int:
+    """Latent frames of a causal chunk of `frames` = stride · n + 1 frames: n + 1.
 
     Raises:
-        InputError: any other count. The VAE would silently drop up to 3 frames at the end.
+        InputError: any other count. The VAE would silently drop frames at the end.
     """
-    if frames < 1 or frames % GRID != 1:
-        lower = max(1, (frames - 1) // GRID * GRID + 1)
-        fix = f"use {lower} or {lower + GRID} frames"
-        raise InputError(field, "a chunk has 4n+1 frames (1, 5, 9, …)", frames, fix)
-    return (frames - 1) // GRID + 1
+    if frames < 1 or (frames - 1) % stride:
+        lower = max(1, (frames - 1) // stride * stride + 1)
+        fix = f"use {lower} or {lower + stride} frames"
+        rule = f"a chunk has {stride}n+1 frames (1, {stride + 1}, {2 * stride + 1}, …)"
+        raise InputError(field, rule, frames, fix)
+    return (frames - 1) // stride + 1
 
 
 def _frame_length(latents: int) -> int:
     return (latents - 1) * GRID + 1
+
+
+class ChunkModel(Protocol):
+    """A velocity network over the latents of chunks."""
+
+    config: Any
+    """Its arguments; `in_channels`, `out_channels` and `patch_size` are read."""
+
+    def forward_chunks(self, latents: Tensor, timestep: Tensor, text: Any, rope_index: Tensor | None = None) -> Tensor:
+        """Velocity `[B, C, F, h, w]` fp32 of noise − data.
+
+        Args:
+            latents: `[B, C, F, h, w]`.
+            timestep: `[B, F]` in 0…1, one for every latent frame.
+            text: token states `[B, T, D]`, or with their mask (`TextCond`) for a backbone that masks its text.
+            rope_index: `[F]`, temporal index of every latent frame; None: 0, 1, 2, …
+        """
+        ...
+
+
+class Experts(NamedTuple):
+    """Two models of a mixture by noise level, headless or ComfyUI's: `high` denoises while t ≥ `boundary`, `low` the
+    rest (0.875 is Wan 2.2 A14B's for text-to-video).
+    """
+
+    high: Any
+    low: Any
+    boundary: float = 0.875
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """How a video is sampled.
+
+    Attributes:
+        steps: solver steps.
+        shift: of the noise schedule, see `flow_sigmas`.
+        guidance: classifier-free guidance v∅ + w·(v − v∅): one w, or (high, low) for two experts. w = 1 needs no
+            negative text and costs half.
+        method: `multi_chunk`, or one of the ablation's variants, see `plan_video`.
+        text_length: fill the text up with zeros to this many tokens (512 for the published Wan models).
+    """
+
+    steps: int = 30
+    shift: float = 5.0
+    guidance: float | tuple[float, float] = 1.0
+    method: Method = "multi_chunk"
+    text_length: int | None = None
+
+    @property
+    def guided(self) -> bool:
+        """Whether guidance does anything."""
+        return any(w != 1 for w in (self.guidance if isinstance(self.guidance, tuple) else (self.guidance,)))
 
 
 @dataclass(frozen=True)
@@ -255,7 +315,7 @@ def frame_timesteps(t: Tensor, keyframe_latents: Sequence[int], latents: int) ->
 
 
 def pad_text(tokens: Tensor, mask: Tensor | None = None, length: int | None = None) -> Tensor:
-    """Text as Wan was trained to read it: padding is zeros, and it IS attended to.
+    """Text for a model that reads it without a mask: padding is zeros, and it IS attended to.
 
     Args:
         tokens: `[B, T, D]` from the text encoder.
@@ -270,7 +330,7 @@ def pad_text(tokens: Tensor, mask: Tensor | None = None, length: int | None = No
 
 
 def rope_table(index: Tensor, height: int, width: int, dims: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """cos and sin of Wan's 3D rotary embedding with fractional times, each `[b, F·height·width, 1, Σ dims]` fp32.
+    """cos and sin of a 3D rotary embedding with fractional times, each `[b, F·height·width, 1, Σ dims]` fp32.
 
     Angles are computed in float64 on the CPU, like the stock ones: in bf16, u = 64.25 would become 64 and a keyframe's
     quarter step would be lost.

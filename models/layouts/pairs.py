@@ -1,4 +1,4 @@
-"""How interleaved image-text pairs lie in a Flux sequence: packing, order, position ids, buckets, spans, cache.
+"""How interleaved image-text pairs lie in one sequence: packing, order, position ids, buckets, spans, cache.
 
 Pure tensor arithmetic shared by both hosts (Captain Cinema §3.2, hybrid attention masking).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from einops import rearrange
@@ -21,6 +21,9 @@ Size = tuple[int, int]
 Mode = Literal["full", "causal", "local"]
 """What a pair sees in the single-stream blocks: all pairs, itself and those before it, or only itself."""
 
+
+PATCH = 2
+"""Latent pixels along a side of a token, in every model here."""
 
 NoiseLevel = float | tuple[float, float]
 """t of the context frames, 0…1: one for all, or (low, high), between which every frame gets its own."""
@@ -153,6 +156,31 @@ class KVCache:
         return x[:, None].expand(-1, self.targets, *x.shape[1:]).flatten(0, 1)
 
 
+class PairModel(Protocol):
+    """A velocity network over interleaved pairs."""
+
+    config: Any
+    """Its arguments; `guidance_embeds` and the widths are read."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        ...
+
+    def forward_pairs(self, pairs: Pairs, mode: Mode = "full", past: KVCache | None = None) -> list[Tensor]:
+        """Velocity of every pair, P tensors [B, h·w, C]; `past` is the cache of context pairs that come before."""
+        ...
+
+    def encode_context(self, pairs: Pairs, mode: Mode = "causal") -> KVCache:
+        """Keys and values of context pairs, to be given to `forward_pairs` at every step."""
+        ...
+
+
 @dataclass(frozen=True)
 class PairLayout:
     """Which frame is which when new frames are sampled beside a memory of earlier ones (Captain Cinema §3.2).
@@ -268,7 +296,7 @@ def context_levels(noise: NoiseLevel, count: int, seeds: Sequence[int]) -> Tenso
 
 
 def pack_latent(latent: Tensor) -> Tensor:
-    """Image latent [B, C, h, w] to Flux tokens [B, (h/2)(w/2), 4C] (2×2 patches, row by row).
+    """Image latent [B, C, h, w] to tokens [B, (h/2)(w/2), 4C] (2×2 patches, row by row).
 
     Raises:
         InputError: if h or w is odd.

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
+from torch import nn
 from torch.nn import functional
 
 from ...core.errors import InputError
 from ...core.files import atomic_path
-from ...models.encoders.vae import VideoVAE
+from ...models.encoders.vae import VideoCodec
 from ...models.studio import Studio, load_studio
 from ...training.loop import LoopConfig, Recipe, train
 from ..dataset import encode_stories
@@ -239,7 +241,7 @@ def _keyframes(folder: Path, run: _Run) -> None:
     studio = run.studio()
     parts = {"t5.": studio.keyframe_text.model.state_dict()}
     if run.warm:
-        parts["flux."] = studio.keyframe.state_dict()
+        parts["flux."] = cast(nn.Module, studio.keyframe).state_dict()
     start = {k: v.cpu() for k, v in export.joined(parts).items()}
     recipe = KeyframeRecipe(
         story_frames(studio, folder, run.scale.stories, run.scale.copies if run.warm else 0),
@@ -257,7 +259,7 @@ def _keyframes(folder: Path, run: _Run) -> None:
 
 def _video(folder: Path, run: _Run) -> None:
     studio = run.studio()
-    vae: VideoVAE = studio.video_vae
+    vae: VideoCodec = studio.video_vae
     clips = encode_clips(vae, run.scale.clips, cache=folder / "clips.safetensors")
     # Wan reads a caption's padding too, so training and studio pad alike
     length = studio.defaults.video.text_length
@@ -268,7 +270,7 @@ def _video(folder: Path, run: _Run) -> None:
         missing = length - cond.tokens.shape[1]
         return functional.pad(cond.tokens, (0, 0, 0, missing)), functional.pad(cond.mask, (0, missing))
 
-    start = {k: v.cpu() for k, v in studio.video.state_dict().items()} if run.warm else None
+    start = {k: v.cpu() for k, v in cast(nn.Module, studio.video).state_dict().items()} if run.warm else None
     weights = run.train(VideoRecipe(clips, encode_text, SEED, size=16 * run.scale.rows, start=start))
     if not run.trial:
         export.export_video(run.weights, weights, SEED, {"steps": run.config("video").steps})

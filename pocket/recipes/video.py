@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...core.files import atomic_path
 from ...models.backbones.wan.headless import DirectorWan
-from ...models.encoders.vae import VideoVAE
+from ...models.encoders.vae import VideoCodec
 from ...models.layouts.chunks import frame_timesteps, mc_index
 from ...story.stages import tile_captions
 from ...training.recipe import Recipe
@@ -110,7 +110,7 @@ def draw_clip(layout: ChunkLayout, seed: int, split: str) -> tuple[np.ndarray, n
 
 @torch.no_grad()
 def encode_clips(
-    vae: VideoVAE, per_layout: int, split: str = "train", seed: int = 0, cache: Path | None = None
+    vae: VideoCodec, per_layout: int, split: str = "train", seed: int = 0, cache: Path | None = None
 ) -> ClipLatents:
     """Render and encode clips of every layout; with `cache` the tensors are kept in that file."""
     seeds = [[90_000_000 + seed + n * len(LAYOUTS) + i for n in range(per_layout)] for i in range(len(LAYOUTS))]

@@ -1,6 +1,6 @@
 """Text2Story's story (§3): prompt pairs in, segments out, each sampled with DIPW and drawn towards the one before.
 
-One loop for any text-to-video model; `WanStory` and `MochiStory` say how a model takes prompts and noise.
+One loop for any text-to-video model; `TextToVideoModel` says how a backbone takes prompts and noise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
-from ..flow import Callback, Edit
+from ..flow import Callback, X0Transform
 from ..noise import Generators, copy_generators
 from .action_similarity import SAR, semantic_gamma, similarity
 from .blending import Blend, blend_noise
@@ -124,16 +124,16 @@ class TextToVideo(Protocol):
     def denoise(
         self,
         text: Callable[[float], TextCond],
-        rows: int,
+        batch: int,
         generator: Generators,
         *,
         sigmas: Tensor | None = None,
-        given: Tensor | None = None,
+        clean_latents: Tensor | None = None,
         start: Callable[[Tensor], Tensor] | None = None,
-        edit: Edit | None = None,
+        x0_transform: X0Transform | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
-        """Latents [B, C, F, h, w]; `given` [B, C, K, h, w] are the first K, clean, for models that take such."""
+        """Latents [B, C, F, h, w]; `clean_latents` [B, C, K, h, w] are the first K, where a model takes such."""
 
     def decode(self, latents: Tensor) -> Iterator[Tensor]:
         """Frames [B, t, 3, H, W] in 0…1, part by part."""
@@ -181,7 +181,7 @@ class StorySampler:
         pair: PromptPair,
         before: tuple[PromptPair, Tensor] | None = None,
         generator: Generators = None,
-        given: Tensor | None = None,
+        clean_latents: Tensor | None = None,
         callback: Callback | None = None,
         centre: Tensor | None = None,
     ) -> Made:
@@ -191,22 +191,24 @@ class StorySampler:
             pair: its prompts.
             before: prompts and latents of the segment before it; None for the first.
             generator: on the CPU, one, or one per row.
-            given: its first latent frames, where they are known (a keyframe, encoded).
+            clean_latents: its first latent frames, where they are known (a keyframe, encoded).
             callback: sees every step.
             centre: the story's, where SAR asks for it, see `centre`.
         """
-        settings, rows = self.settings, len(pair.scene)
-        gamma = torch.zeros(rows)
-        edit: Edit | None = None
+        settings, batch = self.settings, len(pair.scene)
+        gamma = torch.zeros(batch)
+        x0_transform: X0Transform | None = None
         start: Callable[[Tensor], Tensor] | None = None
         if before is not None and settings.gamma:
             gamma = self.gamma(before[0], pair, centre)
             blend = Blend(before[1], gamma, until=settings.until)
             if settings.at == "steps":
-                edit = blend
+                x0_transform = blend
             else:
                 start = lambda noise: blend_noise(noise, blend)  # noqa: E731
-        latents, record = self._sample(pair, generator, given=given, start=start, edit=edit, callback=callback)
+        latents, record = self._sample(
+            pair, generator, clean_latents=clean_latents, start=start, x0_transform=x0_transform, callback=callback
+        )
         return Made(latents, gamma, record)
 
     def backward(
@@ -215,7 +217,7 @@ class StorySampler:
         latents: Tensor,
         after: Tensor,
         generator: Generators = None,
-        given: Tensor | None = None,
+        clean_latents: Tensor | None = None,
         callback: Callback | None = None,
     ) -> Tensor:
         """Sample a finished segment again from `backward_from` on, its last frame drawn towards the next segment.
@@ -225,7 +227,7 @@ class StorySampler:
             latents: what it is, [B, C, F, h, w].
             after: latents of the segment after it.
             generator: on the CPU, one, or one per row; as the segment's was before it was sampled.
-            given: its first latent frames, where they are known.
+            clean_latents: its first latent frames, where they are known.
             callback: sees every step.
         """
         settings = self.settings
@@ -236,18 +238,23 @@ class StorySampler:
         def start(noise: Tensor) -> Tensor:
             return (1 - t) * latents.to(noise) + t * noise
 
-        edit = Blend(after, settings.backward, "last", settings.until)
-        more: dict[str, Any] = {"given": given, "start": start, "edit": edit, "callback": callback}
+        x0_transform = Blend(after, settings.backward, "last", settings.until)
+        more: dict[str, Any] = {
+            "clean_latents": clean_latents,
+            "start": start,
+            "x0_transform": x0_transform,
+            "callback": callback,
+        }
         return self._sample(pair, generator, sigmas=sigmas, **more)[0]
 
     def story(
         self,
         pairs: Sequence[PromptPair],
         generators: Sequence[Generators],
-        given: Tensor | None = None,
+        clean_latents: Tensor | None = None,
         on_segment: Callable[[int, Made], None] | None = None,
     ) -> list[Made]:
-        """All segments of a story, and the backward pass over them where it is on; `given` starts the first.
+        """All segments of a story, and the backward pass over them where it is on; `clean_latents` start the first.
 
         A segment's backward pass draws the noise that the segment itself was made of.
         """
@@ -257,12 +264,12 @@ class StorySampler:
         for i, (pair, generator) in enumerate(zip(pairs, generators, strict=True)):
             fresh.append(copy_generators(generator))  # before sampling moves it on
             before = (pairs[i - 1], made[-1].latents) if made else None
-            made.append(self.segment(pair, before, generator, given if i == 0 else None, centre=centre))
+            made.append(self.segment(pair, before, generator, clean_latents if i == 0 else None, centre=centre))
             if on_segment is not None:
                 on_segment(i, made[-1])
         if self.settings.backward:
             for i in range(len(made) - 2, -1, -1):
-                first = given if i == 0 else None
+                first = clean_latents if i == 0 else None
                 again = self.backward(pairs[i], made[i].latents, made[i + 1].latents, fresh[i], first)
                 made[i] = replace(made[i], latents=again)
         return made
@@ -273,17 +280,17 @@ class StorySampler:
         generator: Generators,
         *,
         sigmas: Tensor | None = None,
-        given: Tensor | None = None,
+        clean_latents: Tensor | None = None,
         start: Callable[[Tensor], Tensor] | None = None,
-        edit: Edit | None = None,
+        x0_transform: X0Transform | None = None,
         callback: Callback | None = None,
     ) -> tuple[Tensor, list[MixStep]]:
         """Latents of one run, and its weights."""
-        model, rows = self.model, len(pair.scene)
-        more: dict[str, Any] = {"sigmas": sigmas, "given": given, "start": start, "callback": callback}
+        model, batch = self.model, len(pair.scene)
+        more: dict[str, Any] = {"sigmas": sigmas, "clean_latents": clean_latents, "start": start, "callback": callback}
         if self.settings.dipw is None:
             text = model.encode(pair.plain)
-            return model.denoise(lambda t: text, rows, generator, edit=edit, **more), []
+            return model.denoise(lambda t: text, batch, generator, x0_transform=x0_transform, **more), []
         # All levels, also where a run begins later: its clock stands where its first noise level does.
         levels = model.sigmas
         alone = self.settings.action_prompt == "alone"
@@ -291,11 +298,11 @@ class StorySampler:
         mixer = PromptMixer(scene, action, levels.tolist(), self._scorer(pair), self.settings.dipw)
 
         def watched(x0: Tensor, t: float) -> Tensor:
-            wanted = x0 if edit is None else edit(x0, t)
+            wanted = x0 if x0_transform is None else x0_transform(x0, t)
             mixer.observe(wanted)
             return wanted
 
-        return model.denoise(mixer.text, rows, generator, edit=watched, **more), mixer.record
+        return model.denoise(mixer.text, batch, generator, x0_transform=watched, **more), mixer.record
 
     def _scorer(self, pair: PromptPair) -> Scorer | None:
         if self.pictures is None or self.embed_texts is None or self.embed_images is None:

@@ -22,7 +22,7 @@ from anchorshot.models.backbones.flux.native import PairSettings
 from anchorshot.models.backbones.flux.native import sample_native as sample_pairs
 from anchorshot.models.backbones.wan.latents import decode_frames, multi_chunk_video
 from anchorshot.models.backbones.wan.native import chunk_vae, patch_video, sample_native
-from anchorshot.models.encoders.vae import VideoVAE
+from anchorshot.models.backbones.wan.vae import VideoVAE
 from anchorshot.models.io.loading import load_transformer, load_vae
 from anchorshot.models.layouts.chunks import pad_text, plan_video
 from anchorshot.models.layouts.pairs import pack_latent, pair_ids, unpack_latent
@@ -32,7 +32,7 @@ from anchorshot.pocket.bank import picture_bank, to_tensor
 from anchorshot.pocket.native_studio import NativeStudio
 from anchorshot.sampling.flow import flow_sigmas
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
-from anchorshot.sampling.video import decode_video, sample_video
+from anchorshot.sampling.video import VideoSettings, decode_video, sample_video
 from anchorshot.story.timeline import Timeline
 
 CAPTIONS = [
@@ -263,10 +263,8 @@ def test_a_shot_equals_headless(studios, images) -> None:
         expected.video_text.encode(CAPTIONS[:1]),
         timeline,
         images[:2].movedim(-1, -3),
-        steps=defaults.steps,
-        shift=defaults.shift,
+        settings=VideoSettings(steps=defaults.steps, shift=defaults.shift, text_length=defaults.text_length),
         generator=torch.Generator().manual_seed(5),
-        text_length=defaults.text_length,
     )
     error = relative(latent["samples"], wanted)
     print(f"video latent after {defaults.steps} steps: relative error {error:.1e}")

@@ -27,7 +27,7 @@ from anchorshot.models.backbones.wan.native import (
     patch_video,
     sample_native,
 )
-from anchorshot.models.encoders.vae import VideoVAE
+from anchorshot.models.backbones.wan.vae import VideoVAE
 from anchorshot.models.io.loading import load_vae
 from anchorshot.models.layouts import chunks as layout
 from anchorshot.models.layouts.chunks import VideoPlan, plan_extension, plan_video, rope_table

@@ -15,8 +15,7 @@ from ...suite import Row
 from .variants import settings_of
 
 if TYPE_CHECKING:
-    from ....sampling.text2story.story_mochi import MochiStory
-    from ....sampling.text2story.story_wan import WanStory
+    from ....sampling.text2story.text_to_video import TextToVideoModel
 
 __all__ = ["COSTS", "segment_cost"]
 
@@ -26,7 +25,7 @@ COSTS = ("seconds", "time_ratio", "memory_ratio")
 def segment_cost(
     first: PromptPair,
     second: PromptPair,
-    model: WanStory | MochiStory,
+    model: TextToVideoModel,
     samplers: Mapping[str, StorySampler],
     repeats: int = 3,
 ) -> dict[str, Row]:

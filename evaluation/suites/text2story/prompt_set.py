@@ -92,7 +92,7 @@ def plan_set(
         stories: how many, spread evenly over places and casts; None takes 16, or all of a smaller set.
         shots: scenes of each story, from its beginning; None takes 4, or all of a shorter one.
         size: (height, width) of the films; None takes `natural_length`'s.
-        frames: of a segment, 4n+1 (Wan) or 6n+1 (Mochi); None takes `natural_length`'s.
+        frames: of a segment, on the grid of the studio's video model; None takes `natural_length`'s.
 
     Raises:
         InputError: a number or size that does not fit, or a VAE's file that is missing.

@@ -26,9 +26,6 @@ __all__ = [
 FRAMES = 17
 """Length of a segment of the pocket world: the longest single chunk that the pocket model was trained on."""
 
-_NATURAL = {12: ((480, 848), 163), 16: ((480, 832), 81), 48: ((704, 1280), 121)}
-"""(height, width) and frames by the VAE's channels: Mochi (the paper's size), Wan 2.1 and 2.2 A14B, Wan 2.2 5B."""
-
 _LEAST = 64
 """Shortest side: below, LPIPS' AlexNet has nothing left to compare."""
 
@@ -73,7 +70,7 @@ def natural_length(studio: Studio) -> tuple[tuple[int, int], int]:
     if studio.name == "pocket":
         return (HEIGHT, WIDTH), FRAMES
     channels, cell = studio.latent_cell()
-    (height, width), frames = _NATURAL.get(channels, _NATURAL[16])
+    (height, width), frames, _ = studio.backbone.native(channels)
     side, grid = cell * PATCH, story_grid(studio)  # of no effect on the models known here
     return (_near(height, side), _near(width, side)), (frames - 1) // grid * grid + 1
 

@@ -11,8 +11,8 @@ from . import keymap, vae_keymap
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
-    from ...encoders.vae import ImageVAE
     from .headless import CaptainFlux
+    from .vae import ImageVAE
 
 __all__ = ["FLUX_1"]
 
@@ -36,7 +36,7 @@ def _vae() -> type[AutoencoderKL]:
 
 
 def _codec() -> type[ImageVAE]:
-    from ...encoders.vae import ImageVAE
+    from .vae import ImageVAE
 
     return ImageVAE
 

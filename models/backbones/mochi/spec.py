@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...io.kinds import UNET_PREFIXES, VAE_PREFIXES, KeyMap
 from ..spec import Backbone, Native, VaeKind
@@ -11,6 +11,7 @@ from . import keymap, vae_keymap
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
 
+    from .headless import ChunkMochi
     from .vae import MochiVAE
 
 __all__ = ["MOCHI_1"]
@@ -20,6 +21,18 @@ def _network() -> type[MochiTransformer3DModel]:
     from diffusers import MochiTransformer3DModel
 
     return MochiTransformer3DModel
+
+
+def _adopt(model: Any) -> ChunkMochi:
+    from .headless import ChunkMochi
+
+    return ChunkMochi.adopt(model)
+
+
+def _schedule(steps: int) -> list[float]:
+    from .headless import schedule
+
+    return schedule(steps)
 
 
 def _vae() -> type[AutoencoderKLMochi]:
@@ -70,6 +83,7 @@ MOCHI_1 = Backbone(
         lora_table=keymap.table_of,
     ),
     network=_network,
+    adopt=_adopt,
     vae=VAE,
     text=("t5",),
     tasks=frozenset({"text_to_video"}),
@@ -78,6 +92,7 @@ MOCHI_1 = Backbone(
     bounded=True,
     masked_text=True,
     min_steps=2,
+    schedule=_schedule,
     defaults={"defaults.video": {"steps": 64, "guidance": 4.5}, "video_text": {"max_length": 256}},
     unused_settings=frozenset({"shift", "guidance_low", "method", "boundary", "text_length"}),
 )

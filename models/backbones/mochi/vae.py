@@ -12,17 +12,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from ....core.errors import InputError
-from ...encoders.vae import ImageCodec
+from ...encoders.vae import VideoCodec
 from ...encoders.vae_tiling import Tiling, decode_tiles
 from ...io.arguments import check_latents
+from ...layouts.chunks import latent_length
+from .spec import MOCHI_1
 
-__all__ = ["MOCHI_GRID", "MochiVAE", "mochi_latents"]
+__all__ = ["MochiVAE"]
 
-MOCHI_GRID = 6
-"""Mochi's VAE makes one latent frame of six: a video has 6n+1 frames."""
+STRIDE = MOCHI_1.temporal_stride
 
 
-class MochiVAE(ImageCodec):
+class MochiVAE(VideoCodec):
     """Mochi's causal video VAE; also an image VAE of single frames.
 
     Latents are those that the transformer sees: (mode − latents_mean) · scaling_factor / latents_std of the config.
@@ -40,6 +41,7 @@ class MochiVAE(ImageCodec):
     """
 
     model: AutoencoderKLMochi
+    temporal_stride = STRIDE
     largest_frame = 1 << 20
 
     def __init__(
@@ -50,7 +52,7 @@ class MochiVAE(ImageCodec):
     ) -> None:
         super().__init__(model, pixels_per_call, tiling)
         config = model.config
-        if model.temporal_compression_ratio != MOCHI_GRID:
+        if model.temporal_compression_ratio != STRIDE:
             fix = "use temporal_expansions that multiply to 6"
             raise InputError("vae", "must compress time 6 times", model.temporal_compression_ratio, fix)
         self.latent_channels = config.latent_channels
@@ -87,7 +89,7 @@ class MochiVAE(ImageCodec):
         if not self.can_encode:
             fix = "give a file that holds the encoder, too, such as ComfyUI's mochi_vae.safetensors"
             raise InputError("video_vae", "needs an encoder here", "a decoder alone", fix)
-        mochi_latents(video.shape[1], "video")
+        latent_length(video.shape[1], "video", STRIDE)
         self._check_pixels(video, "video", 5)
 
         def run(part: Tensor) -> Tensor:
@@ -110,7 +112,7 @@ class MochiVAE(ImageCodec):
     @torch.no_grad()
     def _stream(self, latents: Tensor) -> Iterator[Tensor]:
         rows, _, _, h, w = latents.shape
-        at_once = max(1, self.pixels_per_call // (rows * h * w * self.image_size_multiple**2 * MOCHI_GRID))
+        at_once = max(1, self.pixels_per_call // (rows * h * w * self.image_size_multiple**2 * STRIDE))
         z = latents.to(self.device, torch.float32) * self._std.to(self.device) + self._mean.to(self.device)
         for x in self._pixels(z.to(self.dtype), self._tile_side(h, w, rows), at_once):
             yield rearrange((x / 2 + 0.5).clamp(0, 1), "b c t h w -> b t c h w")
@@ -122,11 +124,11 @@ class MochiVAE(ImageCodec):
             for part in z.split(at_once, 2):
                 yield decoder(part)
             return
-        window = self._window(len(z), z.shape[-2], z.shape[-1], MOCHI_GRID)
+        window = self._window(len(z), z.shape[-2], z.shape[-1], STRIDE)
         for video in decode_tiles(
             lambda: _Decoder(self.model.decoder), z, side, self.image_size_multiple, at_once, window
         ):
-            for part in video.split(at_once * MOCHI_GRID, 2):
+            for part in video.split(at_once * STRIDE, 2):
                 yield part.to(self.device)
 
     def _values_per_pixel(self) -> float:
@@ -176,15 +178,3 @@ class _Decoder:
             self._past[layer] = x[:, :, -layer.time_pad :].clone()
         edges = (layer.width_pad, layer.width_pad, layer.height_pad, layer.height_pad, 0, 0)
         return layer.conv(functional.pad(x, edges, mode="replicate"))
-
-
-def mochi_latents(frames: int, field: str = "frames") -> int:
-    """Latent frames of a video of `frames`.
-
-    Raises:
-        InputError: not 6n+1.
-    """
-    if frames < 1 or (frames - 1) % MOCHI_GRID:
-        near = max(1, round((frames - 1) / MOCHI_GRID) * MOCHI_GRID + 1)
-        raise InputError(field, "must be 6n+1 frames, as Mochi's VAE needs", frames, f"use {near}")
-    return (frames - 1) // MOCHI_GRID + 1

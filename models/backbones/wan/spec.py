@@ -11,8 +11,8 @@ from . import keymap, vae_keymap
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
-    from ...encoders.vae import VideoVAE
     from .headless import DirectorWan
+    from .vae import VideoVAE
 
 __all__ = ["WAN_2"]
 
@@ -36,7 +36,7 @@ def _vae() -> type[AutoencoderKLWan]:
 
 
 def _codec() -> type[VideoVAE]:
-    from ...encoders.vae import VideoVAE
+    from .vae import VideoVAE
 
     return VideoVAE
 

@@ -1,0 +1,130 @@
+"""The sampler defaults of a studio file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from ..core.errors import InputError
+from ..core.validation import to_input_error
+from ..memory.retrieval import Retrieval
+from ..story.stages import MAX_WINDOW
+from .layouts.chunks import Method, VideoSettings
+from .layouts.pairs import check_noise
+
+__all__ = ["Defaults", "KeyframeDefaults", "Strict", "Unit", "VideoDefaults"]
+
+Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _noise(value: Any) -> Any:
+    """A number, or two as a range."""
+    noise = tuple(value) if isinstance(value, list) else value
+    check_noise(noise, "")
+    return noise
+
+
+class Strict(BaseModel):
+    """A section of a studio file: no unknown fields, no guessed types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class KeyframeDefaults(Strict):
+    """How keyframes are sampled where nothing else is asked for (Captain Cinema §3.2, Table 3).
+
+    Attributes:
+        steps: solver steps.
+        shift: of the noise schedule; null takes FLUX.1's own from one frame's size.
+        guidance: distilled guidance, for models that take it.
+        context_noise: t of context frames, 0…1, or [low, high]: every frame draws its own.
+        mode: causal (context cached) or full.
+        groups, images, first_tier: GoldenMem's tiers, images per tier, and the first tier's size.
+        retrieval: clip, text or recency.
+        cfg, negative: classifier-free guidance, 1 is off, and the prompt that it leads away from; null zeroes it.
+        sampler: euler, heun or dpmpp_2m.
+        sigmas: noise levels of one's own, from 1 to 0, in place of steps and shift.
+        level: pixel or latent: where remembered frames are shrunk.
+        window: keyframes that are made together.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    shift: Annotated[float | None, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
+    guidance: Annotated[float | None, Field(ge=0, le=100, allow_inf_nan=False)] = None
+    context_noise: Annotated[float | tuple[float, float], Field(examples=[0.1]), BeforeValidator(_noise)] = 0.1
+    mode: Literal["causal", "full"] = "causal"
+    groups: Annotated[int, Field(ge=1, le=16)] = 3
+    images: Annotated[int, Field(ge=1, le=256)] = 4
+    first_tier: Annotated[int, Field(ge=0, le=16)] = 1
+    retrieval: Retrieval = "clip"
+    cfg: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    negative: Annotated[str | None, Field(max_length=4000)] = None
+    sampler: Literal["euler", "heun", "dpmpp_2m"] = "euler"
+    sigmas: Annotated[list[Unit] | None, Field(min_length=2, max_length=1001, examples=[[1, 0.9, 0.6, 0]])] = None
+    level: Literal["pixel", "latent"] = "pixel"
+    window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> KeyframeDefaults:
+        if self.negative is not None and self.cfg == 1:
+            raise InputError("negative", "matters only with guidance", self.negative, "set cfg to e.g. 3, or remove it")
+        return self
+
+    def changed(self, values: Mapping[str, Any]) -> KeyframeDefaults:
+        """The same with other values for some fields; InputError names what cannot be."""
+        try:
+            return type(self).model_validate({**self.model_dump(), **values})
+        except ValidationError as error:
+            raise to_input_error(error, lambda location: KeyframeDefaults, {}, "") from None
+
+    @property
+    def unset(self) -> set[str]:
+        """Of the settings that films made before there was such a setting cannot have had: those at their defaults.
+
+        What a film was made from leaves them out, so that older run folders can be gone on with.
+        """
+        fields = type(self).model_fields
+        return {name for name in YOUNGER if getattr(self, name) == fields[name].default}
+
+
+YOUNGER = ("cfg", "negative", "sampler", "sigmas", "level", "window")
+"""Fields of `KeyframeDefaults` that came after the first films."""
+
+
+class VideoDefaults(Strict):
+    """How video is sampled where nothing else is asked for (SmartDirector §3.2; Text2Story §4.1). A
+    backbone has values of its own where the file is silent, and refuses what it has no use for (its `spec.py`).
+
+    Attributes:
+        steps, shift: Euler steps and schedule shift.
+        guidance: classifier-free guidance; 1 is off.
+        guidance_low: the low-noise expert's, where it differs.
+        negative: the negative prompt.
+        method: multi_chunk, or a variant for comparison.
+        boundary: t at which the high-noise expert hands over.
+        text_length: fill prompts up with zeros to this many tokens.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=1000)] = 30
+    shift: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 5.0
+    guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    guidance_low: Annotated[float | None, Field(ge=0, le=100, allow_inf_nan=False)] = None
+    negative: Annotated[str, Field(max_length=4000)] = ""
+    method: Method = "multi_chunk"
+    boundary: Unit = 0.875
+    text_length: Annotated[int | None, Field(ge=8, le=4096)] = None
+
+    @property
+    def sampling(self) -> VideoSettings:
+        """As samplers take them."""
+        both = self.guidance if self.guidance_low is None else (self.guidance, self.guidance_low)
+        return VideoSettings(self.steps, self.shift, both, self.method, self.text_length)
+
+
+class Defaults(Strict):
+    """Sampler defaults per stage."""
+
+    keyframe: KeyframeDefaults = KeyframeDefaults()
+    video: VideoDefaults = VideoDefaults()
