@@ -14,6 +14,7 @@ __all__ = ["DIPWGuider", "DIPWModelPatch", "DIPWWeights", "SAR", "TWBBlend"]
 PROGRESS_SHIFT, PROGRESS_CLOCK = 300.0, "noise"
 """As `sampling.prompt_mixing.DIPW` has them, whose import would cost torch."""
 
+_MODEL = "Any video model with text (Wan, Mochi, …). No default."
 _WORDS = "in plain words, for the CLIP pair. Default: empty, which is right only without a CLIP pair."
 
 
@@ -138,7 +139,7 @@ class DIPWGuider(io.ComfyNode):
             "(Text2Story). For SamplerCustomAdvanced, on any video model.",
             search_aliases=["text2story", "prompt weighting", "prompt mixer", "dynamics", "cfg guider", "story"],
             inputs=[
-                io.Model.Input("model", tooltip="Any video model with text (Wan, Mochi, …). No default."),
+                io.Model.Input("model", tooltip=_MODEL),
                 io.Conditioning.Input("scene", tooltip="Prompt of the place and who is there. No default."),
                 io.Conditioning.Input("action", tooltip="Prompt of what happens. No default."),
                 io.Conditioning.Input("negative", tooltip="Negative prompt. No default."),
@@ -178,7 +179,7 @@ class DIPWModelPatch(io.ComfyNode):
             "both prompts: give the sampler the scene as its positive prompt.",
             search_aliases=["text2story", "prompt weighting", "prompt mixing", "ksampler", "story"],
             inputs=[
-                io.Model.Input("model", tooltip="Any video model with text (Wan, Mochi, …). No default."),
+                io.Model.Input("model", tooltip=_MODEL),
                 io.Conditioning.Input(
                     "action", tooltip="Prompt of what happens; the sampler's positive is the scene. No default."
                 ),
