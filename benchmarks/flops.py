@@ -16,8 +16,9 @@ import math
 import torch
 
 from ..memory.golden_mem import GoldenMem
+from ..models.backbones.flux.cost import FLUX_DEV, count_flux, flux_cost
 from ..models.backbones.flux.headless import CaptainFlux
-from ..models.cost import FLUX_DEV, Cost, Pair, count_flux, flux_cost, memory_pairs
+from ..models.cost import Cost, Pair, memory_pairs
 from .table import Row, row
 
 __all__ = ["PAIRS", "TABLE_3", "flops_rows", "layouts"]

@@ -17,9 +17,10 @@ from torch import nn
 
 from ..core.errors import InputError
 from ..evaluation.metrics.cost import clock, peak_bytes
+from ..models.backbones.flux.cost import FLUX_DEV
 from ..models.backbones.flux.headless import CaptainFlux
+from ..models.backbones.wan.cost import WAN
 from ..models.backbones.wan.headless import DirectorWan
-from ..models.cost import FLUX_DEV, WAN
 from ..sampling.flow import flow_sigmas
 from ..sampling.video import denoise, plan_video
 from ..story.timeline import Timeline

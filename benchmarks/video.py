@@ -10,9 +10,9 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from ..evaluation.metrics.cost import Call, peak_bytes, seconds, unit
+from ..models.backbones.wan.cost import WAN, wan_cost
 from ..models.backbones.wan.headless import DirectorWan
 from ..models.backbones.wan.vae import VideoVAE
-from ..models.cost import WAN, wan_cost
 from ..pocket import configs
 from ..sampling.flow import flow_sigmas
 from ..sampling.video import VideoSettings, denoise, plan_video, sample_video

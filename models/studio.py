@@ -106,6 +106,11 @@ class Studio(StudioFiles):
         """What the video model is."""
         return find_backbone(self.config.video.kind)
 
+    @property
+    def keyframe_backbone(self) -> Backbone:
+        """What the keyframe model is."""
+        return find_backbone(DEFAULT_KEYFRAME)
+
     @cached_property
     def keyframe(self) -> PairModel:
         """The keyframe model. Raises InputError if the studio has none."""

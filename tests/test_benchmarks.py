@@ -15,7 +15,7 @@ from anchorshot.benchmarks.odd_graphs import judge
 from anchorshot.benchmarks.odd_server import slowest
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.cost import peak_bytes, seconds
-from anchorshot.models.cost import FLUX_DEV, flux_cost
+from anchorshot.models.backbones.flux.cost import FLUX_DEV, flux_cost
 from anchorshot.models.layouts.pairs import pack_latent
 
 

@@ -10,21 +10,11 @@ from diffusers import FluxTransformer2DModel, WanTransformer3DModel
 
 from anchorshot.core.errors import InputError
 from anchorshot.memory.golden_mem import GoldenMem
+from anchorshot.models.backbones.flux.cost import FLUX_DEV, count_flux, empty_pairs, flux_cost
 from anchorshot.models.backbones.flux.headless import CaptainFlux
+from anchorshot.models.backbones.wan.cost import WAN, count_wan, wan_cost
 from anchorshot.models.backbones.wan.headless import DirectorWan
-from anchorshot.models.cost import (
-    FLUX_DEV,
-    WAN,
-    Cost,
-    Pair,
-    count_flops,
-    count_flux,
-    count_wan,
-    empty_pairs,
-    flux_cost,
-    memory_pairs,
-    wan_cost,
-)
+from anchorshot.models.cost import Cost, Pair, count_flops, memory_pairs
 
 SMALL_FLUX = {
     **FLUX_DEV,

@@ -27,7 +27,8 @@ from anchorshot.evaluation.suites.video.run import held_out_clips, sample_clips
 from anchorshot.memory.frame_memory import MemoryFrame
 from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.memory.retrieval import rank_memory
-from anchorshot.models.cost import Pair, count_flux
+from anchorshot.models.backbones.flux.cost import count_flux
+from anchorshot.models.cost import Pair
 from anchorshot.models.io.keymaps import to_public
 from anchorshot.models.layouts.pairs import NoiseLevel
 from anchorshot.models.studio import Studio, load_studio

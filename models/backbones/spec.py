@@ -1,13 +1,15 @@
 """What a backbone says about itself; everything else asks this description instead of the backbone's name.
 
 A backbone is a folder with a `spec.py`, and a line in the registry (`models/backbones/__init__.py`). Descriptions are
-data: classes that need diffusers are named by functions that import them when called, since ComfyUI has no diffusers.
+data: classes are named by where they stand (`at`) and imported when asked for, since ComfyUI has no diffusers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..io.kinds import ModelKind
@@ -15,9 +17,17 @@ from ..io.kinds import ModelKind
 if TYPE_CHECKING:
     from diffusers import ModelMixin
 
+    from ..cost import Cost
     from ..encoders.vae import ImageCodec
 
-__all__ = ["Backbone", "Native", "Task", "VaeKind"]
+__all__ = ["Backbone", "Native", "Task", "VaeKind", "at"]
+
+
+def at(path: str) -> Callable[[], Any]:
+    """What ``module:name`` names, imported when asked for; a module with a leading dot lies beside this one."""
+    module, _, name = path.partition(":")
+    return lambda: attrgetter(name)(import_module(module, __package__))
+
 
 Task = Literal["keyframes", "video", "text_to_video"]
 """What a backbone can do: interleaved keyframes, video through keyframes, video from text alone."""
@@ -57,7 +67,7 @@ class Backbone(ModelKind):
 
     Attributes:
         network: gives diffusers' class.
-        adopt: turns a loaded model of that class into the one that samplers use.
+        adopt: gives the function that turns a loaded model of that class into the one that samplers use.
         vae: its VAE.
         text: kinds of text encoders that it can be trained with.
         tasks: what it can do.
@@ -68,7 +78,7 @@ class Backbone(ModelKind):
         masked_text: never sees padding; the others see zeros.
         experts: may be two models, one for high noise and one for low.
         min_steps: fewest solver steps.
-        schedule: its own noise levels for a number of steps, 1 … 0; None takes the shifted ones of flow matching.
+        schedule: gives the function from a number of steps to noise levels 1 … 0; None takes flow matching's, shifted.
         defaults: what a studio's sections are taken to say where its file is silent, by section.
         unused_settings: fields of the studio's `defaults.video` that have no meaning for it.
         cost: gives the function that counts the FLOPs of one forward pass; None: nobody has worked it out.
@@ -78,7 +88,7 @@ class Backbone(ModelKind):
     vae: VaeKind
     text: tuple[str, ...]
     tasks: frozenset[Task]
-    adopt: Callable[[Any], Any] = lambda model: model
+    adopt: Callable[[], Callable[[Any], Any]] = lambda: lambda model: model
     temporal_stride: int = 1
     natives: Mapping[int, Native] = field(default_factory=dict)
     bounded: bool = False
@@ -86,10 +96,10 @@ class Backbone(ModelKind):
     masked_text: bool = False
     experts: bool = False
     min_steps: int = 1
-    schedule: Callable[[int], list[float]] | None = None
+    schedule: Callable[[], Callable[[int], list[float]]] | None = None
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unused_settings: frozenset[str] = frozenset()
-    cost: Callable[[], Callable[..., Any]] | None = None
+    cost: Callable[[], Callable[..., Cost]] | None = None
 
     @property
     def described(self) -> str:

@@ -84,7 +84,7 @@ def load_transformer(
     backbone = find_backbone(kind)
     path = _inside(path, "transformer")
     waiting = torch.device("cpu") if offload else torch.device(device)
-    model = backbone.adopt(_load(backbone, path, config, dtype, waiting, keep_fp8=fp8))
+    model = backbone.adopt()(_load(backbone, path, config, dtype, waiting, keep_fp8=fp8))
     for spec in loras:
         load_lora(model, kind, spec, dtype)
     if fp8:

@@ -65,7 +65,7 @@ class TextToVideoModel:
         return (
             flow_sigmas(self.settings.steps, self.settings.shift)
             if own is None
-            else torch.tensor(own(self.settings.steps))
+            else torch.tensor(own()(self.settings.steps))
         )
 
     def encode(self, prompts: Sequence[str]) -> TextCond:

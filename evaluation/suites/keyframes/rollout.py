@@ -18,7 +18,7 @@ from torch import Tensor
 from ....memory.frame_memory import FrameMemory, MemoryFrame
 from ....memory.golden_mem import GoldenMem, Size, Slot
 from ....memory.retrieval import Retrieval, mean_pool
-from ....models.cost import Pair, flux_cost, memory_pairs
+from ....models.cost import Pair, cost_of, memory_pairs
 from ....models.encoders.text import TextCond
 from ....models.layouts.pairs import NoiseLevel
 from ....pocket.world import HEIGHT, WIDTH, Story
@@ -188,12 +188,12 @@ def step_cost(
     Captions count at their real length. With a cache, filling it is spread over the steps. Jointly (`policy` None), a
     step makes all frames; its FLOPs are divided by their number.
     """
-    config = stories.studio.keyframe.config
+    config, pair_cost = stories.studio.keyframe.config, cost_of(stories.studio.keyframe_backbone)
     frame = _frame_tokens(stories)
     tokens, flops = [], []
     for n, lengths in enumerate(stories.lengths):
         if policy is None:
-            cost = flux_cost(config, [Pair(frame, length) for length in lengths[:shots]], output="all")
+            cost = pair_cost(config, [Pair(frame, length) for length in lengths[:shots]], output="all")
             tokens.append(cost.tokens)
             flops.append(cost.flops / shots)
             continue
@@ -201,10 +201,10 @@ def step_cost(
         context = memory_pairs(run.slots[shots - 1], [lengths[k] for k in run.remembered[n][shots - 1]])
         context.reverse()  # the least relevant comes first in the sequence; in causal mode that decides who sees whom
         if context and settings.cache and settings.mode == "causal":
-            cost = flux_cost(config, [new], mode="causal", cached=context, output="all")
-            fill = flux_cost(config, context, mode="causal", output="none").flops / settings.steps
+            cost = pair_cost(config, [new], mode="causal", cached=context, output="all")
+            fill = pair_cost(config, context, mode="causal", output="none").flops / settings.steps
         else:
-            cost, fill = flux_cost(config, [*context, new], mode=settings.mode, output="all"), 0.0
+            cost, fill = pair_cost(config, [*context, new], mode=settings.mode, output="all"), 0.0
         tokens.append(cost.tokens + cost.cached)
         flops.append(cost.flops + fill)
     return sum(tokens) / len(tokens), sum(flops) / len(flops)

@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ...io.kinds import UNET_PREFIXES, VAE_PREFIXES, KeyMap
-from ..spec import Backbone, VaeKind
+from ..spec import Backbone, VaeKind, at
 from . import keymap, vae_keymap
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, FluxTransformer2DModel
-
-    from .headless import CaptainFlux
-    from .vae import ImageVAE
-
 __all__ = ["FLUX_1"]
-
-
-def _network() -> type[FluxTransformer2DModel]:
-    from diffusers import FluxTransformer2DModel
-
-    return FluxTransformer2DModel
-
-
-def _adopt(model: Any) -> CaptainFlux:
-    from .headless import CaptainFlux
-
-    return CaptainFlux.adopt(model)
-
-
-def _vae() -> type[AutoencoderKL]:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL
-
-
-def _codec() -> type[ImageVAE]:
-    from .vae import ImageVAE
-
-    return ImageVAE
 
 
 VAE = VaeKind(
@@ -52,8 +20,8 @@ VAE = VaeKind(
         own_keys=("decoder.up_blocks.0.resnets.0.conv1.weight", "decoder.conv_norm_out.weight"),
         prefixes=VAE_PREFIXES,
     ),
-    network=_vae,
-    codec=_codec,
+    network=at("diffusers:AutoencoderKL"),
+    codec=at(".flux.vae:ImageVAE"),
 )
 
 FLUX_1 = Backbone(
@@ -70,10 +38,11 @@ FLUX_1 = Backbone(
         lora_table=lambda modules: keymap.TABLE,
         lora_names="own",
     ),
-    network=_network,
-    adopt=_adopt,
+    network=at("diffusers:FluxTransformer2DModel"),
+    adopt=at(".flux.headless:CaptainFlux.adopt"),
     vae=VAE,
     text=("t5",),
     tasks=frozenset({"keyframes"}),
     pooled_text=True,
+    cost=at(".flux.cost:flux_cost"),
 )

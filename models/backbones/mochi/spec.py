@@ -2,49 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ...io.kinds import UNET_PREFIXES, VAE_PREFIXES, KeyMap
-from ..spec import Backbone, Native, VaeKind
+from ..spec import Backbone, Native, VaeKind, at
 from . import keymap, vae_keymap
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKLMochi, MochiTransformer3DModel
-
-    from .headless import ChunkMochi
-    from .vae import MochiVAE
-
 __all__ = ["MOCHI_1"]
-
-
-def _network() -> type[MochiTransformer3DModel]:
-    from diffusers import MochiTransformer3DModel
-
-    return MochiTransformer3DModel
-
-
-def _adopt(model: Any) -> ChunkMochi:
-    from .headless import ChunkMochi
-
-    return ChunkMochi.adopt(model)
-
-
-def _schedule(steps: int) -> list[float]:
-    from .headless import schedule
-
-    return schedule(steps)
-
-
-def _vae() -> type[AutoencoderKLMochi]:
-    from diffusers import AutoencoderKLMochi
-
-    return AutoencoderKLMochi
-
-
-def _codec() -> type[MochiVAE]:
-    from .vae import MochiVAE
-
-    return MochiVAE
 
 
 VAE = VaeKind(
@@ -64,8 +26,8 @@ VAE = VaeKind(
         prefixes=VAE_PREFIXES,
         complete=vae_keymap.with_side,
     ),
-    network=_vae,
-    codec=_codec,
+    network=at("diffusers:AutoencoderKLMochi"),
+    codec=at(".mochi.vae:MochiVAE"),
     optional=("encoder",),
 )
 
@@ -82,8 +44,8 @@ MOCHI_1 = Backbone(
         stacks={"num_layers": "transformer_blocks."},
         lora_table=keymap.table_of,
     ),
-    network=_network,
-    adopt=_adopt,
+    network=at("diffusers:MochiTransformer3DModel"),
+    adopt=at(".mochi.headless:ChunkMochi.adopt"),
     vae=VAE,
     text=("t5",),
     tasks=frozenset({"text_to_video"}),
@@ -92,7 +54,7 @@ MOCHI_1 = Backbone(
     bounded=True,
     masked_text=True,
     min_steps=2,
-    schedule=_schedule,
+    schedule=at(".mochi.headless:schedule"),
     defaults={"defaults.video": {"steps": 64, "guidance": 4.5}, "video_text": {"max_length": 256}},
     unused_settings=frozenset({"shift", "guidance_low", "method", "boundary", "text_length"}),
 )

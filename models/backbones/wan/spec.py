@@ -2,43 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ...io.kinds import UNET_PREFIXES, VAE_PREFIXES, KeyMap
-from ..spec import Backbone, Native, VaeKind
+from ..spec import Backbone, Native, VaeKind, at
 from . import keymap, vae_keymap
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKLWan, WanTransformer3DModel
-
-    from .headless import DirectorWan
-    from .vae import VideoVAE
-
 __all__ = ["WAN_2"]
-
-
-def _network() -> type[WanTransformer3DModel]:
-    from diffusers import WanTransformer3DModel
-
-    return WanTransformer3DModel
-
-
-def _adopt(model: Any) -> DirectorWan:
-    from .headless import DirectorWan
-
-    return DirectorWan.adopt(model)
-
-
-def _vae() -> type[AutoencoderKLWan]:
-    from diffusers import AutoencoderKLWan
-
-    return AutoencoderKLWan
-
-
-def _codec() -> type[VideoVAE]:
-    from .vae import VideoVAE
-
-    return VideoVAE
 
 
 VAE = VaeKind(
@@ -52,8 +20,8 @@ VAE = VaeKind(
         own_keys=("encoder.conv_in.weight", "decoder.mid_block.resnets.0.norm1.gamma"),
         prefixes=VAE_PREFIXES,
     ),
-    network=_vae,
-    codec=_codec,
+    network=at("diffusers:AutoencoderKLWan"),
+    codec=at(".wan.vae:VideoVAE"),
 )
 
 WAN_2 = Backbone(
@@ -70,12 +38,13 @@ WAN_2 = Backbone(
         lora_table=lambda modules: keymap.TABLE,
         lora_names="public",
     ),
-    network=_network,
-    adopt=_adopt,
+    network=at("diffusers:WanTransformer3DModel"),
+    adopt=at(".wan.headless:DirectorWan.adopt"),
     vae=VAE,
     text=("umt5", "t5"),
     tasks=frozenset({"video", "text_to_video"}),
     temporal_stride=4,
     natives={16: Native((480, 832), 81, 16), 48: Native((704, 1280), 121, 24)},  # 2.1 and 2.2 A14B, then 2.2 5B
     experts=True,
+    cost=at(".wan.cost:wan_cost"),
 )
