@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..core.documents import as_integer, as_object, parse_json
 from ..core.errors import InputError
 from ..models.io.arguments import no_weights
-from ..models.io.checkpoint import check_values, compare, fill, read_checkpoint
+from ..models.io.checkpoint import check_values, compare, load_weights, read_checkpoint
 from .world import ACCESSORIES, ACTIONS, COLOURS, LAND_SLOTS, PLACES, SCALES, SHAPES, SIDES, SKY_SLOTS, ShotSpec
 
 #: heads read once per side of the frame
@@ -105,7 +105,7 @@ def load_recogniser(path: Path) -> Recogniser:
         InputError: another kind of file, or broken weights.
     """
     model, state, source = _plan(path)
-    return fill(model, state, source=source, dtype=torch.float32)
+    return load_weights(model, state, source=source, dtype=torch.float32)
 
 
 def prove_recogniser(path: Path) -> Recogniser:

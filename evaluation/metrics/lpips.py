@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.models import alexnet, vgg16
 
 from ...core.errors import InputError
-from ...models.io.checkpoint import fill, read_checkpoint
+from ...models.io.checkpoint import load_weights, read_checkpoint
 
 __all__ = ["Lpips", "load_lpips"]
 
@@ -83,4 +83,4 @@ def load_lpips(path: str | os.PathLike[str], device: torch.device | str = "cpu")
         raise InputError("lpips", rule, f"{checkpoint.name}: {', '.join(sorted(state)[:2]) or 'empty'}", fix)
     with torch.device("meta"):  # nothing is initialised: faster, and the global random state stays as it was
         model = Lpips(net)
-    return fill(model, state, source=f"lpips {checkpoint.name}", dtype=torch.float32, device=device)
+    return load_weights(model, state, source=f"lpips {checkpoint.name}", dtype=torch.float32, device=device)

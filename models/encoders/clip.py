@@ -23,7 +23,7 @@ from torch import Tensor
 from ...core.errors import InputError
 from ...core.files import atomic_path
 from ...memory.retrieval import query_parts
-from ..io.checkpoint import check_values, compare, dequantise, fill, read_checkpoint
+from ..io.checkpoint import check_values, compare, dequantise, load_weights, read_checkpoint
 from .clip_config import Config, find_config, split_config
 from .tokenizer import ClipTokenizer
 
@@ -220,7 +220,7 @@ def build_clip(
     if model.attn_mask is not None:
         length = model.context_length
         model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
-    return fill(model, own, source=source, dtype=dtype, device=device)
+    return load_weights(model, own, source=source, dtype=dtype, device=device)
 
 
 def empty_clip(config: Config, state: Mapping[str, Tensor], source: str = "clip") -> open_clip.CLIP:

@@ -34,7 +34,7 @@ from ..io.checkpoint import (
     check_values,
     compare,
     dequantise,
-    fill,
+    load_weights,
     read_checkpoint,
     read_config,
 )
@@ -179,7 +179,7 @@ class ClipTextPooler:
             InputError: another kind of file, or broken weights.
         """
         model, state, source = _clip_text(path, config, dtype)
-        return cls(fill(model, state, source=source, dtype=dtype, device=device))
+        return cls(load_weights(model, state, source=source, dtype=dtype, device=device))
 
     @staticmethod
     def prove(
@@ -281,13 +281,13 @@ def load_text(
         skeleton = _build(*find_text(kind).classes(), model.config.to_dict(), state).to(dtype)
         _cast_fp8(skeleton, dtype)
         kept = {name for name, parameter in skeleton.named_parameters() if parameter.dtype in FP8}
-    waiting = torch.device("cpu") if offload else torch.device(device)
-    fill(
+    offload_device = torch.device("cpu") if offload else torch.device(device)
+    load_weights(
         model,
         state,
         source=checkpoint.name,
         dtype=dtype,
-        device=waiting,
+        device=offload_device,
         keep_fp8=kept,
         fp32=("wo",) if dtype == torch.float16 else (),
     )

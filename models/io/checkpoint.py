@@ -27,7 +27,7 @@ __all__ = [
     "check_values",
     "compare",
     "dequantise",
-    "fill",
+    "load_weights",
     "read_checkpoint",
     "read_config",
     "weight_files",
@@ -281,7 +281,7 @@ def _check_format(checkpoint: Checkpoint, layout: Any, where: str, fix: str) -> 
         raise InputError(checkpoint.name, "quantised weights are read as fp8 only", f"{where}: {layout}", fix)
 
 
-def fill(
+def load_weights(
     model: Model,
     state: dict[str, torch.Tensor],
     *,

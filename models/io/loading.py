@@ -21,7 +21,17 @@ from ...core.errors import InputError
 from ..backbones import Backbone, VaeKind, find_backbone, find_vae
 from . import keymaps
 from .arguments import check_arguments, check_types, no_weights
-from .checkpoint import FP8, Checkpoint, PathLike, check_values, compare, dequantise, fill, read_checkpoint, read_config
+from .checkpoint import (
+    FP8,
+    Checkpoint,
+    PathLike,
+    check_values,
+    compare,
+    dequantise,
+    load_weights,
+    read_checkpoint,
+    read_config,
+)
 from .kinds import ModelKind
 from .lora import LoraSpec, load_lora
 
@@ -83,8 +93,8 @@ def load_transformer(
     """
     backbone = find_backbone(kind)
     path = _inside(path, "transformer")
-    waiting = torch.device("cpu") if offload else torch.device(device)
-    model = backbone.adopt()(_load(backbone, path, config, dtype, waiting, keep_fp8=fp8))
+    offload_device = torch.device("cpu") if offload else torch.device(device)
+    model = backbone.adopt()(_load(backbone, path, config, dtype, offload_device, keep_fp8=fp8))
     for spec in loras:
         load_lora(model, kind, spec, dtype)
     if fp8:
@@ -227,7 +237,7 @@ def _load(
     kept: set[str] = set()
     if keep_fp8 and any(t.dtype == torch.float8_e4m3fn for t in plan.state.values()):
         kept = _layerwise_fp8(_build(model, plan.arguments), dtype)
-    return fill(
+    return load_weights(
         plan.skeleton,
         plan.state,
         source=plan.source,
