@@ -39,7 +39,7 @@ from ..models.encoders.latent_rgb import calibration_pictures, fit_latent_rgb
 from ..models.encoders.prompt_text import literal
 from ..models.encoders.tokenizer import TextTokenizer
 from ..models.io.checkpoint import Checkpoint
-from ..story.timeline import GRID
+from ..story.timeline import TEMPORAL_STRIDE
 from ..story.vocabulary import Vocabulary
 from .native_files import Config, File, Words, flux_unet, open_clip, open_model, open_t5, wan_unet, wan_vae_arguments
 from .world import HEIGHT, WIDTH
@@ -68,7 +68,7 @@ class _Latents(comfy.latent_formats.LatentFormat):
     def __init__(self, channels: int, dimensions: int, previews: tuple[Tensor, Tensor] | None) -> None:
         self.scale_factor = 1.0
         self.latent_channels, self.latent_dimensions = channels, dimensions
-        self.temporal_downscale_ratio = GRID if dimensions == 3 else 1
+        self.temporal_downscale_ratio = TEMPORAL_STRIDE if dimensions == 3 else 1
         if previews is not None:
             self.latent_rgb_factors, self.latent_rgb_factors_bias = (t.tolist() for t in previews)
 
@@ -196,9 +196,9 @@ class PocketVAE(comfy.sd.VAE):
         self.vae_dtype, self.working_dtypes = DTYPE, [DTYPE]
         self.patcher = ModelPatcher(network, load_device=self.device, offload_device=waiting)
         self.latent_channels, self.latent_dim, self._cell = channels, 3, cell
-        self.upscale_ratio = (lambda latents: max(0, latents * GRID - GRID + 1), cell, cell)
-        self.downscale_ratio = (lambda frames: max(0, (frames + GRID - 1) // GRID), cell, cell)
-        self.upscale_index_formula = self.downscale_index_formula = (GRID, cell, cell)
+        self.upscale_ratio = (lambda latents: max(0, latents * TEMPORAL_STRIDE - TEMPORAL_STRIDE + 1), cell, cell)
+        self.downscale_ratio = (lambda frames: max(0, (frames + TEMPORAL_STRIDE - 1) // TEMPORAL_STRIDE), cell, cell)
+        self.upscale_index_formula = self.downscale_index_formula = (TEMPORAL_STRIDE, cell, cell)
         per_pixel = 32 * width  # as core's estimates for the published Wan VAEs, which are this many times as wide
         self.memory_used_encode = lambda shape, dtype: per_pixel * shape[-1] * shape[-2] * DTYPE.itemsize
         self.memory_used_decode = lambda shape, dtype: per_pixel * shape[-1] * shape[-2] * cell**2 * DTYPE.itemsize

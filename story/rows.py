@@ -15,7 +15,7 @@ from .columns import Roles, assign
 from .headings import is_heading
 from .lengths import read_length, read_span
 from .terms import VOCABULARIES, camera_terms, near_term
-from .timeline import GRID, frame_rate
+from .timeline import TEMPORAL_STRIDE, frame_rate
 
 __all__ = ["Row", "add_rows"]
 
@@ -95,7 +95,7 @@ def _frames_off_grid(roles: Roles, header: Sequence[str], rows: Sequence[Row], b
     if position is None:
         return
     counts = [cells[position] for _, cells in rows if re.fullmatch(r"[0-9]{1,9}", cells[position])]
-    if all(int(count) % GRID == 1 for count in counts):
+    if all(int(count) % TEMPORAL_STRIDE == 1 for count in counts):
         return
     del roles.at["frames"]
     if "count" in roles.at:
@@ -104,7 +104,7 @@ def _frames_off_grid(roles: Roles, header: Sequence[str], rows: Sequence[Row], b
     roles.at["count"] = position
     name = shorten(header[position], 30)
     build.notes.append(
-        f"{name}: counts that are no 4n+1 become the nearest length of the grid, by at most {GRID // 2} frames"
+        f"{name}: counts that are no 4n+1 become the nearest length of the grid, by at most {TEMPORAL_STRIDE // 2} frames"
     )
 
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ..core.errors import InputError
 from ..core.limits import MAX_KEYFRAMES, MAX_TEXT
 from .terms import Angle, Movement, Scale, fold_term
-from .timeline import GRID, MAX_FRAMES, Time, Timeline
+from .timeline import MAX_FRAMES, TEMPORAL_STRIDE, Time, Timeline
 
 __all__ = ["DEFAULT_SECONDS", "IMAGE_SUFFIXES", "MAX_KEYFRAMES", "MAX_SEED", "Camera", "Id", "Keyframe", "Shot", "Text"]
 
@@ -172,10 +172,10 @@ class Shot(Strict):
     def _check(self) -> Shot:
         if self.frames is not None and self.seconds is not None:
             raise InputError("frames", "cannot stand beside seconds", self.frames, "keep one of the two")
-        if self.frames is not None and self.frames % GRID != 1:
-            below = max(1, (self.frames - 1) // GRID * GRID + 1)
+        if self.frames is not None and self.frames % TEMPORAL_STRIDE != 1:
+            below = max(1, (self.frames - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1)
             rule = "must be 4n+1, because the video VAE turns 4n+1 frames into n+1 latents"
-            raise InputError("frames", rule, self.frames, f"use {below} or {below + GRID}")
+            raise InputError("frames", rule, self.frames, f"use {below} or {below + TEMPORAL_STRIDE}")
         if not self.id:
             raise InputError("id", "is required for a shot by itself", None, "write e.g. s01")
         if not self.scene and not self.action:

@@ -19,7 +19,7 @@ from ..core.errors import InputError
 from .times import LONGEST, MAX_FPS, MIN_FPS, Time, at_most, frame_rate, plain_fps, within_resolution
 
 __all__ = [
-    "GRID",
+    "TEMPORAL_STRIDE",
     "LONGEST",
     "MAX_FPS",
     "MAX_FRAMES",
@@ -33,7 +33,7 @@ __all__ = [
     "within_resolution",
 ]
 
-GRID = 4
+TEMPORAL_STRIDE = 4
 """Frames per latent after a chunk's first (the temporal stride of the Wan VAEs)."""
 MAX_FRAMES = 4 * 1200 + 1
 """Longest single shot, in frames: 200 s at 24 fps. Longer than any video model takes; guards memory, not taste."""
@@ -64,7 +64,7 @@ class Keyed:
         return abs(self.snapped.position - self.requested.position)
 
 
-def _snap(position: Fraction, chunk: int, grid: int = GRID) -> int:
+def _snap(position: Fraction, chunk: int, grid: int = TEMPORAL_STRIDE) -> int:
     """The frame ≡ chunk (mod `grid`) nearest to `position`; halves go up.
 
     Always up, because then two positions at least one frame apart can never land on one frame or change their order.
@@ -72,7 +72,7 @@ def _snap(position: Fraction, chunk: int, grid: int = GRID) -> int:
     return grid * math.floor((position - chunk) / grid + Fraction(1, 2)) + chunk
 
 
-def snap_length(length: Time, grid: int = GRID) -> int:
+def snap_length(length: Time, grid: int = TEMPORAL_STRIDE) -> int:
     """Frames of an uncut clip of about this length: the nearest grid · n + 1; halves go up."""
     return _snap(max(length.position, Fraction(1)), 1, grid)
 
@@ -104,7 +104,7 @@ class Timeline:
         if not self.chunks:
             raise InputError("timeline.chunks", "must hold at least one chunk", self.chunks, "give one length, e.g. 17")
         for k, chunk in enumerate(self.chunks):
-            if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1 or chunk % GRID != 1:
+            if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1 or chunk % TEMPORAL_STRIDE != 1:
                 raise InputError(f"timeline.chunks[{k}]", "must be 4n+1 frames", chunk, "use 1, 5, 9, 13, 17, …")
         if self.frames > MAX_FRAMES:
             raise InputError("timeline.chunks", f"must sum to at most {MAX_FRAMES}", self.frames, "split the shot")
@@ -205,7 +205,7 @@ class Timeline:
     @property
     def latent_chunks(self) -> list[int]:
         """Latents in every chunk: (n − 1) / 4 + 1 for n frames."""
-        return [(n - 1) // GRID + 1 for n in self.chunks]
+        return [(n - 1) // TEMPORAL_STRIDE + 1 for n in self.chunks]
 
     @property
     def latents(self) -> int:
@@ -287,12 +287,12 @@ def _snap_all(positions: Sequence[Fraction], end: Fraction) -> list[int]:
     frame between keyframes that were asked for two frames apart or more: glued together they would show one picture.
     """
     # A first keyframe within the bound belongs to frame 0: a one-frame chunk of nothing before it would serve nobody.
-    opens = bool(positions) and positions[0] <= GRID // 2
+    opens = bool(positions) and positions[0] <= TEMPORAL_STRIDE // 2
     asked = [positions[0] if opens else Fraction(0), *positions[opens:], end]
     ways = [_Way(0)]
     for chunk, position in enumerate(asked[1:], 1):
         up = _snap(position, chunk)
-        choices = [up, up - GRID] if up - position == Fraction(GRID, 2) else [up]
+        choices = [up, up - TEMPORAL_STRIDE] if up - position == Fraction(TEMPORAL_STRIDE, 2) else [up]
         apart = position - asked[chunk - 1] >= 2
         ways = [
             min(reached, key=lambda way: (way.glued, way.down))

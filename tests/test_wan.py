@@ -29,8 +29,8 @@ CONFIG = {
     "num_layers": 2,
     "rope_max_seq_len": 64,
 }
-FRAMES, GRID = 6, (3, 4)  # latent frames; height and width in patches of 2x2
-TOKENS = GRID[0] * GRID[1]
+FRAMES, TEMPORAL_STRIDE = 6, (3, 4)  # latent frames; height and width in patches of 2x2
+TOKENS = TEMPORAL_STRIDE[0] * TEMPORAL_STRIDE[1]
 CHUNKS = [3, 2, 1]
 
 
@@ -61,7 +61,7 @@ def model() -> DirectorWan:
 def inputs(rows: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Latents `[B, C, F, h, w]`, t `[B]` in 0…1 and text `[B, T, D]`."""
     g = torch.Generator().manual_seed(1)
-    x = torch.randn(rows, 4, FRAMES, 2 * GRID[0], 2 * GRID[1], generator=g)
+    x = torch.randn(rows, 4, FRAMES, 2 * TEMPORAL_STRIDE[0], 2 * TEMPORAL_STRIDE[1], generator=g)
     return x, torch.rand(rows, generator=g), torch.randn(rows, 7, 16, generator=g)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
-from ...story.timeline import GRID, Timeline
+from ...story.timeline import TEMPORAL_STRIDE, Timeline
 
 __all__ = [
     "ChunkCodec",
@@ -56,7 +56,7 @@ class ChunkCodec(Protocol):
         ...
 
 
-def latent_length(frames: int, field: str = "chunks", stride: int = GRID) -> int:
+def latent_length(frames: int, field: str = "chunks", stride: int = TEMPORAL_STRIDE) -> int:
     """Latent frames of a causal chunk of `frames` = stride · n + 1 frames: n + 1.
 
     Raises:
@@ -71,7 +71,7 @@ def latent_length(frames: int, field: str = "chunks", stride: int = GRID) -> int
 
 
 def _frame_length(latents: int) -> int:
-    return (latents - 1) * GRID + 1
+    return (latents - 1) * TEMPORAL_STRIDE + 1
 
 
 class ChunkModel(Protocol):
@@ -175,7 +175,11 @@ class VideoPlan:
         for latents, frames in zip(self.latent_chunks, self.chunks, strict=True):
             for j in range(latents):
                 if position + j in given:
-                    out += [start] if j == 0 else range(start + GRID * (j - 1) + 1, start + GRID * j + 1)
+                    out += (
+                        [start]
+                        if j == 0
+                        else range(start + TEMPORAL_STRIDE * (j - 1) + 1, start + TEMPORAL_STRIDE * j + 1)
+                    )
             position, start = position + latents, start + frames
         return out
 
@@ -198,11 +202,11 @@ def plan_video(timeline: Timeline, method: Method = "multi_chunk") -> VideoPlan:
         raise InputError("method", f"must be one of {', '.join(get_args(Method))}", method, "use multi_chunk")
     if method == "multi_chunk":
         return VideoPlan(method, timeline.latent_chunks, timeline.keyframe_latents, timeline.frames)
-    pinned = [-(-frame // GRID) for frame in timeline.keyframe_frames]
+    pinned = [-(-frame // TEMPORAL_STRIDE) for frame in timeline.keyframe_frames]
     if len(set(pinned)) < len(pinned):
-        fix = f"keep keyframes at least {GRID} frames apart or use multi_chunk"
+        fix = f"keep keyframes at least {TEMPORAL_STRIDE} frames apart or use multi_chunk"
         raise InputError("keyframes", f"must not share a latent with {method}", timeline.keyframe_frames, fix)
-    return VideoPlan(method, [-(-(timeline.frames - 1) // GRID) + 1], pinned, timeline.frames)
+    return VideoPlan(method, [-(-(timeline.frames - 1) // TEMPORAL_STRIDE) + 1], pinned, timeline.frames)
 
 
 def plan_extension(clip_frames: int, timeline: Timeline, context_frames: int | None = None) -> VideoPlan:
@@ -224,7 +228,7 @@ def plan_extension(clip_frames: int, timeline: Timeline, context_frames: int | N
     if available < 1:
         name = "clip" if clip_frames < 1 else "context_frames"
         raise InputError(name, "must have at least one frame", available, "give a longer clip")
-    context = (available - 1) // GRID + 1
+    context = (available - 1) // TEMPORAL_STRIDE + 1
     new_shot = timeline.keyframe_frames[:1] == [0]
     new_frames = timeline.frames if new_shot else timeline.frames - 1
     if not new_frames:
@@ -247,7 +251,7 @@ def encode_keyframes(vae: ChunkCodec, keyframes: Tensor, plan: VideoPlan) -> Ten
         raise InputError("keyframes", f"must be {len(plan.pinned)} images", count, fix)
     # A latent that stands for 4 frames sees them and the one before, so 5 equal frames make one that holds only this
     # image. The first latent of a chunk stands for one frame, and there is nothing to replicate.
-    repeats = [GRID + 1 if plan.method == "replication" and position > 0 else 1 for position in plan.pinned]
+    repeats = [TEMPORAL_STRIDE + 1 if plan.method == "replication" and position > 0 else 1 for position in plan.pinned]
     video = keyframes.repeat_interleave(torch.tensor(repeats, device=keyframes.device), dim=1)
     latents = vae.encode_chunks(video, repeats)
     last = [end - 1 for end in accumulate(2 if n > 1 else 1 for n in repeats)]

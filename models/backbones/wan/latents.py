@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ....core.errors import InputError
-from ....story.timeline import GRID, Timeline
+from ....story.timeline import TEMPORAL_STRIDE, Timeline
 from ...layouts.chunks import (
     Method,
     VideoPlan,
@@ -69,9 +69,11 @@ class ChunkVAE:
 
     def __init__(self, vae: Any, check: Callable[[], None] = lambda: None) -> None:
         time = vae.temporal_compression_decode() if vae.latent_dim == 3 and not vae.not_video else None
-        if time != GRID:
+        if time != TEMPORAL_STRIDE:
             seen = "a VAE of images" if time is None else f"{time} times"
-            raise InputError("vae", f"must be a video VAE that compresses time {GRID} times", seen, "use Wan's VAE")
+            raise InputError(
+                "vae", f"must be a video VAE that compresses time {TEMPORAL_STRIDE} times", seen, "use Wan's VAE"
+            )
         self.vae, self.check = vae, check
         self.latent_channels = int(vae.latent_channels)
         self.image_size_multiple = int(vae.spacial_compression_encode())

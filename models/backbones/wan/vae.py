@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ....core.errors import InputError
-from ....story.timeline import GRID
+from ....story.timeline import TEMPORAL_STRIDE
 from ...encoders.vae import VideoCodec, scaled
 from ...encoders.vae_tiling import Tiling, assemble, decode_tiles
 from ...io.arguments import check_latents
@@ -37,7 +37,7 @@ class VideoVAE(VideoCodec):
     """
 
     model: AutoencoderKLWan
-    temporal_stride = GRID
+    temporal_stride = TEMPORAL_STRIDE
     largest_frame = 1 << 20
 
     def __init__(
@@ -49,7 +49,7 @@ class VideoVAE(VideoCodec):
         super().__init__(model, pixels_per_call, tiling)
         config = model.config
         factor = 2 ** sum(map(bool, config.temperal_downsample))  # diffusers' encoder takes 4 for granted
-        if factor != GRID:
+        if factor != TEMPORAL_STRIDE:
             fix = "use temperal_downsample with exactly two true entries"
             raise InputError("vae.temperal_downsample", "the VAE must compress time 4 times", factor, fix)
         self.latent_channels = config.z_dim
@@ -132,7 +132,7 @@ class VideoVAE(VideoCodec):
         pieces = latents.split(latent_chunks, dim=2)
         for length, run in groupby(pieces, key=lambda piece: piece.shape[2]):
             run_pieces = list(run)
-            at_once = max(1, min(self.pixels_per_call // pixels, _TOGETHER // (pixels * GRID * length)))
+            at_once = max(1, min(self.pixels_per_call // pixels, _TOGETHER // (pixels * TEMPORAL_STRIDE * length)))
             for start in range(0, len(run_pieces), at_once):
                 together = run_pieces[start : start + at_once]
                 if len(together) == 1:
@@ -149,7 +149,7 @@ class VideoVAE(VideoCodec):
 
         def run(part: Sequence[Tensor], ys: slice, xs: slice) -> Tensor:
             encoder = WanStreamEncoder(self.model)
-            for begin, end in pairwise([0, *range(1, frames + 1, GRID)]):
+            for begin, end in pairwise([0, *range(1, frames + 1, TEMPORAL_STRIDE)]):
                 x = torch.stack([row[begin:end, :, ys, xs] for row in part])
                 encoder(rearrange(self._to_network(x), "b t c h w -> b c t h w"))
             return encoder.finish()
@@ -178,18 +178,18 @@ class VideoVAE(VideoCodec):
     def _pixels(self, z: Tensor, side: int | None, batch: int) -> Iterator[Tensor]:
         """Parts `[B, 3, t, H, W]` in −1…1 of some of a batch's rows, at the same times for all of them."""
         h, w = z.shape[-2:]
-        at_once = max(1, self.pixels_per_call // (batch * h * w * self.image_size_multiple**2 * GRID))
+        at_once = max(1, self.pixels_per_call // (batch * h * w * self.image_size_multiple**2 * TEMPORAL_STRIDE))
         z = self.model.post_quant_conv(z)
         if side is None:
             decoder = WanStreamDecoder(self.model)
             for part in z.split(at_once, 2):
                 yield decoder(part)
             return
-        window = self._window(batch, h, w, GRID)
+        window = self._window(batch, h, w, TEMPORAL_STRIDE)
         for video in decode_tiles(
             lambda: WanStreamDecoder(self.model), z, side, self.image_size_multiple, at_once, window
         ):
-            for part in video.split(at_once * GRID, 2):
+            for part in video.split(at_once * TEMPORAL_STRIDE, 2):
                 yield part.to(self.device)
 
     def _values_per_pixel(self) -> float:
