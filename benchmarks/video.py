@@ -66,7 +66,7 @@ def run_video(studio: Studio | None = None, repeats: int = 15) -> list[Row]:
         )
         return out[0]
 
-    size = (LATENT[0] * vae.image_size_multiple, LATENT[1] * vae.image_size_multiple)
+    size = (LATENT[0] * vae.spatial_compression, LATENT[1] * vae.spatial_compression)
 
     def ours_free() -> Tensor:
         seed = torch.Generator().manual_seed(0)

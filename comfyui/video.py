@@ -53,7 +53,7 @@ def build_latent(
         missing = "height" if width else "width"
         rule = "is needed with the other side" if width or height else "and height are needed without keyframes"
         raise InputError(missing, rule, 0, "give the video's width and height in pixels")
-    multiple = chunks.image_size_multiple * PATCH
+    multiple = chunks.spatial_compression * PATCH
     for name, side in (("width", width), ("height", height)):
         if side % multiple:
             fix = f"use {max(1, round(side / multiple)) * multiple}"

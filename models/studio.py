@@ -209,7 +209,7 @@ class Studio(StudioFiles):
             InputError: a file that is missing, or no VAE of its kind.
         """
         vae = vars(self).get("video_vae") or self._vae("video_vae", self.config.video_vae, empty=True)
-        return vae.latent_channels, vae.image_size_multiple
+        return vae.latent_channels, vae.spatial_compression
 
     def check_task(self, task: str) -> None:
         """Refuse what this studio's models cannot do, before anything is loaded.

@@ -30,7 +30,7 @@ def prove(studio: Studio, *parts: str) -> None:
 
 def check_size(story: Storyboard, studio: Studio, *vaes: ImageCodec) -> None:
     """Refuse, with an `InputError`, frames that the studio's models cannot make with these of its VAEs."""
-    side = max(vae.image_size_multiple for vae in vaes) * PATCH
+    side = max(vae.spatial_compression for vae in vaes) * PATCH
     width, height = story.size
     if width % side or height % side:
         near = [max(side, round(value / side) * side) for value in (width, height)]

@@ -177,7 +177,7 @@ class FilmJob(Job):
 
 def size_tokens(studio: Studio, frame_size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a keyframe in tokens of the keyframe model."""
-    side = studio.image_vae.image_size_multiple * PATCH
+    side = studio.image_vae.spatial_compression * PATCH
     return frame_size[0] // side, frame_size[1] // side
 
 

@@ -130,7 +130,7 @@ class KeyframeSampler:
         job, studio, settings = self._job, self._job.studio, self._job.settings
         vae = studio.image_vae
         height, width = job.story.frame_size
-        cell = vae.image_size_multiple
+        cell = vae.spatial_compression
         grid = size_tokens(studio, job.story.frame_size)
         places = [(place.position, place.index) for place in window]
         recalled = self._recall(places)

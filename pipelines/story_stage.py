@@ -131,7 +131,7 @@ def story_pictures(model: TextToVideoModel, preview: Preview = "latent_rgb", fra
         if not vae.can_encode:
             fix = "use decoded_frame, or a VAE file with its encoder"
             raise InputError("preview", "needs the VAE's encoder", preview, fix)
-        pictures = calibration_pictures(*_calibration_size(model.size, vae.image_size_multiple)).to(vae.device)
+        pictures = calibration_pictures(*_calibration_size(model.size, vae.spatial_compression)).to(vae.device)
         return replace(fit_latent_rgb(vae.encode_image(pictures), pictures), frames=frames)
     if preview == "decoded_frame":
         return decoded_frames(vae.decode_image, frames)

@@ -29,7 +29,7 @@ class StudioEncoders:
     @property
     def pixels_per_token(self) -> int:
         """Pixels along a side of one token of the keyframe model."""
-        return self._studio.image_vae.image_size_multiple * PATCH
+        return self._studio.image_vae.spatial_compression * PATCH
 
     def embed_query(self, text: str, dim: int) -> Tensor:
         """CLIP embeddings `[P, dim]` of the parts of a query, on the CPU."""

@@ -255,14 +255,14 @@ def _check_fit(model: ChunkModel | Experts, vae: ChunkCodec, size: torch.Size) -
             raise InputError("model", rule, f"{config.in_channels} in, {config.out_channels} out", fix)
         _, ph, pw = config.patch_size
         for name, pixels, multiple in zip(("height", "width"), size, (ph, pw), strict=True):
-            multiple *= vae.image_size_multiple
+            multiple *= vae.spatial_compression
             if pixels % multiple or not pixels:
                 fix = f"use {max(1, round(pixels / multiple)) * multiple}"
                 raise InputError(f"size.{name}", f"must divide by {multiple}", pixels, fix)
 
 
 def _empty_latents(vae: ChunkCodec, images: Tensor) -> Tensor:
-    m = vae.image_size_multiple
+    m = vae.spatial_compression
     return torch.zeros(len(images), vae.latent_channels, 0, images.shape[-2] // m, images.shape[-1] // m)
 
 

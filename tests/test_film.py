@@ -351,7 +351,7 @@ def test_what_cannot_work_is_refused_before_anything_is_rendered(studio: Studio,
 def test_a_size_that_the_studio_cannot_make_is_refused(tiny_studio: Path, tmp_path: Path) -> None:
     """Every side must be a whole number of tokens of the larger cell (here a VAE of 16 px cells, so 32)."""
     studio = load_studio(tiny_studio)
-    studio.image_vae.image_size_multiple = 16
+    studio.image_vae.spatial_compression = 16
     board = Storyboard.parse(STORY | {"size": [64, 48]})
     with pytest.raises(InputError, match=r"size: must be multiples of 32 for the studio tiny .*use \[64, 64\]"):
         make_film(board, studio, tmp_path / "out")

@@ -97,7 +97,7 @@ def pixels(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_factors_come_from_the_layers(vae: VideoVAE) -> None:
     z = vae.encode_image(pixels(2))
-    m = vae.image_size_multiple
+    m = vae.spatial_compression
     assert z.shape == (2, vae.latent_channels, HEIGHT // m, WIDTH // m)
     assert m == 8
 
@@ -244,7 +244,7 @@ def test_a_vae_with_another_time_factor_is_refused() -> None:
 def test_image_vae_normalises_with_scale_and_shift() -> None:
     vae, images = flux_vae(), pixels(3)
     z = vae.encode_image(images)
-    assert vae.image_size_multiple == 2 and z.shape == (3, 4, HEIGHT // 2, WIDTH // 2)
+    assert vae.spatial_compression == 2 and z.shape == (3, 4, HEIGHT // 2, WIDTH // 2)
     with torch.no_grad():
         stock = vae.model.encode(images * 2 - 1).latent_dist.mode()
         back = (vae.model.decode(stock).sample / 2 + 0.5).clamp(0, 1)

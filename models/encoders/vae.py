@@ -37,7 +37,7 @@ class ImageCodec(ABC):
 
     model: Any
     latent_channels: int
-    image_size_multiple: int
+    spatial_compression: int
     """Height and width in pixels must divide by this; it is also the spatial factor of the latents."""
     largest_frame: int
     """Pixels of the largest frame that goes through the network as a whole where `tiling` leaves that open."""
@@ -60,7 +60,7 @@ class ImageCodec(ABC):
     @property
     def pixels_per_token(self) -> int:
         """Pixels along a side of one token of a transformer on these latents."""
-        return self.image_size_multiple * PATCH
+        return self.spatial_compression * PATCH
 
     @property
     def can_encode(self) -> bool:
@@ -77,7 +77,7 @@ class ImageCodec(ABC):
         """`[B, 3, H, W]` in 0…1 → `[B, C, h, w]`.
 
         Raises:
-            InputError: wrong shape, a size that does not divide by `image_size_multiple`, or values that are not
+            InputError: wrong shape, a size that does not divide by `spatial_compression`, or values that are not
                 finite numbers in 0…1.
         """
 
@@ -94,7 +94,7 @@ class ImageCodec(ABC):
             layout = "[B, 3, H, W]" if ndim == 4 else "[B, T, 3, H, W]"
             raise InputError(field, f"must have the shape {layout}", list(pixels.shape), "give RGB pixels")
         height, width = pixels.shape[-2:]
-        m = self.image_size_multiple
+        m = self.spatial_compression
         if height % m or width % m or not height or not width:
             fix = f"resize to {max(m, round(width / m) * m)}x{max(m, round(height / m) * m)}"
             raise InputError(field, f"width and height must divide by {m}", f"{width}x{height}", fix)
@@ -114,7 +114,7 @@ class ImageCodec(ABC):
 
     def _tile_side(self, height: int, width: int, rows: int = 1) -> int | None:
         """Side, in cells of the latents, of the tiles that frames of so many cells are cut into; None: they are not."""
-        cell = self.image_size_multiple
+        cell = self.spatial_compression
         side = max(4, self.tiling.tile // cell)
         if max(height, width) <= side:
             return None
@@ -126,11 +126,11 @@ class ImageCodec(ABC):
     def _rows(self, height: int, width: int, side: int | None = None) -> int:
         """Rows of a batch of frames of so many cells, cut into tiles of `side` cells, that go together."""
         most = max(height, width) if side is None else side
-        return max(1, self.pixels_per_call // (min(height, most) * min(width, most) * self.image_size_multiple**2))
+        return max(1, self.pixels_per_call // (min(height, most) * min(width, most) * self.spatial_compression**2))
 
     def _window(self, rows: int, height: int, width: int, grid: int) -> int:
         """Latent frames, of `grid` frames each, that tiles are put together of at once."""
-        return max(1, _WINDOW // (rows * height * width * self.image_size_multiple**2 * grid))
+        return max(1, _WINDOW // (rows * height * width * self.spatial_compression**2 * grid))
 
     def _by_tiles(self, run: Callable[[Tensor], Tensor], x: Tensor, cell: int, scale: int) -> Tensor:
         """Run a batch of frames in as few calls as `pixels_per_call` and `tiling` allow.

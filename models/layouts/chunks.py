@@ -45,7 +45,7 @@ class ChunkCodec(Protocol):
     """A causal video VAE that encodes and decodes every chunk on its own; a backbone's, and ComfyUI's VAE wrapped."""
 
     latent_channels: int
-    image_size_multiple: int
+    spatial_compression: int
 
     def encode_chunks(self, video: Tensor, chunks: Sequence[int]) -> Tensor:
         """`[B, T, 3, H, W]` in 0…1, cut into `chunks` frames → `[B, C, F, h, w]`."""

@@ -94,7 +94,7 @@ class TextToVideoModel:
         Raises:
             InputError: clean latents for a backbone that takes text alone.
         """
-        h, w = (side // self.vae.image_size_multiple for side in self.size)
+        h, w = (side // self.vae.spatial_compression for side in self.size)
         if clean_latents is None:
             clean_latents = torch.zeros(batch, self.vae.latent_channels, 0, h, w)
         if clean_latents.shape[2] and "video" not in self.backbone.tasks:

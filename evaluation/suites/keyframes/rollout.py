@@ -228,7 +228,7 @@ class _StoryEncoders(StudioEncoders):
 
 def _latent_shape(stories: StorySet) -> tuple[int, int, int]:
     vae = stories.studio.image_vae
-    return vae.latent_channels, HEIGHT // vae.image_size_multiple, WIDTH // vae.image_size_multiple
+    return vae.latent_channels, HEIGHT // vae.spatial_compression, WIDTH // vae.spatial_compression
 
 
 def _frame_tokens(stories: StorySet) -> Size:

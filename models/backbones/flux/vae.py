@@ -28,7 +28,7 @@ class ImageVAE(ImageCodec):
         super().__init__(model, pixels_per_call, tiling)
         self.latent_channels = model.config.latent_channels
         check_latents(model.config, self.latent_channels, "vae")
-        self.image_size_multiple = 2 ** (len(model.config.block_out_channels) - 1)
+        self.spatial_compression = 2 ** (len(model.config.block_out_channels) - 1)
         self._scale = float(model.config.scaling_factor or 1.0)
         self._shift = float(model.config.shift_factor or 0.0)
 
@@ -39,7 +39,7 @@ class ImageVAE(ImageCodec):
         def run(part: Tensor) -> Tensor:
             return self.model.encode(self._to_network(part)).latent_dist.mode().float()
 
-        return (self._by_tiles(run, images, self.image_size_multiple, 1) - self._shift) * self._scale
+        return (self._by_tiles(run, images, self.spatial_compression, 1) - self._shift) * self._scale
 
     @torch.no_grad()
     def decode_image(self, latents: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class ImageVAE(ImageCodec):
         def run(part: Tensor) -> Tensor:
             return self.model.decode(part).sample.float()
 
-        return (self._by_tiles(run, z, 1, self.image_size_multiple) / 2 + 0.5).clamp(0, 1)
+        return (self._by_tiles(run, z, 1, self.spatial_compression) / 2 + 0.5).clamp(0, 1)
 
     def _values_per_pixel(self) -> float:
         return 10.0 * self.model.config.block_out_channels[0]

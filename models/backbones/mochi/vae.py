@@ -57,7 +57,7 @@ class MochiVAE(VideoCodec):
             raise InputError("vae", "must compress time 6 times", model.temporal_compression_ratio, fix)
         self.latent_channels = config.latent_channels
         check_latents(config, self.latent_channels, "vae")
-        self.image_size_multiple = model.spatial_compression_ratio
+        self.spatial_compression = model.spatial_compression_ratio
         scale = float(config.scaling_factor)
         mean, std = config.latents_mean, config.latents_std
         if mean is None or std is None:
@@ -96,7 +96,7 @@ class MochiVAE(VideoCodec):
             x = rearrange(self._to_network(part), "b t c h w -> b c t h w")
             return self.model.encode(x).latent_dist.mode().float()
 
-        z = self._by_tiles(run, video, self.image_size_multiple, 1)
+        z = self._by_tiles(run, video, self.spatial_compression, 1)
         return (z - self._mean.to(z.device)) / self._std.to(z.device)
 
     @torch.no_grad()
@@ -112,7 +112,7 @@ class MochiVAE(VideoCodec):
     @torch.no_grad()
     def _stream(self, latents: Tensor) -> Iterator[Tensor]:
         rows, _, _, h, w = latents.shape
-        at_once = max(1, self.pixels_per_call // (rows * h * w * self.image_size_multiple**2 * STRIDE))
+        at_once = max(1, self.pixels_per_call // (rows * h * w * self.spatial_compression**2 * STRIDE))
         z = latents.to(self.device, torch.float32) * self._std.to(self.device) + self._mean.to(self.device)
         for x in self._pixels(z.to(self.dtype), self._tile_side(h, w, rows), at_once):
             yield rearrange((x / 2 + 0.5).clamp(0, 1), "b c t h w -> b t c h w")
@@ -126,7 +126,7 @@ class MochiVAE(VideoCodec):
             return
         window = self._window(len(z), z.shape[-2], z.shape[-1], STRIDE)
         for video in decode_tiles(
-            lambda: _Decoder(self.model.decoder), z, side, self.image_size_multiple, at_once, window
+            lambda: _Decoder(self.model.decoder), z, side, self.spatial_compression, at_once, window
         ):
             for part in video.split(at_once * STRIDE, 2):
                 yield part.to(self.device)

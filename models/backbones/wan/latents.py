@@ -76,7 +76,7 @@ class ChunkVAE:
             )
         self.vae, self.check = vae, check
         self.latent_channels = int(vae.latent_channels)
-        self.image_size_multiple = int(vae.spacial_compression_encode())
+        self.spatial_compression = int(vae.spacial_compression_encode())
 
     @torch.no_grad()
     def encode_chunks(self, video: Tensor, chunks: Sequence[int]) -> Tensor:
@@ -97,7 +97,7 @@ class ChunkVAE:
 
     def nothing(self, images: Tensor) -> Tensor:
         """Latents of no frame in the size of `images` `[B, K, 3, H, W]`."""
-        height, width = (side // self.image_size_multiple for side in images.shape[-2:])
+        height, width = (side // self.spatial_compression for side in images.shape[-2:])
         return torch.zeros(len(images), self.latent_channels, 0, height, width)
 
     @torch.no_grad()
@@ -164,7 +164,7 @@ def multi_chunk_video(
         InputError: images of several sizes, another number than the timeline's, or a size that the model cannot take.
     """
     plan = plan_video(timeline, method)
-    images = stack_images(keyframes, len(timeline.keyframes), size, vae.image_size_multiple)
+    images = stack_images(keyframes, len(timeline.keyframes), size, vae.spatial_compression)
     given = encode_keyframes(vae, images, plan) if plan.pinned else vae.nothing(images)
     return MultiChunkVideo(plan, lay_out(plan, given), vae, images)
 
@@ -187,11 +187,11 @@ def extend_video(
 
     `decode_frames` of the sampled latent gives the new frames only.
     """
-    frames = stack_images(clip, len(clip), None, vae.image_size_multiple, "clip")
+    frames = stack_images(clip, len(clip), None, vae.spatial_compression, "clip")
     plan = plan_extension(frames.shape[1], timeline, context_frames)
     context = frames[:, -plan.first :]
     size = (frames.shape[-2], frames.shape[-1])
-    images = stack_images(keyframes, len(timeline.keyframes), size, vae.image_size_multiple)
+    images = stack_images(keyframes, len(timeline.keyframes), size, vae.spatial_compression)
     given = vae.encode_chunks(context, [plan.first])
     if timeline.keyframes:
         given = torch.cat([given, encode_keyframes(vae, images, plan_video(timeline))], dim=2)

@@ -55,7 +55,7 @@ class VideoVAE(VideoCodec):
         self.latent_channels = config.z_dim
         check_latents(config, self.latent_channels, "vae", required=True)
         # From the layers and not from config.scale_factor_spatial, which small custom configs leave at its default.
-        self.image_size_multiple = 2 ** (len(config.dim_mult) - 1) * (config.patch_size or 1)
+        self.spatial_compression = 2 ** (len(config.dim_mult) - 1) * (config.patch_size or 1)
         self._mean = torch.tensor(config.latents_mean, dtype=torch.float32).view(1, -1, 1, 1, 1)
         self._std = torch.tensor(config.latents_std, dtype=torch.float32).view(1, -1, 1, 1, 1)
 
@@ -128,7 +128,7 @@ class VideoVAE(VideoCodec):
     @torch.no_grad()
     def _stream(self, latents: Tensor, latent_chunks: list[int]) -> Iterator[Tensor]:
         batch, _, _, h, w = latents.shape
-        pixels = batch * h * w * self.image_size_multiple**2
+        pixels = batch * h * w * self.spatial_compression**2
         pieces = latents.split(latent_chunks, dim=2)
         for length, run in groupby(pieces, key=lambda piece: piece.shape[2]):
             run_pieces = list(run)
@@ -143,7 +143,7 @@ class VideoVAE(VideoCodec):
     def _encode(self, rows: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
         """Rows `[T, 3, H, W]` of the same `size` (T, H, W) → `[B, C, f, h, w]`; little of them is copied at once."""
         frames, height, width = size
-        h, w = height // self.image_size_multiple, width // self.image_size_multiple
+        h, w = height // self.spatial_compression, width // self.spatial_compression
         side = self._tile_side(h, w, len(rows))
         at_once = self._rows(h, w, side)
 
@@ -155,7 +155,7 @@ class VideoVAE(VideoCodec):
             return encoder.finish()
 
         def tile(ys: slice, xs: slice) -> Tensor:
-            ys, xs = scaled(ys, self.image_size_multiple), scaled(xs, self.image_size_multiple)
+            ys, xs = scaled(ys, self.spatial_compression), scaled(xs, self.spatial_compression)
             return torch.cat([run(rows[i : i + at_once], ys, xs) for i in range(0, len(rows), at_once)])
 
         z = tile(slice(0, h), slice(0, w)) if side is None else assemble(tile, h, w, side)
@@ -178,7 +178,7 @@ class VideoVAE(VideoCodec):
     def _pixels(self, z: Tensor, side: int | None, batch: int) -> Iterator[Tensor]:
         """Parts `[B, 3, t, H, W]` in −1…1 of some of a batch's rows, at the same times for all of them."""
         h, w = z.shape[-2:]
-        at_once = max(1, self.pixels_per_call // (batch * h * w * self.image_size_multiple**2 * TEMPORAL_STRIDE))
+        at_once = max(1, self.pixels_per_call // (batch * h * w * self.spatial_compression**2 * TEMPORAL_STRIDE))
         z = self.model.post_quant_conv(z)
         if side is None:
             decoder = WanStreamDecoder(self.model)
@@ -187,7 +187,7 @@ class VideoVAE(VideoCodec):
             return
         window = self._window(batch, h, w, TEMPORAL_STRIDE)
         for video in decode_tiles(
-            lambda: WanStreamDecoder(self.model), z, side, self.image_size_multiple, at_once, window
+            lambda: WanStreamDecoder(self.model), z, side, self.spatial_compression, at_once, window
         ):
             for part in video.split(at_once * TEMPORAL_STRIDE, 2):
                 yield part.to(self.device)
