@@ -12,7 +12,6 @@ from ..core.errors import InputError
 from ..models.backbones.native_fit import text_width
 from ..models.backbones.wan.latents import (
     NATIVE_SIZE,
-    PATCH,
     PLAN,
     MultiChunkVideo,
     decode_frames,
@@ -53,7 +52,7 @@ def build_latent(
         missing = "height" if width else "width"
         rule = "is needed with the other side" if width or height else "and height are needed without keyframes"
         raise InputError(missing, rule, 0, "give the video's width and height in pixels")
-    multiple = chunks.spatial_compression * PATCH
+    multiple = chunks.pixels_per_token
     for name, side in (("width", width), ("height", height)):
         if side % multiple:
             fix = f"use {max(1, round(side / multiple)) * multiple}"

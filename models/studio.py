@@ -202,8 +202,8 @@ class Studio(StudioFiles):
 
         return CaptionCheck(read, characters, self.fingerprint(RECOGNISER))
 
-    def latent_cell(self) -> tuple[int, int]:
-        """(channels, height and width in pixels) of a cell of the video VAE's latents; no weights are loaded.
+    def latent_pixel(self) -> tuple[int, int]:
+        """(channels, height and width in pixels) of a latent pixel of the video VAE; no weights are loaded.
 
         Raises:
             InputError: a file that is missing, or no VAE of its kind.

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import InputError
 from ..models.studio_files import PARTS
-from ..sampling.memory_context import PATCH
 from ..story.storyboard import Storyboard
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def prove(studio: Studio, *parts: str) -> None:
 
 def check_size(story: Storyboard, studio: Studio, *vaes: ImageCodec) -> None:
     """Refuse, with an `InputError`, frames that the studio's models cannot make with these of its VAEs."""
-    side = max(vae.spatial_compression for vae in vaes) * PATCH
+    side = max(vae.pixels_per_token for vae in vaes)
     width, height = story.size
     if width % side or height % side:
         near = [max(side, round(value / side) * side) for value in (width, height)]

@@ -16,7 +16,6 @@ from ..memory.golden_mem import GoldenMem
 from ..memory.retrieval import Retrieval
 from ..sampling.flow import check_sigmas, dynamic_shift
 from ..sampling.keyframes import KeyframeSettings
-from ..sampling.memory_context import PATCH
 from ..story.storyboard import Caption, Storyboard
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ class FilmJob(Job):
 
 def size_tokens(studio: Studio, frame_size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a keyframe in tokens of the keyframe model."""
-    side = studio.image_vae.spatial_compression * PATCH
+    side = studio.image_vae.pixels_per_token
     return frame_size[0] // side, frame_size[1] // side
 
 

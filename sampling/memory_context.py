@@ -14,10 +14,7 @@ from ..memory.retrieval import mean_pool
 if TYPE_CHECKING:
     from ..models.studio import Studio
 
-__all__ = ["PATCH", "StudioEncoders"]
-
-PATCH = 2
-"""Latent pixels along a side of one Flux token."""
+__all__ = ["StudioEncoders"]
 
 
 class StudioEncoders:
@@ -29,7 +26,7 @@ class StudioEncoders:
     @property
     def pixels_per_token(self) -> int:
         """Pixels along a side of one token of the keyframe model."""
-        return self._studio.image_vae.spatial_compression * PATCH
+        return self._studio.image_vae.pixels_per_token
 
     def embed_query(self, text: str, dim: int) -> Tensor:
         """CLIP embeddings `[P, dim]` of the parts of a query, on the CPU."""

@@ -104,7 +104,8 @@ def _frames_off_grid(roles: Roles, header: Sequence[str], rows: Sequence[Row], b
     roles.at["count"] = position
     name = shorten(header[position], 30)
     build.notes.append(
-        f"{name}: counts that are no 4n+1 become the nearest length of the grid, by at most {TEMPORAL_STRIDE // 2} frames"
+        f"{name}: counts that are no 4n+1 become the nearest length of the grid, "
+        f"by at most {TEMPORAL_STRIDE // 2} frames"
     )
 
 

@@ -113,18 +113,18 @@ class ImageCodec(ABC):
             raise InputError("latents", f"must have the shape {layout}", list(latents.shape), "use this VAE's latents")
 
     def _tile_side(self, height: int, width: int, rows: int = 1) -> int | None:
-        """Side, in cells of the latents, of the tiles that frames of so many cells are cut into; None: they are not."""
-        cell = self.spatial_compression
-        side = max(4, self.tiling.tile // cell)
+        """Side, in latent pixels, of the tiles that frames of this size are cut into; None: they are not."""
+        compression = self.spatial_compression
+        side = max(4, self.tiling.tile // compression)
         if max(height, width) <= side:
             return None
-        pixels = height * width * cell**2
+        pixels = height * width * compression**2
         together = pixels * max(1, min(rows, self.pixels_per_call // pixels))
         need = together * self._values_per_pixel() * self.dtype.itemsize
         return side if self.tiling.wanted(pixels, self.largest_frame, need, self.device) else None
 
     def _rows(self, height: int, width: int, side: int | None = None) -> int:
-        """Rows of a batch of frames of so many cells, cut into tiles of `side` cells, that go together."""
+        """Rows of a batch of frames of so many latent pixels, cut into tiles of `side` of them, that go together."""
         most = max(height, width) if side is None else side
         return max(1, self.pixels_per_call // (min(height, most) * min(width, most) * self.spatial_compression**2))
 
@@ -132,14 +132,14 @@ class ImageCodec(ABC):
         """Latent frames, of `grid` frames each, that tiles are put together of at once."""
         return max(1, _WINDOW // (rows * height * width * self.spatial_compression**2 * grid))
 
-    def _by_tiles(self, run: Callable[[Tensor], Tensor], x: Tensor, cell: int, scale: int) -> Tensor:
+    def _by_tiles(self, run: Callable[[Tensor], Tensor], x: Tensor, per_pixel: int, scale: int) -> Tensor:
         """Run a batch of frames in as few calls as `pixels_per_call` and `tiling` allow.
 
         Args:
             run: the network.
-            x: frames or latents; a cell of the latents is `cell` wide in them, and `scale` in what `run` returns.
+            x: frames or latents; a latent pixel is `per_pixel` wide in them, and `scale` in what `run` returns.
         """
-        height, width = x.shape[-2] // cell, x.shape[-1] // cell
+        height, width = x.shape[-2] // per_pixel, x.shape[-1] // per_pixel
         side = self._tile_side(height, width, len(x))
         at_once = self._rows(height, width, side)
 
@@ -147,14 +147,14 @@ class ImageCodec(ABC):
             return torch.cat([run(few) for few in part.split(at_once)]) if len(part) > at_once else run(part)
 
         def tile(rows: slice, columns: slice) -> Tensor:
-            return by_rows(x[..., scaled(rows, cell), scaled(columns, cell)])
+            return by_rows(x[..., scaled(rows, per_pixel), scaled(columns, per_pixel)])
 
         return by_rows(x) if side is None else assemble(tile, height, width, side, scale)
 
 
-def scaled(cells: slice, by: int) -> slice:
-    """A slice of cells as a slice of what has `by` values for each."""
-    return slice(cells.start * by, cells.stop * by)
+def scaled(pixels: slice, by: int) -> slice:
+    """A slice of latent pixels as a slice of what has `by` values for each."""
+    return slice(pixels.start * by, pixels.stop * by)
 
 
 class VideoCodec(ImageCodec):

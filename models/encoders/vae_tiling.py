@@ -67,9 +67,9 @@ def cut(height: int, width: int, side: int, scale: int = 1) -> list[tuple[slice,
     """Cut a frame into tiles of equal size that overlap evenly.
 
     Args:
-        height, width: of the frame, in cells.
-        side: of a tile, in cells, at least 4; a frame that is smaller one way is not cut that way.
-        scale: the weights are for `scale` times finer cells.
+        height, width: of the frame, in latent pixels.
+        side: of a tile, in latent pixels, at least 4; a frame that is smaller one way is not cut that way.
+        scale: the weights are for `scale` times finer pixels.
 
     Returns:
         (rows, columns, weights `[rows · scale, columns · scale]`) of each tile. Weights fall off linearly towards a
@@ -111,7 +111,7 @@ def assemble(run: Callable[[slice, slice], Tensor], height: int, width: int, sid
     """Run a network on every tile and blend what comes out.
 
     Args:
-        run: takes rows and columns of cells, returns `[…, rows · scale, columns · scale]`.
+        run: takes rows and columns of latent pixels, returns `[…, rows · scale, columns · scale]`.
         height, width, side, scale: see `cut`.
 
     Returns:
@@ -140,7 +140,7 @@ def decode_tiles(
     Args:
         make: makes a decoder at its beginning.
         z: `[B, C, F, h, w]`, as the decoder takes it.
-        side: of a tile in cells. scale: pixels of a cell's side.
+        side: of a tile in latent pixels. scale: pixels of a latent pixel's side.
         at_once: latent frames in one call.
 
     Yields:

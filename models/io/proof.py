@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import InputError
+from ..layouts.pairs import PATCH
 from .lora_file import parse_lora, read_lora
 
 __all__ = ["files_key", "fit_together", "named", "prove_lora"]
-
-_PATCH = 2  # latent cells along a side of a token, in every model here
 
 
 @contextmanager
@@ -70,7 +69,7 @@ def fit_together(models: Mapping[str, Any], file: str) -> None:
             )
 
     image = models.get("image_vae")
-    fit("keyframe", "in_channels", "the image VAE", image and image.latent_channels * _PATCH**2)
+    fit("keyframe", "in_channels", "the image VAE", image and image.latent_channels * PATCH**2)
     fit("keyframe", "joint_attention_dim", "keyframe_text", _width(models.get("keyframe_text")))
     fit("keyframe", "pooled_projection_dim", "the pooling CLIP", _pooled(models))
     text = _width(models.get("video_text"))

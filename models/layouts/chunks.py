@@ -134,7 +134,7 @@ class VideoPlan:
     Attributes:
         method: how the video takes its keyframes, see `plan_video`.
         latent_chunks: latent frames of each chunk; chunks are encoded and decoded each on its own.
-        pinned: positions of the given latent frames, ascending; they are clean (t = 0) and never change.
+        pinned: positions of the clean latent frames, ascending; they have t = 0 and never change.
         frames: how many frames `decode_video` gives.
         first: decoded frames before the first of them: the clip that an extension continues.
     """
@@ -163,23 +163,20 @@ class VideoPlan:
     @property
     def free(self) -> list[int]:
         """Positions of the latent frames that are made, ascending."""
-        given = set(self.pinned)
-        return [i for i in range(self.latents) if i not in given]
+        pinned = set(self.pinned)
+        return [i for i in range(self.latents) if i not in pinned]
 
     @property
-    def given_frames(self) -> list[int]:
+    def pinned_frames(self) -> list[int]:
         """Frames that the pinned latents stand for, ascending: a chunk's first latent for one, others for four."""
-        given = set(self.pinned)
+        pinned = set(self.pinned)
         out: list[int] = []
         position = start = 0
         for latents, frames in zip(self.latent_chunks, self.chunks, strict=True):
             for j in range(latents):
-                if position + j in given:
-                    out += (
-                        [start]
-                        if j == 0
-                        else range(start + TEMPORAL_STRIDE * (j - 1) + 1, start + TEMPORAL_STRIDE * j + 1)
-                    )
+                if position + j in pinned:
+                    end = start + TEMPORAL_STRIDE * j + 1
+                    out += [start] if j == 0 else range(end - TEMPORAL_STRIDE, end)
             position, start = position + latents, start + frames
         return out
 
@@ -304,7 +301,7 @@ def frame_timesteps(t: Tensor, keyframe_latents: Sequence[int], latents: int) ->
 
     Args:
         t: `[B]`, in 0…1.
-        keyframe_latents: positions in 0…F−1 whose latents are given.
+        keyframe_latents: positions in 0…F−1 whose latents are clean.
         latents: F.
 
     Raises:

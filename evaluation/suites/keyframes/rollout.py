@@ -20,10 +20,10 @@ from ....memory.golden_mem import GoldenMem, Size, Slot
 from ....memory.retrieval import Retrieval, mean_pool
 from ....models.cost import Pair, cost_of, memory_pairs
 from ....models.encoders.text import TextCond
-from ....models.layouts.pairs import NoiseLevel
+from ....models.layouts.pairs import PATCH, NoiseLevel
 from ....pocket.world import HEIGHT, WIDTH, Story
 from ....sampling.keyframes import KeyframeSettings, sample_keyframes
-from ....sampling.memory_context import PATCH, StudioEncoders
+from ....sampling.memory_context import StudioEncoders
 from ....sampling.noise import noise_source
 
 if TYPE_CHECKING:

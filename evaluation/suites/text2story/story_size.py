@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ....core.errors import InputError
+from ....models.layouts.pairs import PATCH
 from ....pipelines.story_stage import story_grid, story_parts
 from ....pocket.world import HEIGHT, WIDTH
-from ....sampling.memory_context import PATCH
 
 if TYPE_CHECKING:
     from ....models.studio import Studio
@@ -69,15 +69,15 @@ def natural_length(studio: Studio) -> tuple[tuple[int, int], int]:
     """(height, width) and frames of a segment that a studio's video model was made for."""
     if studio.name == "pocket":
         return (HEIGHT, WIDTH), FRAMES
-    channels, cell = studio.latent_cell()
+    channels, pixels = studio.latent_pixel()
     (height, width), frames, _ = studio.backbone.native(channels)
-    side, grid = cell * PATCH, story_grid(studio)  # of no effect on the models known here
+    side, grid = pixels * PATCH, story_grid(studio)  # of no effect on the models known here
     return (_near(height, side), _near(width, side)), (frames - 1) // grid * grid + 1
 
 
 def size_multiple(studio: Studio) -> int:
     """What height and width in pixels must divide by: a patch of the VAE's latent cells."""
-    return studio.latent_cell()[1] * PATCH
+    return studio.latent_pixel()[1] * PATCH
 
 
 def check_size(studio: Studio, size: tuple[int, int]) -> None:

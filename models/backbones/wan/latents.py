@@ -26,10 +26,10 @@ from ...layouts.chunks import (
     plan_extension,
     plan_video,
 )
+from ...layouts.pairs import PATCH
 
 __all__ = [
     "NATIVE_SIZE",
-    "PATCH",
     "PLAN",
     "ChunkVAE",
     "Latent",
@@ -50,8 +50,6 @@ NATIVE_SIZE = "anchorshot_size"
 """Where a MODEL carries the (height, width) that it was made for, among its attachments, if it says so."""
 
 Latent = dict[str, Any]
-
-PATCH = 2  # Wan's transformers fold 2×2 latent cells into a token
 
 
 class ChunkVAE:
@@ -77,6 +75,7 @@ class ChunkVAE:
         self.vae, self.check = vae, check
         self.latent_channels = int(vae.latent_channels)
         self.spatial_compression = int(vae.spacial_compression_encode())
+        self.pixels_per_token = self.spatial_compression * PATCH
 
     @torch.no_grad()
     def encode_chunks(self, video: Tensor, chunks: Sequence[int]) -> Tensor:
@@ -95,7 +94,7 @@ class ChunkVAE:
             out.append(self.vae.encode(piece))  # four dimensions: ComfyUI takes an IMAGE batch for one video
         return torch.cat(out, dim=2)
 
-    def nothing(self, images: Tensor) -> Tensor:
+    def empty_latents(self, images: Tensor) -> Tensor:
         """Latents of no frame in the size of `images` `[B, K, 3, H, W]`."""
         height, width = (side // self.spatial_compression for side in images.shape[-2:])
         return torch.zeros(len(images), self.latent_channels, 0, height, width)
@@ -133,7 +132,7 @@ class MultiChunkVideo:
         Raises:
             InputError: one of the ablation's variants, which put a keyframe where several frames belong.
         """
-        frames = self.plan.given_frames
+        frames = self.plan.pinned_frames
         if len(frames) != self.pixels.shape[1]:
             fix = "use multi_chunk, or a text-to-video model"
             raise InputError("method", "image-to-video models take multi_chunk only", self.plan.method, fix)
@@ -164,9 +163,9 @@ def multi_chunk_video(
         InputError: images of several sizes, another number than the timeline's, or a size that the model cannot take.
     """
     plan = plan_video(timeline, method)
-    images = stack_images(keyframes, len(timeline.keyframes), size, vae.spatial_compression)
-    given = encode_keyframes(vae, images, plan) if plan.pinned else vae.nothing(images)
-    return MultiChunkVideo(plan, lay_out(plan, given), vae, images)
+    images = stack_images(keyframes, len(timeline.keyframes), size, vae.pixels_per_token)
+    clean_latents = encode_keyframes(vae, images, plan) if plan.pinned else vae.empty_latents(images)
+    return MultiChunkVideo(plan, lay_out(plan, clean_latents), vae, images)
 
 
 def extend_video(
@@ -187,16 +186,16 @@ def extend_video(
 
     `decode_frames` of the sampled latent gives the new frames only.
     """
-    frames = stack_images(clip, len(clip), None, vae.spatial_compression, "clip")
+    frames = stack_images(clip, len(clip), None, vae.pixels_per_token, "clip")
     plan = plan_extension(frames.shape[1], timeline, context_frames)
     context = frames[:, -plan.first :]
     size = (frames.shape[-2], frames.shape[-1])
-    images = stack_images(keyframes, len(timeline.keyframes), size, vae.spatial_compression)
-    given = vae.encode_chunks(context, [plan.first])
+    images = stack_images(keyframes, len(timeline.keyframes), size, vae.pixels_per_token)
+    clean_latents = vae.encode_chunks(context, [plan.first])
     if timeline.keyframes:
-        given = torch.cat([given, encode_keyframes(vae, images, plan_video(timeline))], dim=2)
+        clean_latents = torch.cat([clean_latents, encode_keyframes(vae, images, plan_video(timeline))], dim=2)
     pixels = torch.cat([context, images.to(context)], dim=1)
-    return MultiChunkVideo(plan, lay_out(plan, given), vae, pixels)
+    return MultiChunkVideo(plan, lay_out(plan, clean_latents), vae, pixels)
 
 
 def decode_frames(vae: ChunkVAE, latent: Latent, plan: VideoPlan | None = None) -> Tensor:
@@ -228,13 +227,13 @@ def repin(latent: Latent, clean: Latent) -> Latent:
     Raises:
         InputError: latents of two videos.
     """
-    mask, samples, given = clean.get("noise_mask"), latent["samples"], clean["samples"]
-    if samples.shape[1:] != given.shape[1:] or len(given) not in (1, len(samples)):
+    mask, samples, clean_latents = clean.get("noise_mask"), latent["samples"], clean["samples"]
+    if samples.shape[1:] != clean_latents.shape[1:] or len(clean_latents) not in (1, len(samples)):
         fix = "give the latent that was sampled and the one it was sampled from"
-        raise InputError("latent", f"must have the shape {list(given.shape)}", list(samples.shape), fix)
+        raise InputError("latent", f"must have the shape {list(clean_latents.shape)}", list(samples.shape), fix)
     out = {**latent, **{key: clean[key] for key in ("noise_mask", PLAN) if key in clean}}
     if mask is not None:
-        out["samples"] = torch.where(mask.to(samples.device) < 0.5, given.to(samples), samples)
+        out["samples"] = torch.where(mask.to(samples.device) < 0.5, clean_latents.to(samples), samples)
     return out
 
 
@@ -247,17 +246,17 @@ def plan_of(latent: Mapping[str, Any]) -> VideoPlan:
     return plan
 
 
-def lay_out(plan: VideoPlan, given: Tensor) -> Latent:
-    """LATENT with the given latents, `[B, C, K, h, w]`, in the plan's pinned places.
+def lay_out(plan: VideoPlan, clean_latents: Tensor) -> Latent:
+    """LATENT with the clean latents, `[B, C, K, h, w]`, in the plan's pinned places.
 
     The mask has the latents' own size, because core would blur a smaller one over time.
     """
-    rows, channels, _, height, width = given.shape
-    samples = torch.zeros(rows, channels, plan.latents, height, width, device=given.device)
+    batch, channels, _, height, width = clean_latents.shape
+    samples = torch.zeros(batch, channels, plan.latents, height, width, device=clean_latents.device)
     latent: Latent = {"samples": samples, PLAN: plan}
     if plan.pinned:
-        samples[:, :, plan.pinned] = given.float()
-        latent["noise_mask"] = torch.ones(rows, 1, plan.latents, height, width, device=given.device)
+        samples[:, :, plan.pinned] = clean_latents.float()
+        latent["noise_mask"] = torch.ones(batch, 1, plan.latents, height, width, device=clean_latents.device)
         latent["noise_mask"][:, :, plan.pinned] = 0
     return latent
 
@@ -266,7 +265,7 @@ def stack_images(
     images: Tensor | Sequence[Tensor],
     count: int,
     size: tuple[int, int] | None,
-    cell: int,
+    pixels_per_token: int,
     field: str = "keyframes",
 ) -> Tensor:
     """IMAGEs as `[1, K, 3, H, W]`.
@@ -275,7 +274,7 @@ def stack_images(
         images: one IMAGE of K frames, or a list of IMAGEs.
         count: how many frames there must be.
         size: (height, width) they must have; needed where there are none.
-        cell: pixels per latent cell and side.
+        pixels_per_token: along a side; sizes are multiples of it.
         field: what to call them in errors.
 
     Raises:
@@ -300,7 +299,7 @@ def stack_images(
     if size is not None and (height, width) != tuple(size):
         rule = f"must have the size {size[1]}x{size[0]}"
         raise InputError(field, rule, f"{width}x{height}", "resize them to the video's size")
-    multiple = cell * PATCH
+    multiple = pixels_per_token
     if height % multiple or width % multiple or not height * width:
         fix = f"resize to {max(1, round(width / multiple)) * multiple}x{max(1, round(height / multiple)) * multiple}"
         raise InputError(field if sizes else "size", f"must divide by {multiple}", f"{width}x{height}", fix)
