@@ -258,7 +258,7 @@ def _words(conds: dict[str, Any], noise: Tensor) -> TextCond:
     if _has_mask(conds):
         mask = comfy.utils.repeat_to_batch_size(conds["attention_mask"].cond, batch).to(noise.device) > 0
         tokens = tokens.masked_fill(~mask[:, :, None], 0)
-    else:  # a text ends where nothing but zeros follows, as Wan's
+    else:  # a text ends where nothing but zeros follows
         mask = (tokens != 0).any(2).flip(1).cumsum(1).flip(1) > 0
     y = conds.get("y")
     pooled = comfy.utils.repeat_to_batch_size(y.cond, batch).to(noise.device) if y is not None else None

@@ -161,7 +161,7 @@ def resize_context(image: Tensor, size_px: Size, mode: ResizeMode = "bicubic") -
 
     Args:
         image: `[..., 3, H, W]`, values 0…1.
-        size_px: (height, width) in pixels; a multiple of the pixels per token (16 for FLUX.1 and the pocket studio).
+        size_px: (height, width) in pixels; a multiple of the pixels per token (16 in most models).
         mode: `bicubic` (antialiased, what image tools do) or `area` (mean of each cell, no ringing).
 
     Returns:
@@ -179,7 +179,7 @@ def resize_context_latent(latent: Tensor, size_latent: Size, mode: ResizeMode = 
 
     Args:
         latent: `[..., C, h, w]`, unit scale.
-        size_latent: (height, width) in latent cells: tokens × the model's patch size (2 for Flux).
+        size_latent: (height, width) in latent pixels: tokens × the model's patch size, 2.
         mode: `area` (default: a mean keeps latents inside their range) or `bicubic` (antialiased).
 
     Returns:

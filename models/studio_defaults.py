@@ -37,7 +37,7 @@ class KeyframeDefaults(Strict):
 
     Attributes:
         steps: solver steps.
-        shift: of the noise schedule; null takes FLUX.1's own from one frame's size.
+        shift: of the noise schedule; null takes `flow.dynamic_shift` of one frame's size.
         guidance: distilled guidance, for models that take it.
         context_noise: t of context frames, 0…1, or [low, high]: every frame draws its own.
         mode: causal (context cached) or full.

@@ -14,7 +14,7 @@ STUDIOS = Path(__file__).resolve().parent.parent / "studios"
 
 
 def find_studio(name_or_path: str | os.PathLike[str]) -> Path:
-    """The file of a built-in studio (`pocket`, `flux-wan`, …) or of a path. Raises InputError if there is none."""
+    """The file of a built-in studio (`pocket`, …) or of a path. Raises InputError if there is none."""
     text = os.fspath(name_or_path)
     path = Path(text)
     if path.suffix.lower() in (".yaml", ".yml") or len(path.parts) > 1:

@@ -66,7 +66,7 @@ class FilmSettings:
 
     @classmethod
     def of(cls, studio: Studio, frame_size: tuple[int, int], keyframe: Mapping[str, Any] | None = None) -> FilmSettings:
-        """The studio's defaults for frames of (height, width) px; a shift of null becomes FLUX.1's for that size.
+        """The studio's defaults for frames of (height, width) px; a shift of null becomes `dynamic_shift` of that size.
 
         Args:
             studio: gives the defaults.

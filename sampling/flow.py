@@ -65,8 +65,8 @@ Callback = Callable[[Step], None]
 def flow_sigmas(steps: int, shift: float = 1.0) -> Tensor:
     """Noise levels t_0 = 1 … t_steps = 0, `[steps + 1]` fp32 on the CPU.
 
-    `shift` s bends the even grid towards high noise: t ← s·t / (1 + (s − 1)·t). 1 leaves it even; Wan uses 3 (480p) to
-    5 (720p), Flux `dynamic_shift`.
+    `shift` s bends the even grid towards high noise: t ← s·t / (1 + (s − 1)·t). 1 leaves it even; video models
+    use 3 (480p) to 5 (720p), image models `dynamic_shift`.
 
     Raises:
         InputError: `steps` is below 1, or `shift` is not a positive number.
@@ -95,7 +95,7 @@ def check_sigmas(sigmas: Sequence[float], field: str = "sigmas") -> Tensor:
 def dynamic_shift(
     tokens: int, *, base_tokens: int = 256, max_tokens: int = 4096, base_mu: float = 0.5, max_mu: float = 1.15
 ) -> float:
-    """FLUX.1's shift for ONE image of `tokens` latent tokens: exp(μ), μ linear in the token count.
+    """The usual shift for ONE image of `tokens` latent tokens: exp(μ), μ linear in the token count.
 
     Count the tokens of a single frame, never of a packed sequence of frames: the shift answers to how much
     detail one image has, and a long context must not push its frames towards high noise.

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 TEMPORAL_STRIDE = 4
-"""Frames per latent after a chunk's first (the temporal stride of the Wan VAEs)."""
+"""Frames per latent after a chunk's first (the temporal stride of the VAEs that make video through keyframes)."""
 MAX_FRAMES = 4 * 1200 + 1
 """Longest single shot, in frames: 200 s at 24 fps. Longer than any video model takes; guards memory, not taste."""
 

@@ -1,4 +1,4 @@
-"""CLIP on open_clip: scores frames against text for retrieval, and pools prompts the way Flux wants.
+"""CLIP on open_clip: scores frames against text for retrieval, and pools prompts for backbones that take pooled text.
 
 Any open_clip `CLIP` architecture loads: the pocket studio's, or a public checkpoint in open_clip's key format
 (`visual.conv1.weight`, `transformer.resblocks.0.…`, `text_projection`) stored as safetensors.
@@ -175,7 +175,7 @@ class ClipScorer:
 
     @torch.no_grad()
     def pooled(self, texts: Sequence[str], batch: int = 64) -> Tensor:
-        """Return the pooled text state before the projection, `[B, text_width]` fp32: Flux's `pooled_projections`.
+        """Return the pooled text state before the projection, `[B, text_width]` fp32 (`pooled_projections`).
 
         The same state as `pooler_output` of a transformers CLIPTextModel: last layer, final layer norm, end token.
         """

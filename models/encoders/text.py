@@ -1,4 +1,4 @@
-"""Prompts to conditioning: T5 (Flux) and UMT5 (Wan) token states, CLIP's pooled state; captions at their real lengths.
+"""Prompts to conditioning: T5 and UMT5 token states, CLIP's pooled state; captions at their real lengths.
 
 Captain Cinema's context grows with every pair, so captions enter at their real length with a mask (§3.2): padded to
 512, their text would cost more than the compressed images. The published pipelines pad, each in its own way; `pad_to`
@@ -57,12 +57,12 @@ _KEEP = ("norm", "shared", "embed_tokens", "relative_attention_bias", r"\.wo$")
 
 
 class TextEncoder:
-    """A T5 or UMT5 encoder with its tokenizer, and for Flux a pooling CLIP text model.
+    """A T5 or UMT5 encoder with its tokenizer, and a pooling CLIP text model where the backbone takes pooled text.
 
     Args:
         model: a real T5EncoderModel or UMT5EncoderModel.
         tokenizer: its tokenizer.
-        pooler: texts → [B, P]; None where the backbone takes no pooled text (Wan).
+        pooler: texts → [B, P]; None where the backbone takes no pooled text.
         max_length: longer texts are cut, with a warning in the log (512 in the published pipelines).
         pad_to: None keeps real lengths; a number pads to it as the published pipeline of the class does (see `encode`).
         names: character names in its vocabulary; a public encoder reads any name and has none.
@@ -201,7 +201,7 @@ def _clip_text(
     """An empty CLIP text model, its tensors, and the file's name."""
     whole = read_checkpoint(path, "clip")
     prefixes = {found[0] for key in whole.state if (found := re.match(r".*?text_model\.", key))}
-    # All-in-one files may hold several; Flux reads CLIP-L's.
+    # All-in-one files may hold several; what pools is CLIP-L.
     best = sorted(prefix for prefix in prefixes if "clip_l" in prefix) or sorted(prefixes)
     checkpoint = whole.part(best[0]) if best else whole
     tensors = dequantise(checkpoint if values else checkpoint.without_large_values(), dtype)
@@ -239,7 +239,7 @@ def _clip_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_hidden_layers": count_blocks(state, "encoder.layers."),
         "num_attention_heads": max(1, width // 64),  # every published CLIP text model has heads of 64
         "max_position_embeddings": need(state, "embeddings.position_embedding.weight").shape[0],
-        "hidden_act": "quick_gelu" if width == 768 else "gelu",  # OpenAI's ViT-L, the one that Flux was trained with
+        "hidden_act": "quick_gelu" if width == 768 else "gelu",  # OpenAI's ViT-L
         "eos_token_id": vocabulary - 1,
     }
 
@@ -265,7 +265,7 @@ def load_text(
         tokenizer: tokenizer.json, spiece.model or their folder; None takes what the weight file carries, or lies
             beside a folder's weights.
         config: the model's arguments; None takes the folder's, the file metadata's, or reads them from shapes.
-        pooler: pools prompts for Flux.
+        pooler: pools prompts, see `TextEncoder`.
         dtype: what the model computes in; T5's sensitive layers stay fp32 under fp16.
         device: where the model computes.
         fp8: keep linear weights in fp8 and cast each layer when it is used.

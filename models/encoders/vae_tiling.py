@@ -3,7 +3,7 @@
 A network that looks far (attention over the frame, norms over it) sees only its tile, so tiled results are close to
 whole ones but not the same; nothing here is used for a frame that fits in one tile. diffusers' own `enable_tiling` is
 not taken: its last row and column of tiles may be a sliver of one latent, which is blended over pixels that were right;
-its sizes for Wan count patches for pixels; and it holds all tiles of all frames at once.
+its sizes for video count patches for pixels; and it holds all tiles of all frames at once.
 """
 
 from __future__ import annotations

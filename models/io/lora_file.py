@@ -235,7 +235,7 @@ def _add(
 def _add_table(
     out: LoraFile, name: str, tensors: Mapping[str, torch.Tensor], modules: Mapping[str, nn.Module], naming: _Naming
 ) -> None:
-    """A difference of a parameter that stands for itself, such as Wan's modulation tables."""
+    """A difference of a parameter that stands for itself, such as a table of modulations."""
     owner, _, leaf = name.rpartition(".")
     parameter = getattr(modules[owner], leaf)
     delta = tensors.get("diff")

@@ -49,7 +49,7 @@ class Place(NamedTuple):
     Attributes:
         entry: the diffusers modules (or the one parameter), stacked where the public format stacks them.
         public: the name is the public format's, whose rows may lie in another order.
-        parameter: a parameter of its own, such as Wan's modulation tables, rather than a module.
+        parameter: a parameter of its own, such as a table of modulations, rather than a module.
     """
 
     entry: keymaps.Entry
@@ -105,7 +105,7 @@ def places(table: keymaps.Table, modules: Mapping[str, nn.Module], parameters: C
     out: dict[str, Place] = {}
 
     def add(spelled: str, place: Place) -> None:
-        # The first counts: where both formats share a name (Wan's patch_embedding) they mean the same module.
+        # The first counts: where both formats share a name (patch_embedding) they mean the same module.
         out.setdefault(spelled, place)
         out.setdefault(spelled.replace(".", "_"), place)
 

@@ -94,7 +94,7 @@ class ChunkModel(Protocol):
 
 class Experts(NamedTuple):
     """Two models of a mixture by noise level, headless or ComfyUI's: `high` denoises while t ≥ `boundary`, `low` the
-    rest (0.875 is Wan 2.2 A14B's for text-to-video).
+    rest. 0.875 is what the published pair was trained with.
     """
 
     high: Any
@@ -112,7 +112,7 @@ class VideoSettings:
         guidance: classifier-free guidance v∅ + w·(v − v∅): one w, or (high, low) for two experts. w = 1 needs no
             negative text and costs half.
         method: `multi_chunk`, or one of the ablation's variants, see `plan_video`.
-        text_length: fill the text up with zeros to this many tokens (512 for the published Wan models).
+        text_length: fill the text up with zeros to this many tokens (512 for most published models).
     """
 
     steps: int = 30

@@ -206,7 +206,7 @@ def mix(scene: TextCond, action: TextCond, weights: Tensor) -> TextCond:
 
 
 def zero_padded(text: TextCond) -> Tensor:
-    """Tokens for a model that takes no mask and reads zeros where a text has ended (Wan): a mixed text ends where the
+    """Tokens for a model that takes no mask and reads zeros where a text has ended: a mixed text ends where the
     dominant prompt does."""
     return text.tokens * text.mask.to(text.tokens)[..., None]
 

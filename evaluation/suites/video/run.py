@@ -160,8 +160,8 @@ def sample_clips(
 ) -> list[Tensor]:
     """Sample every clip with the studio's defaults and this method; `[T, 3, H, W]` each, on the CPU.
 
-    Clips go through the model together where they have one timeline and captions of one length: Wan reads a caption's
-    padding, so a clip padded to its neighbour's length would not be the clip that a film gets.
+    Clips go through the model together where they have one timeline and captions of one length: some models read a
+    caption's padding, so a clip padded to its neighbour's length would not be the clip that a film gets.
     """
     settings = studio.defaults.video
     texts = studio.video_text.encode(studio.video_text.alias([clip.shot.prompt for clip in clips])).rows()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.model_base
 import comfy.model_management
@@ -26,7 +26,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....core.errors import InputError
-from ...layouts.chunks import VideoPlan, frame_timesteps
+from ...layouts.chunks import Experts, VideoPlan, frame_timesteps
 from ..native_fit import fit_texts
 from .latents import ChunkVAE, Latent, MultiChunkVideo, plan_of
 
@@ -37,14 +37,6 @@ logger = logging.getLogger(__name__)
 _KEY = "anchorshot_multi_chunk"
 _ROPE, _INPAINT = "diffusion_model.rope_encode", "scale_latent_inpaint"
 _NOISY = ("ancestral", "sde", "ddpm", "lcm", "seeds_", "sa_solver")
-
-
-class Experts(NamedTuple):
-    """Wan 2.2 A14B's two MODELs: `high` denoises while sigma ≥ `boundary`, `low` the rest (0.875 text-to-video)."""
-
-    high: ModelPatcher
-    low: ModelPatcher
-    boundary: float = 0.875
 
 
 def chunk_vae(vae: Any) -> ChunkVAE:
