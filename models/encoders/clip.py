@@ -167,11 +167,11 @@ class ClipScorer:
 
         So a query's last words say as much as its first (`memory.retrieval.query_parts`).
         """
-        words = self.tokenizer
-        if not isinstance(words, ClipTokenizer):
+        tokenizer = self.tokenizer
+        if not isinstance(tokenizer, ClipTokenizer):
             return self.embed_texts([text])
-        limit = words.context_length - 2
-        return self.embed_texts(query_parts(text, lambda part: words.lengths([part])[0], limit))
+        limit = tokenizer.context_length - 2
+        return self.embed_texts(query_parts(text, lambda part: tokenizer.lengths([part])[0], limit))
 
     @torch.no_grad()
     def pooled(self, texts: Sequence[str], batch: int = 64) -> Tensor:

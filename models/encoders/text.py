@@ -123,8 +123,8 @@ class TextEncoder:
             raise InputError("texts", "must be a list of at least one string", texts, "give prompts in a list")
         pad_to = self.pad_to if pad_to is None else pad_to
         limit = min(self.max_length, pad_to or self.max_length)
-        words = self.tokenizer.ids([literal(text) for text in texts])
-        ids = [self._cut(row, limit, text) for row, text in zip(words, texts, strict=True)]
+        token_ids = self.tokenizer.ids([literal(text) for text in texts])
+        ids = [self._cut(row, limit, text) for row, text in zip(token_ids, texts, strict=True)]
         length = pad_to or max(map(len, ids))
         seen_padding = pad_to is not None and not find_text(self.model.config.model_type).padding_is_zero
         tokens = torch.zeros(len(ids), length, self.dim, device=self.device)
@@ -132,14 +132,14 @@ class TextEncoder:
         # Texts of like length together: the attention inside is padded to the longest of a batch.
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            width = length if seen_padding else max(len(ids[i]) for i in rows)
-            padded = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in rows], device=self.device)
-            real = torch.tensor([[j < len(ids[i]) for j in range(width)] for i in rows], device=self.device)
+            group = order[start : start + batch]
+            width = length if seen_padding else max(len(ids[i]) for i in group)
+            padded = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in group], device=self.device)
+            real = torch.tensor([[j < len(ids[i]) for j in range(width)] for i in group], device=self.device)
             attention = None if seen_padding else real.long()
             states = self.model(input_ids=padded, attention_mask=attention).last_hidden_state.to(self.device).float()
-            tokens[rows, :width] = states if seen_padding else states * real[..., None]
-            mask[rows, :width] = real
+            tokens[group, :width] = states if seen_padding else states * real[..., None]
+            mask[group, :width] = real
         if pad_to is not None:
             mask[:] = True
         pooled = None if self.pooler is None else self.pooler(texts).to(self.device).float()
@@ -275,7 +275,7 @@ def load_text(
     Raises:
         InputError: a file of another kind, broken weights, or no tokenizer.
     """
-    model, state, words, checkpoint = _plan(kind, path, tokenizer, config, dtype)
+    model, state, text_tokenizer, checkpoint = _plan(kind, path, tokenizer, config, dtype)
     kept: set[str] = set()
     if fp8 and any(t.dtype == torch.float8_e4m3fn for t in state.values()):
         skeleton = _build(*find_text(kind).classes(), model.config.to_dict(), state).to(dtype)
@@ -297,9 +297,9 @@ def load_text(
         apply_group_offloading(
             model, torch.device(device), offload_type="leaf_level", use_stream=torch.device(device).type == "cuda"
         )
-    known: dict[str, Any] = {"names": listed_names(checkpoint.metadata, words)}
+    known: dict[str, Any] = {"names": listed_names(checkpoint.metadata, text_tokenizer)}
     known["words"] = Vocabulary.read(checkpoint.metadata)
-    return TextEncoder(model, words, pooler, max_length=max_length, pad_to=pad_to, device=device, **known)
+    return TextEncoder(model, text_tokenizer, pooler, max_length=max_length, pad_to=pad_to, device=device, **known)
 
 
 def prove_text(
@@ -334,16 +334,16 @@ def _plan(
     checkpoint = own_part(kind, whole)
     if tokenizer is None and checkpoint.config is not None:
         tokenizer = path
-    words = load_tokenizer(tokenizer, whole.state, checkpoint.metadata, checkpoint.name)
+    text_tokenizer = load_tokenizer(tokenizer, whole.state, checkpoint.metadata, checkpoint.name)
     check_kind(kind, checkpoint)
     own = dequantise(checkpoint if values else checkpoint.without_large_values(), dtype)
     arguments = read_config(config) or checkpoint.config or keymaps.infer_config(kind, own, checkpoint.metadata)
     with keymaps.shapes_of(kind):
-        rows = need(own, "shared.weight", "encoder.embed_tokens.weight").shape[0]
-    arguments = {"vocab_size": rows, **arguments}
+        vocabulary = need(own, "shared.weight", "encoder.embed_tokens.weight").shape[0]
+    arguments = {"vocab_size": vocabulary, **arguments}
     state = keymaps.from_public(kind, own, arguments)
     model = _build(*classes, arguments, state)
-    return model, state, words, replace(checkpoint, state={})
+    return model, state, text_tokenizer, replace(checkpoint, state={})
 
 
 _TEXT = (

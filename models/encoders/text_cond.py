@@ -40,10 +40,10 @@ class TextCond:
             for i, n in enumerate(self.lengths)
         ]
 
-    def expand(self, rows: int) -> TextCond:
-        """One text as `rows` equal ones; that many are left as they are."""
-        pooled = None if self.pooled is None else self.pooled.expand(rows, -1)
-        return TextCond(self.tokens.expand(rows, -1, -1), self.mask.expand(rows, -1), pooled)
+    def expand(self, batch: int) -> TextCond:
+        """One text as `batch` equal ones; that many are left as they are."""
+        pooled = None if self.pooled is None else self.pooled.expand(batch, -1)
+        return TextCond(self.tokens.expand(batch, -1, -1), self.mask.expand(batch, -1), pooled)
 
     def to(self, device: torch.device | str) -> TextCond:
         """The same conditioning on another device."""

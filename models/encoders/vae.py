@@ -112,14 +112,14 @@ class ImageCodec(ABC):
             layout = f"[B, {self.latent_channels}, {'' if ndim == 4 else 'F, '}h, w]"
             raise InputError("latents", f"must have the shape {layout}", list(latents.shape), "use this VAE's latents")
 
-    def _tile_side(self, height: int, width: int, rows: int = 1) -> int | None:
+    def _tile_side(self, height: int, width: int, batch: int = 1) -> int | None:
         """Side, in latent pixels, of the tiles that frames of this size are cut into; None: they are not."""
         compression = self.spatial_compression
         side = max(4, self.tiling.tile // compression)
         if max(height, width) <= side:
             return None
         pixels = height * width * compression**2
-        together = pixels * max(1, min(rows, self.pixels_per_call // pixels))
+        together = pixels * max(1, min(batch, self.pixels_per_call // pixels))
         need = together * self._values_per_pixel() * self.dtype.itemsize
         return side if self.tiling.wanted(pixels, self.largest_frame, need, self.device) else None
 
@@ -128,9 +128,9 @@ class ImageCodec(ABC):
         most = max(height, width) if side is None else side
         return max(1, self.pixels_per_call // (min(height, most) * min(width, most) * self.spatial_compression**2))
 
-    def _window(self, rows: int, height: int, width: int, grid: int) -> int:
+    def _window(self, batch: int, height: int, width: int, grid: int) -> int:
         """Latent frames, of `grid` frames each, that tiles are put together of at once."""
-        return max(1, _WINDOW // (rows * height * width * self.spatial_compression**2 * grid))
+        return max(1, _WINDOW // (batch * height * width * self.spatial_compression**2 * grid))
 
     def _by_tiles(self, run: Callable[[Tensor], Tensor], x: Tensor, per_pixel: int, scale: int) -> Tensor:
         """Run a batch of frames in as few calls as `pixels_per_call` and `tiling` allow.

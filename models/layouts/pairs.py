@@ -135,18 +135,18 @@ class KVCache:
         """Number of cached tokens per row."""
         return self.keys[0].shape[1] if self.keys else 0
 
-    def repeat(self, rows: int) -> KVCache:
-        """Every row for `rows` batch rows in a row: one context, many targets. Nothing is copied."""
-        return KVCache(self.keys, self.values, self.mask, self.targets * rows)
+    def repeat(self, targets: int) -> KVCache:
+        """Every row for so many targets, one after the other in the batch. Nothing is copied."""
+        return KVCache(self.keys, self.values, self.mask, self.targets * targets)
 
     def before(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of one block with those of the new tokens [B·targets, L', heads, d] behind them."""
         return torch.cat([self._rows(self.keys[layer]), k], 1), torch.cat([self._rows(self.values[layer]), v], 1)
 
-    def key_mask(self, rows: int, device: torch.device) -> Tensor:
-        """Bool [rows, L]: which cached tokens are real."""
+    def key_mask(self, batch: int, device: torch.device) -> Tensor:
+        """Bool [batch, L]: which cached tokens are real."""
         if self.mask is None:
-            return torch.ones(rows, self.tokens, dtype=torch.bool, device=device)
+            return torch.ones(batch, self.tokens, dtype=torch.bool, device=device)
         return self._rows(self.mask)
 
     def _rows(self, x: Tensor) -> Tensor:

@@ -203,9 +203,9 @@ class CaptainFlux(FluxTransformer2DModel):
             text = torch.stack([self.context_embedder(pairs.texts[p]) for p in index], 1).flatten(0, 1)
             rope = self.pos_embed(pair_ids(length, (h, w), 0, pairs.reference, image.device))
             kwargs = _double_mask(pairs, index, h * w)
-            rows = torch.stack([temb[:, p] for p in index], 1).flatten(0, 1)
+            modulation = torch.stack([temb[:, p] for p in index], 1).flatten(0, 1)
             for block in self.transformer_blocks:
-                text, image = run(block, image, text, rows, rope, kwargs)
+                text, image = run(block, image, text, modulation, rope, kwargs)
             joined = torch.cat([text, image], 1).unflatten(0, (-1, len(index)))
             for j, p in enumerate(index):
                 parts[p] = joined[:, j]
@@ -213,7 +213,7 @@ class CaptainFlux(FluxTransformer2DModel):
 
 
 def _double_mask(pairs: Pairs, index: list[int], image_tokens: int) -> dict[str, Tensor] | None:
-    """Attention mask [rows, 1, 1, T + h·w] of one bucket; None when all its tokens are real."""
+    """Attention mask [batch, 1, 1, T + h·w] of one bucket; None when all its tokens are real."""
     masks = [None if pairs.masks is None else pairs.masks[p] for p in index]
     if all(m is None for m in masks):
         return None
@@ -232,9 +232,9 @@ def _joined_mask(pairs: Pairs, past: KVCache | None) -> Tensor | None:
         return own
     if own is None and past.mask is None:
         return None
-    rows = pairs.latents[0].shape[0]
+    batch = pairs.latents[0].shape[0]
     device = pairs.latents[0].device
     if own is None:
         tokens = sum(t.shape[1] + x.shape[1] for t, x in zip(pairs.texts, pairs.latents, strict=True))
-        own = torch.ones(rows, tokens, dtype=torch.bool, device=device)
-    return torch.cat([past.key_mask(rows, device), own], 1)
+        own = torch.ones(batch, tokens, dtype=torch.bool, device=device)
+    return torch.cat([past.key_mask(batch, device), own], 1)

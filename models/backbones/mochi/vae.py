@@ -111,10 +111,10 @@ class MochiVAE(VideoCodec):
 
     @torch.no_grad()
     def _stream(self, latents: Tensor) -> Iterator[Tensor]:
-        rows, _, _, h, w = latents.shape
-        at_once = max(1, self.pixels_per_call // (rows * h * w * self.spatial_compression**2 * STRIDE))
+        batch, _, _, h, w = latents.shape
+        at_once = max(1, self.pixels_per_call // (batch * h * w * self.spatial_compression**2 * STRIDE))
         z = latents.to(self.device, torch.float32) * self._std.to(self.device) + self._mean.to(self.device)
-        for x in self._pixels(z.to(self.dtype), self._tile_side(h, w, rows), at_once):
+        for x in self._pixels(z.to(self.dtype), self._tile_side(h, w, batch), at_once):
             yield rearrange((x / 2 + 0.5).clamp(0, 1), "b c t h w -> b t c h w")
 
     @torch.no_grad()
