@@ -344,13 +344,23 @@ def test_windows_of_tiles_are_one_video(make, monkeypatch: pytest.MonkeyPatch) -
     z = torch.randn(2, codec.latent_channels, 3, 8, 12, generator=torch.Generator().manual_seed(2))
 
     def decode() -> list[torch.Tensor]:
-        return list(codec.decode_stream(z) if isinstance(codec, MochiVAE) else codec.decode_chunks(z, [3]))
+        return list(codec.decode_stream(z))
 
     whole = torch.cat(decode(), 1)
     monkeypatch.setattr(vae_module, "_WINDOW", 1)
     parts = decode()
     assert len(parts) == 3 and parts[0].shape[1] == 1
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-5)
+
+
+def test_any_video_vae_takes_chunks() -> None:
+    """Every chunk is a video of its own, also where a VAE knows no chunks."""
+    codec = mochi_vae()
+    video = torch.cat([large(1, 7), large(1, 1)], 1)
+    z = codec.encode_chunks(video, [7, 1])
+    assert torch.equal(z, torch.cat([codec.encode_video(video[:, :7]), codec.encode_video(video[:, 7:])], 2))
+    frames = torch.cat(list(codec.decode_chunks(z, [2, 1])), 1)
+    assert torch.equal(frames, torch.cat([codec.decode_video(z[:, :, :2]), codec.decode_video(z[:, :, 2:])], 1))
 
 
 def test_pictures_and_mochi_in_tiles() -> None:
