@@ -110,7 +110,7 @@ def test_the_sharpest_frame_that_shows_somebody() -> None:
     assert found.captioned.tolist() == [[[False, False], [False, True], [True, False]]]
     assert Sharpest.of([SHOTS], by_place, slots).characters[0, 2, 0] == 2
     two = Sharpest.of([SHOTS], [[[], [], [0]]], [[], [], slots[1]])  # what shot 1 showed and told is gone
-    assert (two.characters == FORGOTTEN).all() and not two.told.any()
+    assert (two.characters == FORGOTTEN).all() and not two.captioned.any()
 
     truth = StoryTruth.of([SHOTS])
     reading = perfect(truth)
