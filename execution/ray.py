@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,6 +84,9 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         quiet |= {"include_dashboard": False, "num_cpus": max(workers or 0, os.cpu_count() or 1)}
+    elif not _answers(address):
+        fix = "start it with `ray start --head`, or leave the address out"
+        raise InputError("--ray", "must be the address of a Ray cluster (nobody answers)", address, fix)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(address=address or "local", **quiet)
@@ -93,6 +97,18 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
         for number, handler in handlers.items():  # Ray takes SIGTERM; only the main thread may give it back
             with contextlib.suppress(ValueError, TypeError):
                 signal.signal(number, handler)
+
+
+def _answers(address: str) -> bool:
+    """Whether somebody listens at ``host:port`` or ``ray://host:port``; Ray itself would try for minutes."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
+    if not separator or not port.isdigit():
+        return True  # such as ``auto``, which Ray looks up at once
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+            return True
+    except (OSError, OverflowError):
+        return False
 
 
 class Actor:

@@ -50,9 +50,9 @@ def cluster() -> Iterator[str]:
         nodes.shutdown()
 
 
-@pytest.mark.parametrize("shared", [None, False], ids=["one folder", "no shared folder"])
-def test_two_nodes_make_the_film_that_one_process_makes(
-    shared: bool | None, cluster: str, whole: Path, studio: Studio, tmp_path: Path
+@pytest.mark.parametrize(("shared", "workers"), [(None, 1), (False, 2)], ids=["one folder", "no shared folder"])
+def test_ray_makes_the_film_that_one_process_makes(
+    shared: bool | None, workers: int, cluster: str, whole: Path, studio: Studio, tmp_path: Path
 ) -> None:
     """Without a shared folder keyframes and clips travel as bytes, to workers and back."""
     seen: dict[str, Any] = {}
@@ -60,7 +60,7 @@ def test_two_nodes_make_the_film_that_one_process_makes(
     def progress(stage: str, done: float, total: float, note: str = "") -> None:
         seen[stage] = done / total
 
-    executor = RayExecutor(cluster, workers=2, shared=shared)
+    executor = RayExecutor(cluster, workers, shared)
     summary = make_film(story(), studio, tmp_path / "film", executor=executor, progress=progress)
     assert everything(tmp_path / "film") == everything(whole)
     assert manifest(tmp_path / "film") == manifest(whole)
