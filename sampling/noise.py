@@ -1,4 +1,4 @@
-"""Noise and where it comes from: generators on the CPU, whose numbers are the same for every device."""
+"""Noise and where it comes from: generators, on the CPU wherever the numbers shall be the same for every device."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def noise_source(*numbers: int) -> torch.Generator:
-    """A generator that depends on all of these numbers, each at least 0."""
+    """A generator that depends on all of these numbers, each at least 0; give always as many, as zeros at the end are lost."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return seeded(int(state >> np.uint64(1)))
 
 
 def noise_like(shape: Sequence[int], generator: Generators) -> Tensor:
-    """Gaussian noise on the CPU; with a list of generators row b comes from generator b alone."""
+    """Gaussian noise where its generator is; with a list of generators row b comes from generator b alone."""
     if isinstance(generator, list):
-        return torch.cat([torch.randn(1, *shape[1:], generator=g) for g in generator])
-    return torch.randn(*shape, generator=generator)
+        return torch.cat([noise_like((1, *shape[1:]), g) for g in generator])
+    return torch.randn(*shape, generator=generator, device=None if generator is None else generator.device)
 
 
 def seeds_of(generator: Generators, batch: int) -> list[int]:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from ...models.backbones.flux.headless import CaptainFlux, KVCache, Pairs
 from ...models.layouts.pairs import Size, pack_latent, token_size
+from ...sampling.noise import noise_like
 from ...training.recipe import Recipe
 from ..configs import KEYFRAME
 from ..world import ShotSpec
@@ -182,8 +183,10 @@ class KeyframeRecipe(Recipe):
             "targets": k,
             "new": new,
             "t": _target_times(len(new.latent) // k, k, g) if joint else _sample_t(len(new.latent), g)[:, None],
-            "noise": _noise_like(new.latent, g),
-            "context": [_Remembered.draw(self.frames.gather(picks, tier, copied), g) for picks, tier, copied in shown],
+            "noise": noise_like(new.latent.shape, g),
+            "context": [
+                _ContextFrames.draw(self.frames.gather(picks, tier, copied), g) for picks, tier, copied in shown
+            ],
         }
 
     def loss(self, model: KeyframeStudent, inputs: dict) -> tuple[Tensor, dict[str, Tensor]]:
@@ -247,7 +250,7 @@ class KeyframeRecipe(Recipe):
     def _memory(
         self,
         model: KeyframeStudent,
-        context: list[_Remembered],
+        context: list[_ContextFrames],
         texts: list[Tensor],
         masks: list[Tensor],
         reference: Size,
@@ -272,7 +275,7 @@ class KeyframeRecipe(Recipe):
             return model.flux.encode_context(pairs)
 
 
-class _Remembered(NamedTuple):
+class _ContextFrames(NamedTuple):
     """A context frame of every row, its small noise (t ≤ 0.25, paper Fig. 10) and that noise's t [N]."""
 
     frames: Frames
@@ -280,17 +283,13 @@ class _Remembered(NamedTuple):
     t: Tensor
 
     @classmethod
-    def draw(cls, frames: Frames, g: torch.Generator) -> _Remembered:
+    def draw(cls, frames: Frames, g: torch.Generator) -> _ContextFrames:
         t = 0.25 * torch.rand(len(frames.latent), generator=g, device=g.device)
-        return cls(frames, _noise_like(frames.latent, g), t)
+        return cls(frames, noise_like(frames.latent.shape, g), t)
 
     def noisy(self) -> Tensor:
         wide = self.t[:, None, None, None]
         return (1 - wide) * self.frames.latent + wide * self.noise
-
-
-def _noise_like(x: Tensor, g: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=g, device=g.device)
 
 
 def _strided(rng: random.Random, total: int, count: int) -> list[int]:

@@ -22,6 +22,7 @@ from ...core.files import atomic_path
 from ...models.backbones.wan.headless import DirectorWan
 from ...models.encoders.vae import VideoCodec
 from ...models.layouts.chunks import frame_timesteps, mc_index
+from ...sampling.noise import noise_like
 from ...story.stages import tile_captions
 from ...training.recipe import Recipe
 from ..bank import draw_all, to_tensor
@@ -214,7 +215,7 @@ class VideoRecipe(Recipe):
         free = (times > 0).float()[:, None, :, None, None]
         return {
             "latents": z0,
-            "noise": torch.randn(z0.shape, generator=g, device=g.device),
+            "noise": noise_like(z0.shape, g),
             "times": times,
             "weight": free * (1 + self.character_weight * self.data.weights[layout][clips].float()[:, None]),
             "free": free,
