@@ -20,7 +20,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def noise_source(*numbers: int) -> torch.Generator:
-    """A generator that depends on all of these numbers, each at least 0; give always as many, as zeros at the end are lost."""
+    """A generator that depends on all of these numbers, each at least 0; zeros at the end do not count."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return seeded(int(state >> np.uint64(1)))
 
