@@ -14,8 +14,8 @@ from ..media.frames import check_finite
 from ..media.picture import fit_picture, read_picture, write_picture
 from ..memory.frame_memory import FrameMemory, MemoryFrame, Recalled
 from ..memory.golden_mem import token_report
+from ..sampling.frame_encoders import StudioEncoders
 from ..sampling.keyframes import sample_keyframes
-from ..sampling.memory_context import StudioEncoders
 from ..sampling.noise import seeded
 from ..story.stages import attempt_seed, window_seed
 from .job import FilmJob, size_tokens

@@ -37,8 +37,8 @@ from anchorshot.pocket.configs import CLIP, KEYFRAME, T5, VAE, VIDEO
 from anchorshot.pocket.recogniser import Recogniser
 from anchorshot.pocket.tokenizer import build_tokenizer
 from anchorshot.pocket.world import Story
+from anchorshot.sampling.frame_encoders import StudioEncoders
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes
-from anchorshot.sampling.memory_context import StudioEncoders
 from anchorshot.sampling.noise import noise_source
 
 # --- roll-outs --------------------------------------------------------------------------------------------------------

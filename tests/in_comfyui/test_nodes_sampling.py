@@ -68,7 +68,7 @@ def test_context_encodes_each_frame_at_its_size(studio: dict[str, Any], pictures
 
 
 def test_frames_shrunk_as_latents_equal_headless(studio: dict[str, Any], pictures: Tensor) -> None:
-    from anchorshot.sampling.memory_context import StudioEncoders
+    from anchorshot.sampling.frame_encoders import StudioEncoders
 
     made, _, _ = context(studio, {"frame_0": [pictures[:3]]}, retrieval="recency", level="latent")
     headless = StudioEncoders(load_studio("pocket"))

@@ -22,8 +22,8 @@ from ....models.cost import Pair, cost_of, memory_pairs
 from ....models.encoders.text import TextCond
 from ....models.layouts.pairs import PATCH, NoiseLevel
 from ....pocket.world import HEIGHT, WIDTH, Story
+from ....sampling.frame_encoders import StudioEncoders
 from ....sampling.keyframes import KeyframeSettings, sample_keyframes
-from ....sampling.memory_context import StudioEncoders
 from ....sampling.noise import noise_source
 
 if TYPE_CHECKING:
