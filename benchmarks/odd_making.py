@@ -206,7 +206,8 @@ class Maker:
         own = {"timeline": TIMELINES, "story": STORIES, "sigmas": SIGMAS}.get(field, ODD[kind])
         value = draw.choice(own)
         if "min" in options and draw.random() < 0.5 and field not in ("steps", "width", "height", "length"):
-            value = draw.choice([options["min"], options["max"], options["min"] - 1, options["max"] + 1])
+            low, high = options["min"], options.get("max", 10**6)
+            value = draw.choice([low, high, low - 1, high + 1])
         if field in ("width", "height") and draw.random() < 0.5:
             value = draw.choice([8, 24, 161, 320, 1024, 8192, 16384])
         if draw.random() < 0.4:  # along a link core looks at the type alone
