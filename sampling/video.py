@@ -23,6 +23,7 @@ from ..models.layouts.chunks import (
     VideoPlan,
     VideoSettings,
     decode_video,
+    encode_extension,
     encode_keyframes,
     frame_timesteps,
     pad_text,
@@ -150,7 +151,7 @@ def sample_video(
     plan = plan_video(timeline, settings.method)
     images = _images(keyframes, len(timeline.keyframes), size)
     _check_fit(model, vae, images.shape[-2:])
-    clean_latents = encode_keyframes(vae, images, plan) if plan.pinned else _empty_latents(vae, images)
+    clean_latents = encode_keyframes(vae, images, plan)
     tokens, empty, clean_latents = _texts(text, negative, settings, clean_latents)
     return denoise(
         model,
@@ -199,12 +200,7 @@ def extend_video(
     plan = plan_extension(clip.shape[1], timeline, context_frames)
     _check_fit(model, vae, clip.shape[-2:])
     images = _images(keyframes, len(timeline.keyframes), (clip.shape[-2], clip.shape[-1]))
-    context = vae.encode_chunks(clip[:, -plan.first :], [plan.first])
-    new = _empty_latents(vae, images)
-    if timeline.keyframes:
-        new = encode_keyframes(vae, images, plan_video(timeline))
-    batch = max(len(context), len(new))
-    clean_latents = torch.cat([context.expand(batch, *context.shape[1:]), new.expand(batch, *new.shape[1:])], dim=2)
+    clean_latents = encode_extension(vae, clip, images, timeline, plan)
     tokens, empty, clean_latents = _texts(text, negative, settings, clean_latents)
     return denoise(
         model,
@@ -259,11 +255,6 @@ def _check_fit(model: ChunkModel | Experts, vae: ChunkCodec, size: torch.Size) -
             if pixels % multiple or not pixels:
                 fix = f"use {max(1, round(pixels / multiple)) * multiple}"
                 raise InputError(f"size.{name}", f"must divide by {multiple}", pixels, fix)
-
-
-def _empty_latents(vae: ChunkCodec, images: Tensor) -> Tensor:
-    m = vae.spatial_compression
-    return torch.zeros(len(images), vae.latent_channels, 0, images.shape[-2] // m, images.shape[-1] // m)
 
 
 def _texts(

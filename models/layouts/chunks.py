@@ -26,6 +26,7 @@ __all__ = [
     "VideoPlan",
     "VideoSettings",
     "decode_video",
+    "encode_extension",
     "encode_keyframes",
     "frame_timesteps",
     "latent_length",
@@ -240,12 +241,15 @@ def plan_extension(clip_frames: int, timeline: Timeline, context_frames: int | N
 def encode_keyframes(vae: ChunkCodec, keyframes: Tensor, plan: VideoPlan) -> Tensor:
     """Encode keyframes, `[B, K, 3, H, W]` in 0…1 → `[B, C, K, h, w]`, each on its own, as the plan's method wants it.
 
-    `plan.pinned` must hold one position per keyframe.
+    `plan.pinned` must hold one position per keyframe. Of no keyframes come no latents, in the size of `keyframes`.
     """
-    count = keyframes.shape[1]
+    batch, count, _, height, width = keyframes.shape
     if len(plan.pinned) != count:
         fix = "give one image per keyframe of the timeline"
         raise InputError("keyframes", f"must be {len(plan.pinned)} images", count, fix)
+    if not count:
+        scale = vae.spatial_compression
+        return torch.zeros(batch, vae.latent_channels, 0, height // scale, width // scale)
     # A latent that stands for 4 frames sees them and the one before, so 5 equal frames make one that holds only this
     # image. The first latent of a chunk stands for one frame, and there is nothing to replicate.
     repeats = [TEMPORAL_STRIDE + 1 if plan.method == "replication" and position > 0 else 1 for position in plan.pinned]
@@ -253,6 +257,25 @@ def encode_keyframes(vae: ChunkCodec, keyframes: Tensor, plan: VideoPlan) -> Ten
     latents = vae.encode_chunks(video, repeats)
     last = [end - 1 for end in accumulate(2 if n > 1 else 1 for n in repeats)]
     return latents[:, :, last]
+
+
+def encode_extension(vae: ChunkCodec, clip: Tensor, keyframes: Tensor, timeline: Timeline, plan: VideoPlan) -> Tensor:
+    """Encode the clean latents of an extension: the clip's end as context, and the new part's keyframes.
+
+    Args:
+        vae: encodes them.
+        clip: `[B, T, 3, H, W]` in 0…1.
+        keyframes: `[B, K, 3, H, W]` in the clip's size; of clip and keyframes one batch may be 1.
+        timeline: of the new part.
+        plan: of both, from `plan_extension`.
+
+    Returns:
+        `[B, C, P, h, w]` for the plan's `pinned` places.
+    """
+    context = vae.encode_chunks(clip[:, -plan.first :], [plan.first])
+    new = encode_keyframes(vae, keyframes, plan_video(timeline)).to(context)
+    batch = max(len(context), len(new))
+    return torch.cat([each.expand(batch, *each.shape[1:]) for each in (context, new)], dim=2)
 
 
 def decode_video(vae: ChunkCodec, latents: Tensor, plan: VideoPlan) -> Iterator[Tensor]:

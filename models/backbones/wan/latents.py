@@ -21,6 +21,7 @@ from ...layouts.chunks import (
     Method,
     VideoPlan,
     decode_video,
+    encode_extension,
     encode_keyframes,
     latent_length,
     plan_extension,
@@ -94,11 +95,6 @@ class ChunkVAE:
             out.append(self.vae.encode(piece))  # four dimensions: ComfyUI takes an IMAGE batch for one video
         return torch.cat(out, dim=2)
 
-    def empty_latents(self, images: Tensor) -> Tensor:
-        """Latents of no frame in the size of `images` `[B, K, 3, H, W]`."""
-        height, width = (side // self.spatial_compression for side in images.shape[-2:])
-        return torch.zeros(len(images), self.latent_channels, 0, height, width)
-
     @torch.no_grad()
     def decode_chunks(self, latents: Tensor, latent_chunks: Sequence[int]) -> Iterator[Tensor]:
         """`[B, C, F, h, w]` → `[B, 4(f−1)+1, 3, H, W]` in 0…1 per chunk of f latents, in order."""
@@ -164,7 +160,7 @@ def multi_chunk_video(
     """
     plan = plan_video(timeline, method)
     images = stack_images(keyframes, len(timeline.keyframes), size, vae.pixels_per_token)
-    clean_latents = encode_keyframes(vae, images, plan) if plan.pinned else vae.empty_latents(images)
+    clean_latents = encode_keyframes(vae, images, plan)
     return MultiChunkVideo(plan, lay_out(plan, clean_latents), vae, images)
 
 
@@ -188,13 +184,10 @@ def extend_video(
     """
     frames = stack_images(clip, len(clip), None, vae.pixels_per_token, "clip")
     plan = plan_extension(frames.shape[1], timeline, context_frames)
-    context = frames[:, -plan.first :]
     size = (frames.shape[-2], frames.shape[-1])
     images = stack_images(keyframes, len(timeline.keyframes), size, vae.pixels_per_token)
-    clean_latents = vae.encode_chunks(context, [plan.first])
-    if timeline.keyframes:
-        clean_latents = torch.cat([clean_latents, encode_keyframes(vae, images, plan_video(timeline))], dim=2)
-    pixels = torch.cat([context, images.to(context)], dim=1)
+    clean_latents = encode_extension(vae, frames, images, timeline, plan)
+    pixels = torch.cat([frames[:, -plan.first :], images.to(frames)], dim=1)
     return MultiChunkVideo(plan, lay_out(plan, clean_latents), vae, pixels)
 
 
