@@ -20,8 +20,7 @@ from ....core.files import atomic_path
 from ....sampling.noise import noise_source
 from ....sampling.text2story.segments import Made, StorySampler
 from ...metrics.cost import clock, peak_bytes
-from .pocket import scene_weights
-from .scores import StoryMetrics, film_row, shown_frames
+from .scores import StoryMetrics, film_row, scene_weights, shown_frames
 from .storytelling_set import SetStory, prompt_pair
 
 __all__ = ["SHEET_STORIES", "Figures", "FilmCache", "FilmRunner", "films_row"]

@@ -19,12 +19,11 @@ from ....pocket.recogniser import IDENTITY, IGNORE, labels
 from ....pocket.render import render_clip
 from ....pocket.world import HEIGHT, WIDTH
 from ....sampling.noise import noise_source
-from ....sampling.text2story.prompt_mixing import MixStep
 from ....sampling.text2story.segments import Made, StorySampler, StorySettings
 from ...suite import Row
 from .cost import COSTS, segment_cost
 from .pocket_prompts import PromptStory, prompt_pair, prompt_stories
-from .scores import EVERY, StoryMetrics
+from .scores import EVERY, StoryMetrics, scene_curve, scene_weights
 from .story_size import FRAMES
 from .variants import SETTINGS, VARIANTS, settings_of
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from ....pocket.recogniser import Recogniser
     from ...metrics.networks import MetricModels
 
-__all__ = ["run_storytelling", "scene_curve", "scene_weights"]
+__all__ = ["run_storytelling"]
 
 BATCH = 16
 """Stories made together: the pocket models are small."""
@@ -61,7 +60,7 @@ def run_storytelling(
         variants: see `settings_of`; `ground_truth` is what the VAE makes of the true films.
         progress: called with how many segments of all variants are done.
         full: the full method's settings.
-        networks: networks from files, in the place of the studio's CLIP, the recogniser's features and SSIM.
+        networks: of the metrics, in the place of the studio's CLIP, the recogniser's features and SSIM.
 
     Returns:
         ({"rows": one per variant, "weights": per variant with DIPW the mean weight of the scene at each step,
@@ -162,13 +161,3 @@ class _ClassifierAccuracy:
         truth = truth.expand_as(read[head])
         there = truth != IGNORE
         return float((read[head] == truth)[there].float().mean())
-
-
-def scene_weights(record: Sequence[MixStep]) -> Tensor:
-    """Weight of the scene at each step of a segment of B stories, `[B, T]`; `[0, 0]` without prompt mixing."""
-    return torch.stack([step.weights[:, 0] for step in record], 1) if record else torch.zeros(0, 0)
-
-
-def scene_curve(weights: Sequence[Tensor]) -> list[float]:
-    """Mean of several segments' `scene_weights` at each step; empty without prompt mixing."""
-    return torch.cat(list(weights)).mean(0).tolist() if weights else []

@@ -27,8 +27,7 @@ from ....pipelines.story_stage import (
 from ....sampling.text2story.segments import StorySampler, StorySettings
 from ...metrics.networks import MetricFiles, MetricModels
 from .films import SHEET_STORIES, Figures, FilmCache, FilmRunner, films_row
-from .pocket import scene_curve
-from .scores import StoryMetrics
+from .scores import StoryMetrics, scene_curve
 from .story_size import check_files, check_frames, check_size, natural_length
 from .storytelling_set import SetStory, StorytellingSet, prompt_pair
 from .variants import SETTINGS, VARIANTS, settings_of
@@ -126,7 +125,7 @@ def run_prompt_set(
         studio: models and sampler defaults.
         prompts, seed, stories, shots, size, frames: see `plan_set`; the seed is the noise's, too.
         variants: see `variants.settings_of`.
-        networks: networks from files, in the place of the studio's CLIP, its image features and SSIM.
+        networks: of the metrics, in the place of the studio's CLIP, its image features and SSIM.
         progress: called with how many segments of all variants are done.
         full: the full method's settings.
         keep: called after every story with the figures of all that are filmed, and how many there will be. They are

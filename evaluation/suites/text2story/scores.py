@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....models.encoders.clip import ClipScorer
+from ....sampling.text2story.prompt_mixing import MixStep
 from ....sampling.text2story.segments import PromptPair
 from ...metrics.networks import MetricModels
 from ...metrics.pixels import jump
 
-__all__ = ["EVERY", "FilmScores", "StoryMetrics", "film_row", "shown_frames"]
+__all__ = ["EVERY", "FilmScores", "StoryMetrics", "film_row", "scene_curve", "scene_weights", "shown_frames"]
 
 EVERY = 4
 """Every so many frames are scored; the first frame of a segment is among them."""
@@ -33,7 +34,7 @@ class StoryMetrics:
     Args:
         pairs: the prompts of all stories, one batch of N for each of M segments; they need queries.
         clip: the studio's CLIP, which scores where no other is given.
-        networks: networks from files.
+        networks: of the metrics, from files.
         features: pictures `[B, 3, H, W]` → features `[B, D]` for consistency where no DINO is given; None takes CLIP's.
         features_name: what they are called in the result.
     """
@@ -133,3 +134,13 @@ def film_row(films: Sequence[Mapping[str, Tensor]]) -> dict[str, float | None]:
 def _query(texts: Sequence[str] | None) -> Sequence[str]:
     assert texts is not None, "stories have queries"
     return texts
+
+
+def scene_weights(record: Sequence[MixStep]) -> Tensor:
+    """Weight of the scene at each step of a segment of B stories, `[B, T]`; `[0, 0]` without prompt mixing."""
+    return torch.stack([step.weights[:, 0] for step in record], 1) if record else torch.zeros(0, 0)
+
+
+def scene_curve(weights: Sequence[Tensor]) -> list[float]:
+    """Mean of several segments' `scene_weights` at each step; empty without prompt mixing."""
+    return torch.cat(list(weights)).mean(0).tolist() if weights else []
