@@ -41,13 +41,13 @@ def test_only_memories_are_copies(data):
     recipe = KeyframeRecipe(frames, (Stage(9, 2, 3, 1),), joint=0.0, imperfect=1.0)
     seen = set()
     for step in range(12):
-        batch = recipe.batch(step)
+        batch = recipe.data.draw(step)
         inputs = recipe.inputs(batch, step)
-        for row, (n, p, _, _) in enumerate(batch["new"].tolist()):
-            assert torch.equal(inputs["new"].latent[row], data.tiers[0][n % 3, p])
-        for rank, memory in enumerate(inputs["context"]):
-            tier = batch["tiers"][rank]
-            for row, (n, p, _, _) in enumerate(batch["context"][rank].tolist()):
+        for row, (n, p, _, _) in enumerate(batch.new.tolist()):
+            assert torch.equal(inputs.new.latent[row], data.tiers[0][n % 3, p])
+        for rank, memory in enumerate(inputs.context):
+            tier = batch.tiers[rank]
+            for row, (n, p, _, _) in enumerate(batch.context[rank].tolist()):
                 copied = n % 3 < 2
                 seen.add(copied)
                 assert torch.equal(memory.frames.latent[row], data.tiers[tier][n % 3, p] + 5 * copied)

@@ -20,7 +20,8 @@ from anchorshot.pocket.dataset import StoryLatents
 from anchorshot.pocket.recipes import run
 from anchorshot.pocket.recipes.captions import tell_shots
 from anchorshot.pocket.recipes.export import checkpoint_weights
-from anchorshot.pocket.recipes.keyframes import KeyframeRecipe, KeyframeStudent, Stage
+from anchorshot.pocket.recipes.keyframe_flow import KeyframeStudent
+from anchorshot.pocket.recipes.keyframes import KeyframeRecipe, Stage
 from anchorshot.pocket.recipes.recogniser import RecogniserRecipe
 from anchorshot.pocket.recipes.story_frames import StoryFrames, side_bits
 from anchorshot.pocket.recipes.text import ReadingRecipe, Teacher, build_t5, grown
@@ -31,6 +32,7 @@ from anchorshot.pocket.world import ACTIONS, PLACES, make_story
 from anchorshot.training.attention import cpu_attention, plain_attention
 from anchorshot.training.loop import LoopConfig, learning_rate, train
 from anchorshot.training.muon import MuonAdamW, orthogonalised
+from anchorshot.training.processes import means_over_processes
 
 
 @pytest.mark.parametrize("muon", [0.0, 0.01])
@@ -61,16 +63,8 @@ def test_resume_takes_the_same_steps(tmp_path, muon):
 
 def test_a_few_steps_learn(tmp_path):
     recipe = RecogniserRecipe(size=16, bank=32, width=8)
-    losses = []
-
-    class Watched(RecogniserRecipe):
-        def loss(self, model, inputs):
-            loss, numbers = super().loss(model, inputs)
-            losses.append(float(loss.detach()))
-            return loss, numbers
-
-    watched = Watched(size=16, bank=32, width=8)
-    train(watched, LoopConfig(steps=25, lr=3e-3, warmup=2, precision="no"), tmp_path)
+    train(recipe, LoopConfig(steps=25, lr=3e-3, warmup=2, precision="no", log_every=1), tmp_path)
+    losses = [e["loss"] for e in json.loads((tmp_path / "recogniser.log.json").read_text())]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
     weights = checkpoint_weights(tmp_path / "recogniser.safetensors")
     assert weights.keys() == recipe.build().state_dict().keys()
@@ -114,19 +108,24 @@ def keyframe_recipe(**kwargs) -> KeyframeRecipe:
 
 
 def loss_of(recipe, model, step):
-    return recipe.loss(model, recipe.inputs(recipe.batch(step), step))
+    return loss_over(recipe, model, recipe.inputs(recipe.data.draw(step), step))
+
+
+def loss_over(recipe, model, inputs):
+    means, _ = means_over_processes(recipe.objective.sums(model, inputs))
+    return recipe.objective.loss(means)
 
 
 def test_context_grows_stage_by_stage():
     recipe = keyframe_recipe(joint=0.0)
-    counts = [[len(recipe.batch(s)["context"]) for s in steps] for steps in ([0, 1], [2, 3], range(4, 13))]
+    counts = [[len(recipe.data.draw(s).context) for s in steps] for steps in ([0, 1], [2, 3], range(4, 13))]
     assert set(counts[0]) == {0} and max(counts[1]) <= 2 and max(counts[2]) == 3
 
 
 def test_tables_say_what_captions_say():
     """Ids, labels and padding of the tables are those of the captions themselves; looks are labelled for the known."""
     recipe = keyframe_recipe(joint=0.0)
-    frames, tokenizer = recipe.frames, build_tokenizer()
+    frames, tokenizer = recipe.data.frames, build_tokenizer()
     tellings = [
         (frames.telling(n, author), n, tell_shots(story, random.Random(f"{author}/{story.seed}")))
         for author in range(frames.tellings)
@@ -153,17 +152,17 @@ def test_targets_never_repeat_what_memory_tells():
     recipe = keyframe_recipe(joint=0.0)
     told = rows = 0
     for step in range(4, 30):
-        batch = recipe.batch(step)
-        rows += len(batch["new"])
-        told += int((batch["new"][:, 2] > 0).sum())
+        batch = recipe.data.draw(step)
+        rows += len(batch.new)
+        told += int((batch.new[:, 2] > 0).sum())
         shown = {
             (int(n), actor.name)
-            for n, p, _, _ in batch["context"].flatten(0, 1).tolist()
-            for actor in recipe.frames.data.stories[n % 6].shots[p].actors
+            for n, p, _, _ in batch.context.flatten(0, 1).tolist()
+            for actor in recipe.data.frames.data.stories[n % 6].shots[p].actors
         }
-        for n, p, bits, _ in batch["new"].tolist():
-            names = {a.name for a in recipe.frames.data.stories[n % 6].shots[p].actors if bits >> a.side & 1}
-            mine = batch["new"][:, 0].tolist().count(n) == batch["targets"]  # else two rows have the same story
+        for n, p, bits, _ in batch.new.tolist():
+            names = {a.name for a in recipe.data.frames.data.stories[n % 6].shots[p].actors if bits >> a.side & 1}
+            mine = batch.new[:, 0].tolist().count(n) == batch.targets  # else two rows have the same story
             assert not mine or not names & {name for story, name in shown if story == n}
     assert 0 < told < rows, "some targets must rely on memory alone"
 
@@ -186,15 +185,15 @@ def test_keyframe_loss_is_finite_and_reaches_every_part(step):
 def test_a_perfect_velocity_has_no_loss():
     """The target is v = noise − data, exactly what the batch's noise seed gives."""
     recipe = keyframe_recipe(joint=1.0)
-    inputs = recipe.inputs(recipe.batch(4), 4)
-    assert inputs["joint"]
+    inputs = recipe.inputs(recipe.data.draw(4), 4)
+    assert inputs.joint
     model = KeyframeStudent()
-    z0 = inputs["new"].latent
+    z0 = inputs.new.latent
     seen = {}
 
     def oracle(pairs, mode, past=None):
         assert mode == "full" and past is None
-        k = inputs["targets"]
+        k = inputs.targets
         x = torch.stack(pairs.latents, 1).flatten(0, 1)
         t = pairs.timestep.flatten()[:, None, None]
         from anchorshot.models.layouts.pairs import pack_latent
@@ -205,7 +204,7 @@ def test_a_perfect_velocity_has_no_loss():
         return list((noise - clean).unflatten(0, (-1, k)).unbind(1))
 
     model.flux.forward_pairs = oracle
-    loss, _ = recipe.loss(model, inputs)
+    loss, _ = loss_over(recipe, model, inputs)
     assert float(loss) < 1e-8 and seen["rows"] == z0.shape[0]
 
 
@@ -229,14 +228,14 @@ def test_video_noise_is_off_keyframes_only():
 
     model.forward_chunks = watch
     for step in range(6):
-        batch = recipe.batch(step)
+        batch = recipe.data.draw(step)
         inputs = recipe.inputs(batch, step)
-        loss, _ = recipe.loss(model, inputs)
+        loss, _ = loss_over(recipe, model, inputs)
         assert torch.isfinite(loss)
         latents, times = seen[-1]
         for f in range(latents.shape[2]):
-            given = f in batch["pinned"]
-            assert torch.equal(latents[:, :, f], inputs["latents"][:, :, f]) == given
+            given = f in batch.pinned
+            assert torch.equal(latents[:, :, f], inputs.clean[:, :, f]) == given
             assert bool((times[:, f] == 0).all()) == given
 
 
@@ -247,10 +246,10 @@ def test_without_keyframes_the_caption_tells_everything():
     recipe = VideoRecipe(clip_data(), encode, size=2)
     seen: dict[bool, set[float]] = {True: set(), False: set()}
     for step in range(150):
-        batch = recipe.batch(step)
-        free = not batch["pinned"]
-        assert not free or LAYOUTS[batch["layout"]].shots == 1
-        seen[free] |= set(recipe.inputs(batch, step)["text"].unique().tolist())
+        batch = recipe.data.draw(step)
+        free = not batch.pinned
+        assert not free or LAYOUTS[batch.layout].shots == 1
+        seen[free] |= set(recipe.inputs(batch, step).conditions.text.unique().tolist())
     assert seen == {True: {1.0, 2.0, 3.0}, False: {0.0}}
     shot = next(shot for seed in range(9) for shot in make_story(seed, 2).shots[1:] if not shot.described)
     everything, scene, actions = told(shot)
@@ -286,7 +285,7 @@ def test_clip_recipe_starts_near_chance():
     # contrast among 8, two readings by fresh heads whose logits have a spread of about 4, and twins that lie together
     assert 3.0 < float(loss.detach()) < 12.0
     assert isinstance(recipe.scorer, ClipScorer) and type(model.clip) is type(build_clip(configs.CLIP))
-    texts = recipe.batch(0)["texts"]
+    texts = recipe.data.draw(0).texts
     assert not torch.equal(texts[0], texts[1]), "a pair differs in what is done"
 
 
@@ -361,12 +360,12 @@ def test_text_encoder_learns_to_read(tmp_path):
     """Which side a word is about, from words eight tokens away, within a few dozen steps."""
     recipe = ReadingRecipe(size=32, plain=1.0)
     model = train(recipe, LoopConfig(60, lr=3e-3, muon_lr=0.01, warmup=10, ema=0.5, precision="no"), tmp_path)
-    batch = recipe.batch(10_000)
+    batch = recipe.data.draw(10_000)
     with torch.no_grad():
-        logits, _ = model(batch["ids"])
+        logits, _ = model(batch.ids)
     for fact, chance in (("side", 0.5), ("colour", 0.125)):
-        known = batch["facts"][fact] >= 0
-        right = float((logits[fact].argmax(-1) == batch["facts"][fact])[known].float().mean())
+        known = batch.facts[fact] >= 0
+        right = float((logits[fact].argmax(-1) == batch.facts[fact])[known].float().mean())
         assert right > (1 + chance) / 2, (fact, right)
 
 
@@ -374,7 +373,7 @@ def test_reading_labels_cover_the_caption():
     recipe = ReadingRecipe()
     shot = next(s for s in make_story(3, 8).shots if len(s.actors) == 2)
     told = {shot.actors[0].name}
-    ids, facts = recipe.read(shot.caption(told), shot, told)
+    ids, facts = recipe.data.read(shot.caption(told), shot, told)
     assert ids == build_tokenizer().encode(shot.caption(told)).ids
     left = [i for i, side in enumerate(facts["side"]) if side == shot.actors[0].side]
     assert len(left) >= 6, "name, three looks, action and side"
@@ -396,13 +395,13 @@ def test_an_encoder_that_grew_says_what_it_said():
     grew = build_t5().eval()
     grew.load_state_dict(grown(model.state_dict(), old))
     recipe = ReadingRecipe(size=8, plain=1.0, teacher=Teacher(model, old))
-    batch = recipe.batch(0)
+    batch = recipe.data.draw(0)
     with torch.no_grad():
-        states = grew(input_ids=batch["ids"], attention_mask=batch["ids"] != 0).last_hidden_state
-    row, token = batch["mine"].unbind(-1)
+        states = grew(input_ids=batch.ids, attention_mask=batch.ids != 0).last_hidden_state
+    row, token = batch.mine.unbind(-1)
     assert len(row) > 8 * 6
     # the same numbers through two more layers that add zero; batches are padded to other lengths
-    assert torch.allclose(states[row, token], batch["taught"], atol=1e-4)
+    assert torch.allclose(states[row, token], batch.taught, atol=1e-4)
     rows = grew.shared.weight
     assert torch.equal(rows[new_id("▁hops")], rows[new_id("▁jumps")]), "a new word begins as the plain one"
 

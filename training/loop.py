@@ -1,12 +1,12 @@
-"""One training loop for every recipe: accelerate, EMA, atomic checkpoints with exact resume, loss curve.
+"""One training loop for every recipe: EMA, atomic checkpoints with exact resume, loss curve, in one process or several.
 
 A recipe draws each batch from (seed, step) alone, so resuming needs no data-loader state: a run that was killed and
-resumed takes exactly the steps an unbroken run takes.
+resumed takes exactly the steps an unbroken run takes. With several processes a step's batch is the one that a single
+process draws: each takes its share of it, and losses are normalised over the whole.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import AutocastKwargs
+from accelerate import PartialState
 from diffusers.training_utils import EMAModel
-from safetensors import safe_open
-from safetensors.torch import save_file
+from torch import distributed
 from torch.utils.data import DataLoader, Dataset
 
-from ..core.files import atomic_path, write_atomic
+from ..core.files import atomic_path
 from .attention import cpu_attention, fuse_norms
+from .checkpoint import average, load_state, load_weights, save_checkpoint
 from .graphs import GraphedSteps, map_tensors
 from .muon import MuonAdamW
+from .objectives.objective import TrainingStep
+from .processes import local, means_over_processes, this_share, wrapped
 from .recipe import Recipe
 
 #: how much faster vectors learn than embeddings and edges. Attention's sharpness hangs on the 40 numbers of a QK norm,
@@ -48,7 +49,8 @@ class LoopConfig:
         precision: ``no`` or ``bf16`` (autocast).
         save_every: steps between checkpoints.
         workers: processes that prepare batches on a GPU; a CPU has no core to spare for them.
-        graphs: replay each kind of step as one CUDA graph.
+        graphs: replay each kind of step as one CUDA graph (a single process only).
+        shard: FSDP2 instead of DDP where there are several processes: each keeps a part of every parameter.
     """
 
     steps: int
@@ -67,6 +69,7 @@ class LoopConfig:
     max_minutes: float = math.inf
     workers: int = 2
     graphs: bool = True
+    shard: bool = False
 
 
 def learning_rate(config: LoopConfig, step: int) -> float:
@@ -101,47 +104,6 @@ def _optimizer(model: torch.nn.Module, config: LoopConfig, edges: tuple[str, ...
     return MuonAdamW(groups, lr=config.lr, betas=config.betas, eps=1e-8, foreach=True)
 
 
-def save_checkpoint(
-    path: Path, step: int, model: torch.nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, log: list[dict]
-) -> None:
-    """Write weights, EMA, optimizer and random state as one safetensors file, atomically."""
-    tensors: dict[str, torch.Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    for (name, param), shadow in zip(named, ema.shadow_params, strict=True):
-        tensors[f"ema.{name}"] = shadow
-        for key, value in optimizer.state.get(param, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value
-    tensors["random.torch"] = torch.get_rng_state()
-    tensors = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"step": str(step), "ema_steps": str(ema.optimization_step)})
-    write_atomic(path.with_suffix(".log.json"), json.dumps(log))
-
-
-def load_checkpoint(
-    path: Path, model: torch.nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[dict]]:
-    """Restore everything `save_checkpoint` wrote; returns (next step, log)."""
-    with safe_open(path, framework="pt") as f:
-        meta = f.metadata()
-        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
-    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    ema.shadow_params = [tensors[f"ema.{n}"].to(p) for n, p in named]
-    ema.optimization_step = int(meta["ema_steps"])
-    for name, param in named:
-        state = {}
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            if f"optimizer.{key}.{name}" in tensors:
-                value = tensors[f"optimizer.{key}.{name}"]
-                state[key] = value if key == "step" else value.to(param)
-        if state:
-            optimizer.state[param] = state
-    torch.set_rng_state(tensors["random.torch"])
-    log_path = path.with_suffix(".log.json")
-    return int(meta["step"]), json.loads(log_path.read_text()) if log_path.exists() else []
-
-
 class _Batches(Dataset):
     """A recipe's batches by step."""
 
@@ -149,7 +111,7 @@ class _Batches(Dataset):
         self.recipe = recipe
 
     def __getitem__(self, step: int) -> tuple[int, Any]:
-        return step, self.recipe.batch(step)
+        return step, self.recipe.data.draw(step)
 
 
 def _batches(recipe: Recipe, start: int, stop: int, workers: int) -> DataLoader:
@@ -180,80 +142,145 @@ def train(
 ) -> torch.nn.Module:
     """Train a recipe; resumes from ``out/<name>.safetensors`` when it is there.
 
+    Start it in several processes (torchrun, or `processes.launch`) and they take the steps of one.
+
     Args:
         recipe: what to train and on what.
         config: how.
         out: folder for the checkpoint, its log and the loss curve.
-        on_save: called with the EMA model and the step at each checkpoint (for exports).
+        on_save: called in the main process with the EMA model and the step at each checkpoint (for exports).
         cpu: stay on the CPU even where there is a GPU.
 
     Returns:
-        The module with its EMA weights.
+        The module with its EMA weights, whole in every process.
+
+    Raises:
+        InputError: more processes than samples in a batch, or `shard` with one process.
     """
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / f"{recipe.name}.safetensors"
     torch.manual_seed(config.seed)
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=cpu)
-    device = accelerator.device
-    model = recipe.build().train()
-    model.to(device)
-    optimizer = _optimizer(model, config, recipe.edges)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    on_cpu = device.type == "cpu"
-    ema = EMAModel(trained, decay=config.ema, min_decay=0.0, use_ema_warmup=True, power=0.75, foreach=not on_cpu)
-    ema.to(device)
-    start, log = load_checkpoint(checkpoint, model, ema, optimizer) if checkpoint.exists() else (0, [])
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    recipe.prepare(device)
-    fuse_norms(model)
+    run = _Run(recipe, config, out / f"{recipe.name}.safetensors", PartialState(cpu=cpu))
+    return run.steps(on_save)
 
-    def forward_backward(inputs: Any) -> dict[str, torch.Tensor]:
-        with accelerator.autocast(AutocastKwargs(cache_enabled=on_cpu)), cpu_attention(on_cpu):
-            loss, numbers = recipe.loss(wrapped, inputs)
-        accelerator.backward(loss)
+
+class _Run:
+    """A model in training: what `train` sets up once and every step uses."""
+
+    def __init__(self, recipe: Recipe, config: LoopConfig, checkpoint: Path, processes: PartialState) -> None:
+        self.recipe, self.config, self.checkpoint, self.processes = recipe, config, checkpoint, processes
+        self.device, self.share = processes.device, this_share()
+        self.on_cpu = self.device.type == "cpu"
+        self.model = recipe.build().train()
+        self.model.to(self.device)
+        resumes = checkpoint.exists()
+        if resumes:
+            load_weights(checkpoint, self.model)
+        self.step = wrapped(TrainingStep(self.model, recipe.objective), config.shard, recipe.units)
+        self.optimizer = _optimizer(self.model, config, recipe.edges)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.ema = EMAModel(
+            self._local(), decay=config.ema, min_decay=0.0, use_ema_warmup=True, power=0.75, foreach=not self.on_cpu
+        )
+        self.ema.to(self.device)
+        self.start, self.log = load_state(checkpoint, self.model, self.ema, self.optimizer) if resumes else (0, [])
+        recipe.prepare(self.device)
+        fuse_norms(self.model)
+        graphs = config.graphs and not self.on_cpu and self.share.processes == 1
+        self.gradients = GraphedSteps(self._gradients, self.parameters) if graphs else None
+
+    def _local(self) -> list[torch.Tensor]:
+        """The trained parameters, or the parts of them that this process keeps."""
+        return [local(p) for p in self.parameters]
+
+    def _gradients(self, inputs: Any) -> dict[str, torch.Tensor]:
+        """Forward and backward pass of this process's share of a batch; the numbers of the whole batch to log."""
+        objective, count = self.recipe.objective, self.share.processes
+        bf16 = self.config.precision == "bf16"
+        # a CUDA graph must not find casts in the cache that were made outside of it
+        autocast = torch.autocast(self.device.type, torch.bfloat16, bf16, cache_enabled=self.on_cpu)
+        with autocast, cpu_attention(self.on_cpu):
+            parts, means = means_over_processes(self.step(inputs))
+            loss, numbers = objective.loss(parts)
+        if count == 1:
+            loss.backward()
+        else:
+            (count * loss).backward()  # gradients are averaged over the processes, losses add up
+            loss, numbers = objective.loss(means)
         return {"loss": loss.detach(), **{k: v.detach() for k, v in numbers.items()}}
 
-    graphed = GraphedSteps(forward_backward, trained) if config.graphs and not on_cpu else None
+    def _take(self, step: int, batch: Any) -> dict[str, torch.Tensor]:
+        """One optimizer step; the numbers to log."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, step) * group["lr_scale"]
+        inputs = self.recipe.inputs(map_tensors(lambda x: x.to(self.device, non_blocking=True), batch), step)
+        if self.share.processes > 1:
+            inputs = self.recipe.share(inputs, self.share)
+        numbers = self._gradients(inputs) if self.gradients is None else self.gradients(inputs)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        self.optimizer.step()
+        if self.gradients is None:
+            self.optimizer.zero_grad(set_to_none=True)
+        self.ema.step(self._local())
+        return numbers
 
-    def save(step: int) -> None:
-        if accelerator.is_main_process:
-            save_checkpoint(checkpoint, step, model, ema, optimizer.optimizer, log)
-            plot_losses(log, out / f"{recipe.name}.png")
-            if on_save is not None:
-                ema.store(trained)
-                ema.copy_to(trained)
+    def steps(self, on_save: Callable[[torch.nn.Module, int], None] | None) -> torch.nn.Module:
+        """All steps that are left."""
+        config = self.config
+        began = time.monotonic()
+        running: dict[str, torch.Tensor] = {}
+        count = 0
+        for step, batch in _batches(self.recipe, self.start, config.steps, 0 if self.on_cpu else config.workers):
+            for key, value in self._take(step, batch).items():
+                running[key] = running.get(key, 0) + value
+            count += 1
+            if (step + 1) % config.log_every == 0:
+                entry = {"step": step + 1, "minutes": (time.monotonic() - began) / 60}
+                entry |= {k: float(v) / count for k, v in running.items()}
+                self.log.append(entry)
+                self.processes.print(" ".join(f"{k} {v:.4g}" for k, v in entry.items()), flush=True)
+                running, count = {}, 0
+            finished = step + 1 == config.steps or self._agreed(time.monotonic() - began > 60 * config.max_minutes)
+            if (step + 1) % config.save_every == 0 or finished:
+                self._save(step + 1, on_save)
+            if finished:
+                break
+        self.processes.wait_for_everyone()  # the main process may still write what the others go on to read
+        if config.shard:
+            return self._whole().eval()
+        self.ema.copy_to(self.parameters)
+        return self.model.eval()
+
+    def _agreed(self, over: bool) -> bool:
+        """Whether the main process's time is over: clocks differ, and nobody may step alone."""
+        if self.share.processes == 1 or self.config.max_minutes == math.inf:
+            return over
+        flag = torch.tensor(float(over), device=self.device)
+        distributed.broadcast(flag, 0)
+        return bool(flag)
+
+    def _save(self, step: int, on_save: Callable[[torch.nn.Module, int], None] | None) -> None:
+        save_checkpoint(self.checkpoint, step, self.model, self.ema, self.optimizer, self.log)
+        if self.processes.is_main_process:
+            plot_losses(self.log, self.checkpoint.with_suffix(".png"))
+        if on_save is None:
+            return
+        if self.config.shard:
+            model = self._whole()
+            if self.processes.is_main_process:
                 on_save(model, step)
-                ema.restore(trained)
+        elif self.processes.is_main_process:
+            self.ema.store(self.parameters)
+            self.ema.copy_to(self.parameters)
+            on_save(self.model, step)
+            self.ema.restore(self.parameters)
 
-    began = time.monotonic()
-    running: dict[str, torch.Tensor] = {}
-    count = 0
-    for step, batch in _batches(recipe, start, config.steps, 0 if on_cpu else config.workers):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step) * group["lr_scale"]
-        inputs = recipe.inputs(map_tensors(lambda x: x.to(device, non_blocking=True), batch), step)
-        numbers = forward_backward(inputs) if graphed is None else graphed(inputs)
-        accelerator.clip_grad_norm_(trained, config.clip)
-        optimizer.step()
-        if graphed is None:
-            optimizer.zero_grad(set_to_none=True)
-        ema.step(trained)
-        for key, value in numbers.items():
-            running[key] = running.get(key, 0) + value
-        count += 1
-        if (step + 1) % config.log_every == 0:
-            entry = {"step": step + 1, "minutes": (time.monotonic() - began) / 60}
-            entry |= {k: float(v) / count for k, v in running.items()}
-            log.append(entry)
-            accelerator.print(" ".join(f"{k} {v:.4g}" for k, v in entry.items()), flush=True)
-            running, count = {}, 0
-        finished = step + 1 == config.steps or time.monotonic() - began > 60 * config.max_minutes
-        if (step + 1) % config.save_every == 0 or finished:
-            save(step + 1)
-        if finished:
-            break
-    ema.copy_to(trained)
-    return model.eval()
+    def _whole(self) -> torch.nn.Module:
+        """A module that is not sharded, with the averaged weights."""
+        state = average(self.model, self.ema)
+        with torch.random.fork_rng():  # initialising it must not change what training draws next
+            model = self.recipe.build()
+        model.load_state_dict(state)
+        return model.to(self.device)
 
 
 def plot_losses(log: list[dict], path: Path) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .processes import local, shard_like, whole_like
+
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
@@ -37,6 +39,9 @@ class MuonAdamW(torch.optim.AdamW):
 
     Parameters of such a group have two or more dimensions; kernels count as matrices `[out, in · taps]`. A step's
     size is ``lr · √max(1, rows / columns)``; momentum is Nesterov's with ``momentum`` (default 0.95).
+
+    Sharded parameters (FSDP2): momentum stays sharded; a matrix's directions need the whole of it, so every process
+    gathers the updates, orthogonalises them and keeps its own part.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, **kwargs: Any) -> None:
@@ -68,20 +73,22 @@ class MuonAdamW(torch.optim.AdamW):
                 state["step"] = torch.zeros(())  # AdamW's loader looks for it
                 state["exp_avg"] = torch.zeros_like(p)
             state["step"] += 1
-        gradients = [p.grad for p in params if p.grad is not None]
-        means = [self.state[p]["exp_avg"] for p in params]
+        here = [local(p) for p in params]
+        gradients = [local(p.grad) for p in params if p.grad is not None]
+        means = [local(self.state[p]["exp_avg"]) for p in params]
         torch._foreach_mul_(means, group["momentum"])
         torch._foreach_add_(means, gradients)
         updates = torch._foreach_add(gradients, means, alpha=group["momentum"])
-        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        same_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for p, update in zip(params, updates, strict=True):
-            same_shape[update.flatten(1).shape].append((p, update.flatten(1)))
-        for shape, pairs in same_shape.items():  # matrices of one shape go through the iteration together
+        torch._foreach_mul_(here, 1 - group["lr"] * group["weight_decay"])
+        same_shape: dict[torch.Size, list[tuple[Tensor, Tensor, Tensor]]] = defaultdict(list)
+        for p, part, update in zip(params, here, updates, strict=True):
+            update = whole_like(update, p).flatten(1)
+            same_shape[update.shape].append((p, part, update))
+        for shape, found in same_shape.items():  # matrices of one shape go through the iteration together
             size = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
-            even = orthogonalised(torch.stack([update for _, update in pairs]))
-            shaped = [u.view_as(p) for (p, _), u in zip(pairs, even, strict=True)]
-            torch._foreach_add_([p for p, _ in pairs], shaped, alpha=-size)
+            even = orthogonalised(torch.stack([update for _, _, update in found]))
+            shaped = [local(shard_like(u.view(p.shape), p)) for (p, _, _), u in zip(found, even, strict=True)]
+            torch._foreach_add_([part for _, part, _ in found], shaped, alpha=-size)
 
 
 __all__ = ["MuonAdamW", "orthogonalised"]

@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
+from .objectives import Objective
+from .processes import Share
 
-class Recipe(ABC):
-    """One model's training: data, module and loss.
+__all__ = ["Dataset", "Recipe"]
 
-    A step goes batch → inputs → loss. A batch depends on the seed and the step alone; drawing noise belongs to
-    `inputs`, so that `loss` is nothing but tensors and a GPU can replay it as one graph.
+Batch = TypeVar("Batch")
+Batch_co = TypeVar("Batch_co", covariant=True)
+Inputs = TypeVar("Inputs")
+
+
+class Dataset(Protocol[Batch_co]):
+    """What a recipe draws its batches from."""
+
+    def __len__(self) -> int:
+        """How many samples there are to draw from (stories, clips, images)."""
+        ...
+
+    def draw(self, step: int) -> Batch_co:
+        """The whole batch of a step: a pure function of (dataset, step), best a few indices into prepared data."""
+        ...
+
+
+class Recipe(ABC, Generic[Batch, Inputs]):
+    """One model's training: data, module and objective.
+
+    A step goes batch → inputs → share → objective. A batch depends on the seed and the step alone. Noise is drawn by
+    `inputs` for the whole batch, which `share` then cuts among the processes; so the objective sees nothing but
+    tensors, a GPU can replay it as one graph, and any number of processes takes the same steps.
+
+    Attributes:
+        name: names the checkpoint, its log and the loss curve.
+        data: draws the batches.
+        objective: what is minimised.
+        edges: parts of the names of first, last and modulation layers, which Muon leaves to AdamW.
+        units: names of the classes of modules that FSDP2 gathers one at a time, such as transformer blocks; everything
+            else is gathered for the whole step. A unit must be left only through the outputs of its forward pass: a
+            block whose keys and values go into a cache on the side does not qualify.
     """
 
     name: str
-    #: parts of the names of first, last and modulation layers, which Muon leaves to AdamW
+    data: Dataset[Batch]
+    objective: Objective[Inputs]
     edges: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
 
     @abstractmethod
     def build(self) -> torch.nn.Module:
@@ -27,13 +60,11 @@ class Recipe(ABC):
         """Called once before the first step: bring the data that `inputs` reads to the device."""
 
     @abstractmethod
-    def batch(self, step: int) -> Any:
-        """The batch of a step: a pure function of (recipe, step), best a few indices into the prepared data."""
-
-    def inputs(self, batch: Any, step: int) -> Any:
-        """What `loss` needs, on the device: nested dicts, lists and tuples of tensors and plain values."""
-        return batch
+    def inputs(self, batch: Batch, step: int) -> Inputs:
+        """What the objective needs of the whole batch, on the device: nested tuples, lists and dicts of tensors and
+        plain values.
+        """
 
     @abstractmethod
-    def loss(self, model: Any, inputs: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Scalar loss and scalar tensors to log (as numbers they would make a GPU wait at every step)."""
+    def share(self, inputs: Inputs, share: Share) -> Inputs:
+        """The part of a batch's inputs that one process computes; with one process all of them."""

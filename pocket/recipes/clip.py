@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import open_clip
@@ -14,6 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...models.encoders.clip import ClipScorer, build_clip
+from ...training.objectives import Ratio
+from ...training.processes import Rows, Share, gather_rows
 from ...training.recipe import Recipe
 from ..bank import draw_all, random_shots, to_tensor
 from ..configs import CLIP
@@ -55,23 +59,41 @@ class ClipStudent(nn.Module):
         return {k: v.unflatten(-1, (2, -1)) if k in SIDE_HEADS else v for k, v in found.items()}
 
 
-class ClipRecipe(Recipe):
-    """Symmetric contrastive loss on (picture, caption with the looks written out).
+class ClipInputs(NamedTuple):
+    """Images and captions of which some are the same, N in all.
 
-    Every shot comes as a pair that differs in one character's action only: nothing else teaches a small model to tell
-    ``waves`` from ``dances``, which ranking by action and SAR live on. Captions come in many words and orders. Two that
-    show the same are no negatives: their targets share the probability. And since a memory is searched for frames that
-    show the same place or people, not for the shot itself, a batch holds several shots of each story, and texts also
-    learn to rank pictures by how much of what they tell is in them.
+    Attributes:
+        images: [n, 3, 96, 96], those that this process embeds.
+        texts: [n, 77] their captions' token ids.
+        rows: which of the N they are.
+        shown: [N] numbers of what the images show: equal where they show the same.
+        shared: [N, N] how much of what a caption tells an image shows.
+        facts: labels of all images, [N, 2] or [N].
     """
 
-    name = "clip"
-    edges = ("positional_embedding", "conv1", "class_embedding", "told")
+    images: torch.Tensor
+    texts: torch.Tensor
+    rows: Rows
+    shown: torch.Tensor
+    shared: torch.Tensor
+    facts: dict[str, torch.Tensor]
 
-    def __init__(self, seed: int = 0, size: int = 64, bank: int = 6000, start: dict[str, torch.Tensor] | None = None):
-        """`size`: pictures a step, two of each shot; `bank`: pictures to draw; `start`: weights to go on from."""
-        self.seed, self.size, self.bank, self.start = seed, size, bank, start
-        self.scorer = ClipScorer(build_clip(CLIP), CLIP)
+
+class CaptionedImages:
+    """Images of shots with several captions each. Every shot comes with its twin, which differs in one action.
+
+    Args:
+        scorer: how images and captions become a CLIP's inputs.
+        seed: of everything.
+        size: images in a batch.
+        bank: images to draw.
+    """
+
+    def __init__(self, scorer: ClipScorer, seed: int, size: int, bank: int) -> None:
+        self.scorer, self.seed, self.size, self.bank = scorer, seed, size, bank
+
+    def __len__(self) -> int:
+        return self.bank
 
     @cached_property
     def _bank(self) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
@@ -97,21 +119,12 @@ class ClipRecipe(Recipe):
         facts = {head: torch.tensor([row[head] for row in truth]).squeeze(-1) for head in _TOLD}
         return pictures, ids, shown, facts
 
-    def build(self) -> ClipStudent:
-        model = self.scorer.model
-        # the unused rows of the standard vocabulary must not be noise that no training ever touches
-        used = torch.unique(self._bank[1])
-        with torch.no_grad():
-            rows = torch.zeros_like(model.token_embedding.weight)
-            rows[used] = 0.02 * torch.randn(len(used), CLIP["text_cfg"]["width"])
-            model.token_embedding.weight.copy_(rows)
-            if self.start is not None:
-                model.load_state_dict(self.start, strict=False)
-                fresh = rows.any(1) & ~model.token_embedding.weight.any(1)
-                model.token_embedding.weight[fresh] = rows[fresh]
-        return ClipStudent(model, CLIP["embed_dim"])
+    def used_tokens(self) -> torch.Tensor:
+        """Every token id that a caption has."""
+        return torch.unique(self._bank[1])
 
-    def batch(self, step: int) -> dict[str, Any]:
+    def draw(self, step: int) -> ClipInputs:
+        """Several shots of a few stories."""
         pictures, texts, shown, facts = self._bank
         rng = np.random.default_rng([self.seed, step])
         each = 2 * _SHOTS  # pictures of a story: its shots, each with its twin
@@ -123,33 +136,92 @@ class ClipRecipe(Recipe):
             small = F.interpolate(images, scale_factor=factor, mode="bicubic", antialias=True)
             images = F.interpolate(small, images.shape[-2:], mode="bicubic").clamp(0, 1)
         told = texts[index, rng.integers(texts.shape[1], size=len(index))]
-        return {"images": self.scorer.preprocess(images), "texts": told} | {
-            "shown": shown[index],
-            "shared": torch.tensor([[_shared(self._content[i], self._content[j]) for j in index] for i in index]),
-            "facts": {head: label[index] for head, label in facts.items()},
-        }
+        return ClipInputs(
+            images=self.scorer.preprocess(images),
+            texts=told,
+            rows=Share().rows(len(index), "images"),
+            shown=shown[index],
+            shared=torch.tensor([[_shared(self._content[i], self._content[j]) for j in index] for i in index]),
+            facts={head: label[index] for head, label in facts.items()},
+        )
 
-    def loss(self, model: ClipStudent, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        image, text, scale = model.clip(batch["images"], batch["texts"])[:3]
+
+class ContrastAndFacts:
+    """Symmetric contrast, ranking by shared content, and facts read from either embedding (see `ClipRecipe`).
+
+    Every image is compared with every caption, so each process gathers all embeddings and computes the whole loss.
+    """
+
+    def sums(self, model: ClipStudent, inputs: ClipInputs) -> dict[str, Ratio]:
+        """Parts of the loss that are means of the whole batch already."""
+        image, text, scale = model.clip(inputs.images, inputs.texts)[:3]
+        image, text = gather_rows(image, inputs.rows), gather_rows(text, inputs.rows)
         logits = scale.clamp(max=50.0) * image.float() @ text.float().T
-        same = (batch["shown"][:, None] == batch["shown"][None]).float()
+        same = (inputs.shown[:, None] == inputs.shown[None]).float()
         target = same / same.sum(1, keepdim=True)
         contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
         hits = (target.gather(1, logits.argmax(1, keepdim=True)) > 0).float().mean()
         # two texts of one shot that differ in what is done
         likeness = (text[0::2].float() * text[1::2].float()).sum(-1)
         apart = likeness.sub(0.7).clamp_min(0).mean()
-        seen = {"accuracy": hits, "twins": likeness.mean()}
-        told = contrast.new_zeros(())
+        found = {"contrast": contrast, "apart": apart, "accuracy": hits, "twins": likeness.mean().detach()}
         for name, embedding in (("image", image), ("text", text)):
             read = model.read(embedding.float())
-            wrong = {k: _cross_entropy(read[k], batch["facts"][k]) for k in _TOLD}
-            told = told + torch.stack(list(wrong.values())).mean()
-            seen[f"{name}_action"] = wrong["action"]
+            found |= {f"{name}_{k}": _cross_entropy(read[k], inputs.facts[k]) for k in _TOLD}
         ranks = F.log_softmax(_RANKING * text.float() @ image.float().T, -1)
-        ranking = F.kl_div(ranks, F.softmax(_RELEVANCE * batch["shared"], -1), reduction="batchmean")
-        seen["ranking"] = ranking
-        return contrast + apart + told + ranking, seen
+        found["ranking"] = F.kl_div(ranks, F.softmax(_RELEVANCE * inputs.shared, -1), reduction="batchmean")
+        return {name: Ratio(value, 1.0) for name, value in found.items()}
+
+    def loss(self, means: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Their sum; logs accuracy, how alike twin captions are, and how well actions are read."""
+        told = means["contrast"].new_zeros(())
+        for name in ("image", "text"):
+            told = told + torch.stack([means[f"{name}_{k}"] for k in _TOLD]).mean()
+        logged = ("accuracy", "twins", "image_action", "text_action", "ranking")
+        return means["contrast"] + means["apart"] + told + means["ranking"], {name: means[name] for name in logged}
+
+
+class ClipRecipe(Recipe[ClipInputs, ClipInputs]):
+    """Symmetric contrastive loss on (picture, caption with the looks written out).
+
+    Every shot comes as a pair that differs in one character's action only: nothing else teaches a small model to tell
+    ``waves`` from ``dances``, which ranking by action and SAR live on. Captions come in many words and orders. Two that
+    show the same are no negatives: their targets share the probability. And since a memory is searched for frames that
+    show the same place or people, not for the shot itself, a batch holds several shots of each story, and texts also
+    learn to rank pictures by how much of what they tell is in them.
+    """
+
+    name = "clip"
+    data: CaptionedImages
+    objective = ContrastAndFacts()
+    edges = ("positional_embedding", "conv1", "class_embedding", "told")
+
+    def __init__(self, seed: int = 0, size: int = 64, bank: int = 6000, start: dict[str, torch.Tensor] | None = None):
+        """`size`: pictures a step, two of each shot; `bank`: pictures to draw; `start`: weights to go on from."""
+        self.start = start
+        self.scorer = ClipScorer(build_clip(CLIP), CLIP)
+        self.data = CaptionedImages(self.scorer, seed, size, bank)
+
+    def build(self) -> ClipStudent:
+        model = copy.deepcopy(self.scorer.model)
+        # the unused rows of the standard vocabulary must not be noise that no training ever touches
+        used = self.data.used_tokens()
+        with torch.no_grad():
+            rows = torch.zeros_like(model.token_embedding.weight)
+            rows[used] = 0.02 * torch.randn(len(used), CLIP["text_cfg"]["width"])
+            model.token_embedding.weight.copy_(rows)
+            if self.start is not None:
+                model.load_state_dict(self.start, strict=False)
+                fresh = rows.any(1) & ~model.token_embedding.weight.any(1)
+                model.token_embedding.weight[fresh] = rows[fresh]
+        return ClipStudent(model, CLIP["embed_dim"])
+
+    def inputs(self, batch: ClipInputs, step: int) -> ClipInputs:
+        return batch
+
+    def share(self, inputs: ClipInputs, share: Share) -> ClipInputs:
+        rows = share.rows(len(inputs.images), "images")
+        return inputs._replace(images=rows.of(inputs.images), texts=rows.of(inputs.texts), rows=rows)
 
     @torch.no_grad()
     def held_out(self, weights: dict[str, torch.Tensor], count: int = 64) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ...training.objectives import Ratio
+from ...training.processes import Share
 from ...training.recipe import Recipe
 from ..bank import random_shots, to_tensor
 from ..recogniser import IGNORE, Recogniser, labels
@@ -22,14 +25,21 @@ def label_tensors(shots: list[ShotSpec]) -> dict[str, torch.Tensor]:
     return {k: torch.tensor([r[k] for r in rows]).squeeze(-1) for k in rows[0]}
 
 
-class RecogniserRecipe(Recipe):
-    """Cross-entropy summed over the heads; half of the pictures are blurred, noisy and shifted in colour."""
+class LabelledImages(NamedTuple):
+    """Images [N, 3, 80, 160] in 0…1, and their labels per head: [N, 2] for side heads, [N] for frame heads."""
 
-    name = "recogniser"
-    edges = ()
+    images: torch.Tensor
+    truth: dict[str, torch.Tensor]
 
-    def __init__(self, seed: int = 0, size: int = 64, bank: int = 12000, width: int = 24) -> None:
-        self.seed, self.size, self.bank, self.width = seed, size, bank, width
+
+class RenderedShots:
+    """Renders of random shots; half of a batch is blurred, noisy and shifted in colour."""
+
+    def __init__(self, seed: int, size: int, bank: int) -> None:
+        self.seed, self.size, self.bank = seed, size, bank
+
+    def __len__(self) -> int:
+        return self.bank
 
     @cached_property
     def _bank(self) -> tuple[np.ndarray, dict[str, torch.Tensor]]:
@@ -38,10 +48,8 @@ class RecogniserRecipe(Recipe):
         pictures = np.stack([render(s, float(rng.uniform(0, 1)) * (rng.random() < 0.5))[0] for s in shots])
         return pictures, label_tensors(shots)
 
-    def build(self) -> Recogniser:
-        return Recogniser(self.width)
-
-    def batch(self, step: int) -> dict[str, Any]:
+    def draw(self, step: int) -> LabelledImages:
+        """The images of a step."""
         pictures, truth = self._bank
         rng = np.random.default_rng([self.seed, step])
         index = rng.integers(len(pictures), size=self.size)
@@ -54,19 +62,53 @@ class RecogniserRecipe(Recipe):
         half = half + 0.03 * torch.randn(half.shape[0], 3, 1, 1, generator=noise)
         images = torch.cat([half, images[1::2]]).clamp(0, 1)
         order = torch.from_numpy(np.concatenate([index[::2], index[1::2]]))
-        return {"images": images, "truth": {k: v[order] for k, v in truth.items()}}
+        return LabelledImages(images, {k: v[order] for k, v in truth.items()})
 
-    def loss(self, model: Recogniser, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        logits = model(batch["images"])
-        total = torch.zeros((), device=batch["images"].device)
-        hits = []
-        for head, truth in batch["truth"].items():
+
+class Classification:
+    """Cross-entropy summed over the heads of a recogniser; logs the mean and the worst accuracy of them."""
+
+    def sums(self, model: Recogniser, inputs: LabelledImages) -> dict[str, Ratio]:
+        """Cross-entropy and accuracy of every head, over the labels that are known."""
+        logits = model(inputs.images)
+        sums = {}
+        for head, truth in inputs.truth.items():
             flat, target = logits[head].flatten(0, -2).float(), truth.flatten()
-            total = total + F.cross_entropy(flat, target, ignore_index=IGNORE)
             known = target != IGNORE
-            hits.append(((flat.argmax(-1) == target) & known).sum() / known.sum().clamp_min(1))
-        each = torch.stack(hits)
+            error = F.cross_entropy(flat, target, ignore_index=IGNORE, reduction="sum")
+            sums[head] = Ratio(error, known.sum())
+            sums[f"accuracy_{head}"] = Ratio(((flat.argmax(-1) == target) & known).sum(), known.sum())
+        return sums
+
+    def loss(self, means: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The sum over the heads."""
+        heads = [head for head in means if f"accuracy_{head}" in means]
+        total = means[heads[0]].new_zeros(())
+        for head in heads:
+            total = total + means[head]
+        each = torch.stack([means[f"accuracy_{head}"] for head in heads])
         return total, {"accuracy": each.mean(), "worst": each.min()}
+
+
+class RecogniserRecipe(Recipe[LabelledImages, LabelledImages]):
+    """A recogniser that learns from renders, half of them spoilt."""
+
+    name = "recogniser"
+    objective = Classification()
+
+    def __init__(self, seed: int = 0, size: int = 64, bank: int = 12000, width: int = 24) -> None:
+        self.width = width
+        self.data = RenderedShots(seed, size, bank)
+
+    def build(self) -> Recogniser:
+        return Recogniser(self.width)
+
+    def inputs(self, batch: LabelledImages, step: int) -> LabelledImages:
+        return batch
+
+    def share(self, inputs: LabelledImages, share: Share) -> LabelledImages:
+        rows = share.rows(len(inputs.images), "images")
+        return LabelledImages(rows.of(inputs.images), {head: rows.of(truth) for head, truth in inputs.truth.items()})
 
 
 def held_out_accuracy(model: Recogniser, count: int = 512) -> float:

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ...core.files import atomic_path
+from ...training.processes import Rows
 from ..dataset import StoryLatents
 from ..tokenizer import build_tokenizer
 from ..world import SIDES, ShotSpec
@@ -55,6 +56,10 @@ class Frames(NamedTuple):
     ids: Tensor
     looks: Tensor
     pooled: Tensor
+
+    def rows(self, rows: Rows) -> Frames:
+        """Some of them."""
+        return Frames(*(rows.of(x) for x in self))
 
 
 class StoryFrames:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import T5Config, T5EncoderModel
 
+from ...training.objectives import Ratio, mean_of
+from ...training.processes import Share
 from ...training.recipe import Recipe
 from ..configs import T5
 from ..lexicon import LEXICON, meanings
@@ -24,6 +27,9 @@ from ..world import ShotSpec, make_story
 from .captions import FACTS, IGNORE, label_words, pairs_of_words, tell_shots, word_spans
 
 __all__ = ["FACTS", "IGNORE", "Reader", "ReadingRecipe", "Teacher", "build_t5", "grown"]
+
+
+_STORIES = 1 << 30
 
 
 def build_t5(layers: int = T5["num_layers"]) -> T5EncoderModel:
@@ -115,7 +121,109 @@ class Teacher:
         return states, [spans for _, spans in read], [len(ids) - 1 for ids, _ in read]
 
 
-class ReadingRecipe(Recipe):
+class ReadingBatch(NamedTuple):
+    """Captions, what their words tell, and what a teacher makes of them.
+
+    Attributes:
+        ids: [N, T] token ids, 0 at padding.
+        facts: [N, T] classes of each fact, IGNORE where a word does not tell it.
+        mine: [K, 2] row and token of words that the teacher knows; None without a teacher.
+        taught: [K, D] what they should come out as.
+    """
+
+    ids: Tensor
+    facts: dict[str, Tensor]
+    mine: Tensor | None = None
+    taught: Tensor | None = None
+
+
+class Captions:
+    """Captions of stories without end.
+
+    Args:
+        seed: of the batches.
+        size: captions in a batch.
+        plain: share of captions in the world's own grammar.
+        teacher: whose states words should have.
+    """
+
+    def __init__(self, seed: int, size: int, plain: float, teacher: Teacher | None) -> None:
+        self.seed, self.size, self.plain, self.teacher = seed, size, plain, teacher
+        self._tokenizer = build_tokenizer()
+
+    def __len__(self) -> int:
+        return _STORIES
+
+    def draw(self, step: int) -> ReadingBatch:
+        """The captions of a step."""
+        rng = random.Random(f"{self.seed}/{step}")
+        shots: list[tuple[ShotSpec, str, set[str]]] = []
+        while len(shots) < self.size:
+            for shot in tell_shots(make_story(rng.randrange(_STORIES), 4, "train"), rng):
+                everyone = [a.name for a in shot.truth.actors]
+                told = {name for name in everyone if rng.random() < 0.5} if rng.random() < 0.6 else set()
+                plain = rng.random() < self.plain
+                shots.append((shot.truth, shot.truth.caption(told) if plain else shot.caption(told), told))
+        rows = [self.read(caption, shot, told) for shot, caption, told in shots]
+        length = max(len(ids) for ids, _ in rows)
+        ids = torch.tensor([r + [0] * (length - len(r)) for r, _ in rows])
+        facts = {k: torch.tensor([f[k] + [IGNORE] * (length - len(f[k])) for _, f in rows]) for k in FACTS}
+        return ReadingBatch(ids, facts, *(self._likeness(shots) if self.teacher else ()))
+
+    def read(self, caption: str, shot: ShotSpec, told: Collection[str]) -> tuple[list[int], dict[str, list[int]]]:
+        """`label_words` with the looks of the `told` characters as what is known."""
+        return label_words(self._tokenizer, caption, shot, told)
+
+    def _likeness(self, shots: list[tuple[ShotSpec, str, set[str]]]) -> tuple[Tensor, Tensor]:
+        """``mine`` and ``taught`` of a batch."""
+        assert self.teacher is not None
+        states, spans, ends = self.teacher.states([shot.caption(told) for shot, _, told in shots])
+        mine, taught = [], []
+        for row, ((_, caption, _), theirs) in enumerate(zip(shots, spans, strict=True)):
+            ids, own = word_spans(self._tokenizer, caption)
+            for token, other in pairs_of_words(own, theirs):
+                mine.append((row, token))
+                taught.append(states[row, other])
+            mine.append((row, len(ids) - 1))
+            taught.append(states[row, ends[row]])
+        return torch.tensor(mine), torch.stack(taught)
+
+
+class ReadFacts:
+    """Cross-entropy of every fact, and the difference to the teacher's states over their power.
+
+    Args:
+        likeness: weight of the teacher.
+    """
+
+    def __init__(self, likeness: float) -> None:
+        self.likeness = likeness
+
+    def sums(self, model: Reader, inputs: ReadingBatch) -> dict[str, Ratio]:
+        """Every fact over the words that tell it; ``unlike`` and ``power`` over the words that the teacher knows."""
+        logits, states = model(inputs.ids)
+        sums = {}
+        for k in FACTS:
+            flat, target = logits[k].flatten(0, 1).float(), inputs.facts[k].flatten()
+            error = F.cross_entropy(flat, target, ignore_index=IGNORE, reduction="sum")
+            sums[k] = Ratio(error, (target != IGNORE).sum())
+        if inputs.mine is not None and inputs.taught is not None:
+            row, token = inputs.mine.unbind(-1)
+            sums["unlike"] = mean_of((states[row, token].float() - inputs.taught).square())
+            sums["power"] = mean_of(inputs.taught.square())
+        return sums
+
+    def loss(self, means: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum over the facts, and the teacher's part."""
+        seen = {f"loss_{k}": means[k] for k in ("side", "action", "colour")}
+        loss = torch.stack([means[k] for k in FACTS]).sum()
+        if "unlike" in means:
+            seen["unlike"] = means["unlike"] / means["power"]
+            loss = loss + self.likeness * seen["unlike"]
+        return loss, seen
+
+
+class ReadingRecipe(Recipe[ReadingBatch, ReadingBatch]):
     """Cross entropy of every fact at every telling word.
 
     With a teacher a word must also come out as the teacher's of the plainest caption of the same shot: so a picture
@@ -123,7 +231,9 @@ class ReadingRecipe(Recipe):
     """
 
     name = "text"
+    data: Captions
     edges = ("shared", "relative_attention_bias", "head")
+    units = ("T5Block",)
 
     def __init__(
         self,
@@ -137,10 +247,9 @@ class ReadingRecipe(Recipe):
         """`size`: captions a step; `start`: weights of an encoder to go on from; `likeness`: weight of the teacher;
         `plain`: share of captions in the world's own grammar.
         """
-        self.plain = plain
-        self.seed, self.size, self.start = seed, size, start
-        self.teacher, self.likeness = teacher, likeness
-        self._tokenizer = build_tokenizer()
+        self.start = start
+        self.data = Captions(seed, size, plain, teacher)
+        self.objective = ReadFacts(likeness)
 
     def build(self) -> Reader:
         model = Reader()
@@ -148,48 +257,13 @@ class ReadingRecipe(Recipe):
             model.t5.load_state_dict(self.start)
         return model
 
-    def batch(self, step: int) -> dict:
-        rng = random.Random(f"{self.seed}/{step}")
-        shots: list[tuple[ShotSpec, str, set[str]]] = []
-        while len(shots) < self.size:
-            for shot in tell_shots(make_story(rng.randrange(1 << 30), 4, "train"), rng):
-                everyone = [a.name for a in shot.truth.actors]
-                told = {name for name in everyone if rng.random() < 0.5} if rng.random() < 0.6 else set()
-                plain = rng.random() < self.plain
-                shots.append((shot.truth, shot.truth.caption(told) if plain else shot.caption(told), told))
-        rows = [self.read(caption, shot, told) for shot, caption, told in shots]
-        length = max(len(ids) for ids, _ in rows)
-        ids = torch.tensor([r + [0] * (length - len(r)) for r, _ in rows])
-        facts = {k: torch.tensor([f[k] + [IGNORE] * (length - len(f[k])) for _, f in rows]) for k in FACTS}
-        return {"ids": ids, "facts": facts} | (self._likeness(shots) if self.teacher else {})
+    def inputs(self, batch: ReadingBatch, step: int) -> ReadingBatch:
+        return batch
 
-    def read(self, caption: str, shot: ShotSpec, told: Collection[str]) -> tuple[list[int], dict[str, list[int]]]:
-        """`label_words` with the looks of the `told` characters as what is known."""
-        return label_words(self._tokenizer, caption, shot, told)
-
-    def _likeness(self, shots: list[tuple[ShotSpec, str, set[str]]]) -> dict[str, Tensor]:
-        """``mine``: [K, 2] row and token of words; ``taught``: [K, D] what they should come out as."""
-        assert self.teacher is not None
-        states, spans, ends = self.teacher.states([shot.caption(told) for shot, _, told in shots])
-        mine, taught = [], []
-        for row, ((_, caption, _), theirs) in enumerate(zip(shots, spans, strict=True)):
-            ids, own = word_spans(self._tokenizer, caption)
-            for token, other in pairs_of_words(own, theirs):
-                mine.append((row, token))
-                taught.append(states[row, other])
-            mine.append((row, len(ids) - 1))
-            taught.append(states[row, ends[row]])
-        return {"mine": torch.tensor(mine), "taught": torch.stack(taught)}
-
-    def loss(self, model: Reader, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        logits, states = model(batch["ids"])
-        parts = {k: F.cross_entropy(logits[k].flatten(0, 1).float(), batch["facts"][k].flatten()) for k in FACTS}
-        seen = {f"loss_{k}": v for k, v in parts.items() if k in ("side", "action", "colour")}
-        loss = torch.stack(list(parts.values())).sum()
-        if "mine" in batch:
-            row, token = batch["mine"].unbind(-1)
-            taught = batch["taught"]
-            wrong = (states[row, token].float() - taught).square().mean() / taught.square().mean()
-            loss = loss + self.likeness * wrong
-            seen["unlike"] = wrong
-        return loss, seen
+    def share(self, inputs: ReadingBatch, share: Share) -> ReadingBatch:
+        rows = share.rows(len(inputs.ids), "captions")
+        mine, taught = inputs.mine, inputs.taught
+        if mine is not None and taught is not None:
+            here = (mine[:, 0] >= rows.start) & (mine[:, 0] < rows.stop)
+            mine, taught = mine[here] - mine.new_tensor([rows.start, 0]), taught[here]
+        return ReadingBatch(rows.of(inputs.ids), {k: rows.of(fact) for k, fact in inputs.facts.items()}, mine, taught)

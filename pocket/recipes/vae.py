@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import kornia
 import numpy as np
@@ -16,12 +17,119 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from ...media.frames import psnr, psnr_of_error
+from ...training.objectives import Ratio, mean_of
+from ...training.processes import Rows, Share
 from ...training.recipe import Recipe
 from ..bank import clip_bank, picture_bank, to_tensor
 from ..configs import VAE
 
 
-class VaeRecipe(Recipe):
+class VaeBatch(NamedTuple):
+    """Indices into the banks of pictures and of clips; None where a stage has no clips."""
+
+    pictures: torch.Tensor
+    clips: torch.Tensor | None
+
+
+class VaeInputs(NamedTuple):
+    """Frames [B, T, 3, H, W] in 0…1 of pictures and clips, which of the whole batch's they are, and the frames of each
+    of the clips' chunks.
+    """
+
+    pictures: torch.Tensor
+    picture_rows: Rows
+    clips: torch.Tensor | None = None
+    clip_rows: Rows | None = None
+    chunks: tuple[int, ...] = ()
+
+
+class RenderedFrames:
+    """A bank of pictures and a quarter as many clips, drawn on first use.
+
+    Args:
+        seed: of the batches.
+        pictures, clips: how many a batch holds.
+        bank: pictures to draw.
+        frames: length of a clip.
+    """
+
+    def __init__(self, seed: int, pictures: int, clips: int, bank: int, frames: int) -> None:
+        self.seed, self.pictures, self.clips, self.bank, self.frames = seed, pictures, clips, bank, frames
+        self.device = torch.device("cpu")
+
+    def __len__(self) -> int:
+        return self.bank
+
+    @cached_property
+    def picture_frames(self) -> torch.Tensor:
+        """uint8 [bank, 80, 160, 3] on the device."""
+        return torch.from_numpy(picture_bank(self.bank, "train")).to(self.device)
+
+    @cached_property
+    def clip_frames(self) -> torch.Tensor:
+        """uint8 [bank / 4, frames, 80, 160, 3] on the device."""
+        return torch.from_numpy(clip_bank(self.bank // 4, self.frames, "train")).to(self.device)
+
+    def draw(self, step: int) -> VaeBatch:
+        """Which pictures and clips a step takes."""
+        rng = np.random.default_rng([self.seed, step])
+        pictures = torch.from_numpy(rng.integers(self.bank, size=self.pictures))
+        return VaeBatch(
+            pictures, torch.from_numpy(rng.integers(self.bank // 4, size=self.clips)) if self.clips else None
+        )
+
+
+class Reconstruction:
+    """Reconstruction with a light KL term (see `VaeRecipe`): an objective of `VaeInputs`.
+
+    Args:
+        weights: of the squared error, L1 and edge L1.
+        kl: weight of the KL term.
+    """
+
+    def __init__(self, weights: tuple[float, float, float], kl: float) -> None:
+        self.weights, self.kl = weights, kl
+
+    def sums(self, model: AutoencoderKLWan, inputs: VaeInputs) -> dict[str, Ratio]:
+        """The errors of pictures and clips, and the KL term of every chunk."""
+        sums = self._sums("pictures", model, inputs.pictures, inputs.picture_rows, (1,))
+        if inputs.clips is not None and inputs.clip_rows is not None:
+            sums |= self._sums("clips", model, inputs.clips, inputs.clip_rows, inputs.chunks)
+        return sums
+
+    def _sums(
+        self, kind: str, model: AutoencoderKLWan, frames: torch.Tensor, rows: Rows, chunks: tuple[int, ...]
+    ) -> dict[str, Ratio]:
+        x = frames.movedim(2, 1) * 2 - 1
+        coded = [_code(model, part, rows) for part in x.split(chunks, 2)]
+        y = torch.cat([part for part, _ in coded], 2).float()
+        sums = {f"{kind}_kl{n}": kl for n, (_, kl) in enumerate(coded)}
+        sums[f"{kind}_square"], sums[f"{kind}_l1"] = mean_of((y - x).square()), mean_of((y - x).abs())
+        sums[f"{kind}_edges"] = mean_of(_edge_error(y, x))
+        if kind == "clips":
+            change = (y - x).diff(dim=2)
+            sums["change_square"], sums["change_l1"] = mean_of(change.square()), mean_of(change.abs())
+            sums["motion"] = mean_of(x.diff(dim=2).abs())
+        return sums
+
+    def loss(self, means: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The weighted sum over pictures and clips; logs their PSNR in dB and the clips' error of change."""
+        total = means["pictures_square"].new_zeros(())
+        numbers = {}
+        a, b, c = self.weights
+        for kind in [k for k in ("pictures", "clips") if f"{k}_square" in means]:
+            kls = [0.5 * value for name, value in means.items() if name.startswith(f"{kind}_kl")]
+            kl = sum(kls) / len(kls)
+            square, error, edges = (means[f"{kind}_{name}"] for name in ("square", "l1", "edges"))
+            total = total + a * square + b * error + c * edges + self.kl * kl
+            numbers[f"psnr_{kind}"] = psnr_of_error(square.detach(), peak=2.0)
+        if "motion" in means:
+            total = total + 5.0 * means["change_square"] + 1.0 * means["change_l1"]
+            numbers["change_error"] = means["change_l1"] / means["motion"]
+        return total, numbers
+
+
+class VaeRecipe(Recipe[VaeBatch, VaeInputs]):
     """Reconstruction (squared error finds the colours, L1 and edge L1 the outlines) with a light KL term, in the
     stages of the public causal VAEs.
 
@@ -34,6 +142,7 @@ class VaeRecipe(Recipe):
     Stage ``decoder``: the same with a frozen encoder, so that models trained on the latents stay valid.
     """
 
+    data: RenderedFrames
     #: frames of the two chunks of a clip, in turn
     joints = ((5, 5), (9, 1), (5, 5), (13, 1))
 
@@ -51,21 +160,14 @@ class VaeRecipe(Recipe):
         start: Path | None = None,
     ) -> None:
         self.name = f"vae_{stage}"
-        self.stage, self.seed, self.pictures, self.clips = stage, seed, pictures, clips
-        self.bank, self.kl, self.start = bank, kl, start
-        self._device = torch.device("cpu")
-
-    @cached_property
-    def _pictures(self) -> torch.Tensor:
-        return torch.from_numpy(picture_bank(self.bank, "train")).to(self._device)
-
-    @cached_property
-    def _clips(self) -> torch.Tensor:
-        return torch.from_numpy(clip_bank(self.bank // 4, max(map(sum, self.joints)), "train")).to(self._device)
+        self.stage, self.start = stage, start
+        stills = stage == "pictures"
+        self.data = RenderedFrames(seed, pictures, 0 if stills else clips, bank, max(map(sum, self.joints)))
+        self.objective = Reconstruction((3.0, 0.2, 0.05) if stills else (2.0, 0.6, 0.1), kl)
 
     def prepare(self, device: torch.device) -> None:
         """The bank lives on the device."""
-        self._device = device
+        self.data.device = device
 
     def build(self) -> AutoencoderKLWan:
         model = AutoencoderKLWan(**VAE)
@@ -83,53 +185,41 @@ class VaeRecipe(Recipe):
             model.quant_conv.requires_grad_(False)
         return model
 
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
-        rng = np.random.default_rng([self.seed, step])
-        batch = {"pictures": torch.from_numpy(rng.integers(self.bank, size=self.pictures))}
-        if self.stage != "pictures":
-            batch["clips"] = torch.from_numpy(rng.integers(self.bank // 4, size=self.clips))
-        return batch
-
-    def inputs(self, batch: dict[str, torch.Tensor], step: int) -> dict[str, Any]:
-        """Frames [B, T, 3, H, W] in 0…1 of the pictures and clips that a batch names, and the clips' chunks."""
-        pictures = to_tensor(self._pictures[batch["pictures"]])
+    def inputs(self, batch: VaeBatch, step: int) -> VaeInputs:
+        """The pictures at the size whose turn it is, the clips in the chunks whose turn it is."""
+        pictures = to_tensor(self.data.picture_frames[batch.pictures])
         size = self.sizes[step % len(self.sizes)]
         if size != pictures.shape[-2:]:
             pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
-        frames: dict[str, Any] = {"pictures": pictures[:, None]}
-        if "clips" in batch:
-            frames["chunks"] = self.joints[step % len(self.joints)]
-            frames["clips"] = to_tensor(self._clips[batch["clips"], : sum(frames["chunks"])])
-        return frames
+        inputs = VaeInputs(pictures[:, None], Share().rows(len(pictures), "pictures"))
+        if batch.clips is None:
+            return inputs
+        chunks = self.joints[step % len(self.joints)]
+        clips = to_tensor(self.data.clip_frames[batch.clips, : sum(chunks)])
+        return inputs._replace(clips=clips, clip_rows=Share().rows(len(clips), "clips"), chunks=chunks)
 
-    def loss(self, model: AutoencoderKLWan, inputs: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        total = inputs["pictures"].new_zeros(())
-        numbers = {}
-        for kind in [k for k in ("pictures", "clips") if k in inputs]:
-            x = inputs[kind].movedim(2, 1) * 2 - 1
-            chunks = inputs["chunks"] if kind == "clips" else (1,)
-            coded = [_code(model, part) for part in x.split(chunks, 2)]
-            y, kl = torch.cat([part for part, _ in coded], 2).float(), sum(k for _, k in coded) / len(coded)
-            square, error = (y - x).square().mean(), (y - x).abs().mean()
-            a, b, c = (3.0, 0.2, 0.05) if self.stage == "pictures" else (2.0, 0.6, 0.1)
-            total = total + a * square + b * error + c * _edge_loss(y, x) + self.kl * kl
-            numbers[f"psnr_{kind}"] = psnr_of_error(square.detach(), peak=2.0)
-            if kind == "clips":
-                change = (y - x).diff(dim=2)
-                still = change.abs().mean()
-                total = total + 5.0 * change.square().mean() + 1.0 * still
-                numbers["change_error"] = still / x.diff(dim=2).abs().mean()
-        return total, numbers
+    def share(self, inputs: VaeInputs, share: Share) -> VaeInputs:
+        rows = share.rows(len(inputs.pictures), "pictures")
+        inputs = inputs._replace(pictures=rows.of(inputs.pictures), picture_rows=rows)
+        if inputs.clips is None:
+            return inputs
+        rows = share.rows(len(inputs.clips), "clips")
+        return inputs._replace(clips=rows.of(inputs.clips), clip_rows=rows)
 
 
-def _code(model: AutoencoderKLWan, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A chunk [B, 3, T, H, W] through the VAE, and the KL term of its latents."""
+def _code(model: AutoencoderKLWan, x: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, Ratio]:
+    """A chunk [B, 3, T, H, W] through the VAE, and twice the KL term of its latents.
+
+    The latents' noise is drawn for the whole batch of which these are `rows`: the same in any number of processes.
+    """
     frozen = not model.quant_conv.weight.requires_grad
     with torch.no_grad() if frozen else nullcontext():
         posterior = model.encode(x).latent_dist
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
-    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    return model.decode(posterior.sample()).sample, kl
+    kl = mean_of(mean.square() + logvar.exp() - 1 - logvar)
+    shape, like = (rows.total, *posterior.mean.shape[1:]), posterior.parameters
+    noise = rows.of(torch.randn(shape, device=like.device, dtype=like.dtype))
+    return model.decode(posterior.mean + posterior.std * noise).sample, kl
 
 
 @torch.no_grad()
@@ -145,11 +235,10 @@ def inflate_time(model: AutoencoderKLWan) -> None:
             module.weight[:, :, -1, 0, 0] = torch.eye(in_channels).repeat(out_channels // in_channels, 1)
 
 
-def _edge_loss(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """L1 between Sobel gradients: keeps cartoon outlines sharp where plain L1 blurs them."""
-
+def _edge_error(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Difference of Sobel gradients, whose L1 keeps cartoon outlines sharp where plain L1 blurs them."""
     error = (y - x).movedim(1, 2).flatten(0, 2)[:, None].float()
-    return F.conv2d(F.pad(error, (1, 1, 1, 1), "replicate"), _sobel(error.device)).abs().mean()
+    return F.conv2d(F.pad(error, (1, 1, 1, 1), "replicate"), _sobel(error.device)).abs()
 
 
 @lru_cache

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from ...models.encoders.vae import VideoCodec
 from ...models.layouts.chunks import frame_timesteps, mc_index
 from ...sampling.noise import noise_like
 from ...story.stages import tile_captions
+from ...training.objectives import FlowInputs, FlowMatching
+from ...training.processes import Share
 from ...training.recipe import Recipe
 from ..bank import draw_all, to_tensor
 from ..configs import VIDEO
@@ -150,11 +153,72 @@ def _draw_weighted(layout: ChunkLayout, split: str, seed: int) -> tuple[np.ndarr
     return frames, np.stack([shares[end - n : end].mean(0) for n, end in zip(latents, ends, strict=True)])
 
 
-class VideoRecipe(Recipe):
+class VideoBatch(NamedTuple):
+    """Clips of one layout.
+
+    Attributes:
+        layout: index into `LAYOUTS`.
+        clips: [N] indices into the layout's clips.
+        pinned: latent frames that are keyframes; none in text to video.
+        telling: which of the tellings the text is; None for the story's own caption.
+        noise_seed: of times and noise.
+    """
+
+    layout: int
+    clips: Tensor
+    pinned: list[int]
+    telling: int | None
+    noise_seed: int
+
+
+class VideoConditions(NamedTuple):
+    """What the video model wants beside noisy latents: times [N, F], 0 at keyframes; text states [N, T, D]; latent
+    frames of each chunk.
+    """
+
+    times: Tensor
+    text: Tensor
+    latent_chunks: list[int]
+
+
+class ClipDraws:
+    """Encoded clips, `size` of one layout in a batch."""
+
+    def __init__(self, clips: ClipLatents, seed: int, size: int) -> None:
+        self.clips, self.seed, self.size = clips, seed, size
+
+    def __len__(self) -> int:
+        return sum(map(len, self.clips.latents))
+
+    def draw(self, step: int) -> VideoBatch:
+        """The clips of a step."""
+        rng = random.Random(f"{self.seed}/{step}")
+        layout = rng.randrange(len(LAYOUTS))
+        clips = [rng.randrange(len(self.clips.latents[layout])) for _ in range(self.size)]
+        latent_chunks = LAYOUTS[layout].latent_chunks
+        free = rng.random() < TEXT_ONLY and LAYOUTS[layout].shots == 1
+        return VideoBatch(
+            layout=layout,
+            clips=torch.tensor(clips),
+            pinned=[] if free else [sum(latent_chunks[:k]) for k in range(len(latent_chunks))],
+            telling=rng.choices(range(len(TELLINGS)), TELLINGS)[0] if free else None,
+            noise_seed=rng.randrange(2**31),
+        )
+
+
+def _predict(model: DirectorWan, noisy: Tensor, inputs: FlowInputs) -> Tensor:
+    times, text, latent_chunks = inputs.conditions
+    return model.forward_chunks(noisy, times, text, mc_index(latent_chunks))
+
+
+class VideoRecipe(Recipe[VideoBatch, FlowInputs]):
     """Flow matching off the keyframes; keyframe latents stay clean at t = 0."""
 
     name = "video"
+    data: ClipDraws
+    objective = FlowMatching(_predict)
     edges = ("condition_embedder", "patch_embedding", "proj_out", "scale_shift_table")
+    units = ("DirectorWanBlock",)
 
     def __init__(
         self,
@@ -166,7 +230,7 @@ class VideoRecipe(Recipe):
         start: dict[str, Tensor] | None = None,
     ) -> None:
         """`encode_text`: texts → (states [N, T, D] with zeros at padding, mask)."""
-        self.data, self.seed, self.size = data, seed, size
+        self.data = ClipDraws(data, seed, size)
         self.character_weight, self.start = character_weight, start
         self._text = [encode_text(captions)[0] for captions in data.captions]
         # [3, N, T, D] per layout of one shot
@@ -176,11 +240,9 @@ class VideoRecipe(Recipe):
 
     def prepare(self, device: torch.device) -> None:
         """Clips and captions live on the device."""
-        self.data = replace(
-            self.data,
-            latents=[z.to(device) for z in self.data.latents],
-            weights=[w.to(device) for w in self.data.weights],
-        )
+        clips = self.data.clips
+        latents, weights = [z.to(device) for z in clips.latents], [w.to(device) for w in clips.weights]
+        self.data.clips = replace(clips, latents=latents, weights=weights)
         self._text = [states.to(device) for states in self._text]
         self._told = [states.to(device) for states in self._told]
 
@@ -190,48 +252,28 @@ class VideoRecipe(Recipe):
             model.load_state_dict(self.start)
         return model
 
-    def batch(self, step: int) -> dict:
-        rng = random.Random(f"{self.seed}/{step}")
-        layout = rng.randrange(len(LAYOUTS))
-        clips = [rng.randrange(len(self.data.latents[layout])) for _ in range(self.size)]
-        latent_chunks = LAYOUTS[layout].latent_chunks
-        free = rng.random() < TEXT_ONLY and LAYOUTS[layout].shots == 1
-        pinned = [] if free else [sum(latent_chunks[:k]) for k in range(len(latent_chunks))]
-        return {
-            "layout": layout,
-            "clips": torch.tensor(clips),
-            "latent_chunks": latent_chunks,
-            "pinned": pinned,
-            "telling": rng.choices(range(len(TELLINGS)), TELLINGS)[0] if free else None,
-            "noise_seed": rng.randrange(2**31),
-        }
-
-    def inputs(self, batch: dict, step: int) -> dict:
-        layout, clips, latent_chunks = batch["layout"], batch["clips"], batch["latent_chunks"]
-        z0 = self.data.latents[layout][clips].float()
-        g = torch.Generator(z0.device).manual_seed(batch["noise_seed"])
+    def inputs(self, batch: VideoBatch, step: int) -> FlowInputs:
+        layout, clips = batch.layout, batch.clips
+        z0 = self.data.clips.latents[layout][clips].float()
+        g = torch.Generator(z0.device).manual_seed(batch.noise_seed)
         t = torch.sigmoid(0.4 + 1.2 * torch.randn(z0.shape[0], generator=g, device=g.device))
-        times = frame_timesteps(t, batch["pinned"], z0.shape[2])
+        times = frame_timesteps(t, batch.pinned, z0.shape[2])
         free = (times > 0).float()[:, None, :, None, None]
-        return {
-            "latents": z0,
-            "noise": noise_like(z0.shape, g),
-            "times": times,
-            "weight": free * (1 + self.character_weight * self.data.weights[layout][clips].float()[:, None]),
-            "free": free,
-            "text": self._words(layout, batch["telling"])[clips].float(),
-            "latent_chunks": latent_chunks,
-        }
+        text = self._words(layout, batch.telling)[clips].float()
+        return FlowInputs(
+            clean=z0,
+            noise=torch.randn(z0.shape, generator=g, device=g.device),
+            t=times[:, None, :, None, None],
+            weight=free * (1 + self.character_weight * self.data.clips.weights[layout][clips].float()[:, None]),
+            conditions=VideoConditions(times, text, LAYOUTS[layout].latent_chunks),
+        )
+
+    def share(self, inputs: FlowInputs, share: Share) -> FlowInputs:
+        rows = share.rows(len(inputs.clean), "clips")
+        times, text, latent_chunks = inputs.conditions
+        clean, noise, t, weight = (rows.of(x) for x in inputs[:4])
+        return FlowInputs(clean, noise, t, weight, VideoConditions(rows.of(times), rows.of(text), latent_chunks))
 
     def _words(self, layout: int, telling: int | None) -> Tensor:
         """Text states of all clips of a layout: their captions, or one of their tellings."""
         return self._text[layout] if telling is None else self._told[layout][telling]
-
-    def loss(self, model: DirectorWan, inputs: dict) -> tuple[Tensor, dict[str, Tensor]]:
-        z0, noise, times, weight = (inputs[k] for k in ("latents", "noise", "times", "weight"))
-        wide = times[:, None, :, None, None]
-        noisy = (1 - wide) * z0 + wide * noise
-        v = model.forward_chunks(noisy, times, inputs["text"], mc_index(inputs["latent_chunks"]))
-        error = (v - (noise - z0)).square()
-        loss = (error * weight).sum() / (weight.sum() * z0.shape[1])
-        return loss, {"plain": (error * inputs["free"]).mean()}
