@@ -233,6 +233,9 @@ def _train(commands: argparse._SubParsersAction) -> None:
     steps = "only so many steps, as a trial: no weight file is written"
     train.add_argument("--steps", metavar="N", type=_whole(1, 10**9), help=steps)
     _device(train)
+    several = "train in N processes that share every batch, each on a GPU of its own or all on the CPU (default: 1)"
+    train.add_argument("--processes", metavar="N", type=_whole(1, 1024), default=1, help=several)
+    train.add_argument("--shard", action="store_true", help="processes share out the weights, too (FSDP2)")
 
 
 def _studio(command: argparse.ArgumentParser) -> None:

@@ -16,11 +16,20 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         check_folder(options.out, "--out")
         check_outside(options.out, "--out")
+    import torch
+
     from ..pocket import recipes
 
     device = pick_device(options.device)
-    if options.threads is not None:
-        import torch
+    threads = options.threads
+    if threads is None and options.processes > 1 and device == "cpu":
+        threads = max(1, torch.get_num_threads() // options.processes)
+    recipes.check(options.recipe, options.out, options.resume)
+    arguments = (options.recipe, options.out, options.resume, device, options.steps, options.warm)
+    arguments += (options.shard, threads)
+    if options.processes == 1:
+        recipes.run(*arguments)
+    else:
+        from ..training.processes import launch
 
-        torch.set_num_threads(options.threads)
-    recipes.run(options.recipe, options.out, options.resume, device, options.steps, options.warm)
+        launch(recipes.run, arguments, options.processes, device)

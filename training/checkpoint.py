@@ -10,12 +10,12 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core.files import atomic_path, write_atomic
+from .ema import Average
 from .processes import is_main, local, shard_like, whole, whole_like
 
 __all__ = ["average", "load_state", "load_weights", "save_checkpoint", "trained"]
@@ -26,23 +26,23 @@ def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
-def average(model: nn.Module, ema: EMAModel) -> dict[str, Tensor]:
+def average(model: nn.Module, ema: Average) -> dict[str, Tensor]:
     """The state of `model` with averaged weights, gathered if they are sharded: every process must call this."""
     state = {name: whole(value) for name, value in model.state_dict().items()}
-    named = zip(trained(model), ema.shadow_params, strict=True)
-    return state | {name: whole_like(shadow, p) for (name, p), shadow in named}
+    named = zip(trained(model), ema.values, strict=True)
+    return state | {name: whole_like(value, p) for (name, p), value in named}
 
 
 def save_checkpoint(
-    path: Path, step: int, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer, log: list[dict]
+    path: Path, step: int, model: nn.Module, ema: Average, optimizer: torch.optim.Optimizer, log: list[dict]
 ) -> None:
     """Write weights, EMA, optimizer and random state as one safetensors file, atomically, and the log beside it.
 
     Every process must call this; the main one writes.
     """
     tensors: dict[str, Tensor] = {f"model.{k}": whole(v) for k, v in model.state_dict().items()}
-    for (name, param), shadow in zip(trained(model), ema.shadow_params, strict=True):
-        tensors[f"ema.{name}"] = whole_like(shadow, param)
+    for (name, param), mean in zip(trained(model), ema.values, strict=True):
+        tensors[f"ema.{name}"] = whole_like(mean, param)
         for key, value in optimizer.state.get(param, {}).items():
             tensors[f"optimizer.{key}.{name}"] = whole(value)
     if not is_main():
@@ -50,7 +50,7 @@ def save_checkpoint(
     tensors["random.torch"] = torch.get_rng_state()
     tensors = {k: v.detach().clone().contiguous() for k, v in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"step": str(step), "ema_steps": str(ema.optimization_step)})
+        save_file(tensors, temporary, metadata={"step": str(step), "ema_steps": str(ema.steps)})
     write_atomic(path.with_suffix(".log.json"), json.dumps(log))
 
 
@@ -61,14 +61,14 @@ def load_weights(path: Path, model: nn.Module) -> None:
         model.load_state_dict({k.removeprefix("model."): file.get_tensor(k) for k in names})
 
 
-def load_state(path: Path, model: nn.Module, ema: EMAModel, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
+def load_state(path: Path, model: nn.Module, ema: Average, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
     """Restore everything but the weights, after the model was sharded; returns (next step, log)."""
     with safe_open(path, framework="pt") as file:
         meta = file.metadata()
         names = set(file.keys())
-        shadows = []
+        averages = []
         for name, param in trained(model):
-            shadows.append(local(shard_like(file.get_tensor(f"ema.{name}").to(param.device, param.dtype), param)))
+            averages.append(local(shard_like(file.get_tensor(f"ema.{name}").to(param.device, param.dtype), param)))
             state = {}
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 if f"optimizer.{key}.{name}" in names:
@@ -77,7 +77,7 @@ def load_state(path: Path, model: nn.Module, ema: EMAModel, optimizer: torch.opt
             if state:
                 optimizer.state[param] = state
         torch.set_rng_state(file.get_tensor("random.torch"))
-    ema.shadow_params = shadows
-    ema.optimization_step = int(meta["ema_steps"])
+    ema.values = averages
+    ema.steps = int(meta["ema_steps"])
     log_path = path.with_suffix(".log.json")
     return int(meta["step"]), json.loads(log_path.read_text()) if log_path.exists() else []

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from diffusers.training_utils import EMAModel
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset
 
 from ..core.files import atomic_path
 from .attention import cpu_attention, fuse_norms
 from .checkpoint import average, load_state, load_weights, save_checkpoint
+from .ema import Average
 from .graphs import GraphedSteps, map_tensors
 from .muon import MuonAdamW
 from .objectives.objective import TrainingStep
@@ -178,10 +178,7 @@ class _Run:
         self.step = wrapped(TrainingStep(self.model, recipe.objective), config.shard, recipe.units)
         self.optimizer = _optimizer(self.model, config, recipe.edges)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.ema = EMAModel(
-            self._local(), decay=config.ema, min_decay=0.0, use_ema_warmup=True, power=0.75, foreach=not self.on_cpu
-        )
-        self.ema.to(self.device)
+        self.ema = Average(self._local(), config.ema)
         self.start, self.log = load_state(checkpoint, self.model, self.ema, self.optimizer) if resumes else (0, [])
         recipe.prepare(self.device)
         fuse_norms(self.model)
@@ -269,10 +266,8 @@ class _Run:
             if self.processes.is_main_process:
                 on_save(model, step)
         elif self.processes.is_main_process:
-            self.ema.store(self.parameters)
-            self.ema.copy_to(self.parameters)
-            on_save(self.model, step)
-            self.ema.restore(self.parameters)
+            with self.ema.applied(self.parameters):
+                on_save(self.model, step)
 
     def _whole(self) -> torch.nn.Module:
         """A module that is not sharded, with the averaged weights."""

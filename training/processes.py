@@ -194,24 +194,37 @@ def shard_like(x: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(x, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def launch(run: Callable[..., None], arguments: tuple, processes: int) -> None:
+def launch(run: Callable[..., None], arguments: tuple, processes: int, device: str = "cpu") -> None:
     """Call ``run(*arguments)`` in so many new processes of this machine, which find each other as torchrun's do.
 
     Args:
         run: a function at the top of its module.
         arguments: that can be pickled.
         processes: how many.
+        device: ``cpu`` for all, or ``cuda``: one GPU each.
 
     Raises:
+        InputError: another device, or too few GPUs.
         torch.multiprocessing.ProcessRaisedException: the first error in one of them; the others are ended.
     """
+    if device == "cuda" and torch.cuda.device_count() < processes:
+        found = torch.cuda.device_count()
+        raise InputError("--processes", f"must not be more than the GPUs here, {found}", processes, "use fewer")
+    if device not in ("cpu", "cuda"):
+        raise InputError("--device", "must be cpu or cuda where there are several processes", device, "use one of them")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_join, (run, arguments, processes, port), nprocs=processes)
+    refusals = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    try:
+        torch.multiprocessing.spawn(_join, (run, arguments, processes, port, refusals), nprocs=processes)
+    except torch.multiprocessing.ProcessExitedException:
+        if refusals.empty():
+            raise
+        raise refusals.get() from None
 
 
-def _join(rank: int, run: Callable[..., None], arguments: tuple, processes: int, port: int) -> None:
+def _join(rank: int, run: Callable[..., None], arguments: tuple, processes: int, port: int, refusals: Any) -> None:
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -222,6 +235,9 @@ def _join(rank: int, run: Callable[..., None], arguments: tuple, processes: int,
     }
     try:
         run(*arguments)
+    except InputError as error:  # an error in the user's words, not a traceback
+        refusals.put(error)
+        raise SystemExit(2) from None
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()

@@ -1,5 +1,5 @@
 """Training recipes of the pocket family; `run` is what `anchorshot train` calls."""
 
-from .family import RECIPES, run
+from .family import RECIPES, check, run
 
-__all__ = ["RECIPES", "run"]
+__all__ = ["RECIPES", "check", "run"]

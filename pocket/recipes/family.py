@@ -7,6 +7,7 @@ earlier ones wrote.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,26 +82,11 @@ WARM_CONFIGS = {
 }
 
 
-def run(
-    recipe: str,
-    out: Path | None = None,
-    resume: bool = False,
-    device: str = "auto",
-    steps: int | None = None,
-    warm: bool = False,
-) -> None:
-    """Train one recipe (or ``pocket``: all) and write its weight file to ``weights/`` in `out`.
-
-    Args:
-        recipe: a name of `RECIPES`.
-        out: folder for checkpoints, logs, loss curves and the family that comes of it; default ``runs/<recipe>``.
-        resume: go on from the checkpoints in `out`; otherwise they must not exist.
-        device: ``auto`` lets accelerate choose, ``cpu`` stays on the CPU.
-        steps: train only this many steps per model (for trials: nothing is exported).
-        warm: start `text`, `clip`, `keyframes` and `video` from the shipped weights instead of from nothing.
+def check(recipe: str, out: Path | None = None, resume: bool = False) -> Path:
+    """The folder that a run would write to.
 
     Raises:
-        InputError: unknown recipe, or checkpoints in the way without `resume`.
+        InputError: unknown recipe, the package's own folder, or checkpoints in the way without `resume`.
     """
     if recipe not in RECIPES:
         raise InputError("RECIPE", f"must be one of {', '.join(RECIPES)}", recipe, "choose one of them")
@@ -111,31 +97,69 @@ def run(
         )
     if not resume and any(folder.glob("*.safetensors")):
         raise InputError("--out", "must hold no checkpoints of another run", str(folder), "add --resume or clear it")
+    return folder
+
+
+def run(
+    recipe: str,
+    out: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    steps: int | None = None,
+    warm: bool = False,
+    shard: bool = False,
+    threads: int | None = None,
+) -> None:
+    """Train one recipe (or ``pocket``: all) and write its weight file to ``weights/`` in `out`.
+
+    In several processes each calls this; the main one writes.
+
+    Args:
+        recipe: a name of `RECIPES`.
+        out: folder for checkpoints, logs, loss curves and the family that comes of it; default ``runs/<recipe>``.
+        resume: go on from the checkpoints in `out`; otherwise they must not exist.
+        device: ``auto`` lets accelerate choose, ``cpu`` stays on the CPU.
+        steps: train only this many steps per model (for trials: nothing is exported).
+        warm: start `text`, `clip`, `keyframes` and `video` from the shipped weights instead of from nothing.
+        shard: share the weights out among the processes (FSDP2).
+        threads: CPU threads of each process; None leaves them as they are.
+
+    Raises:
+        InputError: see `check`; or `shard` with one process.
+    """
+    main = os.environ.get("RANK", "0") == "0"
+    folder = check(recipe, out, resume or not main)  # the others may come when the main process has begun to write
+    processes = PartialState(cpu=device == "cpu")
+    if main and steps is None:
+        export.start_family(folder)
+    processes.wait_for_everyone()
+    if threads is not None:
+        torch.set_num_threads(threads)
     torch.manual_seed(SEED)
+    settings = _Run(folder, processes, steps, warm, shard)
     for name in MODELS if recipe == "pocket" else (recipe,):
-        MODELS[name](folder, _Run(folder, device, steps, warm))
+        MODELS[name](folder, settings)
+        processes.wait_for_everyone()  # the next recipe reads what the main process wrote
 
 
 class _Run:
     """Settings shared by the recipes of one call."""
 
-    def __init__(self, folder: Path, device: str, steps: int | None, warm: bool) -> None:
-        self.folder, self.steps, self.warm = folder, steps, warm
-        self.device = PartialState(cpu=device == "cpu").device
+    def __init__(self, folder: Path, processes: PartialState, steps: int | None, warm: bool, shard: bool) -> None:
+        self.folder, self.processes, self.steps, self.warm, self.shard = folder, processes, steps, warm, shard
+        self.device = processes.device
         self.scale = SCALES.get(self.device.type, Scale())
-
         self.weights = folder / "weights"
-        if steps is None:
-            export.start_family(folder)
 
     def studio(self) -> Studio:
         """The family so far."""
-        return load_studio(export.start_family(self.folder), device=self.device)
+        with self.processes.main_process_first():
+            return load_studio(export.start_family(self.folder), device=self.device)
 
     @property
-    def trial(self) -> bool:
-        """Whether this is a short trial that exports nothing."""
-        return self.steps is not None
+    def exports(self) -> bool:
+        """Whether this process writes weight files: not in a short trial, and only one process does."""
+        return self.steps is None and self.processes.is_main_process
 
     def config(self, name: str) -> LoopConfig:
         """How the recipe `name` runs in this call."""
@@ -143,18 +167,21 @@ class _Run:
 
     def train(self, recipe: Recipe) -> dict[str, torch.Tensor]:
         """Train and return the averaged weights."""
-        config = self.config(recipe.name)
+        config = replace(self.config(recipe.name), shard=self.shard)
         if self.steps is not None:
             config = replace(config, steps=min(self.steps, config.steps), warmup=min(5, config.warmup), log_every=5)
         train(recipe, config, self.folder, cpu=self.device.type == "cpu")
         return export.checkpoint_weights(self.folder / f"{recipe.name}.safetensors")
 
 
-def _kept(folder: Path, weights: dict[str, torch.Tensor]) -> Path:
+def _kept(run: _Run, weights: dict[str, torch.Tensor]) -> Path:
     """Weights as a file for the next stage to start from."""
-    path = folder / "vae_start.safetensors"
-    with atomic_path(path) as temporary:
-        save_file(weights, temporary)
+    path = run.folder / "vae_start.safetensors"
+    run.processes.wait_for_everyone()  # the last stage may still start from it
+    if run.processes.is_main_process:
+        with atomic_path(path) as temporary:
+            save_file(weights, temporary)
+    run.processes.wait_for_everyone()
     return path
 
 
@@ -163,11 +190,11 @@ def _vae(folder: Path, run: _Run) -> None:
         fast_stills()
     rows, bank = run.scale.vae_rows, run.scale.bank
     weights = run.train(VaeRecipe("pictures", pictures=8 * rows, bank=bank))
-    start = _kept(folder, weights)
+    start = _kept(run, weights)
     weights = run.train(VaeRecipe("clips", pictures=2 * rows, clips=2 * rows, bank=bank, start=start))
-    start = _kept(folder, weights)
+    start = _kept(run, weights)
     weights = run.train(VaeRecipe("decoder", pictures=rows, clips=2 * rows, bank=bank, start=start))
-    if run.trial:
+    if not run.exports:
         return
     model = VaeRecipe("pictures").build()
     model.load_state_dict(weights)
@@ -182,14 +209,14 @@ def _clip(folder: Path, run: _Run) -> None:
     start = run.studio().clip.model.state_dict() if run.warm else None
     recipe = ClipRecipe(SEED, start=start)
     weights = export.part(run.train(recipe), "clip.")
-    if not run.trial:
+    if run.exports:
         export.export_clip(run.weights, weights, SEED, {"retrieval": recipe.held_out(weights)})
 
 
 def _recogniser(folder: Path, run: _Run) -> None:
     recipe = RecogniserRecipe(SEED)
     weights = run.train(recipe)
-    if run.trial:
+    if not run.exports:
         return
     path = export.export_recogniser(run.weights, weights, recipe.width, SEED, {})
     accuracy = held_out_accuracy(load_recogniser(path))
@@ -212,7 +239,7 @@ def _text(folder: Path, run: _Run) -> None:
         _texts_from_teachers(run)
         return
     weights = run.train(ReadingRecipe(SEED))
-    if not run.trial:
+    if run.exports:
         # the keyframe model trains its own copy on; the video model keeps this one
         for name in ("t5", "t5_video"):
             export.export_t5(run.weights, export.part(weights, "t5."), SEED, {"steps": CONFIGS["text"].steps}, name)
@@ -232,7 +259,7 @@ def _texts_from_teachers(run: _Run) -> None:
         recipe = ReadingRecipe(SEED, start=grown(state, tokenizer), teacher=teacher, size=48)
         recipe.name = recipe_name
         weights = run.train(recipe)
-        if not run.trial:
+        if run.exports:
             steps = {"steps": WARM_CONFIGS[recipe_name].steps}
             export.export_t5(run.weights, export.part(weights, "t5."), SEED, steps, name)
 
@@ -243,15 +270,13 @@ def _keyframes(folder: Path, run: _Run) -> None:
     if run.warm:
         parts["flux."] = cast(nn.Module, studio.keyframe).state_dict()
     start = {k: v.cpu() for k, v in export.joined(parts).items()}
-    recipe = KeyframeRecipe(
-        story_frames(studio, folder, run.scale.stories, run.scale.copies if run.warm else 0),
-        seed=SEED,
-        rows=run.scale.rows,
-        start=start,
-        stages=WARM_STAGES if run.warm else STAGES,
-    )
+    with run.processes.main_process_first():  # the others read what it has drawn and kept
+        frames = story_frames(studio, folder, run.scale.stories, run.scale.copies if run.warm else 0)
+        frames.captions  # noqa: B018 (kept, too)
+    stages = WARM_STAGES if run.warm else STAGES
+    recipe = KeyframeRecipe(frames, seed=SEED, rows=run.scale.rows, start=start, stages=stages)
     weights = run.train(recipe)
-    if not run.trial:
+    if run.exports:
         steps = {"steps": run.config("keyframes").steps}
         export.export_keyframe(run.weights, export.part(weights, "flux."), SEED, steps)
         export.export_t5(run.weights, export.part(weights, "t5."), SEED, steps)
@@ -260,7 +285,8 @@ def _keyframes(folder: Path, run: _Run) -> None:
 def _video(folder: Path, run: _Run) -> None:
     studio = run.studio()
     vae: VideoCodec = studio.video_vae
-    clips = encode_clips(vae, run.scale.clips, cache=folder / "clips.safetensors")
+    with run.processes.main_process_first():
+        clips = encode_clips(vae, run.scale.clips, cache=folder / "clips.safetensors")
     # Wan reads a caption's padding too, so training and studio pad alike
     length = studio.defaults.video.text_length
     assert length is not None
@@ -272,7 +298,7 @@ def _video(folder: Path, run: _Run) -> None:
 
     start = {k: v.cpu() for k, v in cast(nn.Module, studio.video).state_dict().items()} if run.warm else None
     weights = run.train(VideoRecipe(clips, encode_text, SEED, size=16 * run.scale.rows, start=start))
-    if not run.trial:
+    if run.exports:
         export.export_video(run.weights, weights, SEED, {"steps": run.config("video").steps})
 
 
