@@ -24,12 +24,12 @@ def run(options: argparse.Namespace) -> None:
     threads = options.threads
     if threads is None and options.processes > 1 and device == "cpu":
         threads = max(1, torch.get_num_threads() // options.processes)
-    recipes.check(options.recipe, options.out, options.resume)
-    arguments = (options.recipe, options.out, options.resume, device, options.steps, options.warm)
-    arguments += (options.shard, threads)
+    how = (options.steps, options.warm, options.shard, threads)
+    arguments = (options.recipe, options.out, options.resume, device, *how)
     if options.processes == 1:
         recipes.run(*arguments)
-    else:
-        from ..training.processes import launch
+        return
+    from ..training.processes import launch
 
-        launch(recipes.run, arguments, options.processes, device)
+    recipes.check(options.recipe, options.out, options.resume)
+    launch(recipes.run, arguments, options.processes, device)

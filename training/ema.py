@@ -40,7 +40,7 @@ class Average:
             for value, p in zip(self.values, parameters, strict=True):
                 value.sub_((1 - decay) * (value - p))
         else:
-            torch._foreach_sub_(self.values, torch._foreach_sub(self.values, parameters), alpha=1 - decay)
+            torch._foreach_sub_(self.values, torch._foreach_sub(self.values, list(parameters)), alpha=1 - decay)
 
     @torch.no_grad()
     def copy_to(self, parameters: Sequence[Tensor]) -> None:
