@@ -45,10 +45,10 @@ def test_only_memories_are_copies(data):
         inputs = recipe.inputs(batch, step)
         for row, (n, p, _, _) in enumerate(batch.new.tolist()):
             assert torch.equal(inputs.new.latent[row], data.tiers[0][n % 3, p])
-        for rank, memory in enumerate(inputs.context):
+        for rank, context in enumerate(inputs.context):
             tier = batch.tiers[rank]
             for row, (n, p, _, _) in enumerate(batch.context[rank].tolist()):
                 copied = n % 3 < 2
                 seen.add(copied)
-                assert torch.equal(memory.frames.latent[row], data.tiers[tier][n % 3, p] + 5 * copied)
+                assert torch.equal(context.frames.latent[row], data.tiers[tier][n % 3, p] + 5 * copied)
     assert seen == {True, False}

@@ -48,7 +48,7 @@ class KeyframeStudent(nn.Module):
         return states * mask[..., None], mask
 
 
-class Remembered(NamedTuple):
+class ContextFrames(NamedTuple):
     """A context frame of every row, its small noise (t ≤ 0.25, paper Fig. 10) and that noise's t [N]."""
 
     frames: Frames
@@ -56,16 +56,16 @@ class Remembered(NamedTuple):
     t: Tensor
 
     @classmethod
-    def draw(cls, frames: Frames, g: torch.Generator) -> Remembered:
+    def draw(cls, frames: Frames, g: torch.Generator) -> ContextFrames:
         t = 0.25 * torch.rand(len(frames.latent), generator=g, device=g.device)
         return cls(frames, noise_like(frames.latent, g), t)
 
     def noisy(self) -> Tensor:
         return interpolate(self.frames.latent, self.noise, self.t[:, None, None, None])
 
-    def rows(self, rows: Rows) -> Remembered:
+    def rows(self, rows: Rows) -> ContextFrames:
         """Those of a part of the stories."""
-        return Remembered(self.frames.rows(rows), rows.of(self.noise), rows.of(self.t))
+        return ContextFrames(self.frames.rows(rows), rows.of(self.noise), rows.of(self.t))
 
 
 class KeyframeInputs(NamedTuple):
@@ -76,7 +76,7 @@ class KeyframeInputs(NamedTuple):
     new: Frames
     t: Tensor
     noise: Tensor
-    context: list[Remembered]
+    context: list[ContextFrames]
 
 
 class KeyframeFlow:
@@ -93,7 +93,7 @@ class KeyframeFlow:
     def sums(self, model: KeyframeStudent, inputs: KeyframeInputs) -> dict[str, Ratio]:
         """``flow``, ``plain``, and cross-entropies of looks in ``new`` and ``context`` frames."""
         new, noise, t, k = inputs.new, inputs.noise, inputs.t, inputs.targets
-        shown = [new, *(memory.frames for memory in inputs.context)]
+        shown = [new, *(each.frames for each in inputs.context)]
         texts, masks = (list(x) for x in zip(*(model.encode_text(frame.ids) for frame in shown), strict=True))
         size = token_size(new.latent)
         noisy = pack_latent(interpolate(new.latent, noise, t.flatten()[:, None, None, None]))
@@ -107,7 +107,7 @@ class KeyframeFlow:
             with self._recall(model, pairs, looks, "new", sums):
                 out = torch.stack(model.flux.forward_pairs(pairs, "full"), 1).flatten(0, 1)
         else:
-            past = self._memory(model, inputs.context, texts[1:], masks[1:], size, sums)
+            past = self._encode_context(model, inputs.context, texts[1:], masks[1:], size, sums)
             pairs = Pairs([noisy], [size], texts[:1], new.pooled[:, None], t, masks=list(masks[:1]), reference=size)
             with self._recall(model, pairs, [new.looks], "new", sums):
                 out = model.flux.forward_pairs(pairs, "causal", None if past is None else past.repeat(k))[0]
@@ -154,10 +154,10 @@ class KeyframeFlow:
         finally:
             handle.remove()
 
-    def _memory(
+    def _encode_context(
         self,
         model: KeyframeStudent,
-        context: list[Remembered],
+        context: list[ContextFrames],
         texts: list[Tensor],
         masks: list[Tensor],
         reference: Size,
@@ -169,16 +169,16 @@ class KeyframeFlow:
         order = list(reversed(range(len(context))))  # least relevant first
         ordered = [context[i] for i in order]
         pairs = Pairs(
-            [pack_latent(memory.noisy()) for memory in ordered],
-            [token_size(memory.noise) for memory in ordered],
+            [pack_latent(each.noisy()) for each in ordered],
+            [token_size(each.noise) for each in ordered],
             [texts[i] for i in order],
-            torch.stack([memory.frames.pooled for memory in ordered], 1),
-            torch.stack([memory.t for memory in ordered], 1),
+            torch.stack([each.frames.pooled for each in ordered], 1),
+            torch.stack([each.t for each in ordered], 1),
             masks=[masks[i] for i in order],
             frames=list(range(-len(context), 0)),
             reference=reference,
         )
-        with self._recall(model, pairs, [memory.frames.looks for memory in ordered], "context", sums):
+        with self._recall(model, pairs, [each.frames.looks for each in ordered], "context", sums):
             return model.flux.encode_context(pairs)
 
 
@@ -186,4 +186,4 @@ def noise_like(x: Tensor, g: torch.Generator) -> Tensor:
     return torch.randn(x.shape, generator=g, device=g.device)
 
 
-__all__ = ["KeyframeFlow", "KeyframeInputs", "KeyframeStudent", "Remembered", "noise_like"]
+__all__ = ["KeyframeFlow", "KeyframeInputs", "KeyframeStudent", "ContextFrames", "noise_like"]

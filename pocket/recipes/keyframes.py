@@ -20,7 +20,7 @@ from torch import Tensor
 from ...training.processes import Share
 from ...training.recipe import Recipe
 from ..world import ShotSpec
-from .keyframe_flow import KeyframeFlow, KeyframeInputs, KeyframeStudent, Remembered, noise_like
+from .keyframe_flow import ContextFrames, KeyframeFlow, KeyframeInputs, KeyframeStudent, noise_like
 from .story_frames import Pick, StoryFrames, side_bits
 
 #: numbers of context frames that are trained; few, because each is a graph of its own on a GPU
@@ -200,7 +200,7 @@ class KeyframeRecipe(Recipe[KeyframeBatch, KeyframeInputs]):
             new=new,
             t=_target_times(len(new.latent) // k, k, g) if batch.joint else _sample_t(len(new.latent), g)[:, None],
             noise=noise_like(new.latent, g),
-            context=[Remembered.draw(frames.gather(picks, tier, copied), g) for picks, tier, copied in shown],
+            context=[ContextFrames.draw(frames.gather(picks, tier, copied), g) for picks, tier, copied in shown],
         )
 
     def share(self, inputs: KeyframeInputs, share: Share) -> KeyframeInputs:
@@ -210,7 +210,7 @@ class KeyframeRecipe(Recipe[KeyframeBatch, KeyframeInputs]):
             new=inputs.new.rows(targets),
             t=(stories if inputs.joint else targets).of(inputs.t),
             noise=targets.of(inputs.noise),
-            context=[memory.rows(stories) for memory in inputs.context],
+            context=[each.rows(stories) for each in inputs.context],
         )
 
 
