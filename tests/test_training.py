@@ -38,7 +38,7 @@ from anchorshot.training.processes import means_over_processes
 @pytest.mark.parametrize("muon", [0.0, 0.01])
 def test_resume_takes_the_same_steps(tmp_path, muon):
     """Six steps in one go, and three, a stop, three more: the same weights, averages and optimizer, bit for bit."""
-    recipe = RecogniserRecipe(size=4, bank=16, width=8)
+    recipe = RecogniserRecipe(batch_size=4, bank=16, width=8)
     config = LoopConfig(steps=6, lr=1e-3, muon_lr=muon, warmup=2, save_every=3, log_every=3, precision="no")
     train(recipe, config, tmp_path / "whole")
 
@@ -62,7 +62,7 @@ def test_resume_takes_the_same_steps(tmp_path, muon):
 
 
 def test_a_few_steps_learn(tmp_path):
-    recipe = RecogniserRecipe(size=16, bank=32, width=8)
+    recipe = RecogniserRecipe(batch_size=16, bank=32, width=8)
     train(recipe, LoopConfig(steps=25, lr=3e-3, warmup=2, precision="no", log_every=1), tmp_path)
     losses = [e["loss"] for e in json.loads((tmp_path / "recogniser.log.json").read_text())]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
@@ -217,7 +217,7 @@ def clip_data() -> ClipLatents:
 
 
 def test_video_noise_is_off_keyframes_only():
-    recipe = VideoRecipe(clip_data(), lambda t: (torch.randn(len(t), 4, 128), torch.ones(len(t), 4)), size=2)
+    recipe = VideoRecipe(clip_data(), lambda t: (torch.randn(len(t), 4, 128), torch.ones(len(t), 4)), batch_size=2)
     model = DirectorWan(**configs.VIDEO)
     stock = model.forward_chunks
     seen = []
@@ -243,7 +243,7 @@ def test_without_keyframes_the_caption_tells_everything():
     """Text to video gets the looks of all; with keyframes, and with two shots, the story's own caption."""
     words = ("wide shot.", "all.", "scene.", "act.")
     encode = lambda texts: (torch.stack([torch.full((4, 128), float(words.index(t))) for t in texts]), None)  # noqa: E731
-    recipe = VideoRecipe(clip_data(), encode, size=2)
+    recipe = VideoRecipe(clip_data(), encode, batch_size=2)
     seen: dict[bool, set[float]] = {True: set(), False: set()}
     for step in range(150):
         batch = recipe.data.draw(step)
@@ -279,7 +279,7 @@ def test_vae_recipe_has_a_loss_at_every_size():
 def test_clip_recipe_starts_near_chance():
     from anchorshot.pocket.recipes.clip import ClipRecipe
 
-    recipe = ClipRecipe(size=8, bank=16)
+    recipe = ClipRecipe(batch_size=8, bank=16)
     model = recipe.build()
     loss, _ = loss_of(recipe, model, 0)
     # contrast among 8, two readings by fresh heads whose logits have a spread of about 4, and twins that lie together
@@ -358,7 +358,7 @@ def test_muon_leaves_zero_columns_alone():
 
 def test_text_encoder_learns_to_read(tmp_path):
     """Which side a word is about, from words eight tokens away, within a few dozen steps."""
-    recipe = ReadingRecipe(size=32, plain=1.0)
+    recipe = ReadingRecipe(batch_size=32, plain=1.0)
     model = train(recipe, LoopConfig(60, lr=3e-3, muon_lr=0.01, warmup=10, ema=0.5, precision="no"), tmp_path)
     batch = recipe.data.draw(10_000)
     with torch.no_grad():
@@ -394,7 +394,7 @@ def test_an_encoder_that_grew_says_what_it_said():
     model = T5EncoderModel(T5Config(vocab_size=old.get_vocab_size(), **shape)).eval()
     grew = build_t5().eval()
     grew.load_state_dict(grown(model.state_dict(), old))
-    recipe = ReadingRecipe(size=8, plain=1.0, teacher=Teacher(model, old))
+    recipe = ReadingRecipe(batch_size=8, plain=1.0, teacher=Teacher(model, old))
     batch = recipe.data.draw(0)
     with torch.no_grad():
         states = grew(input_ids=batch.ids, attention_mask=batch.ids != 0).last_hidden_state

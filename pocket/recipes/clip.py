@@ -85,12 +85,12 @@ class CaptionedImages:
     Args:
         scorer: how images and captions become a CLIP's inputs.
         seed: of everything.
-        size: images in a batch.
+        batch_size: images in a batch.
         bank: images to draw.
     """
 
-    def __init__(self, scorer: ClipScorer, seed: int, size: int, bank: int) -> None:
-        self.scorer, self.seed, self.size, self.bank = scorer, seed, size, bank
+    def __init__(self, scorer: ClipScorer, seed: int, batch_size: int, bank: int) -> None:
+        self.scorer, self.seed, self.batch_size, self.bank = scorer, seed, batch_size, bank
 
     def __len__(self) -> int:
         return self.bank
@@ -128,7 +128,7 @@ class CaptionedImages:
         pictures, texts, shown, facts = self._bank
         rng = np.random.default_rng([self.seed, step])
         each = 2 * _SHOTS  # pictures of a story: its shots, each with its twin
-        stories = rng.integers(len(pictures) // each, size=max(1, self.size // each))
+        stories = rng.integers(len(pictures) // each, size=max(1, self.batch_size // each))
         index = (each * stories[:, None] + np.arange(each)).ravel()
         images = to_tensor(pictures[index])
         if step % 2:  # GoldenMem and the VAE soften pictures; retrieval must not mind
@@ -196,11 +196,13 @@ class ClipRecipe(Recipe[ClipInputs, ClipInputs]):
     objective = ContrastAndFacts()
     edges = ("positional_embedding", "conv1", "class_embedding", "told")
 
-    def __init__(self, seed: int = 0, size: int = 64, bank: int = 6000, start: dict[str, torch.Tensor] | None = None):
-        """`size`: pictures a step, two of each shot; `bank`: pictures to draw; `start`: weights to go on from."""
+    def __init__(
+        self, seed: int = 0, batch_size: int = 64, bank: int = 6000, start: dict[str, torch.Tensor] | None = None
+    ):
+        """`batch_size`: pictures a step, two of each shot; `bank`: pictures to draw; `start`: weights to go on from."""
         self.start = start
         self.scorer = ClipScorer(build_clip(CLIP), CLIP)
-        self.data = CaptionedImages(self.scorer, seed, size, bank)
+        self.data = CaptionedImages(self.scorer, seed, batch_size, bank)
 
     def build(self) -> ClipStudent:
         model = copy.deepcopy(self.scorer.model)

@@ -46,20 +46,23 @@ class Scale:
     """How much one kind of device takes.
 
     Attributes:
-        rows, vae_rows: batch size over that of the recipes, which fit two CPU cores.
+        batch_multiplier, vae_multiplier: batch size as a multiple of that of the recipes, which fit two CPU cores.
         stories, copies, clips, bank: data to draw: stories for the keyframes, some of them also as the studio draws
             them; clips of each layout for the video, pictures for the VAE (and a quarter of that in clips).
     """
 
-    rows: int = 1
-    vae_rows: int = 1
+    batch_multiplier: int = 1
+    vae_multiplier: int = 1
     stories: int = 900
     copies: int = 200
     clips: int = 400
     bank: int = 2400
 
 
-SCALES = {"cpu": Scale(), "cuda": Scale(rows=6, vae_rows=16, stories=2500, copies=600, clips=800, bank=12_000)}
+SCALES = {
+    "cpu": Scale(),
+    "cuda": Scale(batch_multiplier=6, vae_multiplier=16, stories=2500, copies=600, clips=800, bank=12_000),
+}
 
 CONFIGS = {
     "vae_pictures": LoopConfig(3300, lr=3e-3, muon_lr=0.02, warmup=50, ema=0.99, weight_decay=0.0, save_every=100),
@@ -188,12 +191,12 @@ def _kept(run: _Run, weights: dict[str, torch.Tensor]) -> Path:
 def _vae(folder: Path, run: _Run) -> None:
     if run.device.type == "cpu":
         fast_stills()
-    rows, bank = run.scale.vae_rows, run.scale.bank
-    weights = run.train(VaeRecipe("pictures", pictures=8 * rows, bank=bank))
+    batch, bank = run.scale.vae_multiplier, run.scale.bank
+    weights = run.train(VaeRecipe("pictures", pictures=8 * batch, bank=bank))
     start = _kept(run, weights)
-    weights = run.train(VaeRecipe("clips", pictures=2 * rows, clips=2 * rows, bank=bank, start=start))
+    weights = run.train(VaeRecipe("clips", pictures=2 * batch, clips=2 * batch, bank=bank, start=start))
     start = _kept(run, weights)
-    weights = run.train(VaeRecipe("decoder", pictures=rows, clips=2 * rows, bank=bank, start=start))
+    weights = run.train(VaeRecipe("decoder", pictures=batch, clips=2 * batch, bank=bank, start=start))
     if not run.exports:
         return
     model = VaeRecipe("pictures").build()
@@ -256,7 +259,7 @@ def _texts_from_teachers(run: _Run) -> None:
         tokenizer = export.tokenizer_of(run.weights / f"{name}.safetensors")
         state = {key: value.cpu().float() for key, value in encoder.model.state_dict().items()}
         teacher = Teacher(encoder.model.cpu().float(), tokenizer)
-        recipe = ReadingRecipe(SEED, start=grown(state, tokenizer), teacher=teacher, size=48)
+        recipe = ReadingRecipe(SEED, start=grown(state, tokenizer), teacher=teacher, batch_size=48)
         recipe.name = recipe_name
         weights = run.train(recipe)
         if run.exports:
@@ -274,7 +277,7 @@ def _keyframes(folder: Path, run: _Run) -> None:
         frames = story_frames(studio, folder, run.scale.stories, run.scale.copies if run.warm else 0)
         frames.captions  # noqa: B018 (kept, too)
     stages = WARM_STAGES if run.warm else STAGES
-    recipe = KeyframeRecipe(frames, seed=SEED, rows=run.scale.rows, start=start, stages=stages)
+    recipe = KeyframeRecipe(frames, seed=SEED, batch_multiplier=run.scale.batch_multiplier, start=start, stages=stages)
     weights = run.train(recipe)
     if run.exports:
         steps = {"steps": run.config("keyframes").steps}
@@ -297,7 +300,7 @@ def _video(folder: Path, run: _Run) -> None:
         return functional.pad(cond.tokens, (0, 0, 0, missing)), functional.pad(cond.mask, (0, missing))
 
     start = {k: v.cpu() for k, v in cast(nn.Module, studio.video).state_dict().items()} if run.warm else None
-    weights = run.train(VideoRecipe(clips, encode_text, SEED, size=16 * run.scale.rows, start=start))
+    weights = run.train(VideoRecipe(clips, encode_text, SEED, batch_size=16 * run.scale.batch_multiplier, start=start))
     if run.exports:
         export.export_video(run.weights, weights, SEED, {"steps": run.config("video").steps})
 

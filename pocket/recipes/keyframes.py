@@ -74,15 +74,21 @@ class StoryDraws:
         stages: of the progressive recipe.
         seed: of the batches.
         joint: share of steps in joint, bidirectional mode.
-        rows: multiplies the stages' stories.
+        batch_multiplier: multiplies the stages' stories.
         imperfect: share of memories that are the studio's own work, in the half of the stories that have copies.
     """
 
     def __init__(
-        self, frames: StoryFrames, stages: Sequence[Stage], seed: int, joint: float, rows: int, imperfect: float
+        self,
+        frames: StoryFrames,
+        stages: Sequence[Stage],
+        seed: int,
+        joint: float,
+        batch_multiplier: int,
+        imperfect: float,
     ) -> None:
         self.frames, self.stages, self.seed = frames, stages, seed
-        self.joint, self.rows, self.imperfect = joint, rows, imperfect
+        self.joint, self.batch_multiplier, self.imperfect = joint, batch_multiplier, imperfect
 
     def __len__(self) -> int:
         return len(self.frames.data.stories)
@@ -99,23 +105,23 @@ class StoryDraws:
         """The frames of a step."""
         rng = random.Random(f"{self.seed}/{step}")
         stage = self.stage(step)
-        rows = stage.stories * self.rows
+        batch_size = stage.stories * self.batch_multiplier
         joint = stage.context > 1 and rng.random() < self.joint
         # without context too, so that what captions tell is not unlearned
         count = rng.choice([n for n in CONTEXTS if n <= stage.context])
         if joint:
-            return self._gather(rng, rows, 0, max(2, stage.context), joint=True)
+            return self._gather(rng, batch_size, 0, max(2, stage.context), joint=True)
         full = rng.random() < 0.25
-        return self._gather(rng, rows, count, stage.targets, full)
+        return self._gather(rng, batch_size, count, stage.targets, full)
 
     def _gather(
-        self, rng: random.Random, rows: int, count: int, targets: int, full: bool = False, joint: bool = False
+        self, rng: random.Random, batch_size: int, count: int, targets: int, full: bool = False, joint: bool = False
     ) -> KeyframeBatch:
-        """Pick frames of `rows` stories: `count` context frames by relevance, `targets` new ones."""
+        """Pick frames of `batch_size` stories: `count` context frames by relevance, `targets` new ones."""
         context: list[list[Pick]] = [[] for _ in range(count)]
         new: list[Pick] = []
         stories = self.frames.data.stories
-        for _ in range(rows):
+        for _ in range(batch_size):
             copied = len(self.frames.copies.stories) if self.frames.copies is not None else 0
             story = rng.randrange(copied if copied and rng.random() < 0.5 else len(stories))
             shots = stories[story].shots
@@ -139,13 +145,15 @@ class StoryDraws:
                 unknown = {a.name for a in shots[p].actors} - seen
                 told = unknown if rng.random() < 0.9 else set()
                 new.append(Pick(n, p, side_bits(shots[p], told), side_bits(shots[p], seen | told)))
+        tiers = [0] * count if full else _tiers(count, rng)
+        copied = [rng.random() < self.imperfect for _ in range(count * batch_size)]
         return KeyframeBatch(
             joint=joint,
-            context=torch.tensor(context, dtype=torch.long).view(count, rows, 4),
-            tiers=[0] * count if full else _tiers(count, rng),
+            context=torch.tensor(context, dtype=torch.long).view(count, batch_size, 4),
+            tiers=tiers,
             new=torch.tensor(new),
             targets=targets,
-            copied=torch.tensor([rng.random() < self.imperfect for _ in range(count * rows)]).view(count, rows),
+            copied=torch.tensor(copied).view(count, batch_size),
             noise_seed=rng.randrange(2**31),
         )
 
@@ -167,14 +175,14 @@ class KeyframeRecipe(Recipe[KeyframeBatch, KeyframeInputs]):
         joint: float = 0.12,
         character_weight: float = 5.0,
         recall_weight: float = 0.5,
-        rows: int = 1,
+        batch_multiplier: int = 1,
         start: dict[str, Tensor] | None = None,
         imperfect: float = 0.5,
     ) -> None:
         """`start`: weights of the student or of a part of it (``t5.…``, ``flux.…``) to go on from; the others are those
         of `StoryDraws` and `KeyframeFlow`.
         """
-        self.data = StoryDraws(frames, stages, seed, joint, rows, imperfect)
+        self.data = StoryDraws(frames, stages, seed, joint, batch_multiplier, imperfect)
         self.objective = KeyframeFlow(character_weight, recall_weight)
         self.start = start
 

@@ -35,8 +35,8 @@ class LabelledImages(NamedTuple):
 class RenderedShots:
     """Renders of random shots; half of a batch is blurred, noisy and shifted in colour."""
 
-    def __init__(self, seed: int, size: int, bank: int) -> None:
-        self.seed, self.size, self.bank = seed, size, bank
+    def __init__(self, seed: int, batch_size: int, bank: int) -> None:
+        self.seed, self.batch_size, self.bank = seed, batch_size, bank
 
     def __len__(self) -> int:
         return self.bank
@@ -52,7 +52,7 @@ class RenderedShots:
         """The images of a step."""
         pictures, truth = self._bank
         rng = np.random.default_rng([self.seed, step])
-        index = rng.integers(len(pictures), size=self.size)
+        index = rng.integers(len(pictures), size=self.batch_size)
         images = to_tensor(pictures[index])
         noise = torch.Generator().manual_seed(step)
         half = images[::2]
@@ -96,9 +96,9 @@ class RecogniserRecipe(Recipe[LabelledImages, LabelledImages]):
     name = "recogniser"
     objective = Classification()
 
-    def __init__(self, seed: int = 0, size: int = 64, bank: int = 12000, width: int = 24) -> None:
+    def __init__(self, seed: int = 0, batch_size: int = 64, bank: int = 12000, width: int = 24) -> None:
         self.width = width
-        self.data = RenderedShots(seed, size, bank)
+        self.data = RenderedShots(seed, batch_size, bank)
 
     def build(self) -> Recogniser:
         return Recogniser(self.width)

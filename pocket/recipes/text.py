@@ -142,13 +142,13 @@ class Captions:
 
     Args:
         seed: of the batches.
-        size: captions in a batch.
+        batch_size: captions in a batch.
         plain: share of captions in the world's own grammar.
         teacher: whose states words should have.
     """
 
-    def __init__(self, seed: int, size: int, plain: float, teacher: Teacher | None) -> None:
-        self.seed, self.size, self.plain, self.teacher = seed, size, plain, teacher
+    def __init__(self, seed: int, batch_size: int, plain: float, teacher: Teacher | None) -> None:
+        self.seed, self.batch_size, self.plain, self.teacher = seed, batch_size, plain, teacher
         self._tokenizer = build_tokenizer()
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ class Captions:
         """The captions of a step."""
         rng = random.Random(f"{self.seed}/{step}")
         shots: list[tuple[ShotSpec, str, set[str]]] = []
-        while len(shots) < self.size:
+        while len(shots) < self.batch_size:
             for shot in tell_shots(make_story(rng.randrange(_STORIES), 4, "train"), rng):
                 everyone = [a.name for a in shot.truth.actors]
                 told = {name for name in everyone if rng.random() < 0.5} if rng.random() < 0.6 else set()
@@ -238,17 +238,17 @@ class ReadingRecipe(Recipe[ReadingBatch, ReadingBatch]):
     def __init__(
         self,
         seed: int = 0,
-        size: int = 64,
+        batch_size: int = 64,
         start: dict[str, Tensor] | None = None,
         teacher: Teacher | None = None,
         likeness: float = 4.0,
         plain: float = 0.15,
     ) -> None:
-        """`size`: captions a step; `start`: weights of an encoder to go on from; `likeness`: weight of the teacher;
-        `plain`: share of captions in the world's own grammar.
+        """`batch_size`: captions a step; `start`: weights of an encoder to go on from; `likeness`: weight of the
+        teacher; `plain`: share of captions in the world's own grammar.
         """
         self.start = start
-        self.data = Captions(seed, size, plain, teacher)
+        self.data = Captions(seed, batch_size, plain, teacher)
         self.objective = ReadFacts(likeness)
 
     def build(self) -> Reader:

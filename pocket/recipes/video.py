@@ -182,10 +182,10 @@ class VideoConditions(NamedTuple):
 
 
 class ClipDraws:
-    """Encoded clips, `size` of one layout in a batch."""
+    """Encoded clips, `batch_size` of one layout in a batch."""
 
-    def __init__(self, clips: ClipLatents, seed: int, size: int) -> None:
-        self.clips, self.seed, self.size = clips, seed, size
+    def __init__(self, clips: ClipLatents, seed: int, batch_size: int) -> None:
+        self.clips, self.seed, self.batch_size = clips, seed, batch_size
 
     def __len__(self) -> int:
         return sum(map(len, self.clips.latents))
@@ -194,7 +194,7 @@ class ClipDraws:
         """The clips of a step."""
         rng = random.Random(f"{self.seed}/{step}")
         layout = rng.randrange(len(LAYOUTS))
-        clips = [rng.randrange(len(self.clips.latents[layout])) for _ in range(self.size)]
+        clips = [rng.randrange(len(self.clips.latents[layout])) for _ in range(self.batch_size)]
         latent_chunks = LAYOUTS[layout].latent_chunks
         free = rng.random() < TEXT_ONLY and LAYOUTS[layout].shots == 1
         return VideoBatch(
@@ -225,12 +225,12 @@ class VideoRecipe(Recipe[VideoBatch, FlowInputs]):
         data: ClipLatents,
         encode_text: Callable[[Sequence[str]], tuple[Tensor, Tensor]],
         seed: int = 0,
-        size: int = 16,
+        batch_size: int = 16,
         character_weight: float = 2.0,
         start: dict[str, Tensor] | None = None,
     ) -> None:
         """`encode_text`: texts → (states [N, T, D] with zeros at padding, mask)."""
-        self.data = ClipDraws(data, seed, size)
+        self.data = ClipDraws(data, seed, batch_size)
         self.character_weight, self.start = character_weight, start
         self._text = [encode_text(captions)[0] for captions in data.captions]
         # [3, N, T, D] per layout of one shot
