@@ -135,26 +135,26 @@ def test_tables_say_what_captions_say():
     for row, n, shots in tellings:
         for p, text in enumerate(shots):
             shot = text.truth
-            told = {shot.actors[0].name}
+            described = {shot.actors[0].name}
             everyone = side_bits(shot, {a.name for a in shot.actors})
-            picks = torch.tensor([[row, p, side_bits(shot, told), known] for known in (0, everyone)])
+            picks = torch.tensor([[row, p, side_bits(shot, described), known] for known in (0, everyone)])
             got = frames.gather(picks, 0)
-            ids = tokenizer.encode(text.caption(told)).ids
+            ids = tokenizer.encode(text.caption(described)).ids
             assert got.ids[0][: len(ids)].tolist() == ids and not got.ids[0][len(ids) :].any()
             assert bool((got.looks[0] < 0).all())
             colours = {int(c) for c in got.looks[1, :, 0] if c >= 0}
-            assert colours == {a.look.colour for a in shot.actors}, text.caption(told)
+            assert colours == {a.look.colour for a in shot.actors}, text.caption(described)
             assert torch.equal(got.latent[0], frames.data.tiers[0][n, p])
 
 
 def test_targets_never_repeat_what_memory_tells():
     """A target's caption tells a character's looks only when no context frame shows it (no leak, no riddle)."""
     recipe = keyframe_recipe(joint=0.0)
-    told = rows = 0
+    described = total = 0
     for step in range(4, 30):
         batch = recipe.data.draw(step)
-        rows += len(batch.new)
-        told += int((batch.new[:, 2] > 0).sum())
+        total += len(batch.new)
+        described += int((batch.new[:, 2] > 0).sum())
         shown = {
             (int(n), actor.name)
             for n, p, _, _ in batch.context.flatten(0, 1).tolist()
@@ -164,7 +164,7 @@ def test_targets_never_repeat_what_memory_tells():
             names = {a.name for a in recipe.data.frames.data.stories[n % 6].shots[p].actors if bits >> a.side & 1}
             mine = batch.new[:, 0].tolist().count(n) == batch.targets  # else two rows have the same story
             assert not mine or not names & {name for story, name in shown if story == n}
-    assert 0 < told < rows, "some targets must rely on memory alone"
+    assert 0 < described < total, "some targets must rely on memory alone"
 
 
 @pytest.mark.parametrize("step", [0, 3, 6])
@@ -372,9 +372,9 @@ def test_text_encoder_learns_to_read(tmp_path):
 def test_reading_labels_cover_the_caption():
     recipe = ReadingRecipe()
     shot = next(s for s in make_story(3, 8).shots if len(s.actors) == 2)
-    told = {shot.actors[0].name}
-    ids, facts = recipe.data.read(shot.caption(told), shot, told)
-    assert ids == build_tokenizer().encode(shot.caption(told)).ids
+    described = {shot.actors[0].name}
+    ids, facts = recipe.data.read(shot.caption(described), shot, described)
+    assert ids == build_tokenizer().encode(shot.caption(described)).ids
     left = [i for i, side in enumerate(facts["side"]) if side == shot.actors[0].side]
     assert len(left) >= 6, "name, three looks, action and side"
     assert {facts["colour"][i] for i in left} == {shot.actors[0].look.colour}

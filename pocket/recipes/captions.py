@@ -53,9 +53,9 @@ class ToldShot:
     board: Storyboard
     number: int
 
-    def caption(self, told: Collection[str]) -> str:
-        """The caption that tells the looks of the `told` characters."""
-        known = set(self.board.characters) - set(told)
+    def caption(self, described: Collection[str]) -> str:
+        """The caption with the looks of the `described` characters."""
+        known = set(self.board.characters) - set(described)
         return self.board.caption(self.board.shots[self.number], known).prompt
 
     @property

@@ -69,8 +69,8 @@ def tokenizer_of(path: Path) -> Tokenizer:
 
 def taught_words() -> Vocabulary:
     """The words of the pocket world's captions, which its text encoders are taught."""
-    told = ("colour", "shape", "accessory", "place", "action")
-    return Vocabulary((*words_of(), *PLAIN), {kind: LEXICON[kind] for kind in told})
+    kinds = ("colour", "shape", "accessory", "place", "action")
+    return Vocabulary((*words_of(), *PLAIN), {kind: LEXICON[kind] for kind in kinds})
 
 
 def part(weights: Mapping[str, Tensor], prefix: str) -> StateDict:

@@ -130,21 +130,21 @@ class StoryDraws:
             order = rng.sample(frames, len(frames))
             chosen = order[:count]
             seen: set[str] = set()
-            told_at: dict[int, set[str]] = {}
-            for p in sorted(chosen):  # looks are told at first appearance; often that caption is out of reach
+            described_at: dict[int, set[str]] = {}
+            for p in sorted(chosen):  # characters are described at first appearance; often that caption is out of reach
                 names = {a.name for a in shots[p].actors}
-                told_at[p] = names - seen if rng.random() < 0.75 else set()
+                described_at[p] = names - seen if rng.random() < 0.75 else set()
                 seen |= names
             rest = (order[count:] * targets)[:targets]
             first = rest[0]
             ranked = sorted(chosen, key=lambda p: -_relevance(shots[first], shots[p]) - 0.5 * rng.random())
             for rank, p in enumerate(ranked):
                 everyone = side_bits(shots[p], {a.name for a in shots[p].actors})
-                context[rank].append(Pick(n, p, side_bits(shots[p], told_at[p]), everyone))
+                context[rank].append(Pick(n, p, side_bits(shots[p], described_at[p]), everyone))
             for p in rest:
                 unknown = {a.name for a in shots[p].actors} - seen
-                told = unknown if rng.random() < 0.9 else set()
-                new.append(Pick(n, p, side_bits(shots[p], told), side_bits(shots[p], seen | told)))
+                described = unknown if rng.random() < 0.9 else set()
+                new.append(Pick(n, p, side_bits(shots[p], described), side_bits(shots[p], seen | described)))
         tiers = [0] * count if full else _tiers(count, rng)
         copied = [rng.random() < self.imperfect for _ in range(count * batch_size)]
         return KeyframeBatch(

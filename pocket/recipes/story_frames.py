@@ -1,6 +1,6 @@
 """Frames of pocket stories as tables on the training device, so that a batch is a few indices.
 
-For every shot: its latent at each GoldenMem size, and its caption for every choice of characters whose looks it tells,
+For every shot: its latent at each GoldenMem size, and its caption for every choice of characters whom it describes,
 with what each word is about.
 """
 
@@ -30,13 +30,13 @@ _CHOICES = 1 << len(SIDES)
 class Pick(NamedTuple):
     """A frame to show, of a telling of a story (`StoryFrames.telling`).
 
-    `told` and `known` have bit s for the character on side s: its caption tells the looks; they could be known there,
-    told or remembered.
+    `described` and `known` have bit s for the character on side s: the caption tells its looks; they could be known
+    there, described or remembered.
     """
 
     story: int
     shot: int
-    told: int
+    described: int
     known: int
 
 
@@ -92,8 +92,8 @@ class StoryFrames:
 
     @cached_property
     def captions(self) -> dict[str, Tensor]:
-        """Tables [tellings · N, P, 4 choices of who is told, …]: ``ids`` and ``side`` [T] (side of the character that
-        a word is about), ``pooled`` [D]; and ``looks`` [tellings · N, P, 2 sides, 3 facts].
+        """Tables [tellings · N, P, 4 choices of who is described, …]: ``ids`` and ``side`` [T] (side of the character
+        that a word is about), ``pooled`` [D]; and ``looks`` [tellings · N, P, 2 sides, 3 facts].
         """
         if self._cache is not None and self._cache.exists():
             return load_file(self._cache)
@@ -104,24 +104,24 @@ class StoryFrames:
         return tables
 
     def _read_captions(self) -> dict[str, Tensor]:
-        told = [
+        shots = [
             shot
             for author in range(self.tellings)
             for story in self.data.stories
             for shot in tell_shots(story, random.Random(f"{author}/{story.seed}"))
         ]
-        captions = [shot.caption(_names(shot.truth, bits)) for shot in told for bits in range(_CHOICES)]
+        captions = [shot.caption(_names(shot.truth, bits)) for shot in shots for bits in range(_CHOICES)]
         distinct = {text: row for row, text in enumerate(dict.fromkeys(captions))}
         pooled = self._pooled(list(distinct)).cpu().half()[[distinct[text] for text in captions]]
-        read = [_read(self.tokenizer, shot, bits) for shot in told for bits in range(_CHOICES)]
+        read = [_read(self.tokenizer, shot, bits) for shot in shots for bits in range(_CHOICES)]
         longest = max(len(ids) for ids, _ in read)
         ids = torch.zeros(len(read), longest, dtype=torch.int16)
         side = torch.full((len(read), longest), IGNORE, dtype=torch.int16)
         for row, (tokens, sides) in enumerate(read):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             side[row, : len(sides)] = torch.tensor(sides)
-        looks = torch.full((len(told), len(SIDES), len(LOOK_FACTS)), IGNORE, dtype=torch.int16)
-        for row, shot in enumerate(told):
+        looks = torch.full((len(shots), len(SIDES), len(LOOK_FACTS)), IGNORE, dtype=torch.int16)
+        for row, shot in enumerate(shots):
             for a in shot.truth.actors:
                 looks[row, a.side] = torch.tensor([getattr(a.look, fact) for fact in LOOK_FACTS])
         table = self.tellings * len(self.data.stories), len(self.data.stories[0].shots)
@@ -147,11 +147,11 @@ class StoryFrames:
         """
         if not self._resident:
             self.prepare(picks.device)
-        n, p, told, known = picks.unbind(-1)
+        n, p, described, known = picks.unbind(-1)
         table, story = self._resident, n % len(self.data.stories)
-        ids = table["ids"][n, p, told].long()
+        ids = table["ids"][n, p, described].long()
         length = ids.shape[1] if ids.is_cuda else int((ids != 0).sum(1).max())
-        ids, side = ids[:, :length], table["side"][n, p, told, :length].long()
+        ids, side = ids[:, :length], table["side"][n, p, described, :length].long()
         about = side.clamp_min(0)
         looks = table["looks"][n, p].long().gather(1, about[..., None].expand(-1, -1, len(LOOK_FACTS)))
         tells = (side >= 0) & ((known[:, None] >> about) & 1).bool()
@@ -164,7 +164,7 @@ class StoryFrames:
             weight=table["weight"][story, p],
             ids=ids,
             looks=looks.masked_fill(~tells[..., None], IGNORE),
-            pooled=table["pooled"][n, p, told].float(),
+            pooled=table["pooled"][n, p, described].float(),
         )
 
 

@@ -161,23 +161,24 @@ class Captions:
         while len(shots) < self.batch_size:
             for shot in tell_shots(make_story(rng.randrange(_STORIES), 4, "train"), rng):
                 everyone = [a.name for a in shot.truth.actors]
-                told = {name for name in everyone if rng.random() < 0.5} if rng.random() < 0.6 else set()
+                described = {name for name in everyone if rng.random() < 0.5} if rng.random() < 0.6 else set()
                 plain = rng.random() < self.plain
-                shots.append((shot.truth, shot.truth.caption(told) if plain else shot.caption(told), told))
-        rows = [self.read(caption, shot, told) for shot, caption, told in shots]
+                caption = (shot.truth if plain else shot).caption(described)
+                shots.append((shot.truth, caption, described))
+        rows = [self.read(caption, shot, described) for shot, caption, described in shots]
         length = max(len(ids) for ids, _ in rows)
         ids = torch.tensor([r + [0] * (length - len(r)) for r, _ in rows])
         facts = {k: torch.tensor([f[k] + [IGNORE] * (length - len(f[k])) for _, f in rows]) for k in FACTS}
         return ReadingBatch(ids, facts, *(self._likeness(shots) if self.teacher else ()))
 
-    def read(self, caption: str, shot: ShotSpec, told: Collection[str]) -> tuple[list[int], dict[str, list[int]]]:
-        """`label_words` with the looks of the `told` characters as what is known."""
-        return label_words(self._tokenizer, caption, shot, told)
+    def read(self, caption: str, shot: ShotSpec, described: Collection[str]) -> tuple[list[int], dict[str, list[int]]]:
+        """`label_words` with the looks of the `described` characters as what is known."""
+        return label_words(self._tokenizer, caption, shot, described)
 
     def _likeness(self, shots: list[tuple[ShotSpec, str, set[str]]]) -> tuple[Tensor, Tensor]:
         """``mine`` and ``taught`` of a batch."""
         assert self.teacher is not None
-        states, spans, ends = self.teacher.states([shot.caption(told) for shot, _, told in shots])
+        states, spans, ends = self.teacher.states([shot.caption(described) for shot, _, described in shots])
         mine, taught = [], []
         for row, ((_, caption, _), theirs) in enumerate(zip(shots, spans, strict=True)):
             ids, own = word_spans(self._tokenizer, caption)
