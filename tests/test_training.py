@@ -26,7 +26,7 @@ from anchorshot.pocket.recipes.recogniser import RecogniserRecipe
 from anchorshot.pocket.recipes.story_frames import StoryFrames, side_bits
 from anchorshot.pocket.recipes.text import ReadingRecipe, Teacher, build_t5, grown
 from anchorshot.pocket.recipes.vae import VaeRecipe
-from anchorshot.pocket.recipes.video import LAYOUTS, ClipLatents, VideoRecipe, draw_clip, told
+from anchorshot.pocket.recipes.video import LAYOUTS, ClipLatents, VideoRecipe, caption_variants, draw_clip
 from anchorshot.pocket.tokenizer import build_tokenizer
 from anchorshot.pocket.world import ACTIONS, PLACES, make_story
 from anchorshot.training.attention import cpu_attention, plain_attention
@@ -126,13 +126,13 @@ def test_tables_say_what_captions_say():
     """Ids, labels and padding of the tables are those of the captions themselves; looks are labelled for the known."""
     recipe = keyframe_recipe(joint=0.0)
     frames, tokenizer = recipe.data.frames, build_tokenizer()
-    tellings = [
-        (frames.telling(n, author), n, tell_shots(story, random.Random(f"{author}/{story.seed}")))
-        for author in range(frames.tellings)
+    variants = [
+        (frames.variant(n, author), n, tell_shots(story, random.Random(f"{author}/{story.seed}")))
+        for author in range(frames.caption_variants)
         for n, story in enumerate(frames.data.stories)
     ]
-    assert len({row for row, _, _ in tellings}) == len(tellings) == 12
-    for row, n, shots in tellings:
+    assert len({row for row, _, _ in variants}) == len(variants) == 12
+    for row, n, shots in variants:
         for p, text in enumerate(shots):
             shot = text.truth
             described = {shot.actors[0].name}
@@ -252,7 +252,7 @@ def test_without_keyframes_the_caption_tells_everything():
         seen[free] |= set(recipe.inputs(batch, step).conditions.text.unique().tolist())
     assert seen == {True: {1.0, 2.0, 3.0}, False: {0.0}}
     shot = next(shot for seed in range(9) for shot in make_story(seed, 2).shots[1:] if not shot.described)
-    everything, scene, actions = told(shot)
+    everything, scene, actions = caption_variants(shot)
     for actor in shot.actors:
         assert f"<{actor.name}>, {actor.look.describe()}," in everything
         assert ACTIONS[actor.action] in everything and ACTIONS[actor.action] in actions

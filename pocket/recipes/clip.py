@@ -28,10 +28,10 @@ from .captions import tell_shots
 
 __all__ = ["ClipRecipe", "ClipStudent"]
 
-_TELLINGS = 4
+_VARIANTS = 4
 _SHOTS = 4
 #: what a caption tells of a still picture
-_TOLD = {
+_FACTS = {
     **{head: 2 * size for head, size in SIDE_HEADS.items()},
     **{head: FRAME_HEADS[head] for head in ("place", "scale")},
 }
@@ -50,12 +50,12 @@ class ClipStudent(nn.Module):
     def __init__(self, clip: open_clip.CLIP, dim: int) -> None:
         super().__init__()
         self.clip = clip
-        self.told = nn.Linear(dim, sum(_TOLD.values()))
+        self.told = nn.Linear(dim, sum(_FACTS.values()))
 
     def read(self, embedding: torch.Tensor) -> dict[str, torch.Tensor]:
         """Unit embeddings [N, D] to logits: side heads [N, 2, classes], frame heads [N, classes]."""
-        parts = (_SHARPNESS * self.told(embedding)).split(list(_TOLD.values()), -1)
-        found = dict(zip(_TOLD, parts, strict=True))
+        parts = (_SHARPNESS * self.told(embedding)).split(list(_FACTS.values()), -1)
+        found = dict(zip(_FACTS, parts, strict=True))
         return {k: v.unflatten(-1, (2, -1)) if k in SIDE_HEADS else v for k, v in found.items()}
 
 
@@ -97,7 +97,7 @@ class CaptionedImages:
 
     @cached_property
     def _bank(self) -> tuple[np.ndarray, torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Pictures [N, 80, 160, 3]; texts [N, tellings, 77]; what each shows, as a number [N] and as labels. Pairs lie
+        """Pictures [N, 80, 160, 3]; texts [N, variants, 77]; what each shows, as a number [N] and as labels. Pairs lie
         together.
         """
         rng = random.Random(self.seed)
@@ -106,17 +106,17 @@ class CaptionedImages:
         while len(shots) < self.bank:
             story = make_story(50_000_000 + len(shots), _SHOTS, "train")
             both = [twin for shot in story.shots for twin in (shot, _other_action(shot, rng))]
-            told = [tell_shots(replace(story, shots=tuple(both)), rng) for _ in range(_TELLINGS - 1)]
+            variants = [tell_shots(replace(story, shots=tuple(both)), rng) for _ in range(_VARIANTS - 1)]
             shots += both
-            texts += [[shot.query, *(telling[n].query for telling in told)] for n, shot in enumerate(both)]
+            texts += [[shot.query, *(variant[n].query for variant in variants)] for n, shot in enumerate(both)]
         times = [rng.uniform(0, 1) for _ in shots]
         pictures = np.stack(draw_all(_draw, list(zip(shots, times, strict=True))))
-        ids = self.scorer.tokenizer([text for row in texts for text in row]).unflatten(0, (-1, _TELLINGS))
+        ids = self.scorer.tokenizer([text for row in texts for text in row]).unflatten(0, (-1, _VARIANTS))
         kinds: dict[object, int] = {}
         self._content = [_content(shot) for shot in shots]
         shown = torch.tensor([kinds.setdefault(_shown(shot), len(kinds)) for shot in shots])
         truth = [labels(shot) for shot in shots]
-        facts = {head: torch.tensor([row[head] for row in truth]).squeeze(-1) for head in _TOLD}
+        facts = {head: torch.tensor([row[head] for row in truth]).squeeze(-1) for head in _FACTS}
         return pictures, ids, shown, facts
 
     def used_tokens(self) -> torch.Tensor:
@@ -135,10 +135,10 @@ class CaptionedImages:
             factor = float(rng.uniform(0.3, 1.0))
             small = F.interpolate(images, scale_factor=factor, mode="bicubic", antialias=True)
             images = F.interpolate(small, images.shape[-2:], mode="bicubic").clamp(0, 1)
-        told = texts[index, rng.integers(texts.shape[1], size=len(index))]
+        captions = texts[index, rng.integers(texts.shape[1], size=len(index))]
         return ClipInputs(
             images=self.scorer.preprocess(images),
-            texts=told,
+            texts=captions,
             rows=Share().rows(len(index), "images"),
             shown=shown[index],
             shared=torch.tensor([[_shared(self._content[i], self._content[j]) for j in index] for i in index]),
@@ -167,18 +167,18 @@ class ContrastAndFacts:
         found = {"contrast": contrast, "apart": apart, "accuracy": hits, "twins": likeness.mean().detach()}
         for name, embedding in (("image", image), ("text", text)):
             read = model.read(embedding.float())
-            found |= {f"{name}_{k}": _cross_entropy(read[k], inputs.facts[k]) for k in _TOLD}
+            found |= {f"{name}_{k}": _cross_entropy(read[k], inputs.facts[k]) for k in _FACTS}
         ranks = F.log_softmax(_RANKING * text.float() @ image.float().T, -1)
         found["ranking"] = F.kl_div(ranks, F.softmax(_RELEVANCE * inputs.shared, -1), reduction="batchmean")
         return {name: Ratio(value, 1.0) for name, value in found.items()}
 
     def loss(self, means: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Their sum; logs accuracy, how alike twin captions are, and how well actions are read."""
-        told = means["contrast"].new_zeros(())
+        facts = means["contrast"].new_zeros(())
         for name in ("image", "text"):
-            told = told + torch.stack([means[f"{name}_{k}"] for k in _TOLD]).mean()
+            facts = facts + torch.stack([means[f"{name}_{k}"] for k in _FACTS]).mean()
         logged = ("accuracy", "twins", "image_action", "text_action", "ranking")
-        return means["contrast"] + means["apart"] + told + means["ranking"], {name: means[name] for name in logged}
+        return means["contrast"] + means["apart"] + facts + means["ranking"], {name: means[name] for name in logged}
 
 
 class ClipRecipe(Recipe[ClipInputs, ClipInputs]):

@@ -125,7 +125,7 @@ class StoryDraws:
             copied = len(self.frames.copies.stories) if self.frames.copies is not None else 0
             story = rng.randrange(copied if copied and rng.random() < 0.5 else len(stories))
             shots = stories[story].shots
-            n = self.frames.telling(story, rng.randrange(self.frames.tellings))
+            n = self.frames.variant(story, rng.randrange(self.frames.caption_variants))
             frames = _strided(rng, len(shots), min(len(shots), count + targets + rng.randint(0, 2)))
             order = rng.sample(frames, len(frames))
             chosen = order[:count]

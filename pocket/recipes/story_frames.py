@@ -28,7 +28,7 @@ _CHOICES = 1 << len(SIDES)
 
 
 class Pick(NamedTuple):
-    """A frame to show, of a telling of a story (`StoryFrames.telling`).
+    """A frame to show, of a variant of a story (`StoryFrames.variant`).
 
     `described` and `known` have bit s for the character on side s: the caption tells its looks; they could be known
     there, described or remembered.
@@ -69,7 +69,7 @@ class StoryFrames:
         data: latents and ground truth.
         pooled: texts → [N, D] (ClipScorer.pooled).
         cache: file that keeps the captions' tables.
-        tellings: authors who tell each story, each in words of their own.
+        caption_variants: authors who caption each story, each in words of their own.
         copies: the first stories as a studio draws them (`imperfect.remade`), for memories.
     """
 
@@ -78,22 +78,22 @@ class StoryFrames:
         data: StoryLatents,
         pooled: Callable[[Sequence[str]], Tensor],
         cache: Path | None = None,
-        tellings: int = 2,
+        caption_variants: int = 2,
         copies: StoryLatents | None = None,
     ) -> None:
         self.data, self._pooled, self._cache = data, pooled, cache
-        self.tellings, self.copies = tellings, copies
+        self.caption_variants, self.copies = caption_variants, copies
         self.tokenizer = build_tokenizer()
         self._resident: dict[str, Tensor] = {}
 
-    def telling(self, story: int, number: int) -> int:
-        """The row of the tables in which author `number` tells a story."""
+    def variant(self, story: int, number: int) -> int:
+        """The row of the tables in which author `number` captions a story."""
         return story + number * len(self.data.stories)
 
     @cached_property
     def captions(self) -> dict[str, Tensor]:
-        """Tables [tellings · N, P, 4 choices of who is described, …]: ``ids`` and ``side`` [T] (side of the character
-        that a word is about), ``pooled`` [D]; and ``looks`` [tellings · N, P, 2 sides, 3 facts].
+        """Tables [caption_variants · N, P, 4 choices of who is described, …]: ``ids`` and ``side`` [T] (side of the character
+        that a word is about), ``pooled`` [D]; and ``looks`` [caption_variants · N, P, 2 sides, 3 facts].
         """
         if self._cache is not None and self._cache.exists():
             return load_file(self._cache)
@@ -106,7 +106,7 @@ class StoryFrames:
     def _read_captions(self) -> dict[str, Tensor]:
         shots = [
             shot
-            for author in range(self.tellings)
+            for author in range(self.caption_variants)
             for story in self.data.stories
             for shot in tell_shots(story, random.Random(f"{author}/{story.seed}"))
         ]
@@ -124,7 +124,7 @@ class StoryFrames:
         for row, shot in enumerate(shots):
             for a in shot.truth.actors:
                 looks[row, a.side] = torch.tensor([getattr(a.look, fact) for fact in LOOK_FACTS])
-        table = self.tellings * len(self.data.stories), len(self.data.stories[0].shots)
+        table = self.caption_variants * len(self.data.stories), len(self.data.stories[0].shots)
         choices = {"ids": ids, "side": side, "pooled": pooled}
         return {k: v.unflatten(0, (*table, _CHOICES)).contiguous() for k, v in choices.items()} | {
             "looks": looks.unflatten(0, table).contiguous()

@@ -64,8 +64,8 @@ LAYOUTS = (
 TEXT_ONLY = 0.5
 """Share of one-shot batches without keyframes: text to video, where a caption alone must say everything."""
 
-TELLINGS = (0.6, 0.2, 0.2)
-"""Of those, how many are told everything, the scene without actions, or the actions without the scene."""
+VARIANTS = (0.6, 0.2, 0.2)
+"""Of those, how many captions say everything, the scene without actions, or the actions without the scene."""
 
 PLAIN = 0.3
 """Share of clips whose caption is in the world's own grammar."""
@@ -74,13 +74,13 @@ PLAIN = 0.3
 @dataclass
 class ClipLatents:
     """Encoded clips: per layout a tensor [N, 16, F, 10, 20] (fp16), character weights [N, F, 10, 20], captions, and
-    what else could be told of each clip (see `told`).
+    their variants (see `caption_variants`).
     """
 
     latents: list[Tensor]
     weights: list[Tensor]
     captions: list[list[str]]
-    tellings: list[list[tuple[str, str, str]]]
+    caption_variants: list[list[tuple[str, str, str]]]
 
 
 def clip_pieces(layout: ChunkLayout, seed: int, split: str) -> tuple[list[tuple[ShotSpec, int]], str]:
@@ -98,8 +98,8 @@ def clip_pieces(layout: ChunkLayout, seed: int, split: str) -> tuple[list[tuple[
     return pieces, tile_captions(prompts)
 
 
-def told(shot: ShotSpec) -> tuple[str, str, str]:
-    """What can be told of a shot to somebody who remembers nothing: all of it, the scene, and the actions."""
+def caption_variants(shot: ShotSpec) -> tuple[str, str, str]:
+    """Captions of a shot for somebody who remembers nothing: all of it, the scene, and the actions."""
     names = [actor.name for actor in shot.actors]
     everything = shot.clauses(names)
     return " ".join(everything), " ".join(shot.clauses(names, acting=False)), " ".join(everything[1:])
@@ -120,12 +120,12 @@ def encode_clips(
     seeds = [[90_000_000 + seed + n * len(LAYOUTS) + i for n in range(per_layout)] for i in range(len(LAYOUTS))]
     drawn_from = [[clip_pieces(lay, s, split) for s in row] for lay, row in zip(LAYOUTS, seeds, strict=True)]
     captions = [[text for _, text in row] for row in drawn_from]
-    tellings = [[told(pieces[-1][0]) for pieces, _ in row] for row in drawn_from]
+    variants = [[caption_variants(pieces[-1][0]) for pieces, _ in row] for row in drawn_from]
     if cache is not None and cache.exists():
         with safe_open(cache, framework="pt") as f:
             latents = [f.get_tensor(f"latents{i}") for i in range(len(LAYOUTS))]
             weights = [f.get_tensor(f"weights{i}") for i in range(len(LAYOUTS))]
-        return ClipLatents(latents, weights, captions, tellings)
+        return ClipLatents(latents, weights, captions, variants)
     latents, weights = [], []
     for layout, row in zip(LAYOUTS, seeds, strict=True):
         drawn = draw_all(partial(_draw_weighted, layout, split), row)
@@ -139,7 +139,7 @@ def encode_clips(
         with atomic_path(cache) as temporary:
             tensors = {f"latents{i}": z for i, z in enumerate(latents)}
             save_file(tensors | {f"weights{i}": w for i, w in enumerate(weights)}, temporary)
-    return ClipLatents(latents, weights, captions, tellings)
+    return ClipLatents(latents, weights, captions, variants)
 
 
 def _draw_weighted(layout: ChunkLayout, split: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -160,14 +160,14 @@ class VideoBatch(NamedTuple):
         layout: index into `LAYOUTS`.
         clips: [N] indices into the layout's clips.
         pinned: latent frames that are keyframes; none in text to video.
-        telling: which of the tellings the text is; None for the story's own caption.
+        variant: which of the caption variants the text is; None for the story's own caption.
         noise_seed: of times and noise.
     """
 
     layout: int
     clips: Tensor
     pinned: list[int]
-    telling: int | None
+    variant: int | None
     noise_seed: int
 
 
@@ -201,7 +201,7 @@ class ClipDraws:
             layout=layout,
             clips=torch.tensor(clips),
             pinned=[] if free else [sum(latent_chunks[:k]) for k in range(len(latent_chunks))],
-            telling=rng.choices(range(len(TELLINGS)), TELLINGS)[0] if free else None,
+            variant=rng.choices(range(len(VARIANTS)), VARIANTS)[0] if free else None,
             noise_seed=rng.randrange(2**31),
         )
 
@@ -234,8 +234,9 @@ class VideoRecipe(Recipe[VideoBatch, FlowInputs]):
         self.character_weight, self.start = character_weight, start
         self._text = [encode_text(captions)[0] for captions in data.captions]
         # [3, N, T, D] per layout of one shot
-        self._told = [
-            torch.stack([encode_text(texts)[0].half() for texts in zip(*rows, strict=True)]) for rows in data.tellings
+        self._variants = [
+            torch.stack([encode_text(texts)[0].half() for texts in zip(*rows, strict=True)])
+            for rows in data.caption_variants
         ]
 
     def prepare(self, device: torch.device) -> None:
@@ -244,7 +245,7 @@ class VideoRecipe(Recipe[VideoBatch, FlowInputs]):
         latents, weights = [z.to(device) for z in clips.latents], [w.to(device) for w in clips.weights]
         self.data.clips = replace(clips, latents=latents, weights=weights)
         self._text = [states.to(device) for states in self._text]
-        self._told = [states.to(device) for states in self._told]
+        self._variants = [states.to(device) for states in self._variants]
 
     def build(self) -> DirectorWan:
         model = DirectorWan(**VIDEO)
@@ -259,7 +260,7 @@ class VideoRecipe(Recipe[VideoBatch, FlowInputs]):
         t = torch.sigmoid(0.4 + 1.2 * torch.randn(z0.shape[0], generator=g, device=g.device))
         times = frame_timesteps(t, batch.pinned, z0.shape[2])
         free = (times > 0).float()[:, None, :, None, None]
-        text = self._words(layout, batch.telling)[clips].float()
+        text = self._words(layout, batch.variant)[clips].float()
         return FlowInputs(
             clean=z0,
             noise=torch.randn(z0.shape, generator=g, device=g.device),
@@ -274,6 +275,6 @@ class VideoRecipe(Recipe[VideoBatch, FlowInputs]):
         clean, noise, t, weight = (rows.of(x) for x in inputs[:4])
         return FlowInputs(clean, noise, t, weight, VideoConditions(rows.of(times), rows.of(text), latent_chunks))
 
-    def _words(self, layout: int, telling: int | None) -> Tensor:
-        """Text states of all clips of a layout: their captions, or one of their tellings."""
-        return self._text[layout] if telling is None else self._told[layout][telling]
+    def _words(self, layout: int, variant: int | None) -> Tensor:
+        """Text states of all clips of a layout: their captions, or one of their variants."""
+        return self._text[layout] if variant is None else self._variants[layout][variant]
