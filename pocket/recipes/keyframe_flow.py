@@ -20,7 +20,7 @@ from .story_frames import LOOK_FACTS, Frames
 from .text import build_t5
 
 #: the single-stream block before which the words about a character should know its looks
-RECALLED_BEFORE = 3
+IDENTITY_BEFORE = 3
 LOOKS = tuple(FACTS[fact] for fact in LOOK_FACTS)
 
 
@@ -31,7 +31,7 @@ class KeyframeStudent(nn.Module):
         super().__init__()
         self.flux = CaptainFlux(**KEYFRAME)
         self.t5 = build_t5()
-        self.looks = nn.Linear(self.flux.inner_dim, sum(LOOKS))  # training only, see `KeyframeRecipe._recall`
+        self.looks = nn.Linear(self.flux.inner_dim, sum(LOOKS))  # training only, see `KeyframeFlow._identity_loss`
         # adaLN-zero: every block starts as the identity and the output at zero (DiT)
         flux = self.flux
         start_at_zero = [flux.proj_out, flux.norm_out.linear, *(b.norm.linear for b in flux.single_transformer_blocks)]
@@ -80,15 +80,15 @@ class KeyframeInputs(NamedTuple):
 
 
 class KeyframeFlow:
-    """Flow matching of the new frames, and the looks that the words about a character should know (`_recall`).
+    """Flow matching of the new frames, and the looks that the words about a character should know (`_identity_loss`).
 
     Args:
         character_weight: how much more a cell that a character fills weighs.
-        recall_weight: weight of the looks' cross-entropy.
+        identity_weight: weight of the looks' cross-entropy.
     """
 
-    def __init__(self, character_weight: float, recall_weight: float) -> None:
-        self.character_weight, self.recall_weight = character_weight, recall_weight
+    def __init__(self, character_weight: float, identity_weight: float) -> None:
+        self.character_weight, self.identity_weight = character_weight, identity_weight
 
     def sums(self, model: KeyframeStudent, inputs: KeyframeInputs) -> dict[str, Ratio]:
         """``flow``, ``plain``, and cross-entropies of looks in ``new`` and ``context`` frames."""
@@ -104,12 +104,12 @@ class KeyframeFlow:
             )
             pooled = new.pooled.unflatten(0, (-1, k))
             pairs = Pairs(latents, [size] * k, words, pooled, t, masks=list(real), reference=size)
-            with self._recall(model, pairs, looks, "new", sums):
+            with self._identity_loss(model, pairs, looks, "new", sums):
                 out = torch.stack(model.flux.forward_pairs(pairs, "full"), 1).flatten(0, 1)
         else:
             past = self._encode_context(model, inputs.context, texts[1:], masks[1:], size, sums)
             pairs = Pairs([noisy], [size], texts[:1], new.pooled[:, None], t, masks=list(masks[:1]), reference=size)
-            with self._recall(model, pairs, [new.looks], "new", sums):
+            with self._identity_loss(model, pairs, [new.looks], "new", sums):
                 out = model.flux.forward_pairs(pairs, "causal", None if past is None else past.repeat(k))[0]
         weight = pack_latent(1 + self.character_weight * new.weight[:, None].expand_as(new.latent))
         error, weighted = flow_error(out, pack_latent(velocity(new.latent, noise)), weight)
@@ -123,12 +123,12 @@ class KeyframeFlow:
             for where in ("new", "context")
             if f"{where}_{LOOK_FACTS[0]}" in means
         ]
-        recalled = torch.stack(parts)
-        loss = means["flow"] + self.recall_weight * recalled.mean()
-        return loss, {"plain": means["plain"], "recall": recalled[0]}
+        identity = torch.stack(parts)
+        loss = means["flow"] + self.identity_weight * identity.mean()
+        return loss, {"plain": means["plain"], "recall": identity[0]}
 
     @contextmanager
-    def _recall(
+    def _identity_loss(
         self, model: KeyframeStudent, pairs: Pairs, looks: list[Tensor], where: str, sums: dict[str, Ratio]
     ) -> Iterator[None]:
         """Inside, a forward also learns to tell from the words about a character, halfway through the network, how it
@@ -148,7 +148,7 @@ class KeyframeFlow:
                 wrong = F.cross_entropy(each, label, ignore_index=IGNORE, reduction="sum")
                 sums[f"{where}_{fact}"] = Ratio(wrong, (label != IGNORE).sum())
 
-        handle = model.flux.single_transformer_blocks[RECALLED_BEFORE].register_forward_pre_hook(tell)
+        handle = model.flux.single_transformer_blocks[IDENTITY_BEFORE].register_forward_pre_hook(tell)
         try:
             yield
         finally:
@@ -178,7 +178,7 @@ class KeyframeFlow:
             frames=list(range(-len(context), 0)),
             reference=reference,
         )
-        with self._recall(model, pairs, [each.frames.looks for each in ordered], "context", sums):
+        with self._identity_loss(model, pairs, [each.frames.looks for each in ordered], "context", sums):
             return model.flux.encode_context(pairs)
 
 

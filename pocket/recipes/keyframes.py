@@ -174,7 +174,7 @@ class KeyframeRecipe(Recipe[KeyframeBatch, KeyframeInputs]):
         seed: int = 0,
         joint: float = 0.12,
         character_weight: float = 5.0,
-        recall_weight: float = 0.5,
+        identity_weight: float = 0.5,
         batch_multiplier: int = 1,
         start: dict[str, Tensor] | None = None,
         imperfect: float = 0.5,
@@ -183,7 +183,7 @@ class KeyframeRecipe(Recipe[KeyframeBatch, KeyframeInputs]):
         of `StoryDraws` and `KeyframeFlow`.
         """
         self.data = StoryDraws(frames, stages, seed, joint, batch_multiplier, imperfect)
-        self.objective = KeyframeFlow(character_weight, recall_weight)
+        self.objective = KeyframeFlow(character_weight, identity_weight)
         self.start = start
 
     def prepare(self, device: torch.device) -> None:
