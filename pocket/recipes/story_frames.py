@@ -92,8 +92,8 @@ class StoryFrames:
 
     @cached_property
     def captions(self) -> dict[str, Tensor]:
-        """Tables [caption_variants · N, P, 4 choices of who is described, …]: ``ids`` and ``side`` [T] (side of the character
-        that a word is about), ``pooled`` [D]; and ``looks`` [caption_variants · N, P, 2 sides, 3 facts].
+        """Tables [variants · N, P, 4 choices of who is described, …]: ``ids`` and ``side`` [T] (side of the character
+        that a word is about), ``pooled`` [D]; and ``looks`` [variants · N, P, 2 sides, 3 facts].
         """
         if self._cache is not None and self._cache.exists():
             return load_file(self._cache)
