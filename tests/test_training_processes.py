@@ -251,6 +251,13 @@ def test_sharding_one_process_is_refused(tmp_path):
         train(DenoiserRecipe(), config(shard=True), tmp_path, cpu=True)
 
 
+def test_models_in_turn_may_differ_in_precision(tmp_path):
+    """As those of `anchorshot train pocket` do."""
+    for precision in ("no", "bf16", "no"):
+        train(DenoiserRecipe(), config(steps=1, precision=precision), tmp_path / precision, cpu=True)
+    assert torch.isfinite(losses(tmp_path / "bf16")).all()
+
+
 def test_a_mean_over_nothing_is_zero():
     means, _ = means_over_processes({"none": Ratio(torch.zeros(()), torch.tensor(0))})
     assert float(means["none"]) == 0

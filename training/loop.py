@@ -272,7 +272,7 @@ class _Run:
     def _whole(self) -> torch.nn.Module:
         """A module that is not sharded, with the averaged weights."""
         state = average(self.model, self.ema)
-        with torch.random.fork_rng():  # initialising it must not change what training draws next
+        with torch.random.fork_rng(devices=[]):  # initialising it must not change what training draws next
             model = self.recipe.build()
         model.load_state_dict(state)
         return model.to(self.device)

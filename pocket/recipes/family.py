@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
@@ -38,6 +39,8 @@ from .vae import VaeRecipe, fast_stills, reconstruction_psnr
 from .video import VideoRecipe, encode_clips
 
 SEED = 0
+#: how long processes wait while the main one draws and encodes data
+_PATIENCE = timedelta(hours=6)
 SHOTS = 14
 
 
@@ -132,7 +135,7 @@ def run(
     """
     main = os.environ.get("RANK", "0") == "0"
     folder = check(recipe, out, resume or not main)  # the others may come when the main process has begun to write
-    processes = PartialState(cpu=device == "cpu")
+    processes = PartialState(cpu=device == "cpu", timeout=_PATIENCE)
     if main and steps is None:
         export.start_family(folder)
     processes.wait_for_everyone()
