@@ -123,7 +123,7 @@ class KeyframeFlow:
             for where in ("new", "context")
             if f"{where}_{LOOK_FACTS[0]}" in means
         ]
-        identity = torch.stack(parts)
+        identity = torch.stack(parts) if parts else means["flow"].new_zeros(1)
         loss = means["flow"] + self.identity_weight * identity.mean()
         return loss, {"plain": means["plain"], "recall": identity[0]}
 
