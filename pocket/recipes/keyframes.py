@@ -146,14 +146,14 @@ class StoryDraws:
                 described = unknown if rng.random() < 0.9 else set()
                 new.append(Pick(n, p, side_bits(shots[p], described), side_bits(shots[p], seen | described)))
         tiers = [0] * count if full else _tiers(count, rng)
-        copied = [rng.random() < self.imperfect for _ in range(count * batch_size)]
+        imperfect = [rng.random() < self.imperfect for _ in range(count * batch_size)]
         return KeyframeBatch(
             joint=joint,
             context=torch.tensor(context, dtype=torch.long).view(count, batch_size, 4),
             tiers=tiers,
             new=torch.tensor(new),
             targets=targets,
-            copied=torch.tensor(copied).view(count, batch_size),
+            copied=torch.tensor(imperfect).view(count, batch_size),
             noise_seed=rng.randrange(2**31),
         )
 
