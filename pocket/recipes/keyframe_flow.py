@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ...models.backbones.flux.headless import CaptainFlux, KVCache, Pairs
 from ...models.layouts.pairs import Size, pack_latent, token_size
+from ...sampling.noise import noise_like
 from ...training.objectives import Ratio, flow_error, interpolate, mean_of, velocity
 from ...training.processes import Rows
 from ..configs import KEYFRAME
@@ -58,7 +59,7 @@ class ContextFrames(NamedTuple):
     @classmethod
     def draw(cls, frames: Frames, g: torch.Generator) -> ContextFrames:
         t = 0.25 * torch.rand(len(frames.latent), generator=g, device=g.device)
-        return cls(frames, noise_like(frames.latent, g), t)
+        return cls(frames, noise_like(frames.latent.shape, g), t)
 
     def noisy(self) -> Tensor:
         return interpolate(self.frames.latent, self.noise, self.t[:, None, None, None])
@@ -182,8 +183,4 @@ class KeyframeFlow:
             return model.flux.encode_context(pairs)
 
 
-def noise_like(x: Tensor, g: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=g, device=g.device)
-
-
-__all__ = ["KeyframeFlow", "KeyframeInputs", "KeyframeStudent", "ContextFrames", "noise_like"]
+__all__ = ["ContextFrames", "KeyframeFlow", "KeyframeInputs", "KeyframeStudent"]

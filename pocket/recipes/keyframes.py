@@ -17,10 +17,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...sampling.noise import noise_like
 from ...training.processes import Share
 from ...training.recipe import Recipe
 from ..world import ShotSpec
-from .keyframe_flow import ContextFrames, KeyframeFlow, KeyframeInputs, KeyframeStudent, noise_like
+from .keyframe_flow import ContextFrames, KeyframeFlow, KeyframeInputs, KeyframeStudent
 from .story_frames import Pick, StoryFrames, side_bits
 
 #: numbers of context frames that are trained; few, because each is a graph of its own on a GPU
@@ -207,7 +208,7 @@ class KeyframeRecipe(Recipe[KeyframeBatch, KeyframeInputs]):
             targets=k,
             new=new,
             t=_target_times(len(new.latent) // k, k, g) if batch.joint else _sample_t(len(new.latent), g)[:, None],
-            noise=noise_like(new.latent, g),
+            noise=noise_like(new.latent.shape, g),
             context=[ContextFrames.draw(frames.gather(picks, tier, copied), g) for picks, tier, copied in shown],
         )
 

@@ -263,7 +263,7 @@ class VideoRecipe(Recipe[VideoBatch, FlowInputs]):
         text = self._words(layout, batch.variant)[clips].float()
         return FlowInputs(
             clean=z0,
-            noise=torch.randn(z0.shape, generator=g, device=g.device),
+            noise=noise_like(z0.shape, g),
             t=times[:, None, :, None, None],
             weight=free * (1 + self.character_weight * self.data.clips.weights[layout][clips].float()[:, None]),
             conditions=VideoConditions(times, text, LAYOUTS[layout].latent_chunks),
