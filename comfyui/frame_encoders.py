@@ -36,7 +36,7 @@ class ComfyEncoders:
 
     @property
     def pixels_per_token(self) -> int:
-        """Pixels along a side of one token: 16 for FLUX.1, FLUX.2, Qwen-Image and the pocket studio.
+        """Pixels along a side of one token: 16 for all image models that nodes take today.
 
         VAEs that shrink 8 times leave a 2×2 patch to the transformer; those that shrink 16 times have folded it in.
         """

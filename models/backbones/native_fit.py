@@ -6,25 +6,29 @@ Classes are told by their names; ComfyUI itself is not imported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Any
 
 from torch import Tensor
 
 from ...core.errors import InputError
+from . import BACKBONES
 
 __all__ = ["fit_tokens", "fit_texts", "text_width"]
 
 
 def text_width(model: Any) -> int | None:
-    """Width of the prompt tokens that a MODEL of the Flux or Wan class reads; None of others and where unknown."""
-    network = getattr(model.model, "diffusion_model", None)
+    """Width of the prompt tokens that a MODEL reads, where its backbone says where that stands; else None."""
+    network: Any = getattr(model.model, "diffusion_model", None)
     classes = {kind.__name__ for kind in type(network).__mro__}
-    width: int | None = None
-    if "Flux" in classes:
-        width = getattr(getattr(network, "params", None), "context_in_dim", None)
-    elif "WanModel" in classes and network is not None:
-        width = getattr(network.text_embedding[0], "in_features", None)
-    return width
+    places = [backbone.native_text_width for backbone in BACKBONES if backbone.native_text_width is not None]
+    path = next((path for name, path in places if name in classes), None)
+    if path is None:
+        return None
+    try:
+        return int(reduce(getattr, path.split("."), network))
+    except (AttributeError, TypeError, ValueError):  # a patched or quantised class that keeps it elsewhere
+        return None
 
 
 def fit_tokens(tokens: Any, field: str, width: int | None) -> None:

@@ -57,7 +57,7 @@ class VaeKind(ModelKind):
 
     @property
     def described(self) -> str:
-        """The kind in words, such as ``a Wan VAE``."""
+        """The kind in words, such as ``a Mini VAE``."""
         return f"a {self.title} VAE"
 
 
@@ -81,6 +81,8 @@ class Backbone(ModelKind):
         schedule: gives the function from a number of steps to noise levels 1 … 0; None takes flow matching's, shifted.
         defaults: what a studio's sections are taken to say where its file is silent, by section.
         unused_settings: fields of the studio's `defaults.video` that have no meaning for it.
+        native_text_width: the name of ComfyUI's class, and where in an object of it the width of prompt tokens stands;
+            None: it is not known.
         cost: gives the function that counts the FLOPs of one forward pass; None: nobody has worked it out.
     """
 
@@ -99,11 +101,12 @@ class Backbone(ModelKind):
     schedule: Callable[[], Callable[[int], list[float]]] | None = None
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unused_settings: frozenset[str] = frozenset()
+    native_text_width: tuple[str, str] | None = None
     cost: Callable[[], Callable[..., Cost]] | None = None
 
     @property
     def described(self) -> str:
-        """The kind in words, such as ``a Wan transformer``."""
+        """The kind in words, such as ``a Mini transformer``."""
         return f"a {self.title} transformer"
 
     def native(self, channels: int | None = None) -> Native:

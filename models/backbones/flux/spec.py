@@ -44,5 +44,6 @@ FLUX_1 = Backbone(
     text=("t5",),
     tasks=frozenset({"keyframes"}),
     pooled_text=True,
+    native_text_width=("Flux", "params.context_in_dim"),
     cost=at(".flux.cost:flux_cost"),
 )
