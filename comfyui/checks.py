@@ -161,8 +161,8 @@ def _flat(values: Any) -> Iterator[Any]:
 
 
 def _article(kind: str) -> str:
-    words = kind.removeprefix("ANCHORSHOT_")
-    return f"{'an' if words[0] in 'AEIO' else 'a'} {words}"
+    name = kind.removeprefix("ANCHORSHOT_")
+    return f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
 
 
 # --- one function for each kind of socket ----------------------------------------------------------------------------

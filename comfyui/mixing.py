@@ -175,7 +175,7 @@ class _Mixing:
             seed=extra.get("seed"),
             latent_shapes=getattr(guider.inner_model, "latent_shapes", None),
         )[0]["model_conds"]
-        a, b = [_words(conds, noise) for conds in (scene["model_conds"], encoded)]
+        a, b = [_text_cond(conds, noise) for conds in (scene["model_conds"], encoded)]
         if a.tokens.shape[-1] != b.tokens.shape[-1]:
             rule = f"must be {a.tokens.shape[-1]} wide, as the scene"
             raise InputError("action", rule, b.tokens.shape[-1], "encode both with the text encoder of this model")
@@ -248,7 +248,7 @@ def _has_mask(conds: dict[str, Any]) -> bool:
     return mask is not None and mask.cond.shape == conds["c_crossattn"].cond.shape[:2]
 
 
-def _words(conds: dict[str, Any], noise: Tensor) -> TextCond:
+def _text_cond(conds: dict[str, Any], noise: Tensor) -> TextCond:
     """Text of processed conditioning, one row for each latent; padding is zero, as in `TextCond`."""
     if "c_crossattn" not in conds:
         fix = "use a model that reads its prompt by cross-attention or as tokens"

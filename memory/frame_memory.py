@@ -165,7 +165,13 @@ class MemoryFrame:
 
 @dataclass(frozen=True)
 class Recalled:
-    """What a new frame remembers at one rank: its slot, and for every row which frame takes it, by number, too."""
+    """What a new frame remembers at one rank.
+
+    Attributes:
+        slot: rank and size, the same in all rows.
+        indices: for every row, which frame of the memory takes the slot.
+        frames: these frames.
+    """
 
     slot: Slot
     indices: tuple[int, ...]

@@ -36,10 +36,10 @@ __all__ = [
 ]
 
 Retrieval = Literal["clip", "text", "recency"]
-"""How earlier frames are ranked: query to pictures, query to captions, or by time."""
+"""How earlier frames are ranked: query to images, query to captions, or by time."""
 
 TIE = 1e-5
-"""Cosine step below which two frames count as equally similar; one picture embedded in two batches differs by less."""
+"""Cosine step below which two frames count as equally similar; one image embedded in two batches differs by less."""
 
 
 def rank_clip(query_embed: Tensor, image_embeds: Tensor) -> list[int]:
@@ -69,8 +69,8 @@ def rank_text(query_embed: Tensor, caption_embeds: Tensor) -> list[int]:
 def rank_parts(part_embeds: Tensor, image_embeds: Tensor) -> list[int]:
     """As `rank_clip`, for a query in parts `[P, D]` (see `query_parts`): the part that fits a frame best counts.
 
-    On the pocket world, with looks told after token 77, a shot's picture is among the first five of 240 in 0.70 of the
-    cases; with the text cut there, in 0.14; by the parts' mean, in 0.41.
+    On the pocket world, with looks described after token 77, a shot's image is among the first five of 240 in 0.70 of
+    the cases; with the text cut there, in 0.14; by the parts' mean, in 0.41.
     """
     return _rank(torch.stack([similarity(part, image_embeds) for part in part_embeds]).amax(0))
 
@@ -134,8 +134,8 @@ def rank_together(orders: Sequence[Sequence[int]]) -> list[int]:
     """One order for frames that are made together, from the order of each: every one gets its best memories first.
 
     A frame counts with its best place in any of the orders, and where those are equal, with the sum of all places; then
-    the most recent comes first. A mean of the queries would ask for pictures between them: on the pocket world 0.14 of
-    two shots' own pictures are among the first two then, by the best place 0.66.
+    the most recent comes first. A mean of the queries would ask for images between them: on the pocket world 0.14 of
+    two shots' own images are among the first two then, by the best place 0.66.
 
     Args:
         orders: of every new frame, all of the same indices, best first.

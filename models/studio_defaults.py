@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ..core.errors import InputError
 from ..core.validation import to_input_error
+from ..memory.golden_mem import Level
 from ..memory.retrieval import Retrieval
 from ..story.stages import MAX_WINDOW
 from .layouts.chunks import Method, VideoSettings
@@ -63,7 +64,7 @@ class KeyframeDefaults(Strict):
     negative: Annotated[str | None, Field(max_length=4000)] = None
     sampler: Literal["euler", "heun", "dpmpp_2m"] = "euler"
     sigmas: Annotated[list[Unit] | None, Field(min_length=2, max_length=1001, examples=[[1, 0.9, 0.6, 0]])] = None
-    level: Literal["pixel", "latent"] = "pixel"
+    level: Level = "pixel"
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 1
 
     @model_validator(mode="after")
