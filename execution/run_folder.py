@@ -47,7 +47,7 @@ class RunFolder:
     """
 
     def __init__(
-        self, path: Path, manifest: dict[str, Any], kinds: Kinds, field: str = "--out", fresh: bool = False
+        self, path: Path, manifest: dict[str, Any], kinds: Kinds, field: str = "--out", replaces: bool = False
     ) -> None:
         self.path = path
         self.made: set[str] = set()
@@ -56,18 +56,18 @@ class RunFolder:
         self._manifest = manifest
         self._kinds = kinds
         self._field = field
-        self._anew = fresh
+        self._replaces = replaces
         self._verified: dict[str, Record] = {}
         self._stages: dict[str, dict[str, Any]] = manifest.setdefault("stages", {})
         self._takes: dict[str, int] = manifest.setdefault("takes", {})
         # Stages to make again whatever they were made from, and stages of an earlier film.
-        self._again = {stage for stage in manifest.get("again", ()) if stage in self._stages}
+        self._redo = {stage for stage in manifest.get("again", ()) if stage in self._stages}
         self._stale = {stage for stage in manifest.get("stale", ()) if stage in self._stages}
-        if fresh and self._stages:
+        if replaces and self._stages:
             facts = {name: value for name, value in manifest.items() if name not in _FIELDS}
             manifest["earlier"] = {"facts": facts, "takes": dict(self._takes)}
             self._takes.clear()
-            self._again.clear()
+            self._redo.clear()
             self._stale = set(self._stages)
 
     def file(self, name: str) -> Path:
@@ -92,7 +92,7 @@ class RunFolder:
         """
         plain, earlier = _plain(facts), self._manifest.get("earlier")
         if (
-            not self._anew
+            not self._replaces
             and earlier
             and earlier["facts"] == plain != {name: self._manifest.get(name) for name in plain}
         ):
@@ -121,7 +121,7 @@ class RunFolder:
         changed = [name for name in {**wanted, **record.inputs} if wanted.get(name) != record.inputs.get(name)]
         if changed:
             return f"{', '.join(_what(name, record.inputs.get(name), wanted.get(name)) for name in changed)} changed"
-        if stage in self._again:
+        if stage in self._redo:
             return "it was asked for"
         if self._verified.get(stage) == record:
             return None
@@ -152,7 +152,7 @@ class RunFolder:
         self._stages[stage] = vars(record)
         self._verified[stage] = record
         self.made.add(stage)
-        self._again.discard(stage)
+        self._redo.discard(stage)
         self._stale.discard(stage)
         self._save()
         self.on_finish(stage, seconds)
@@ -168,7 +168,7 @@ class RunFolder:
             files: what the film has besides its stages' outputs, such as ``contact_sheet.png``.
             whole: whether it has all of its shots. One that goes on with some of them leaves the others as they are.
         """
-        if self._stale and (self._anew or whole):
+        if self._stale and (self._replaces or whole):
             old = {name for stage in self._stale for name in self._stages[stage]["outputs"]} | set(self._kinds.files)
             for stage in self._stale:
                 del self._stages[stage]
@@ -202,15 +202,15 @@ class RunFolder:
         """Which take of `shot` this is, from 1; it enters the shot's seeds."""
         return int(self._takes.get(shot, 1))
 
-    def new_takes(self, shots: Sequence[str], again: Sequence[str] = ()) -> None:
-        """Have every stage of `shots` made as a new take, and of `again` once more as the same take.
+    def new_takes(self, shots: Sequence[str], dependents: Sequence[str] = ()) -> None:
+        """Have every stage of `shots` made as a new take, and of `dependents` once more as the same take.
 
         The takes that are there stay until their successors are written. All this is entered with the first of those,
         in one write, because a kill between two would make a second call count some shots up twice.
         """
         for shot in shots:
             self._takes[shot] = self.take(shot) + 1
-        self._again |= {name for shot in (*shots, *again) for name in self._stages if name.startswith(f"{shot}/")}
+        self._redo |= {name for shot in (*shots, *dependents) for name in self._stages if name.startswith(f"{shot}/")}
 
     def _hidden(self, stage: str) -> bool:
         """Whether it is of an earlier film. Equal inputs do not tell: its keyframes may remember others."""
@@ -219,7 +219,7 @@ class RunFolder:
     def _save(self) -> None:
         if not self._stale:
             self._manifest.pop("earlier", None)
-        for name, stages in (("again", self._again), ("stale", self._stale)):
+        for name, stages in (("again", self._redo), ("stale", self._stale)):
             self._manifest.pop(name, None)
             if stages:
                 self._manifest[name] = sorted(stages)
@@ -261,8 +261,8 @@ def open_run(
             _sweep(folder, kinds)
         if manifest is not None and _remove(folder, manifest, kinds):
             _write(folder, manifest)
-        fresh = manifest is not None and not resume
-        run = RunFolder(folder, (manifest or {"format": FORMAT}) | {"task": task}, kinds, field, fresh)
+        replaces = manifest is not None and not resume
+        run = RunFolder(folder, (manifest or {"format": FORMAT}) | {"task": task}, kinds, field, replaces)
         yield run
     finally:
         if (run is None or not run.begun) and unlocked:

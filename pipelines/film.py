@@ -103,8 +103,8 @@ def make_film(
         if redone:
             if not run.stages:
                 raise InputError("--redo", "needs a film in the folder", str(out), "render it first, without --redo")
-            stale = dependent_shots(story.shots, run, redone) if dependents else []
-            run.new_takes([shot.id for shot in redone], [shot.id for shot in stale])
+            others = dependent_shots(story.shots, run, redone) if dependents else []
+            run.new_takes([shot.id for shot in redone], [shot.id for shot in others])
         say = say or (lambda line: None)
         run_stages(run, executor or LocalExecutor(), FilmCrew(job, kind.stages), progress or no_progress, say)
         studio.release()

@@ -92,7 +92,7 @@ def _shot(job: FilmJob, run: RunFolder, shot: Shot, clip: JoinedClip) -> dict[st
         }
         for k, key in enumerate(timeline.keyframes)
     ]
-    fresh = [stage for stage in records if f"{shot.id}/{stage}" in run.made]
+    rendered = [stage for stage in records if f"{shot.id}/{stage}" in run.made]
     return {
         "id": shot.id,
         "place": shot.place,
@@ -105,8 +105,8 @@ def _shot(job: FilmJob, run: RunFolder, shot: Shot, clip: JoinedClip) -> dict[st
         "seed": shot.noise_seed(),
         "keyframes": keyframes,
         "motion": records["clip"].info["motion"],
-        "kept": not fresh,
-        "render_seconds": round(sum(records[stage].seconds for stage in fresh), 3),
+        "kept": not rendered,
+        "render_seconds": round(sum(records[stage].seconds for stage in rendered), 3),
     }
 
 
@@ -135,15 +135,15 @@ def summarise_text(
     story, shots = job.story, []
     for shot, clip in zip(story.shots, placed, strict=True):
         stages = run.stages_of(shot.id)
-        fresh = [stage for stage in stages if f"{shot.id}/{stage}" in run.made]
+        rendered = [stage for stage in stages if f"{shot.id}/{stage}" in run.made]
         shots.append(
             {
                 "id": shot.id,
                 "start": round(float(clip.start / story.rate), 6),
                 "frames": clip.frames,
                 **stages["segment"].info,
-                "kept": not fresh,
-                "render_seconds": round(sum(stages[stage].seconds for stage in fresh), 3),
+                "kept": not rendered,
+                "render_seconds": round(sum(stages[stage].seconds for stage in rendered), 3),
             }
         )
     return {

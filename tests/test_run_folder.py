@@ -192,7 +192,7 @@ def test_takes_count_up_and_only_the_redone_shot_is_forgotten(tmp_path: Path) ->
         for stage in ("s1/keyframe-0", "s1/clip", "s10/clip", "s2/clip"):
             make(run, stage)
         assert run.take("s1") == 1
-        run.new_takes(["s1"], again=["s2", "nobody"])
+        run.new_takes(["s1"], dependents=["s2", "nobody"])
         run.complete([])
     with open_run(tmp_path, resume=True) as run:
         assert [run.take(shot) for shot in ("s1", "s2", "s10")] == [2, 1, 1]
