@@ -137,7 +137,7 @@ def disagreement(
 def _replayed(
     studio: Studio, model: TextToVideoModel, pair: PromptPair, seen: list[Tensor], pictures: Pictures, every: int
 ) -> Tensor:
-    """Weights [T, B, 2] of a run that foresees `seen`."""
+    """Weights [T, B, 2] of a run that predicts `seen`."""
     queries = [pair.query("scene"), pair.query("whole")]
     prompts = torch.stack([studio.clip.embed_texts(list(texts)) for texts in queries], 1)
     scorer = picture_scorer(pictures, studio.clip.embed_images, prompts)

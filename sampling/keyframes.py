@@ -99,10 +99,10 @@ def sample_keyframes(
     """
     _check(prompts, shape, settings, negative)
     device, dtype = model.device, model.dtype
-    rows, size = prompts[0].tokens.shape[0], (shape[1] // 2, shape[2] // 2)
+    batch, size = prompts[0].tokens.shape[0], (shape[1] // 2, shape[2] // 2)
     # the new frames' noise is drawn first: it does not depend on what is remembered
-    x = torch.cat([pack_latent(noise_like((rows, *shape), generator)) for _ in prompts], 1).to(device)
-    memory = _context_pairs(context, rows, size, settings, generator, device, dtype)
+    x = torch.cat([pack_latent(noise_like((batch, *shape), generator)) for _ in prompts], 1).to(device)
+    memory = _context_pairs(context, batch, size, settings, generator, device, dtype)
     cached = settings.cache and settings.mode == "causal"
     past = _encode(model, memory) if cached and memory is not None else None
 
@@ -138,7 +138,7 @@ def _encode(model: PairModel, memory: Pairs) -> KVCache:
 
 def _context_pairs(
     context: Sequence[ContextFrame[TextCond]],
-    rows: int,
+    batch: int,
     size: Size,
     settings: KeyframeSettings,
     generator: Generators,
@@ -148,7 +148,7 @@ def _context_pairs(
     """Context as pairs, least relevant first, positions counted backwards from the new frames (−1: most relevant)."""
     if not context:
         return None
-    levels = context_levels(settings.context_noise, len(context), seeds_of(generator, rows))
+    levels = context_levels(settings.context_noise, len(context), seeds_of(generator, batch))
     latents, sizes = [], []
     for frame, t in zip(context, levels[..., None, None, None].unbind(1), strict=True):
         clean = frame.latent.float().cpu()

@@ -5,8 +5,8 @@ It draws the first latent frame of a segment towards the segment before it:
     w_i = 0.9^(N−i−1), normalised        z̃ = Σ w_i·z_i        z_0 ← γ·z_prev,last + γ·z̃ + (1 − 2γ)·z_0
 
 The paper applies the assignment at initialisation or "recursively during sampling" without saying at which noise level.
-Here it acts on the clean latents that the model foresees, which is the same as blending with latents of the matching
-noise level; `blend_noise` is the initialisation. Where the model foresees what it was shown, any γ above 0 at every
+Here it acts on the clean latents that the model predicts, which is the same as blending with latents of the matching
+noise level; `blend_noise` is the initialisation. Where the model predicts what it was shown, any γ above 0 at every
 step ends at (z_prev,last + z̃) / 2: γ says how fast.
 """
 
@@ -71,7 +71,7 @@ class Blend:
         return float(torch.as_tensor(self.gamma).max()) == 0
 
     def __call__(self, x0: Tensor, t: float = 1.0) -> Tensor:
-        """Blend clean latents [B, C, F, h, w] foreseen at noise level t; a new tensor, all other frames as they are."""
+        """Blend clean latents [B, C, F, h, w] predicted at noise level t; a new tensor, other frames as they are."""
         if self.idle or t < self.until:
             return x0
         at = 0 if self.end == "first" else x0.shape[2] - 1

@@ -1,4 +1,4 @@
-"""Cheap pictures of what the model foresees, and CLIP's verdict on them: the scorers of `prompt_mixing`.
+"""Cheap pictures of the predicted x0, and their CLIP score: the scorers of `prompt_mixing`.
 
 From cheap to dear: a linear map of latents to RGB (`models.latent_rgb`), one latent frame decoded as a picture, the
 whole video decoded (what Text2Story pays for at every step).
@@ -65,7 +65,7 @@ def decoded_video(decode: Callable[[Tensor], Iterator[Tensor]], frames: int = 1,
 
 
 def picture_scorer(pictures: Pictures, embed_images: Callable[[Tensor], Tensor], prompts: Tensor) -> Scorer:
-    """CLIP similarity of what is foreseen to the prompts.
+    """CLIP similarity of the predicted x0 to the prompts.
 
     Args:
         pictures: how latents become pictures.

@@ -4,7 +4,7 @@ At step i of T, for k = scene, action:
 
     s_k = λ1·sim_k + λ2·prev_sim_k + λ3·prior_k        α = softmax(s / τ)        E_i = Σ α_k·E_k
 
-sim is CLIP's similarity between the picture foreseen and the prompt, prev_sim the cosine between the prompt's embedding
+sim is CLIP's similarity between the predicted image and the prompt, prev_sim the cosine between the prompt's embedding
 and the embedding used before, prior falls from 1 to 0 for the scene and rises for the action (by i/T or by the noise
 that is gone, `prior_clock`, and sooner or later than that, `prior_shift`). The attention mask is that of the dominant
 prompt; a model that reads zeros in the place of a mask is given zeros there.
@@ -106,7 +106,7 @@ class PromptMixer:
         scene, action: conditioning of B prompts each.
         sigmas: noise levels of the whole schedule, falling, T + 1 of them (the last is where the run ends); a run may
             begin later in it.
-        scorer: similarity of what is foreseen to both prompts; None leaves λ1's term out.
+        scorer: similarity of the predicted x0 to both prompts; None leaves λ1's term out.
         settings: λ, τ and how often to score.
         span: progress at the first and at the last of `sigmas`, where they are a part of a schedule: that of one of two
             samplers that share it, or of a run that begins at a lower level. Only the clock ``steps`` asks for it.
@@ -161,7 +161,7 @@ class PromptMixer:
         return mix(self.scene, self.action, known[-1].weights.to(self._similarity.device))
 
     def observe(self, x0: Tensor) -> None:
-        """Show the latents that the model foresees now, [B, C, F, h, w]; kept only if the next step scores them."""
+        """Show the latents that the model predicts now, [B, C, F, h, w]; kept only if the next step scores them."""
         if self.scorer is not None and self._stale(self._step + 1):
             self._x0 = x0.detach()
 
