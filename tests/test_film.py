@@ -21,9 +21,11 @@ from tiny_film import STORY, changed, frames, made, story
 from anchorshot.core.errors import InputError
 from anchorshot.media.picture import read_picture
 from anchorshot.media.video import VideoReader
+from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.film import make_film
-from anchorshot.pipelines.job import FilmSettings
+from anchorshot.pipelines.job import FilmJob, FilmSettings
+from anchorshot.pipelines.keyframe_sampling import KeyframeSampler
 from anchorshot.sampling.keyframes import sample_keyframes
 from anchorshot.story.stages import stage_seed, window_seed
 from anchorshot.story.storyboard import Storyboard
@@ -439,3 +441,14 @@ def test_a_run_that_fails_on_the_way_has_replaced_no_more_than_it_made(
         assert changed(before, frames(folder)) <= {f"keyframes/s0{i}.png" for i in ("2_00", "3_00", "3_01")}
         summary = make_film(go_on, studio, folder, resume=True)  # the one that was begun, and the one that was there
         assert frames(folder) == expected and kept.isdisjoint(made(summary))
+
+
+def test_a_keyframe_sees_those_before_it_only_in_whichever_order_they_are_made(studio: Studio) -> None:
+    """A worker may be given an earlier keyframe again, after later ones."""
+    board = story()
+    settings = replace(FilmSettings.of(studio, board.frame_size), retrieval="recency", memory=GoldenMem.full(4))
+    places = [(position, index) for position, shot in enumerate(board.shots) for index in range(len(shot.keyframes))]
+    sampler = KeyframeSampler(FilmJob(board, [0, 1, 2], studio, settings), places)
+    for place in (places[3], places[1], places[2], places[0]):
+        remembered = [rank.frame.text for rank in sampler._recall([place])]
+        assert remembered == places[: places.index(place)][::-1]
