@@ -83,6 +83,7 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
+        os.environ.setdefault("RAY_worker_niceness", "0")  # this film's workers are all there is to it
         quiet |= {"include_dashboard": False, "num_cpus": max(workers or 0, os.cpu_count() or 1)}
     elif not _answers(address):
         fix = "start it with `ray start --head`, or leave the address out"
