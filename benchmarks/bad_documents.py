@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import InputError
-from ..media.picture import read_picture
+from ..media.image import read_image
 from ..pipelines.kinds import open_run
 from ..story.storyboard import load_storyboard
 from .bad_inputs import WRONG, Case, options_of, run, timed
@@ -193,7 +193,7 @@ def judge(case: Case, folder: Path) -> tuple[str, str, float]:
     change(folder)
     work: dict[str, Callable[[], object]] = {
         "stories": lambda: load_storyboard(next(folder.iterdir())),
-        "pictures": lambda: read_picture(folder / "x.png"),
+        "pictures": lambda: read_image(folder / "x.png"),
         "manifests": lambda: _resume(folder),
     }
     return timed(work[kind])

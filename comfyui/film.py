@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..media.contact_sheet import SheetKeyframe, SheetShot, write_contact_sheet
-from ..media.picture import read_picture, write_picture
+from ..media.image import read_image, write_image
 from ..pipelines.join import Transition, joined_clips
 from ..story.timeline import frame_rate
 from .host import relative_paths, temporary_folder
@@ -105,7 +105,7 @@ def contact_sheet(storyboard: Storyboard, keyframes: Any, check: Callable[[], No
         files = []
         for i, picture in enumerate(pictures):
             check()
-            files.append(write_picture(Path(folder, f"{i:04d}.png"), picture))
+            files.append(write_image(Path(folder, f"{i:04d}.png"), picture))
         cards, used = [], 0
         for shot, caption, timeline, start in zip(
             storyboard.shots, storyboard.captions(), timelines, starts, strict=True
@@ -120,7 +120,7 @@ def contact_sheet(storyboard: Storyboard, keyframes: Any, check: Callable[[], No
             cards.append(SheetShot(shot.id, place, caption.prompt, began, timeline.length.seconds, keys))
         note = f"{len(cards)} shots, {len(pictures)} keyframes"
         drawn = write_contact_sheet(Path(folder, "sheet.png"), storyboard.title, note, cards, check)
-        pages = [read_picture(page) for page in drawn]
+        pages = [read_image(page) for page in drawn]
     height, width = max(p.shape[1] for p in pages), max(p.shape[2] for p in pages)
     sheet = torch.stack([torch.zeros(3, height, width) + page[:, :1, :1] for page in pages])
     for row, page in zip(sheet, pages, strict=True):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..media.picture import fit_picture
+from ..media.image import fit_image
 
 if TYPE_CHECKING:
     from ..story.timeline import Timeline
@@ -46,7 +46,7 @@ def fitted(images: Any, size: tuple[int, int], fit: str, field: str) -> Any:
     frames = [frame for batch in _flat(images) for frame in _plain(batch, field)]
     if fit == "off" or all(tuple(frame.shape[1:]) == size for frame in frames):
         return images
-    return to_image(torch.stack([(_whole if fit == "contain" else fit_picture)(frame, size) for frame in frames]))
+    return to_image(torch.stack([(_whole if fit == "contain" else fit_image)(frame, size) for frame in frames]))
 
 
 def _whole(frame: Tensor, size: tuple[int, int]) -> Tensor:
@@ -55,7 +55,7 @@ def _whole(frame: Tensor, size: tuple[int, int]) -> Tensor:
     inner = tuple(max(1, min(side, round(old * scale))) for side, old in zip(size, frame.shape[1:], strict=True))
     canvas = torch.zeros(3, *size)
     top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
-    canvas[:, top : top + inner[0], left : left + inner[1]] = fit_picture(frame, (inner[0], inner[1]))
+    canvas[:, top : top + inner[0], left : left + inner[1]] = fit_image(frame, (inner[0], inner[1]))
     return canvas
 
 

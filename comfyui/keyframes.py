@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..media.picture import fit_picture, read_picture
+from ..media.image import fit_image, read_image
 from ..memory.frame_memory import FrameMemory, MemoryFrame
 from ..models.backbones.flux.native import PairSettings, sample_native
 from ..models.backbones.flux.native_checks import PADDED, count_padded
@@ -97,7 +97,7 @@ def plan_keyframes(prompts: int, seed: int, storyboard: Storyboard | None, size:
         shot = storyboard.shots[position]
         with relative_paths():
             path = storyboard.image_path(shot.keyframes[index])
-            image = None if path is None else fit_picture(read_picture(path, f"{shot.id} keyframe {index + 1}"), size)
+            image = None if path is None else fit_image(read_image(path, f"{shot.id} keyframe {index + 1}"), size)
         drawn, label = stage_seed(shot, FIRST_TAKE + seed, f"keyframe-{index}"), f"{shot.id}, keyframe {index + 1}"
         prompt = len(tasks) if prompts == len(flat) else position
         tasks.append(KeyframeTask(prompt, drawn, captions[position][index].query, image, label, position))

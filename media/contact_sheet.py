@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from ..core.files import atomic_path
-from .picture import open_picture
+from .image import open_image
 
 __all__ = ["SheetKeyframe", "SheetShot", "write_contact_sheet"]
 
@@ -140,7 +140,7 @@ def _draw_card(page: Image.Image, corner: tuple[int, int], height: int, shot: Sh
     draw.rounded_rectangle((x, y, x + _CARD - 1, y + height - 1), 12, _CARD_PAPER)
     pictures = _picture_boxes(shot)
     for keyframe, (left, top, width, tall) in zip(shot.keyframes, pictures, strict=True):
-        with open_picture(keyframe.picture) as picture:
+        with open_image(keyframe.picture) as picture:
             size = _fitted(picture.size, width)
             spot = x + left + (width - size[0]) // 2, y + top
             page.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), spot)
@@ -165,7 +165,7 @@ def _picture_boxes(shot: SheetShot) -> list[tuple[int, int, int, int]]:
     width = (_CARD - 2 * _PAD - (in_row - 1) * 8) // in_row
     if in_row == 3 and max(_font(15).getlength(_drawable(_times(keyframe))) for keyframe in shot.keyframes) > width:
         in_row, width = 2, (_CARD - 2 * _PAD - 8) // 2
-    with open_picture(shot.keyframes[0].picture) as picture:
+    with open_image(shot.keyframes[0].picture) as picture:
         tall = _fitted(picture.size, width)[1]
     return [
         (_PAD + (i % in_row) * (width + 8), _PAD + (i // in_row) * (tall + 30), width, tall)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import InputError
 from ..execution.driver import run_stages
 from ..execution.pool import Executor, LocalExecutor
-from ..media.picture import read_picture
+from ..media.image import read_image
 from ..story.shot import Shot
 from ..story.storyboard import Storyboard
 from . import kinds
@@ -135,5 +135,5 @@ def _check_pictures(story: Storyboard, count: int, out: str | os.PathLike[str]) 
             if owns(out, path):
                 fix = "copy it to another folder, and name the copy"
                 raise InputError(field, "must not be a file that this film replaces", str(path), fix)
-            read_picture(path, field)
+            read_image(path, field)
             sound.add(path)

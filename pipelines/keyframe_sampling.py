@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..execution.stage import Workspace
 from ..media.frames import check_finite
-from ..media.picture import fit_picture, read_picture, write_picture
+from ..media.image import fit_image, read_image, write_image
 from ..memory.frame_memory import FrameMemory, MemoryFrame, Recalled
 from ..memory.golden_mem import token_report
 from ..sampling.frame_encoders import StudioEncoders
@@ -59,7 +59,7 @@ class KeyframeSampler:
 
         def image() -> Tensor:
             assert self._workspace is not None, "read while keyframes are made"
-            return read_picture(self._workspace.source(name))[None]
+            return read_image(self._workspace.source(name))[None]
 
         query = job.keyframe_captions[position][index].query
         return MemoryFrame(image, query, (position, index), name, job.story.frame_size)
@@ -85,13 +85,11 @@ class KeyframeSampler:
         given = job.story.image_path(shot.keyframes[first.index])
         if given is not None:
             field = f"shots[{first.position}].keyframes[{first.index}].image"
-            made = [
-                (fit_picture(read_picture(given, field), job.story.frame_size), {"source": "image", "remembers": []})
-            ]
+            made = [(fit_image(read_image(given, field), job.story.frame_size), {"source": "image", "remembers": []})]
         else:
             made = self._attempt(window, workspace, note)
         for place, (picture, _) in zip(window, made, strict=True):
-            write_picture(workspace.target(self._file(place)), picture)
+            write_image(workspace.target(self._file(place)), picture)
         return [{"take": place.take, **figures} for place, (_, figures) in zip(window, made, strict=True)]
 
     def _file(self, place: KeyframePlace) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from anchorshot.cli import main
 from anchorshot.core.errors import InputError
-from anchorshot.media.picture import read_picture
+from anchorshot.media.image import read_image
 from anchorshot.models.studio import load_studio
 from anchorshot.pipelines.film import make_film
 from anchorshot.pipelines.job import FilmSettings
@@ -180,7 +180,7 @@ def test_the_best_attempt_is_kept(unsure: Path, tmp_path: Path) -> None:
     assert best > 0 and counts[0] > min(counts) > 0, counts  # else the recogniser above tells nothing
     first = keys(summary)[0]
     assert (first["missing"], first["seed"], first["attempts"]) == (tried[best][0], tried[best][1], 3)
-    kept = read_picture(tmp_path / "film" / "keyframes" / "s01_00.png")
+    kept = read_image(tmp_path / "film" / "keyframes" / "s01_00.png")
     assert (kept - tried[best][2]).abs().max() <= 1.01 / 255
     assert (kept - tried[0][2]).abs().max() > 2 / 255
 
@@ -298,7 +298,7 @@ def test_a_real_film_is_checked_from_the_command(pocket: Path, tmp_path: Path, c
     studio = load_studio(pocket)
     checking = studio.keyframe_check(CAST)
     for shot, key, caption in zip(("s01", "s02"), keys(summary), story().captions(), strict=True):
-        kept = read_picture(tmp_path / "film" / "keyframes" / f"{shot}_00.png")
+        kept = read_image(tmp_path / "film" / "keyframes" / f"{shot}_00.png")
         assert checking.missing(kept, caption.prompt) == key["missing"]
         assert 1 <= key["attempts"] <= 3 and (key["attempts"] == 3 or not key["missing"])
         assert (f"{shot}, keyframe 1 of 1: after 3 attempts still missing:" in printed) == bool(key["missing"])

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from anchorshot.core.errors import InputError
 from anchorshot.media.colour import _ADOBE, _ADOBE_GAMMA, _D65, _P3, _SRGB, _Space
-from anchorshot.media.picture import read_picture
+from anchorshot.media.image import read_image
 
 #: Display P3 numbers and the sRGB ones of the same colours (the last is out of sRGB's reach, so it is clipped)
 P3 = {(60, 180, 90): (0, 183, 78), (200, 60, 50): (217, 42, 39), (128, 128, 128): (128, 128, 128)}
@@ -60,7 +60,7 @@ def patches(colours: dict) -> Image.Image:
 
 
 def read(path: Path, count: int = 3) -> np.ndarray:
-    return np.rint(255 * read_picture(path)[:, 12, 12 : 24 * count : 24].numpy().T)
+    return np.rint(255 * read_image(path)[:, 12, 12 : 24 * count : 24].numpy().T)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
@@ -78,14 +78,14 @@ def test_srgb_profiles_change_nothing(tmp_path: Path) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     picture.save(tmp_path / "x.png", icc_profile=srgb)
-    assert np.array_equal(np.rint(255 * read_picture(tmp_path / "x.png").permute(1, 2, 0).numpy()), np.asarray(picture))
+    assert np.array_equal(np.rint(255 * read_image(tmp_path / "x.png").permute(1, 2, 0).numpy()), np.asarray(picture))
 
 
 def test_transparency_and_grey_go_around_the_profile(tmp_path: Path) -> None:
     clear = patches(ADOBE).convert("RGBA")
     clear.putalpha(0)
     clear.save(tmp_path / "clear.png", icc_profile=profile(_ADOBE, _ADOBE_GAMMA))
-    assert read_picture(tmp_path / "clear.png").min() == 1
+    assert read_image(tmp_path / "clear.png").min() == 1
     # a grey picture with a profile for colours: some programs write that
     Image.new("L", (24, 24), 100).save(tmp_path / "grey.png", icc_profile=profile(_ADOBE, _ADOBE_GAMMA))
     assert np.abs(read(tmp_path / "grey.png", 1) - 101).max() <= 1
@@ -122,7 +122,7 @@ def test_notes_without_a_profile(tmp_path: Path) -> None:
     patches(P3).save(tmp_path / "hdr.png")
     insert(tmp_path / "hdr.png", b"cICP", bytes([9, 16, 0, 1]))
     with pytest.raises(InputError, match="standard dynamic range"):
-        read_picture(tmp_path / "hdr.png")
+        read_image(tmp_path / "hdr.png")
 
 
 def test_a_cameras_note_of_adobe_rgb(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from tiny_film import STORY, changed, frames, made, story
 
 from anchorshot.core.errors import InputError
-from anchorshot.media.picture import read_picture
+from anchorshot.media.image import read_image
 from anchorshot.media.video import VideoReader
 from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.models.studio import Studio, load_studio
@@ -108,7 +108,7 @@ def test_a_window_of_keyframes_is_made_together(joint: Path, whole: Path, studio
     settings = replace(FilmSettings.of(studio, (32, 64)).keyframe, mode="full")
     latents = sample_keyframes(studio.keyframe, window, (16, 4, 8), (), settings, torch.Generator().manual_seed(seed))
     for name, latent in zip(names, latents, strict=False):
-        made_alone, shown = studio.image_vae.decode_image(latent)[0], read_picture(joint / name)
+        made_alone, shown = studio.image_vae.decode_image(latent)[0], read_image(joint / name)
         assert (made_alone - shown).abs().max() <= 1.01 / 255
 
 
@@ -150,7 +150,7 @@ def test_keyframes_of_a_clip_are_the_vae_s_picture_of_them(whole: Path, studio: 
     """A keyframe is pinned: the clip shows it on the snapped frame as the VAE reconstructs it, to the last bit."""
     clip = list(VideoReader(whole / "clips" / "s03.mkv"))
     for index, frame in enumerate((0, 5)):
-        picture = read_picture(whole / "keyframes" / f"s03_{index:02d}.png")
+        picture = read_image(whole / "keyframes" / f"s03_{index:02d}.png")
         latent = studio.video_vae.encode_image(picture[None])
         expected = studio.video_vae.decode_image(latent)[0]
         assert (clip[frame] - expected).abs().max() <= 1.01 / 255
@@ -313,7 +313,7 @@ def test_own_pictures_are_keyframes_and_are_remembered(studio: Studio, tmp_path:
     board = Storyboard.parse(STORY | {"shots": shots}, folder=tmp_path)
     out = tmp_path / "out"
     summary = make_film(board, studio, out)
-    picture = read_picture(out / "keyframes" / "s01_00.png")
+    picture = read_image(out / "keyframes" / "s01_00.png")
     assert picture.shape == (3, 32, 64) and torch.allclose(picture.mean((1, 2)) * 255, torch.tensor([200.0, 30, 30]))
     first, second = summary["shots"][0]["keyframes"][0], summary["shots"][1]["keyframes"][0]
     assert first["source"] == "image" and second["remembers"] == ["keyframes/s01_00.png"]

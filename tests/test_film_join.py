@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anchorshot.media.picture import read_picture, write_picture
+from anchorshot.media.image import read_image, write_image
 from anchorshot.media.video import VideoReader, open_writer
 from anchorshot.pipelines.join import join_clips, joined_clips
 from anchorshot.story.storyboard import load_storyboard
@@ -72,6 +72,6 @@ def test_the_shipped_examples_are_good_stories(tmp_path: Path) -> None:
 def test_pictures_go_through_the_disk_unchanged(tmp_path: Path) -> None:
     """What stage 2 reads is what stage 1 wrote, so a resumed film sees the same keyframes."""
     picture = torch.rand(3, 32, 64)
-    written = read_picture(write_picture(tmp_path / "x.png", picture))
+    written = read_image(write_image(tmp_path / "x.png", picture))
     assert (written - picture).abs().max() <= 0.5001 / 255
-    assert torch.equal(read_picture(write_picture(tmp_path / "y.png", written)), written)
+    assert torch.equal(read_image(write_image(tmp_path / "y.png", written)), written)

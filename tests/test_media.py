@@ -18,7 +18,7 @@ from PIL import Image
 from anchorshot.core.errors import InputError
 from anchorshot.media.contact_sheet import PAGE_HEIGHT, SHOTS_PER_PAGE, SheetKeyframe, SheetShot, write_contact_sheet
 from anchorshot.media.frames import from_uint8, to_uint8
-from anchorshot.media.picture import fit_picture, read_picture, write_picture
+from anchorshot.media.image import fit_image, read_image, write_image
 from anchorshot.media.video import VideoReader, open_writer
 
 
@@ -46,7 +46,7 @@ def test_a_broken_frame_is_never_written(bad: float, tmp_path: Path) -> None:
     frame = noise(0)
     frame[1, 2, 3] = bad
     with pytest.raises(ValueError, match="frame: must make finite pictures .got .NaN or infinity in 1 of "):
-        write_picture(tmp_path / "x.png", frame)
+        write_image(tmp_path / "x.png", frame)
     with pytest.raises(ValueError, match="NaN"), open_writer(tmp_path / "x.mp4", 8) as writer:
         writer.write(noise(1))
         writer.write(frame)
@@ -55,23 +55,23 @@ def test_a_broken_frame_is_never_written(bad: float, tmp_path: Path) -> None:
 
 def test_png_round_trip_is_exact(tmp_path: Path) -> None:
     frame = from_uint8(to_uint8(noise(1)))
-    assert torch.equal(read_picture(write_picture(tmp_path / "a" / "x.png", frame)), frame)
+    assert torch.equal(read_image(write_image(tmp_path / "a" / "x.png", frame)), frame)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
 def test_common_modes_are_read_as_rgb(mode: str, tmp_path: Path) -> None:
     Image.new("RGB", (20, 16), (255, 255, 255)).convert(mode).save(tmp_path / "x.png")
-    assert torch.equal(read_picture(tmp_path / "x.png"), torch.ones(3, 16, 20))
+    assert torch.equal(read_image(tmp_path / "x.png"), torch.ones(3, 16, 20))
 
 
 def test_transparent_pixels_become_white_and_exif_turns(tmp_path: Path) -> None:
     Image.new("RGBA", (20, 16), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert read_picture(tmp_path / "clear.png").min() == 1
+    assert read_image(tmp_path / "clear.png").min() == 1
     picture = Image.new("RGB", (20, 16))
     exif = picture.getexif()
     exif[0x0112] = 6  # lying on its side
     picture.save(tmp_path / "side.jpg", exif=exif)
-    assert read_picture(tmp_path / "side.jpg").shape == (3, 20, 16)
+    assert read_image(tmp_path / "side.jpg").shape == (3, 20, 16)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
@@ -85,7 +85,7 @@ def test_damaged_notes_of_a_camera_are_left_out_quietly(form: str, notes: bytes,
     Image.new("RGB", (20, 16), (255, 255, 255)).save(path, form, exif=notes, lossless=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert torch.equal(read_picture(path), torch.ones(3, 16, 20))
+        assert torch.equal(read_image(path), torch.ones(3, 16, 20))
 
 
 def _bad_pictures(folder: Path) -> dict[str, Path]:
@@ -132,7 +132,7 @@ def _bad_pictures(folder: Path) -> dict[str, Path]:
 )
 def test_bad_pictures_are_refused_in_one_line(kind: str, rule: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        read_picture(_bad_pictures(tmp_path)[kind], field="shots[0].keyframes[0].image")
+        read_image(_bad_pictures(tmp_path)[kind], field="shots[0].keyframes[0].image")
     assert rule in str(caught.value)
     assert str(caught.value).startswith("shots[0].keyframes[0].image: ")
     assert "\n" not in str(caught.value)
@@ -142,7 +142,7 @@ def test_a_decompression_bomb_is_refused_before_it_opens(tmp_path: Path, monkeyp
     Image.new("1", (400, 400)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
     with pytest.raises(InputError, match="pixels"):
-        read_picture(tmp_path / "bomb.png")
+        read_image(tmp_path / "bomb.png")
 
 
 def test_only_named_formats_reach_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_only_named_formats_reach_a_decoder(tmp_path: Path, monkeypatch: pytest.
     for name in ("x.png", "x.jpg", "x.webp", "x.eps"):
         (tmp_path / name).write_bytes((tmp_path / "x.eps").read_bytes())
         with pytest.raises(InputError, match="PNG, JPEG or WebP"):
-            read_picture(tmp_path / name)
+            read_image(tmp_path / name)
     import anchorshot
 
     root = Path(anchorshot.__file__).parent
@@ -167,10 +167,10 @@ def test_only_named_formats_reach_a_decoder(tmp_path: Path, monkeypatch: pytest.
 def test_16_bit_grey_is_rounded_and_cameras_pictures_are_single(tmp_path: Path) -> None:
     deep = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    assert (read_picture(tmp_path / "deep.png")[0] - torch.from_numpy(deep / 65535)).abs().max() <= 0.5 / 255 + 1e-6
+    assert (read_image(tmp_path / "deep.png")[0] - torch.from_numpy(deep / 65535)).abs().max() <= 0.5 / 255 + 1e-6
     photo, depth = Image.new("RGB", (40, 20), (10, 200, 30)), Image.new("RGB", (40, 20))
     photo.save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=[depth], quality=95)
-    assert (255 * read_picture(tmp_path / "x.jpg") - torch.tensor([10.0, 200, 30])[:, None, None]).abs().max() < 4
+    assert (255 * read_image(tmp_path / "x.jpg") - torch.tensor([10.0, 200, 30])[:, None, None]).abs().max() < 4
 
 
 def test_huge_pictures_come_back_smaller(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_huge_pictures_come_back_smaller(tmp_path: Path) -> None:
     picture.paste("red", (0, 0, 4000, 2100))
     for name, mode in (("rgb.png", "RGB"), ("palette.png", "P")):
         picture.convert(mode).save(tmp_path / name, compress_level=1)
-        frame = read_picture(tmp_path / name)
+        frame = read_image(tmp_path / name)
         assert frame.shape == (3, 2100, 4000)
         assert frame[:, 500, 900].tolist() == [1, 0, 0] and frame[:, 1500, 3000].tolist() == [1, 1, 1]
 
@@ -189,13 +189,13 @@ def test_fit_keeps_the_aspect_and_the_centre(height: int, width: int, size: tupl
     """A cross through the centre stays there, and nothing leaves 0…1, whatever the shapes."""
     frame = torch.zeros(3, height, width)
     frame[:, :, width // 2 - 2 : width - width // 2 + 2] = 1
-    fitted = fit_picture(frame, size)
+    fitted = fit_image(frame, size)
     assert fitted.shape == (3, *size)
     assert 0 <= fitted.min() and fitted.max() <= 1
     columns = fitted[0].mean(0)
     centre = float((columns * torch.arange(size[1])).sum() / columns.sum())
     assert abs(centre - (size[1] - 1) / 2) < 1
-    assert torch.equal(fit_picture(frame, (height, width)), frame)
+    assert torch.equal(fit_image(frame, (height, width)), frame)
 
 
 def test_lossless_video_is_exact_and_reproducible(tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_three_pictures_stand_in_a_row_where_their_times_fit(tmp_path: Path) -> 
 
 def test_a_contact_sheet_is_of_bounded_size_whatever_the_pictures(tmp_path: Path) -> None:
     """Tall pictures, and many in one shot: more pages, none of them taller; memory is one page's."""
-    tall = write_picture(tmp_path / "tall.png", noise(0, 1024, 16))
+    tall = write_image(tmp_path / "tall.png", noise(0, 1024, 16))
     one = SheetShot("s01", "dunes", "tall", 0, 1, [SheetKeyframe(tall, 0, 0)])
     many = SheetShot("s02", "dunes", "many", 1, 1, [SheetKeyframe(tall, i, i) for i in range(64)])
     drawn: list[int] = []
@@ -423,13 +423,13 @@ def test_a_contact_sheet_is_of_bounded_size_whatever_the_pictures(tmp_path: Path
     sizes = [Image.open(page).size for page in pages]
     assert len(pages) == 2 and len(drawn) == 30
     assert all(height <= PAGE_HEIGHT and width * height * 3 <= 40e6 for width, height in sizes)
-    wide = SheetShot("s03", "", "w", 0, 1, [SheetKeyframe(write_picture(tmp_path / "w.png", noise(1, 16, 1024)), 0, 0)])
+    wide = SheetShot("s03", "", "w", 0, 1, [SheetKeyframe(write_image(tmp_path / "w.png", noise(1, 16, 1024)), 0, 0)])
     (page,) = write_contact_sheet(tmp_path / "wide.png", "t", "s", [wide])
     assert Image.open(page).height < 400
 
 
 def test_a_contact_sheet_can_be_stopped(tmp_path: Path) -> None:
-    picture = write_picture(tmp_path / "x.png", noise(0))
+    picture = write_image(tmp_path / "x.png", noise(0))
     shots = [SheetShot("s01", "", "", 0, 1, [SheetKeyframe(picture, 0, 0)])] * 3
     calls = iter([None, None])
     with pytest.raises(StopIteration):

@@ -58,7 +58,7 @@ class Decode(SegmentStage):
     def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
         """Decode them part by part."""
         from ...media.frames import check_finite
-        from ...media.picture import write_picture
+        from ...media.image import write_image
         from ...media.video import open_writer
 
         job, i, count = self.job, task.detail, 0
@@ -71,7 +71,7 @@ class Decode(SegmentStage):
                 for frame in part[0].cpu():
                     writer.write(check_finite(frame, "video", clip))
                     if count in kept:
-                        write_picture(workspace.target(kept[count]), frame)
+                        write_image(workspace.target(kept[count]), frame)
                     count += 1
                 workspace.report(count, note)
         return [{"frames": count}]

@@ -26,7 +26,7 @@ from anchorshot.evaluation.metrics.classifier import Scores, StoryTruth
 from anchorshot.evaluation.metrics.pixels import frame_change
 from anchorshot.evaluation.suites.keyframes.run import classify_frames
 from anchorshot.media.frames import psnr
-from anchorshot.media.picture import read_picture
+from anchorshot.media.image import read_image
 from anchorshot.media.video import VideoReader
 from anchorshot.pocket.recogniser import Recogniser, load_recogniser
 from anchorshot.pocket.world import (
@@ -74,7 +74,7 @@ def headless(tmp_path_factory: pytest.TempPathFactory) -> Film:
     command = [sys.executable, "-m", "anchorshot.cli", "film", str(STORY), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=out)
     assert done.returncode == 0, done.stderr[-2000:]
-    keyframes = [read_picture(path) for path in sorted((out / "keyframes").glob("*.png"))]
+    keyframes = [read_image(path) for path in sorted((out / "keyframes").glob("*.png"))]
     clips = [torch.stack(list(VideoReader(path))) for path in sorted((out / "clips").glob("*.mkv"))]
     summary = json.loads((out / "summary.json").read_text("utf-8"))
     return Film(torch.stack(keyframes), torch.cat(clips), VideoReader(out / "film.mp4"), out, summary)

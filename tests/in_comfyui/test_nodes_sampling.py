@@ -177,15 +177,15 @@ def test_a_film_of_keyframes_remembers_as_it_goes(studio: dict[str, Any], board:
 
 
 def test_own_pictures_are_taken_as_they_are(studio: dict[str, Any], pictures: Tensor, folders: Path) -> None:
-    from anchorshot.media.picture import write_picture
+    from anchorshot.media.image import write_image
 
-    write_picture(folders / "input" / "mira.png", pictures[0].movedim(-1, 0))
+    write_image(folders / "input" / "mira.png", pictures[0].movedim(-1, 0))
     text = STORY.replace("frames: 5}", "frames: 5, keyframes: [{at: 0, image: mira.png}]}")
     board, prompts = story.Storyboard.execute(text).args[:2]
     out = sample(studio, [encode(studio["clip"], p) for p in prompts], storyboard=board, context=context(studio, {})[0])
     assert torch.allclose(out.args[0][0], pictures[:1], atol=1 / 255)
     before = story.Storyboard.fingerprint_inputs(text)
-    write_picture(folders / "input" / "mira.png", torch.rand(3, 80, 160))
+    write_image(folders / "input" / "mira.png", torch.rand(3, 80, 160))
     assert story.Storyboard.fingerprint_inputs(text) != before
 
 
@@ -197,7 +197,7 @@ def test_frames_of_a_window_see_each_other(studio: dict[str, Any]) -> None:
 
 def test_a_joint_film_equals_headless(studio: dict[str, Any], board: Storyboard, tmp_path: Path) -> None:
     """All keyframes of a film in one window, full attention; and then two windows, the second with a noisy memory."""
-    from anchorshot.media.picture import read_picture
+    from anchorshot.media.image import read_image
     from anchorshot.pipelines.film import make_film
 
     prompts = [encode(studio["clip"], prompt) for prompt in story.Storyboard.execute(STORY).args[1]]
@@ -205,7 +205,7 @@ def test_a_joint_film_equals_headless(studio: dict[str, Any], board: Storyboard,
         change = {"window": window, "mode": "full", "steps": 2, "context_noise": [0.0, 0.5], "groups": 3, "images": 3,
                   "first_tier": 0}  # fmt: skip
         make_film(board, load_studio("pocket"), tmp_path / str(window), keyframe=change)
-        wanted = [read_picture(path) for path in sorted((tmp_path / str(window) / "keyframes").iterdir())]
+        wanted = [read_image(path) for path in sorted((tmp_path / str(window) / "keyframes").iterdir())]
         inputs = {"window": window, "attention": "full", "context_noise": 0.0, "context_noise_high": 0.5}
         made, _, _ = context(studio, {}, images=3)
         found = torch.cat(sample(studio, prompts, storyboard=board, context=made, **inputs).args[0]).movedim(-1, 1)

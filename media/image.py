@@ -18,7 +18,7 @@ from ..core.files import atomic_path
 from .colour import to_srgb
 from .frames import from_uint8, to_uint8
 
-__all__ = ["FORMATS", "fit_picture", "open_picture", "read_picture", "write_picture"]
+__all__ = ["FORMATS", "fit_image", "open_image", "read_image", "write_image"]
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """The only formats that are opened, whatever a file is called. Pillow knows some forty, one of which (PostScript) is
@@ -30,7 +30,7 @@ _MAX_PIXELS = 16_000_000
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I;16B", "I;16L", "I"}
 
 
-def write_picture(path: str | os.PathLike[str], frame: Tensor) -> Path:
+def write_image(path: str | os.PathLike[str], frame: Tensor) -> Path:
     """Write one frame `[3, H, W]` in 0…1 as an 8-bit RGB PNG, whole or not at all. Returns the path written."""
     picture = Image.fromarray(to_uint8(frame), "RGB")
     with atomic_path(path) as temporary:
@@ -38,12 +38,12 @@ def write_picture(path: str | os.PathLike[str], frame: Tensor) -> Path:
     return Path(path)
 
 
-def open_picture(path: str | os.PathLike[str]) -> Image.Image:
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Pillow's `Image.open`, for the formats that are meant (`FORMATS`) alone: no pixel is decoded yet."""
     return Image.open(path, formats=FORMATS)
 
 
-def read_picture(path: str | os.PathLike[str], field: str = "image") -> Tensor:
+def read_image(path: str | os.PathLike[str], field: str = "image") -> Tensor:
     """Read a picture file as a float32 frame `[3, H, W]` in 0…1 of sRGB, turned upright by its EXIF tag.
 
     PNG, JPEG and WebP. Grey, 16-bit grey, palette and CMYK pictures become RGB, colour profiles are applied, and
@@ -65,7 +65,7 @@ def read_picture(path: str | os.PathLike[str], field: str = "image") -> Tensor:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # A camera's notes may be damaged where the picture is whole; what Pillow cannot read of them is left out.
             warnings.filterwarnings("ignore", "Corrupt EXIF data")
-            with open_picture(file) as opened:
+            with open_image(file) as opened:
                 _check_header(opened, file, field)
                 picture = _laid_on_white(to_srgb(_upright(opened), file, field))
     except InputError:
@@ -82,7 +82,7 @@ def read_picture(path: str | os.PathLike[str], field: str = "image") -> Tensor:
     return from_uint8(np.asarray(picture))
 
 
-def fit_picture(frame: Tensor, size: tuple[int, int]) -> Tensor:
+def fit_image(frame: Tensor, size: tuple[int, int]) -> Tensor:
     """Scale a frame `[3, H, W]` to cover `size` = (height, width) and crop the overhang around the centre.
 
     Nothing is stretched: the aspect ratio is kept. A frame that already has the size is returned as it is.
