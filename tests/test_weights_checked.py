@@ -182,7 +182,8 @@ def test_names_do_not_make_blocks():
     [
         {"num_layers": 3_000_000}, {"num_layers": 10**40}, {"num_layers": -1}, {"attention_head_dim": 10**9},
         {"num_attention_heads": 900, "attention_head_dim": 900}, {"ffn_dim": 1e30}, {"eps": -1.0}, {"eps": [1]},
-        {"rope_max_seq_len": 10**9}, {"patch_size": [1] * 99}, {"patch_size": {"a": 1}}, {"qk_norm": "x" * 999},
+        {"rope_max_seq_len": 10**9}, {"patch_size": [1] * 99}, {"patch_size": [1, 0, 2]},
+        {"patch_size": {"a": 1}}, {"qk_norm": "x" * 999},
         {"text_dim": "many"}, {"in_channels": True}, {"freq_dim": 0},
     ],
     ids=str,
@@ -215,6 +216,7 @@ def test_arguments_without_a_default_are_of_the_kinds_that_are_written():
     """As a list for the one patch size of a VAE, which is None by default."""
     check_types({"patch_size": None, "latents_mean": [0.0]}, AutoencoderKLWan.__init__)
     check_types({"patch_size": 2, "dim_mult": (1, 2), "dropout": 0}, AutoencoderKLWan.__init__)
+    refuses(lambda: check_arguments({"patch_size": 0}, {}))
     for change in ({"patch_size": [1]}, {"patch_size": True}, {"patch_size": 2.0}, {"decoder_base_dim": "x"},
                    {"latents_mean": 0.0}):  # fmt: skip
         refuses(lambda change=change: check_types(change, AutoencoderKLWan.__init__))

@@ -190,4 +190,4 @@ def _range(name: str, limit: int, tensors: int) -> tuple[int, int]:
         return -(10**6), 10**6
     if name in _COUNTS:
         return 0, min(tensors, MAX_BLOCKS)
-    return 0, _FREE.get(name, limit)
+    return int(name == "patch_size"), _FREE.get(name, limit)  # what is counted in patches is divided by it
