@@ -200,7 +200,7 @@ def judge(case: Case, folder: Path) -> tuple[str, str, float]:
 
 
 def _resume(folder: Path) -> None:
-    """Open a run folder to go on with it, as a film does, and ask for all that it knows."""
+    """Open a run folder to resume it, as a film does, and ask for all that it knows."""
     (folder / "film.mp4").write_bytes(b"a film")
     before = (folder / "manifest.json").read_bytes()
     try:

@@ -1,4 +1,4 @@
-"""`anchorshot train`: train a model of the pocket studio from nothing, or go on with it."""
+"""`anchorshot train`: train a model of the pocket studio from nothing, or resume."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class PartialReport:
     """``SUITE_partial.json``: what a run has found so far, written anew as it goes on and removed once it is done.
 
     It has the rows of ``SUITE.json`` for the stories that are finished, "complete": false, and how many were asked
-    for, "stories_asked". A run that was broken off leaves it behind.
+    for, "stories_asked". A run that was interrupted leaves it behind.
 
     Args:
         folder: where it lies; made if it is missing.

@@ -3,7 +3,7 @@
 Every finished output is written atomically and then entered in `manifest.json` with its SHA-256 and with everything it
 was made from. So a run can be killed at any moment: what the manifest lists is whole, anything else is made again.
 
-A film that is made anew takes the place of the one before it file by file: each old output stays, and stays in the
+A film that is rendered again takes the place of the one before it file by file: each old output stays, and stays in the
 manifest, until its successor is written; what has none goes when the new film is complete. A run that fails on the way,
 for whatever reason, has so replaced no more than it has made.
 """
@@ -87,8 +87,8 @@ class RunFolder:
     def describe(self, **facts: Any) -> None:
         """Enter what the whole run is made from (story, studio, settings …) in the manifest, with its next change.
 
-        Where a film that is made anew was broken off, and these are the facts of the film before it, it is that film
-        which is gone on with: what is there of it counts again, and what took its place does not.
+        Where a film that was being rendered again was interrupted, and these are the facts of the film before it, that
+        film is resumed: what is there of it counts again, and what took its place does not.
         """
         plain, earlier = _plain(facts), self._manifest.get("earlier")
         if (
@@ -139,7 +139,10 @@ class RunFolder:
         return None
 
     def record(self, stage: str) -> Record | None:
-        """What the manifest knows about `stage`, if it was ever finished; a film made anew knows nothing at first."""
+        """What the manifest knows about `stage`, if it was ever finished.
+
+        A film that is rendered again knows nothing at first.
+        """
         entry = self._stages.get(stage)
         return None if entry is None or self._hidden(stage) else Record(**entry)
 
@@ -166,7 +169,7 @@ class RunFolder:
 
         Args:
             files: what the film has besides its stages' outputs, such as ``contact_sheet.png``.
-            whole: whether it has all of its shots. One that goes on with some of them leaves the others as they are.
+            whole: whether it has all of its shots. One that resumes some of them leaves the others as they are.
         """
         if self._stale and (self._replaces or whole):
             old = {name for stage in self._stale for name in self._stages[stage]["outputs"]} | set(self._kinds.files)
@@ -238,10 +241,10 @@ def open_run(
     Args:
         path: the folder; made if it does not exist.
         kinds: all kinds of film that may be in it.
-        resume: go on with what the folder holds. Otherwise a film that is there is made anew: each of its files goes
+        resume: resume what the folder holds. Otherwise a film that is there is rendered again: each of its files goes
             when its successor is written, or when the new film is complete. A folder that holds no film yet is fine
             with both.
-        task: which kind of film; the other kind cannot be gone on with.
+        task: which kind of film; the other kind cannot be resumed.
         field: what errors call the folder.
 
     Raises:

@@ -284,7 +284,7 @@ class Studio(StudioFiles):
         return ClipTextPooler.prove(path, config, dtype)
 
     def release(self, *parts: str) -> None:
-        """Let go of loaded models (of all by default) to make room for the next stage's; they load again on use."""
+        """Release loaded models (of all by default) to make room for the next stage's; they load again on use."""
         for part in parts or (*PARTS, RECOGNISER):
             check_name(part)
             self.__dict__.pop(part, None)

@@ -84,7 +84,7 @@ class KeyframeDefaults(Strict):
     def unset(self) -> set[str]:
         """Of the settings that films made before there was such a setting cannot have had: those at their defaults.
 
-        What a film was made from leaves them out, so that older run folders can be gone on with.
+        What a film was made from leaves them out, so that older run folders can be resumed.
         """
         fields = type(self).model_fields
         return {name for name in YOUNGER if getattr(self, name) == fields[name].default}

@@ -49,7 +49,7 @@ def make_film(
 
     A run can be stopped at any moment, also by `kill -9`; with `resume` it goes on where it was, and the frames of the
     film equal those of an unbroken run. Memory does not grow with the number of shots. A film that is in the folder
-    stays there, and can be gone on with, until its files are replaced one by one by those that are made anew.
+    stays there, and can be resumed, until the new film's files replace its own one by one.
 
     Args:
         story: the whole storyboard, also when only some shots are rendered.
@@ -57,7 +57,7 @@ def make_film(
         out: the run folder.
         shots: which shots to render, such as ``s02,s04-s06``. The keyframes of the shots before them are made, too,
             because the chosen ones look at them: a shot looks the same rendered alone as in the whole film.
-        resume: keep what the folder holds and is still right; else a film in it is made anew.
+        resume: keep what the folder holds and is still right; else a film in it is rendered again.
         redo: shots that get a new take, in the same writing; implies `resume`.
         dependents: with `redo`, remake the later shots that remember a redone one (same take); else they stay.
         keyframe: other values for some of the studio's `defaults.keyframe`, such as ``{"window": 32, "mode": "full"}``.

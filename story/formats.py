@@ -63,9 +63,14 @@ def guess_kind(text: str) -> str:
         return "csv"
     if timed_like(text):
         return "timed"
-    told = re.sub(r"\A(?:\s*(?:#[^\n]*)?\n)+", "", start + "\n")
-    record = _RECORD.match(told)
-    if _YAML_LIST.match(told) or (record and column_role(record[1])) or _NESTED.match(told) or told.startswith("---"):
+    content = re.sub(r"\A(?:\s*(?:#[^\n]*)?\n)+", "", start + "\n")
+    record = _RECORD.match(content)
+    if (
+        _YAML_LIST.match(content)
+        or (record and column_role(record[1]))
+        or _NESTED.match(content)
+        or content.startswith("---")
+    ):
         return "yaml"
     if fountain_like(text):
         return "fountain"

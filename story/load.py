@@ -134,8 +134,8 @@ def read_story_text(
     if not text.strip():
         raise InputError(name, "is empty", None, "write a title and at least one shot")
     data, lines, notes = _read(text, kind, name, Path(source).stem)
-    told = (note, *notes) if note else notes
-    return StoryData(data, lines, source, None if folder is None else Path(folder), told)
+    all_notes = (note, *notes) if note else notes
+    return StoryData(data, lines, source, None if folder is None else Path(folder), all_notes)
 
 
 def _read(text: str, kind: str, name: str, title: str) -> Story:

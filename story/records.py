@@ -173,18 +173,18 @@ def _flatten(shots: Sequence[Mapping[str, Any]], build: Builder) -> list[dict[st
         if inner is None:
             flat.append({str(k): v for k, v in scene.items()})
             continue
-        told: dict[str, Any] = {}
+        inherited: dict[str, Any] = {}
         for name, value in scene.items():
             role = column_role(str(name))
             if name == inner or value is None:
                 continue
             if isinstance(value, str | int) and (role in _INHERITED or (role == "scene" and isinstance(value, int))):
-                told["place" if role == "place" else "scene number"] = value
+                inherited["place" if role == "place" else "scene number"] = value
             else:
                 left_out[shorten(str(name), 30)] = None
         for shot in scene[inner]:
             own = {column_role(str(k)) for k in shot}
-            passed = {k: v for k, v in told.items() if (k if k == "place" else "number") not in own}
+            passed = {k: v for k, v in inherited.items() if (k if k == "place" else "number") not in own}
             flat.append({**passed, **{str(k): v for k, v in shot.items()}})
     if left_out:
         build.notes.append(f"left out of the scenes: {', '.join(list(left_out)[:20])}")

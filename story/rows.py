@@ -140,13 +140,13 @@ def _shot(cells: Sequence[str], roles: Roles, shot_id: str, build: Builder, line
 
     shot: dict[str, Any] = {"id": shot_id} if shot_id else {}
     for column, positions in roles.texts.items():
-        told = [cells[position] for position in positions if cells[position]]
-        if column == "scene" and len(told) > 0 and is_heading(told[0]) and not cell("place"):
-            shot["place"] = build.place(told.pop(0), line)
-        for text in told:
+        texts = [cells[position] for position in positions if cells[position]]
+        if column == "scene" and len(texts) > 0 and is_heading(texts[0]) and not cell("place"):
+            shot["place"] = build.place(texts.pop(0), line)
+        for text in texts:
             build.refuse_number(text, column, line)
-        if told:
-            shot[column] = build.prose(" ".join(_sentences(told)), column, line)
+        if texts:
+            shot[column] = build.prose(" ".join(_sentences(texts)), column, line)
     if camera := _camera(cells, roles, build, line):
         shot["camera"] = camera
     if cell("place"):
@@ -173,18 +173,18 @@ def _camera(cells: Sequence[str], roles: Roles, build: Builder, line: int) -> di
     camera: dict[str, str] = {}
     for kind in ("scale", "angle", "movement"):
         if kind in roles.at and (value := cells[roles.at[kind]]):
-            told = camera_terms(value, kind)
-            for field, term in told:
+            terms = camera_terms(value, kind)
+            for field, term in terms:
                 camera.setdefault(field, term)  # OTS as a shot size is an angle
-            if not told and _misspelt(value, kind):
+            if not terms and _misspelt(value, kind):
                 camera[kind] = value  # refused with the term that it may mean
-            elif not told:
+            elif not terms:
                 _no_term(value, build, line)
     for position in roles.camera:
         for words in filter(None, (part.strip() for part in re.split(r"[;,/+|]", cells[position]))):
-            if not (told := camera_terms(words)):
+            if not (terms := camera_terms(words)):
                 _no_term(words, build, line)
-            for field, term in told:
+            for field, term in terms:
                 camera.setdefault(field, term)
     return camera
 
@@ -198,15 +198,18 @@ def _misspelt(words: str, kind: str) -> bool:
 
 
 def _no_term(words: str, build: Builder, line: int) -> None:
-    told = f"“{shorten(words, 40)}” is no camera term and was left out"
-    if sum(told in note for note in build.notes) == 0 and sum("camera term" in note for note in build.notes) < _NOTES:
-        build.notes.append(f"{build.unit} {line}: {told}")
+    note_text = f"“{shorten(words, 40)}” is no camera term and was left out"
+    if (
+        sum(note_text in note for note in build.notes) == 0
+        and sum("camera term" in note for note in build.notes) < _NOTES
+    ):
+        build.notes.append(f"{build.unit} {line}: {note_text}")
 
 
 def _transition(words: str, build: Builder, line: int) -> str:
     """`cut` or `blend`; other ways to join shots are left out and told, misspelt words passed on to be refused."""
-    if told := transition_of(words):
-        return told
+    if transition := transition_of(words):
+        return transition
     if closest(words, ("cut", "blend", "dissolve", "fade", "crossfade"), 0.7):
         return words
     build.notes.append(

@@ -29,7 +29,7 @@ _TAG = re.compile(r"<([^<>]*)>")
 def stage_seed(shot: Shot, take: int, stage: str) -> int:
     """The seed of one stage of a shot: from the shot's own seed (or id), the take and the stage, and from nothing else.
 
-    So it does not matter which shots are rendered, in what order, or how often a run was broken off.
+    So it does not matter which shots are rendered, in what order, or how often a run was interrupted.
     """
     text = f"{shot.noise_seed()}:{take}:{stage}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") & MAX_SEED

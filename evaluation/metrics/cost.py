@@ -24,7 +24,7 @@ def unit(device: torch.device | str) -> str:
 def seconds(
     calls: Mapping[str, Call], repeats: int = 5, warmup: int = 1, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """Return the median seconds of each call: by the clock on CUDA, of processor time elsewhere.
+    """Return the median seconds of each call: wall-clock on CUDA, of processor time elsewhere.
 
     Processor time counts our own work on top of the network's just as the clock does, and leaves out what other
     programs take from the machine meanwhile. The calls take turns, and every second round runs backwards, so that a
@@ -65,7 +65,7 @@ def peak_bytes(call: Call, device: torch.device | str = "cpu") -> int:
 
 
 def clock(device: torch.device | str) -> float:
-    """Return seconds by the clock on CUDA once its work is done, of processor time elsewhere."""
+    """Return wall-clock seconds on CUDA once its work is done, of processor time elsewhere."""
     if torch.device(device).type != "cuda":
         return time.process_time()
     torch.cuda.synchronize(device)

@@ -74,7 +74,7 @@ def split_config(
 
     Args:
         config: open_clip's model config, or `{"model_cfg": …, "preprocess_cfg": …}`.
-        state: the tensors that the sizes are bounded by; None where a model is made anew.
+        state: the tensors that the sizes are bounded by; None for a new model.
 
     Raises:
         InputError: a field that is missing, foreign, of another type, or out of range.

@@ -180,8 +180,7 @@ class PromptMixer:
         scores = l1 * self._similarity + l2 * previous + l3 * previous.new_tensor(prior)
         weights = torch.softmax(scores / settings.tau, 1)
         self._step = step
-        told = (self._similarity.cpu(), previous.cpu(), prior, weights.cpu())
-        self.record.append(MixStep(step, t, *told, scored))
+        self.record.append(MixStep(step, t, self._similarity.cpu(), previous.cpu(), prior, weights.cpu(), scored))
         return mix(self.scene, self.action, weights)
 
     def _due(self, step: int, t: float) -> bool:

@@ -78,7 +78,7 @@ class StorySettings:
         sar: how S is read, see `action_similarity.SAR`.
         backward: γ of the backward pass (not in the paper): every segment is sampled again from noise level
             `backward_from`, its last frame drawn towards the next segment's first; 0 leaves it out.
-        backward_from: between 0 and 1; the higher, the more is made anew.
+        backward_from: between 0 and 1; the higher, the more is generated again.
 
     Raises:
         InputError: a value out of its range.

@@ -221,7 +221,7 @@ class _Suite:
         self._total = sum(min(shots or part.shots, part.shots) for _, shots in keys for part in self._sets)
 
     def forget_all_but(self, variants: Sequence[Variant], pairs: Sequence[int]) -> None:
-        """Let go of the frames that no variant still to come will ask for."""
+        """Release the frames that no variant still to come will ask for."""
         wanted = self._keys(variants, pairs)
         self._made = {key: made for key, made in self._made.items() if key in wanted}
 

@@ -102,7 +102,7 @@ def films_row(films: Sequence[Figures]) -> dict[str, float | None]:
 
 
 class FilmCache:
-    """A folder with the figures of every finished film, for a run that goes on with them.
+    """A folder with the figures of every finished film, for a run that resumes from them.
 
     Films that depend on something else lie beside each other, so no run loses what another one has finished.
 

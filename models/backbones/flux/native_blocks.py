@@ -170,5 +170,5 @@ class ContextCaches:
         return self.entries[key].cache
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Release everything."""
         self.entries.clear()
