@@ -1,4 +1,4 @@
-"""Text2Story on native MODELs: `sampling.prompt_mixing` and `sampling.blending` behind ComfyUI's wrappers.
+"""Text2Story on native MODELs: `prompt_mixing` and `blending` of `sampling.text2story`, behind ComfyUI's wrappers.
 
 The guider is core's CFGGuider on the patched model, so both ways are one. Nothing of a run is kept on the patch: it
 travels in that run's own model options. The one thing that stays is the record of finished runs, for DIPW Weights.

@@ -1,4 +1,4 @@
-"""What CLIP is shown and says during a run, on native models: `sampling.preview` behind CLIP, CLIP_VISION and VAE."""
+"""What CLIP is shown and says during a run on native models: `text2story.preview` behind CLIP, CLIP_VISION and VAE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SAR on ComfyUI's text encoders: `sampling.action_similarity` behind CLIP."""
+"""SAR on ComfyUI's text encoders: `sampling.text2story.action_similarity` behind CLIP."""
 
 from __future__ import annotations
 

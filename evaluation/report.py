@@ -47,7 +47,7 @@ class PartialReport:
         self.kept = f"{found['stories']} of {asked} stories are in {self.path}"
 
     def remove(self) -> None:
-        """The run is complete."""
+        """Remove the file, once the run is complete."""
         self.path.unlink(missing_ok=True)
 
 

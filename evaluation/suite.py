@@ -75,7 +75,7 @@ class SuiteOptions(Options):
 
 @dataclass(frozen=True)
 class Run:
-    """Around a run.
+    """What a run is given besides options: where results go, who hears of progress, and who reads frames.
 
     Attributes:
         out: folder of the report, for a suite that keeps what is finished before the end; None writes nothing.

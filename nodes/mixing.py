@@ -12,7 +12,7 @@ from .mixing_sar import SAR
 __all__ = ["DIPWGuider", "DIPWModelPatch", "DIPWWeights", "SAR", "TWBBlend"]
 
 PROGRESS_SHIFT, PROGRESS_CLOCK = 300.0, "noise"
-"""As `sampling.prompt_mixing.DIPW` has them, whose import would cost torch."""
+"""As `sampling.text2story.prompt_mixing.DIPW` has them, whose import would cost torch."""
 
 _MODEL = "Any video model with text (Wan, Mochi, …). No default."
 _WORDS = "in plain words, for the CLIP pair. Default: empty, which is right only without a CLIP pair."

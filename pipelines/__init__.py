@@ -1,1 +1,1 @@
-"""Story in, film out: the stages of a film, and the run folder that makes them resumable."""
+"""Story in, film out: the kinds of film, their stages, and how each is sampled."""

@@ -121,7 +121,7 @@ def story_model(studio: Studio, frames: int, size: tuple[int, int]) -> TextToVid
 
 
 def story_pictures(model: TextToVideoModel, preview: Preview = "latent_rgb", frames: int = 1) -> Pictures:
-    """How CLIP is shown the predicted x0, from the cheapest to the most exact; see `sampling.preview`.
+    """How CLIP is shown the predicted x0, from the cheapest to the most exact; see `sampling.text2story.preview`.
 
     Raises:
         InputError: no such preview, or a VAE without an encoder for `latent_rgb`.

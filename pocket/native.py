@@ -4,7 +4,7 @@ ComfyUI's model detection takes the published widths for granted; here the class
 that the files carry, of any width. Weights are the files', scaled fp8 multiplied out. Small models compute in fp32.
 
 LATENTs of these VAEs are already normalised by the statistics in the VAE's configuration, as everywhere outside
-`models.vae`; so the MODELs' `process_latent_in` and `process_latent_out` change nothing.
+`models.encoders.vae`; so the MODELs' `process_latent_in` and `process_latent_out` change nothing.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ class ContrastAndFacts:
     """
 
     def sums(self, model: ClipStudent, inputs: ClipInputs) -> dict[str, Ratio]:
-        """Parts of the loss that are means of the whole batch already."""
+        """The parts of the loss, which are means over the whole batch already."""
         image, text, scale = model.clip(inputs.images, inputs.texts)[:3]
         image, text = gather_rows(image, inputs.rows), gather_rows(text, inputs.rows)
         logits = scale.clamp(max=50.0) * image.float() @ text.float().T

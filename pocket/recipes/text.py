@@ -138,7 +138,7 @@ class ReadingBatch(NamedTuple):
 
 
 class Captions:
-    """Captions of stories without end.
+    """Draws captions of endlessly many stories.
 
     Args:
         seed: of the batches.

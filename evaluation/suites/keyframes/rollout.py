@@ -80,7 +80,7 @@ class RollOut:
 
     @classmethod
     def join(cls, parts: Sequence[RollOut]) -> RollOut:
-        """Roll-outs of equal length as one."""
+        """Join the stories of several roll-outs of equal length."""
         seconds = [sum(taken) for taken in zip(*(part.seconds for part in parts), strict=True)]
         remembered = [memory for part in parts for memory in part.remembered]
         slots = [max(sizes, key=len) for sizes in zip(*(part.slots for part in parts), strict=True)]

@@ -1,4 +1,4 @@
-"""Suite `storytelling`: what Text2Story's three parts do for a story prompts in prompt pairs.
+"""Suite `storytelling`: what Text2Story's three parts do for a film that is told in prompt pairs.
 
 Text2Story's ablation (§4.5, Table 1) on the pocket world: the full method, each part left out, and the plain model,
 with the same weights, seeds and stories.

@@ -120,7 +120,7 @@ class FilmScores:
 
 
 def film_row(films: Sequence[Mapping[str, Tensor]]) -> dict[str, float | None]:
-    """The same of several films' `FilmScores.measurements`."""
+    """What `FilmScores.row` says of one film, for several: their `FilmScores.measurements` as one."""
 
     def mean(name: str) -> float | None:
         values = torch.cat([film[name] for film in films])

@@ -134,7 +134,7 @@ def real_caption(field: str, tokens: Tensor, entry: Mapping[str, Any]) -> Tensor
     """The caption at its real length: in a long context padding would cost more than the compressed pictures.
 
     Where an encoder gives a mask, what it hides is cut off. Core's FLUX text encoder gives none: its captions are
-    encoded at their real length (`nodes.encode_text`, or T5 Tokenizer Options), or come with their padding.
+    encoded at their real length (`comfyui.encode_text`, or T5 Tokenizer Options), or come with their padding.
 
     Raises:
         InputError: rows of different lengths, or a hidden token before a real one.

@@ -2,7 +2,7 @@
 
 A clone of the MODEL gets two wrappers and two object patches, and loses them with the clone: core loaders, LoRA, fp8,
 offloading, previews, interrupt and core samplers stay what they are. What a video looks like in latent time comes from
-`layout`, the same code that the headless adapter runs.
+`models.layouts.chunks`, the same code that the headless adapter runs.
 
 The method follows an ordinary differential equation: use deterministic samplers (euler, heun, dpmpp_2m, uni_pc, …). One
 that adds noise at every step (ancestral, SDE, LCM) still keeps the keyframes, but its frames are not the ones that the
