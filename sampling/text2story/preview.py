@@ -1,7 +1,7 @@
 """Cheap pictures of the predicted x0, and their CLIP score: the scorers of `prompt_mixing`.
 
-From cheap to dear: a linear map of latents to RGB (`models.encoders.latent_rgb`), one latent frame decoded as a picture,
-the whole video decoded (what Text2Story pays for at every step).
+From cheap to dear: a linear map of latents to RGB (`models.encoders.latent_rgb`), one latent frame decoded as a
+picture, the whole video decoded (what Text2Story pays for at every step).
 """
 
 from __future__ import annotations
