@@ -18,6 +18,8 @@ __all__ = ["ATTEMPTS", "Progress", "TasksFailed", "run_stages"]
 
 ATTEMPTS = 3
 """How often a task is tried by workers. In one process a failure ends the run at once, because it would fail again."""
+_TOLD = 3
+"""Reasons of failures that are told."""
 
 
 class Progress(Protocol):
@@ -188,7 +190,10 @@ def _failures(unfinished: Sequence[_Item]) -> str:
     lines: dict[str, list[str]] = {}
     for item in failed:
         lines.setdefault(str(item.failure), []).extend(item.task.shots or [item.task.key])
-    said = "; ".join(f"shots {', '.join(dict.fromkeys(shots))}: {reason}" for reason, shots in lines.items())
+    told = [f"shots {', '.join(dict.fromkeys(shots))}: {reason}" for reason, shots in lines.items()]
+    if len(told) > _TOLD:  # reasons that name files are as many as shots
+        told[_TOLD:] = [f"{len(told) - _TOLD} more like that"]
+    said = "; ".join(told)
     waiting = len(unfinished) - len(failed)
     return f"{said} ({ATTEMPTS} attempts)" + (
         f"; {waiting} more of the film's tasks need what failed" if waiting else ""

@@ -12,9 +12,11 @@ from ..core.files import check_folder
 from .manifest import FORMAT, MANIFEST, check_outside, is_ours, read_manifest
 from .stage import Kinds
 
-__all__ = ["LOCK", "check_run", "in_the_way", "owns"]
+__all__ = ["LOCK", "SCRATCH", "check_run", "in_the_way", "owns"]
 
 LOCK = ".lock"
+SCRATCH = ".tmp-work"
+"""Where workers write what is not finished yet; nothing of it outlives the run."""
 
 
 def check_run(
@@ -33,7 +35,10 @@ def check_run(
     check_outside(folder, field, kinds)
     manifest = _read(folder, field, resume, kinds)
     if manifest is None:
-        taken = [name for name in (*kinds.files, *kinds.folders, MANIFEST) if os.path.lexists(folder / name)]
+        names = (*kinds.files, *kinds.folders, MANIFEST)
+        if not (folder / LOCK).is_file():  # what a killed run leaves before its manifest is there
+            names = (*names, SCRATCH)
+        taken = [name for name in names if os.path.lexists(folder / name)]
         if taken:
             fix = "choose an empty folder"
             raise InputError(field, "holds files that no film of ours left there", f"{path}: {taken[0]}", fix)
@@ -53,13 +58,16 @@ def owns(folder: str | os.PathLike[str], path: str | os.PathLike[str], kinds: Ki
         for place in map(Path, places):
             if place.is_relative_to(root):
                 inner = place.relative_to(root).as_posix()
-                if inner in (MANIFEST, LOCK) or kinds.owns(inner):
+                if inner in (MANIFEST, LOCK) or inner.split("/")[0] == SCRATCH or kinds.owns(inner):
                     return True
     return False
 
 
 def _check_places(folder: Path, field: str, kinds: Kinds) -> None:
     """Refuse files where our folders should be and folders where our files should be: no run could go through."""
+    scratch = folder / SCRATCH
+    if os.path.lexists(scratch) and (scratch.is_symlink() or not scratch.is_dir()):
+        raise InputError(field, f"must have a plain folder as its {SCRATCH}", str(scratch), "move it away")
     for name in kinds.folders:
         if os.path.lexists(folder / name) and not (folder / name).is_dir():
             raise InputError(field, f"must have a folder as its {name}", f"a file: {folder / name}", "move it away")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import secrets
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -86,6 +87,8 @@ class Workers:
         self._devices = list(devices)  # those without a worker
         self._workers: list[_Worker] = []
         self._started = 0
+        # Another name in every run: the workers of a killed one may still be writing.
+        self._scratch = run.path / SCRATCH / secrets.token_hex(6)
 
     def __enter__(self) -> Workers:
         return self
@@ -173,7 +176,7 @@ class Workers:
         self._runner.empty()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        own = self._run.path / SCRATCH / str(self._started)
+        own = self._scratch / str(self._started)
         self._started += 1
         device = self._devices.pop(0)
         arguments = (theirs, self._crew, self._run.path.absolute(), own.absolute(), device, self._threads)

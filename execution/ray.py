@@ -155,7 +155,7 @@ class Actor:
         for name, data in files.items():
             write_atomic(self._film / name, data)
         desk = Desk(self._film, self._own, partial(self._say, task.key))
-        message = attempt(self._runner, task, desk)
+        message = attempt(self._runner, task, desk, self._shared)
         made: dict[str, bytes] = {}
         if not self._shared and message[0] == "done":
             made = {name: (self._own / name).read_bytes() for name in task.files}
@@ -277,7 +277,7 @@ class RayWorkers:
             mark = self._run.path / SCRATCH / self._token
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.write_text(self._token)
-        name = f"ray-{self._started}"
+        name = f"{self._token}-{self._started}"  # of this run alone: those of a killed one may still be writing
         self._started += 1
         actor = (
             self._ray.remote(Actor)

@@ -22,14 +22,12 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from ..core.errors import InputError
 from ..core.files import is_temporary, sha256_file, write_atomic
-from .folder_check import LOCK, check_run, in_the_way
+from .folder_check import LOCK, SCRATCH, check_run, in_the_way
 from .manifest import FORMAT, LISTS, MANIFEST
 from .stage import Kinds, Record
 
 __all__ = ["MANIFEST", "SCRATCH", "RunFolder", "open_run"]
 
-SCRATCH = ".tmp-work"
-"""Where workers write what is not finished yet; nothing of it outlives the run."""
 # What a manifest has besides the facts of `describe`.
 _FIELDS = ("format", "task", "stages", "takes", "earlier", *LISTS)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..core.errors import InputError
 from ..core.files import atomic_path
@@ -21,7 +22,10 @@ __all__ = ["Desk", "Message", "attempt", "collect", "reason_of", "settle_in"]
 
 Message = tuple[Any, ...]
 """What a worker says about its task: ``("report", done, note)`` and ``("say", line)``; last of all ``("done", seconds,
-figures)``, ``("refused", error)`` or ``("failed", reason, spoilt)``, where a spoilt worker had better be replaced."""
+figures)``, ``("refused", error)``, which ends the run, or ``("failed", reason, spoilt)``, where a spoilt worker had
+better be replaced."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Desk:
@@ -64,16 +68,29 @@ def settle_in(threads: int) -> None:
         warnings.simplefilter("ignore")
 
 
-def attempt(crew: Callable[[], Runner], task: Task, desk: Desk) -> Message:
-    """Make a task with the runner that `crew` gives; returns the last message about it."""
+def attempt(crew: Callable[[], Runner], task: Task, desk: Desk, shared: bool = True) -> Message:
+    """Make a task; returns the last message about it.
+
+    Args:
+        crew: gives the runner.
+        task: what to make.
+        desk: where.
+        shared: whether it writes to the film's own disk: where that is full, no worker can make anything.
+    """
     try:
         seconds, figures = crew().run(task, desk)
     except InputError as error:
         return "refused", error
     except Exception as error:
+        if shared and _is_full(error):
+            return "refused", OSError(error.errno, error.strerror, error.filename)
         # Out of memory, or an error of a GPU: what spoilt this task may spoil the next one, too.
         return "failed", reason_of(error), isinstance(error, (MemoryError, RuntimeError))
     return "done", seconds, figures
+
+
+def _is_full(error: Exception) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def reason_of(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from anchorshot.core.errors import InputError
 from anchorshot.core.files import write_atomic
-from anchorshot.execution.run_folder import MANIFEST, RunFolder
+from anchorshot.execution.run_folder import MANIFEST, SCRATCH, RunFolder
 from anchorshot.pipelines.kinds import open_run, owns
 
 STAGES = ("s01/keyframe-0", "s01/clip", "s02/clip")
@@ -325,12 +325,14 @@ def test_nothing_changes_in_a_folder_that_is_refused(tmp_path: Path) -> None:
     assert contents(tmp_path) == before and not (tmp_path / ".lock").exists()
 
 
-@pytest.mark.parametrize("name", ["film.mp4", "summary.json", "clips/s01_clip.mkv", "keyframes", MANIFEST, ".lock"])
+@pytest.mark.parametrize(
+    "name", ["film.mp4", "summary.json", "clips/s01_clip.mkv", "keyframes", MANIFEST, ".lock", SCRATCH]
+)
 def test_a_folder_where_a_file_should_be_is_refused(name: str, tmp_path: Path) -> None:
     with open_run(tmp_path, resume=False) as run:
         make(run, "s01/clip")
     (tmp_path / name).unlink(missing_ok=True)
-    if name == "keyframes":
+    if name in ("keyframes", SCRATCH):
         (tmp_path / name).write_text("a file where a folder should be")
     else:
         (tmp_path / name).mkdir()
@@ -347,6 +349,7 @@ def test_what_a_film_may_not_be_given_as_an_input(tmp_path: Path) -> None:
     (out / "keyframes" / "s01_00.png").write_text("x")
     (tmp_path / "picture.png").symlink_to(out / "keyframes" / "s01_00.png")
     ours = ["film/film.mp4", "film/manifest.json", "film/clips/s9.mkv", "link/keyframes/s01_00.png", "picture.png"]
+    ours.append(f"film/{SCRATCH}/anything.json")
     assert all(owns(out, tmp_path / name) for name in [*ours, "film/../film/contact_sheet_02.png"])
     assert all(owns(tmp_path / "link", tmp_path / name) for name in ours)
     others = ["film/story.yaml", "film.mp4", "film/clips/inner/s01.mkv", "film", "film/images/s01.png", "filmclips"]
@@ -386,7 +389,7 @@ def test_no_film_is_made_among_another_film_s_files(tmp_path: Path) -> None:
             pass
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, SCRATCH])
 def test_foreign_folders_of_the_same_name_are_refused(folder: str, tmp_path: Path) -> None:
     (tmp_path / folder).mkdir()
     with pytest.raises(InputError, match=f"no film of ours.*{folder}"), open_run(tmp_path, resume=False):

@@ -180,6 +180,13 @@ class Broken(Clips):
         return super().make(task, workspace)
 
 
+class Full(Clips):
+    """Finds the disk full."""
+
+    def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
+        raise OSError(28, "No space left on device", str(workspace.target(task.files[0])))
+
+
 class Refused(Clips):
     """Finds out late that something given cannot be used."""
 
@@ -238,6 +245,14 @@ def test_bad_input_is_not_tried_again(studio: Studio, keyframes_only: Path, with
     with pytest.raises(InputError, match="size: must fit"):
         make_film(story(), studio, keyframes_only, resume=True, executor=ONE)
     assert not multiprocessing.active_children()
+
+
+def test_a_full_disk_ends_the_run_at_once(studio: Studio, keyframes_only: Path, with_stages: Any) -> None:
+    """As in one process: every other shot would be sampled for nothing, three times."""
+    with_stages(Keyframes, Full, Join, Sheet)
+    with pytest.raises(OSError, match=r"No space left on device.*clips/s01.mkv"):
+        make_film(story(), studio, keyframes_only, resume=True, executor=ONE)
+    assert not multiprocessing.active_children() and not (keyframes_only / SCRATCH).exists()
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
