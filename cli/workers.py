@@ -21,6 +21,9 @@ def check_workers(options: argparse.Namespace) -> None:
     """
     devices = _devices(options)
     if options.ray is not None:
+        if not options.ray.strip():
+            fix = "leave the address out to start a Ray here"
+            raise InputError("--ray", "must be the address of a Ray cluster", options.ray, fix)
         if devices:
             fix = "leave it out; Ray gives each worker its GPU"
             raise InputError("--devices", "does not go with --ray", options.devices, fix)

@@ -1,7 +1,13 @@
 """Training in two processes takes the steps of one: DDP and FSDP2 over gloo on the CPU, with a tiny model."""
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
+import threading
+import time
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -227,6 +233,39 @@ def test_two_processes_take_the_steps_of_one(one, tmp_path, shard):
     here, there = (losses(folder / f"resumed_{shard}") for folder in (tmp_path, one))
     assert len(here) == STEPS + 3
     assert torch.allclose(here, there, rtol=0, atol=1e-4)
+
+
+def full_disk():
+    """The second process fails, and the first one waits for it."""
+    torch.distributed.init_process_group("gloo")
+    if this_share().rank == 1:
+        raise OSError(28, "No space left on device", "x.safetensors")
+    torch.distributed.barrier()
+
+
+def test_a_full_disk_in_a_process_is_told_as_one():
+    with pytest.raises(OSError, match="No space left on device"):
+        launch(full_disk, (), 2)
+    assert not multiprocessing.active_children()
+
+
+def endless(folder: Path):
+    (folder / os.environ["RANK"]).touch()
+    time.sleep(600)
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    """Also where a signal reaches that one alone, as `kill` and a batch system send it."""
+
+    def interrupt():
+        while not all((tmp_path / rank).exists() for rank in "01"):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        launch(endless, (tmp_path,), 2)
+    assert not multiprocessing.active_children()
 
 
 @given(st.integers(1, 40), st.integers(1, 8))

@@ -273,6 +273,7 @@ def command(tiny_studio: Path, tmp_path: Path) -> list[str]:
         (["--devices", "cuda:0,cuda:1"], "--devices: does not go with another --device"),
         (["--devices", "cpu", "--ray"], "--devices: does not go with --ray"),
         (["--workers", "0"], "--workers: must be a whole number"),
+        (["--ray", ""], "--ray: must be the address"),
     ],
 )
 def test_what_workers_may_not_be(

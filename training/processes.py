@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -34,6 +37,8 @@ __all__ = [
 
 #: a mean over nothing is 0: no sum of weights is as small as this
 _NOTHING = 1e-12
+#: seconds that processes have to end after Ctrl-C
+_GRACE = 5.0
 
 
 class Rows(NamedTuple):
@@ -204,8 +209,8 @@ def launch(run: Callable[..., None], arguments: tuple, processes: int, device: s
         device: ``cpu`` for all, or ``cuda``: one GPU each.
 
     Raises:
-        InputError: another device, or too few GPUs.
-        torch.multiprocessing.ProcessRaisedException: the first error in one of them; the others are ended.
+        InputError, OSError, MemoryError: another device, too few GPUs, or what one of them raised.
+        torch.multiprocessing.ProcessRaisedException: any other error in one of them; the others are ended.
     """
     if device == "cuda" and torch.cuda.device_count() < processes:
         found = torch.cuda.device_count()
@@ -216,12 +221,29 @@ def launch(run: Callable[..., None], arguments: tuple, processes: int, device: s
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     refusals = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    context = torch.multiprocessing.spawn(_join, (run, arguments, processes, port, refusals), processes, join=False)
     try:
-        torch.multiprocessing.spawn(_join, (run, arguments, processes, port, refusals), nprocs=processes)
-    except torch.multiprocessing.ProcessExitedException:
-        if refusals.empty():
+        while not context.join():
+            pass
+    except (torch.multiprocessing.ProcessExitedException, torch.multiprocessing.ProcessRaisedException):
+        if refusals.empty():  # one that lost its neighbour may be heard before the one that failed
             raise
         raise refusals.get() from None
+    finally:
+        _end(context.processes)
+
+
+def _end(processes: Sequence[Any]) -> None:
+    """End processes that still run: whoever stops this one alone, as `kill` does, means all of them."""
+    for process in processes:
+        if process.is_alive():
+            with contextlib.suppress(OSError, ValueError):  # by Ctrl-C first, which removes half-written files
+                os.kill(process.pid, signal.SIGINT)
+    for process in processes:
+        process.join(_GRACE)
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 def _join(rank: int, run: Callable[..., None], arguments: tuple, processes: int, port: int, refusals: Any) -> None:
@@ -235,7 +257,8 @@ def _join(rank: int, run: Callable[..., None], arguments: tuple, processes: int,
     }
     try:
         run(*arguments)
-    except InputError as error:  # an error in the user's words, not a traceback
+    except (InputError, OSError, MemoryError, torch.OutOfMemoryError, SafetensorError) as error:
+        # An error of the input or of the machine is told in one line, not as a traceback.
         refusals.put(error)
         raise SystemExit(2) from None
     finally:
