@@ -137,7 +137,7 @@ class Here:
         self._task: Task | None = None
 
     def free(self, task: Task) -> bool:
-        """One at a time."""
+        """Whether nothing is being made: this process makes one task at a time."""
         return self._task is None
 
     def start(self, task: Task) -> None:

@@ -167,7 +167,7 @@ class Actor:
             self._messages.put_nowait((key, message))
 
     def leave(self) -> None:
-        """Remove what is of no use to anybody."""
+        """Remove the copies of the film's files that this worker was sent or made."""
         if not self._shared:
             shutil.rmtree(self._film, ignore_errors=True)
 

@@ -33,7 +33,7 @@ class Average:
 
     @torch.no_grad()
     def step(self, parameters: Sequence[Tensor]) -> None:
-        """Take the parameters of one more step in."""
+        """Take in the parameters as one more step has left them."""
         self.steps += 1
         decay = min(1 - self.steps**-_POWER, self.decay)
         if self.values[0].device.type == "cpu":
@@ -50,7 +50,7 @@ class Average:
 
     @contextmanager
     def applied(self, parameters: Sequence[Tensor]) -> Iterator[None]:
-        """Inside, the parameters are their averages."""
+        """Within the `with` block, the parameters are their averages."""
         own = [p.detach().cpu().clone() for p in parameters]
         self.copy_to(parameters)
         try:

@@ -79,7 +79,7 @@ class GraphedSteps:
 
 
 def map_tensors(change: Callable[[Tensor], Tensor], nested: Any) -> Any:
-    """`change` of every tensor in nested dicts, lists and tuples."""
+    """Apply `change` to every tensor in nested dicts, lists and tuples."""
     return tree_map(lambda x: change(x) if isinstance(x, Tensor) else x, nested)
 
 

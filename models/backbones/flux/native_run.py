@@ -26,7 +26,7 @@ _SEED: ContextVar[int] = ContextVar("anchorshot_pair_seed", default=0)
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Inside, context frames have the noise levels of a sampling run's seed."""
+    """Within the `with` block, context frames have the noise levels of a sampling run's seed."""
     token = _SEED.set(seed or 0)
     try:
         yield

@@ -40,7 +40,7 @@ class Layout:
 
     @classmethod
     def of_public(cls, keys: Collection[str]) -> Layout:
-        """Read off the decoder's public names."""
+        """The layout that the decoder's public names tell."""
         found = [f"decoder.blocks.{i}." for i in range(count_blocks(keys, "decoder.blocks."))]
         inner = [count_blocks(keys, f"{block}blocks.") for block in found[1:-1]]
         if len(found) < 2:
@@ -49,7 +49,7 @@ class Layout:
 
     @classmethod
     def of_diffusers(cls, keys: Collection[str]) -> Layout:
-        """Read off the decoder's diffusers names."""
+        """The layout that the decoder's diffusers names tell."""
         stages = count_blocks(keys, "decoder.up_blocks.")
         if not stages:
             raise _no_decoder(keys)

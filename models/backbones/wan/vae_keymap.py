@@ -38,7 +38,7 @@ class Layout:
 
     @classmethod
     def of_public(cls, keys: Collection[str]) -> Layout:
-        """Read off public names."""
+        """The layout that public names tell."""
         if any(k.startswith("decoder.upsamples.0.upsamples.") for k in keys):
             resnets = count_blocks((k for k in keys if ".residual." in k), "decoder.upsamples.0.upsamples.")
             return cls(count_blocks(keys, "decoder.upsamples."), max(resnets - 1, 1), True)
@@ -48,7 +48,7 @@ class Layout:
 
     @classmethod
     def of_diffusers(cls, keys: Collection[str]) -> Layout:
-        """Read off diffusers names."""
+        """The layout that diffusers names tell."""
         resnets = count_blocks(keys, "decoder.up_blocks.0.resnets.") - 1
         residual = any(k.startswith("encoder.down_blocks.0.resnets.") for k in keys)
         return cls(count_blocks(keys, "decoder.up_blocks."), max(resnets, 1), residual)
