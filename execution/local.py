@@ -174,6 +174,9 @@ class Workers:
 
     def _spawn(self) -> _Worker:
         self._runner.empty()
+        if not self._started:
+            count = len(self._devices)
+            self._listener.say(f"starting {count} worker{'s' if count > 1 else ''}")
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         own = self._scratch / str(self._started)

@@ -277,6 +277,7 @@ class RayWorkers:
             mark = self._run.path / SCRATCH / self._token
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.write_text(self._token)
+            self._listener.say("starting workers on Ray")
         name = f"{self._token}-{self._started}"  # of this run alone: those of a killed one may still be writing
         self._started += 1
         actor = (

@@ -235,6 +235,9 @@ def test_packaging_names_every_part() -> None:
     project = pyproject()
     on_disk = {f"anchorshot.{module_name(p)}".rstrip(".") for p in source_files() if p.name == "__init__.py"}
     assert set(project["tool"]["setuptools"]["packages"]) == on_disk
+    folders = {path.parent for path in source_files()}
+    bare = [folder for folder in folders if not (folder / "__init__.py").exists() and folder.name != "locks"]
+    assert not bare, f"an installed copy would lack {bare}"
     assert f'__version__ = "{project["project"]["version"]}"' in (ROOT / "__init__.py").read_text()
     wanted = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
     assert sorted(wanted) == sorted(project["project"]["dependencies"])

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -109,7 +110,9 @@ def wrapped(step: nn.Module, shard: bool, units: Sequence[str] = ()) -> nn.Modul
     if not shard:
         # A step may leave parameters alone (a still image does not reach the VAE's time strides), but all processes
         # take the same kind of step. Buffers are the same everywhere, as the seeds are.
-        return DistributedDataParallel(step, find_unused_parameters=True, broadcast_buffers=False)
+        with warnings.catch_warnings():  # torch 2.14 has another name for it, which 2.11 does not know
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            return DistributedDataParallel(step, find_unused_parameters=True, broadcast_buffers=False)
     device = next(step.parameters()).device
     mesh = init_device_mesh(device.type, (this_share().processes,))
     for module in [m for m in step.modules() if type(m).__name__ in units]:
