@@ -97,7 +97,7 @@ def _lacks(shots: list[dict[str, Any]]) -> Iterator[str]:
     """A line for each checked keyframe that still lacks something of its caption."""
     for shot in shots:
         for number, keyframe in enumerate(shot["keyframes"], 1):
-            if lack := keyframe.get("missing"):
+            if (lack := keyframe.get("missing")) and "attempts" in keyframe:
                 name = f"{shot['id']}, keyframe {number} of {len(shot['keyframes'])}"
                 yield f"{name}: after {keyframe['attempts']} attempts still missing: {'; '.join(lack)}"
 

@@ -88,7 +88,7 @@ def _shot(job: FilmJob, run: RunFolder, shot: Shot, clip: JoinedClip) -> dict[st
             "snapped": key.snapped.seconds,
             "frame": key.frame,
             "psnr_db": psnr[k] if k < len(psnr) else None,
-            **records[f"keyframe-{k}"].info,
+            **_figures(records[f"keyframe-{k}"].info, "requested", "snapped", "frame", "psnr_db"),
         }
         for k, key in enumerate(timeline.keyframes)
     ]
@@ -110,9 +110,14 @@ def _shot(job: FilmJob, run: RunFolder, shot: Shot, clip: JoinedClip) -> dict[st
     }
 
 
+def _figures(info: Mapping[str, Any], *taken: str) -> dict[str, Any]:
+    """Figures of a manifest, which somebody may have edited, but for those whose names are taken."""
+    return {name: value for name, value in info.items() if name not in taken}
+
+
 def _check(keyframes: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
     """What the check of keyframes came to, of those that were checked: their number, attempts, and what still lacks."""
-    checked = [info for info in keyframes if "attempts" in info]
+    checked = [info for info in keyframes if "attempts" in info and "missing" in info]
     if not checked:
         return None
     attempts, lacks = ([info[name] for info in checked] for name in ("attempts", "missing"))
@@ -141,7 +146,7 @@ def summarise_text(
                 "id": shot.id,
                 "start": round(float(clip.start / story.rate), 6),
                 "frames": clip.frames,
-                **stages["segment"].info,
+                **_figures(stages["segment"].info, "id", "start", "frames"),
                 "kept": not rendered,
                 "render_seconds": round(sum(stages[stage].seconds for stage in rendered), 3),
             }

@@ -144,5 +144,8 @@ def test_figures_that_are_gone_or_too_few_do_not_stop_a_film(tiny_studio: Path, 
     assert edited(lambda stages: stages["s01/clip"]["info"].pop("motion"))["timings"]["made"] == ["s01/clip"]
     cut = edited(lambda stages: stages["s01/clip"]["info"].update(keyframe_psnr_db=[]))
     assert cut["timings"]["made"] == [] and cut["shots"][0]["keyframes"][0]["psnr_db"] is None
+    odd = {"requested": "x", "frame": [], "attempts": 2}
+    kept = edited(lambda stages: stages["s01/keyframe-0"]["info"].update(odd))
+    assert kept["shots"][0]["keyframes"][0]["requested"] == 0 and kept["check"] is None
     swapped = edited(lambda stages: stages["s01/keyframe-0"].update(outputs=stages["film"]["outputs"]))
     assert swapped["timings"]["made"] == ["s01/keyframe-0"]
