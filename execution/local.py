@@ -27,7 +27,7 @@ from .workers import Desk, Message, attempt, collect, settle_in
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
-__all__ = ["WorkerExecutor", "Workers"]
+__all__ = ["WorkerExecutor", "Workers", "without_interrupts"]
 
 _POLL = 0.5
 """Seconds after which a driver that waits looks up, because Ctrl-C does not end a wait on Windows."""
@@ -184,7 +184,7 @@ class Workers:
         device = self._devices.pop(0)
         arguments = (theirs, self._crew, self._run.path.absolute(), own.absolute(), device, self._threads)
         process = context.Process(target=_serve, args=arguments, name=f"anchorshot-worker-{own.name}", daemon=True)
-        with _without_interrupts():
+        with without_interrupts():
             process.start()
         theirs.close()  # so that its end is noticed
         worker = _Worker(process, ours, own, device, "")
@@ -205,7 +205,7 @@ class Workers:
 
 
 @contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
+def without_interrupts() -> Iterator[None]:
     """Start processes that Ctrl-C does not reach: it goes to all of a terminal's, but the driver ends its workers."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

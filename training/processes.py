@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..core.errors import InputError
+from ..execution.local import without_interrupts
 from .objectives import Ratio
 
 __all__ = [
@@ -224,7 +226,8 @@ def launch(run: Callable[..., None], arguments: tuple, processes: int, device: s
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     refusals = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    context = torch.multiprocessing.spawn(_join, (run, arguments, processes, port, refusals), processes, join=False)
+    with without_interrupts():  # as long as they load modules, where Ctrl-C would be a traceback
+        context = torch.multiprocessing.spawn(_join, (run, arguments, processes, port, refusals), processes, join=False)
     try:
         while not context.join():
             pass
@@ -242,8 +245,9 @@ def _end(processes: Sequence[Any]) -> None:
         if process.is_alive():
             with contextlib.suppress(OSError, ValueError):  # by Ctrl-C first, which removes half-written files
                 os.kill(process.pid, signal.SIGINT)
+    end = time.monotonic() + _GRACE
     for process in processes:
-        process.join(_GRACE)
+        process.join(max(0.0, end - time.monotonic()))
         if process.is_alive():
             process.kill()
             process.join()
@@ -258,6 +262,8 @@ def _join(rank: int, run: Callable[..., None], arguments: tuple, processes: int,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         run(*arguments)
     except (InputError, OSError, MemoryError, torch.OutOfMemoryError, SafetensorError) as error:
