@@ -214,6 +214,14 @@ await new Promise(requestAnimationFrame);
 """
 
 
+def test_a_template_shows_its_pictures_before_a_run(frontend: Frontend) -> None:
+    """They reach the timeline through a batch and a node that scales them."""
+    open_template(frontend, "wan22_14b_keyframes")
+    come_near(frontend, NODE)
+    frontend.page.wait_for_function("document.querySelectorAll('.ast-pictured').length === 3")
+    frontend.shot("pictures_behind_a_scale")
+
+
 def test_a_missing_node_is_noticed(frontend: Frontend) -> None:
     """Last, for the frontend complains: what the tests above look for is found where a node is missing."""
     node = {"id": 1, "type": "AnchorshotNoSuchNode", "pos": [300, 300], "size": [200, 100], "flags": {}, "order": 0,
