@@ -1,6 +1,6 @@
 """Story text through ComfyUI's text encoders: the tokens that the command line reads, at their real length.
 
-Core pads T5 (FLUX.1 to 256 tokens, which it then attends to) and reads brackets as weights. Captions of a long memory
+Core pads T5 (to 256 tokens, which some models then attend to) and reads brackets as weights. Captions of a long memory
 would cost more than its pictures, and similarities would compare padding; so neither happens to text that is ours.
 """
 

@@ -1,7 +1,7 @@
 """Text-to-image similarity with ComfyUI's CLIP and CLIP_VISION, for retrieval (Captain Cinema §3.2, Fig. 5).
 
-Trap: what loaders for Flux and Stable Diffusion give as pooled text is often not projected into the space that pictures
-live in, and its similarity to a picture then means nothing. So the projection is asked for, and checked.
+Trap: what loaders of image models give as pooled text is often not projected into the space that images live in, and
+its similarity to an image then means nothing. So the projection is asked for, and checked.
 """
 
 from __future__ import annotations
