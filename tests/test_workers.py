@@ -18,9 +18,11 @@ from anchorshot.core.files import write_atomic
 from anchorshot.execution.local import WorkerExecutor
 from anchorshot.execution.run_folder import SCRATCH
 from anchorshot.execution.stage import FilmKind, Kinds, Task, Workspace
+from anchorshot.execution.workers import Desk, attempt
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines import kinds
 from anchorshot.pipelines.film import make_film
+from anchorshot.pipelines.job import FilmCrew, FilmJob, FilmSettings
 from anchorshot.pipelines.stages.clips import Clips, clip_file
 from anchorshot.pipelines.stages.join import Join
 from anchorshot.pipelines.stages.keyframes import Keyframes
@@ -80,24 +82,28 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_workers_make_the_film_that_one_process_makes(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    """Also where one of them is killed in the middle of a clip: its shot is made by another."""
     seen: dict[str, list[float]] = {}
+    killed: list[int] = []
 
     def progress(stage: str, done: float, total: float, note: str = "") -> None:
         seen.setdefault(stage, []).append(done / total)
+        if stage == "video" and done and not killed:
+            worker = multiprocessing.active_children()[0]
+            killed.append(worker.pid or 0)
+            worker.kill()
 
     summary = make_film(story(), studio, tmp_path / "film", executor=TWO, progress=progress)
-    assert everything(tmp_path / "film") == everything(whole)
+    assert killed and everything(tmp_path / "film") == everything(whole)
     assert manifest(tmp_path / "film") == manifest(whole)
     assert len(made(summary)) == 4 + 3 + 1
-    assert all(shares == sorted(shares) and shares[-1] == 1 for shares in seen.values())
-    assert list(seen) == ["keyframes", "video"] and all(len(shares) > 4 for shares in seen.values())
+    assert list(seen) == ["keyframes", "video"]
+    assert all(shares[-1] == 1 and len(shares) > 4 for shares in seen.values())
     assert not multiprocessing.active_children()
 
 
-def test_two_workers_make_the_text_film_that_one_process_makes(
-    whole_text: Path, studio: Studio, tmp_path: Path
-) -> None:
-    make_text_film(story(), studio, tmp_path / "film", StorySettings(backward=0.4), executor=TWO)
+def test_a_worker_makes_the_text_film_that_one_process_makes(whole_text: Path, studio: Studio, tmp_path: Path) -> None:
+    make_text_film(story(), studio, tmp_path / "film", StorySettings(backward=0.4), executor=ONE)
     assert everything(tmp_path / "film") == everything(whole_text)
     assert manifest(tmp_path / "film") == manifest(whole_text)
 
@@ -110,21 +116,6 @@ def test_a_finished_film_needs_no_worker(whole: Path, studio: Studio, tmp_path: 
 
     summary = make_film(story(), studio, folder, resume=True, executor=TWO, progress=progress)
     assert made(summary) == set() and everything(folder) == everything(whole)
-
-
-def test_the_shot_of_a_killed_worker_is_made_by_another(whole: Path, studio: Studio, keyframes_only: Path) -> None:
-    killed: list[int] = []
-
-    def progress(stage: str, done: float, total: float, note: str = "") -> None:
-        if stage == "video" and done and not killed:
-            worker = multiprocessing.active_children()[0]
-            killed.append(worker.pid)
-            worker.kill()
-
-    summary = make_film(story(), studio, keyframes_only, resume=True, executor=ONE, progress=progress)
-    assert killed and made(summary) == {"s01/clip", "s02/clip", "s03/clip"}
-    assert everything(keyframes_only) == everything(whole)
-    assert manifest(keyframes_only) == manifest(whole)
 
 
 def test_ctrl_c_ends_the_workers_and_the_film_resumes(whole: Path, studio: Studio, keyframes_only: Path) -> None:
@@ -240,11 +231,13 @@ def test_a_shot_that_always_fails_is_named_and_the_others_are_made(
     assert everything(keyframes_only) == everything(whole)
 
 
-def test_bad_input_is_not_tried_again(studio: Studio, keyframes_only: Path, with_stages: Any) -> None:
-    with_stages(Keyframes, Refused, Join, Sheet)
-    with pytest.raises(InputError, match="size: must fit"):
-        make_film(story(), studio, keyframes_only, resume=True, executor=ONE)
-    assert not multiprocessing.active_children()
+def test_bad_input_is_not_tried_again(studio: Studio, keyframes_only: Path, tmp_path: Path) -> None:
+    """A worker hands it over as what ends the run, as it does with a full disk (see below)."""
+    runner = FilmCrew(FilmJob(story(), [0, 1, 2], studio, FilmSettings.of(studio, (32, 64))), (Refused,))
+    task = Task(Refused.name, "s01/clip", {"s01/clip": ("clips/s01.mkv",)})
+    said: list[object] = []
+    message = attempt(runner, task, Desk(keyframes_only, tmp_path / "own", said.append))
+    assert message[0] == "refused" and str(message[1]).startswith("size: must fit") and not said
 
 
 def test_a_full_disk_ends_the_run_at_once(studio: Studio, keyframes_only: Path, with_stages: Any) -> None:
