@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -84,6 +83,8 @@ def running(comfyui: Path, base: Path, memory: int = 14 << 30, wait: float = 900
     Raises:
         RuntimeError: it ended, or did not answer.
     """
+    import resource  # Unix alone has it, and only a server needs it
+
     for name in ("custom_nodes", "models", "input", "output", "temp", "user/default"):
         (base / name).mkdir(parents=True, exist_ok=True)
     if not (base / "custom_nodes" / PACK).exists():
