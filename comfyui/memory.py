@@ -20,6 +20,9 @@ from .images import frames_of, only
 
 __all__ = ["layout_of", "memory_of", "token_count", "with_references"]
 
+_MANY = 99
+"""Places that are drawn of a memory without a bound."""
+
 _DRAWN = 800
 """Pixels that the memory's picture is wide: a node shows it at half of that, and its words must be read there."""
 
@@ -91,7 +94,7 @@ def layout_of(memory: FrameMemory[ComfyEncoders]) -> Tensor:
         )
     else:
         size = (50, 80)  # no frame has said its size
-        picture = draw_empty(memory.packing.plan(memory.packing.capacity, size), size, width=_DRAWN)
+        picture = draw_empty(memory.packing.plan(memory.packing.capacity or _MANY, size), size, width=_DRAWN)
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
 
 

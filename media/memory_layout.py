@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..memory.golden_mem import Size, Slot, token_report
+from ..memory.golden_mem import Place, Size, token_report
 
 __all__ = ["draw_empty", "draw_layout"]
 
@@ -27,7 +27,7 @@ Picture = Tensor | Image.Image | None
 
 
 def draw_layout(
-    slots: Sequence[Slot],
+    slots: Sequence[Place],
     size_tokens: Size,
     frames: Sequence[Picture] | None = None,
     *,
@@ -108,7 +108,7 @@ def draw_layout(
     return picture
 
 
-def draw_empty(slots: Sequence[Slot], size_tokens: Size, *, width: int = 800) -> Image.Image:
+def draw_empty(slots: Sequence[Place], size_tokens: Size, *, width: int = 800) -> Image.Image:
     """Draw a memory that nothing is in yet: in words, and as the places that it has, to scale.
 
     Args:
@@ -190,7 +190,7 @@ def _summary(
     draw.text((x, y + 26), "of the uncompressed sequence", font=_font(15), fill=_SOFT)
 
 
-def _bar(draw: ImageDraw.ImageDraw, report: dict, slots: Sequence[Slot], at: tuple[int, int], length: int) -> None:
+def _bar(draw: ImageDraw.ImageDraw, report: dict, slots: Sequence[Place], at: tuple[int, int], length: int) -> None:
     """Draw the sequence as a bar whose full length is the uncompressed sequence."""
     x, y = at
     draw.rectangle((x, y, x + length, y + 18), fill=_PANEL, outline=_LINE)
@@ -208,7 +208,7 @@ def _bar(draw: ImageDraw.ImageDraw, report: dict, slots: Sequence[Slot], at: tup
     draw.text((x, y + 28), note, font=_font(13), fill=_SOFT)
 
 
-def _scale(slots: Sequence[Slot], size_tokens: Size, inner: int) -> float:
+def _scale(slots: Sequence[Place], size_tokens: Size, inner: int) -> float:
     """Return pixels per token: the new frame takes about half the width, and the largest tier ends in full rows."""
     height, width = size_tokens
     scale = min(0.52 * inner / width, 360 / height)
@@ -270,7 +270,7 @@ def _plural(count: int) -> str:
     return "" if count == 1 else "s"
 
 
-def _matching(field: str, values: Sequence | None, slots: Sequence[Slot], blank: object) -> list:
+def _matching(field: str, values: Sequence | None, slots: Sequence[Place], blank: object) -> list:
     if values is None:
         return [blank] * len(slots)
     if len(values) != len(slots):

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from .golden_mem import Level, Size, Slot, resize_context, resize_context_latent
-from .retrieval import Retrieval, rank_memory, rank_together
+from .golden_mem import Level, Place, ResizeMode, Size, resize_context, resize_context_latent
+from .retrieval import Ranking, Retrieval, rank_clip, rank_memory, rank_together
 
 __all__ = ["ContextFrame", "FrameEncoders", "FrameMemory", "MemoryFrame", "Packing", "Recalled"]
 
@@ -34,10 +34,12 @@ class ContextFrame(Generic[Text]):
     Attributes:
         latent: `[B, C, h, w]` (`[1, C, h, w]` serves every row), clean, at its size in memory; h and w even.
         text: its caption, encoded: a `TextCond` of B rows, in ComfyUI a CONDITIONING of one prompt.
+        place: its place in the packing, where samplers want to know it.
     """
 
     latent: Tensor
     text: Text
+    place: Place | None = None
 
 
 class FrameEncoders(Protocol):
@@ -66,7 +68,7 @@ class FrameEncoders(Protocol):
 
 
 class Packing(Protocol):
-    """How ranked frames are packed into a context; `GoldenMem` is one way."""
+    """How ranked frames are packed into a context: `GoldenMem`, or STAGE's `MemoryPack`."""
 
     @property
     def level(self) -> Level:
@@ -74,16 +76,21 @@ class Packing(Protocol):
         ...
 
     @property
-    def capacity(self) -> int:
-        """Frames that are remembered at most."""
+    def latent_resize(self) -> ResizeMode:
+        """How latents are shrunk."""
         ...
 
-    def plan(self, count: int, size_tokens: Size) -> list[Slot]:
-        """One slot for each of `count` frames that is remembered, the most relevant first."""
+    @property
+    def capacity(self) -> int | None:
+        """Frames that are remembered at most; None where that depends on their size, or has no bound."""
         ...
 
-    def assign(self, order: Sequence[int], size_tokens: Size) -> list[tuple[int, Slot]]:
-        """(frame index, slot) for frames given best first; sizes depend on ranks alone."""
+    def plan(self, count: int, size_tokens: Size) -> Sequence[Place]:
+        """One place for each of `count` frames that is remembered, the most relevant first."""
+        ...
+
+    def assign(self, order: Sequence[int], size_tokens: Size) -> Sequence[tuple[int, Place]]:
+        """(frame index, place) for frames given best first; places depend on ranks and on how many there are."""
         ...
 
 
@@ -112,7 +119,7 @@ class MemoryFrame:
         self.text, self.label = text, label
         self._size = size
         self._embeddings: dict[Retrieval, Tensor] = {}
-        self._latents: dict[tuple[Size, Level], Tensor] = {}
+        self._latents: dict[tuple[Size, Level, ResizeMode], Tensor] = {}
 
     @property
     def image(self) -> Tensor:
@@ -140,26 +147,29 @@ class MemoryFrame:
                 self._embeddings[retrieval] = torch.stack([encoders.embed_caption(q) for q in self.queries])
         return self._embeddings[retrieval]
 
-    def latent(self, size: Size, encoders: FrameEncoders, level: Level = "pixel") -> Tensor:
+    def latent(
+        self, size: Size, encoders: FrameEncoders, level: Level = "pixel", resize: ResizeMode = "area"
+    ) -> Tensor:
         """The frame at `size` in tokens: `[B, C, h, w]`.
 
         Args:
             size: (height, width) in tokens, as the packing plans it.
             encoders: encode it.
             level: `pixel` shrinks before the VAE encodes (§4.2), `latent` after it: softer, one encoding for all sizes.
+            resize: how latents are shrunk.
         """
-        if (found := self._latents.get((size, level))) is not None:
+        if (found := self._latents.get((size, level, resize))) is not None:
             return found
         side = encoders.pixels_per_token
         full = self.size[0] // side, self.size[1] // side
         if level == "latent" and size != full:
-            whole = self.latent(full, encoders, level)
+            whole = self.latent(full, encoders, level, resize)
             patch = whole.shape[-2] // full[0]  # latent pixels along a side of one token
-            made = resize_context_latent(whole, (size[0] * patch, size[1] * patch))
+            made = resize_context_latent(whole, (size[0] * patch, size[1] * patch), resize)
         else:
             made = encoders.encode(resize_context(self.image, (size[0] * side, size[1] * side)))
         if isinstance(self._image, Tensor):
-            self._latents[size, level] = made
+            self._latents[size, level, resize] = made
         return made
 
 
@@ -168,12 +178,12 @@ class Recalled:
     """What a new frame remembers at one rank.
 
     Attributes:
-        slot: rank and size, the same in all rows.
+        slot: rank, size and place, the same in all rows.
         indices: for every row, which frame of the memory takes the slot.
         frames: these frames.
     """
 
-    slot: Slot
+    slot: Place
     indices: tuple[int, ...]
     frames: tuple[MemoryFrame, ...]
 
@@ -200,13 +210,13 @@ class FrameMemory(Generic[Host]):
 
     encoders: Host
     packing: Packing
-    retrieval: Retrieval = "clip"
+    retrieval: Ranking = "clip"
     query: str = ""
     frames: tuple[MemoryFrame, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.retrieval not in get_args(Retrieval):
-            raise InputError("retrieval", "must be clip, text or recency", self.retrieval, "choose one of them")
+        if self.retrieval not in get_args(Ranking):
+            raise InputError("retrieval", "must be clip, text, recency or image", self.retrieval, "choose one of them")
         sizes = {frame.size[::-1] for frame in self.frames}
         if len(sizes) > 1:
             seen = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
@@ -254,9 +264,10 @@ class FrameMemory(Generic[Host]):
         """What was recalled as samplers take it, with its encoded captions, one for each rank."""
         found = []
         for rank, text in zip(recalled, texts, strict=True):
-            latents = [frame.latent(rank.slot.size, self.encoders, self.packing.level) for frame in rank.frames]
+            size, pack = rank.slot.size, self.packing
+            latents = [frame.latent(size, self.encoders, pack.level, pack.latent_resize) for frame in rank.frames]
             rows = torch.stack([latent[row] for row, latent in enumerate(latents)]) if len(latents) > 1 else latents[0]
-            found.append(ContextFrame(rows, text))
+            found.append(ContextFrame(rows, text, rank.slot))
         return found
 
     def _order(self, row: int, queries: Sequence[str]) -> list[int]:
@@ -264,6 +275,9 @@ class FrameMemory(Generic[Host]):
         kind, count = self.retrieval, len(self.frames)
         if kind == "recency" or count == 1:
             return rank_memory("recency", count)
+        if kind == "image":
+            seen = torch.stack([frame.embedding("clip", self.encoders)[row] for frame in self.frames])
+            return rank_clip(seen[-1], seen)
         asked = list(dict.fromkeys(query for query in queries if query.strip())) or [self.query]
         if not asked[0]:
             fix = "write a query, connect the storyboard, or rank by recency"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +24,8 @@ __all__ = [
     "TOKEN_BOUND",
     "GoldenMem",
     "Level",
+    "Place",
+    "ResizeMode",
     "Slot",
     "resize_context",
     "resize_context_latent",
@@ -39,9 +41,33 @@ TOKEN_BOUND = PHI**2 / (PHI**2 - 1.0)
 """Upper bound of Σ t_i / t_0 with one image on each tier, φ²/(φ²−1) = φ ≈ 1.618 (Captain Cinema §3.2)."""
 
 Size = tuple[int, int]
-ResizeMode = Literal["bicubic", "area"]
+ResizeMode = Literal["bicubic", "bilinear", "area"]
 Level = Literal["pixel", "latent"]
 """Where frames are shrunk: before the VAE encodes them, or after."""
+
+
+class Place(Protocol):
+    """The place of one context frame, of whatever packing."""
+
+    @property
+    def rank(self) -> int:
+        """0 for the most relevant (or most recent) frame."""
+        ...
+
+    @property
+    def tier(self) -> int:
+        """Number of its size: frames of one tier have one size."""
+        ...
+
+    @property
+    def size(self) -> Size:
+        """(height, width) in latent tokens."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Image tokens, height × width."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -119,6 +145,9 @@ class GoldenMem:
     first_tier: int = 1
     level: Level = "pixel"
 
+    latent_resize: ClassVar[ResizeMode] = "area"
+    """How latents are shrunk: a mean keeps them inside their range."""
+
     def __post_init__(self) -> None:
         _at_least("groups", self.groups, 1)
         _at_least("images", self.images, 1)
@@ -180,7 +209,8 @@ def resize_context_latent(latent: Tensor, size_latent: Size, mode: ResizeMode = 
     Args:
         latent: `[..., C, h, w]`, unit scale.
         size_latent: (height, width) in latent pixels: tokens × the model's patch size, 2.
-        mode: `area` (default: a mean keeps latents inside their range) or `bicubic` (antialiased).
+        mode: `area` (default: a mean keeps latents inside their range), `bilinear` (without antialiasing, as published
+            for STAGE) or `bicubic` (antialiased).
 
     Returns:
         `[..., C, h', w']` in the input's dtype.
@@ -192,7 +222,7 @@ def resize_context_latent(latent: Tensor, size_latent: Size, mode: ResizeMode = 
 
 
 def token_report(
-    slots: Sequence[Slot],
+    slots: Sequence[Place],
     size_tokens: Size,
     *,
     context_text: int | Sequence[int] = 0,
@@ -263,13 +293,15 @@ def _resize(field: str, x: Tensor, size: Size, mode: str) -> Tensor:
     height, width = _size("size", size)
     if x.ndim < 3:
         raise InputError(field, "must be [..., channels, height, width]", tuple(x.shape), "add the missing dimensions")
-    if mode not in ("bicubic", "area"):
-        raise InputError("mode", "must be bicubic or area", mode, "choose one of them")
+    if mode not in get_args(ResizeMode):
+        raise InputError("mode", "must be bicubic, bilinear or area", mode, "choose one of them")
     if x.shape[-2:] == (height, width):
         return x
     flat = x.reshape(-1, *x.shape[-3:]).float()  # antialiasing in half precision is coarse, and missing on some devices
     if mode == "area":
         flat = F.interpolate(flat, size=(height, width), mode="area")
+    elif mode == "bilinear":
+        flat = F.interpolate(flat, size=(height, width), mode="bilinear", align_corners=False)
     else:
         flat = F.interpolate(flat, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
     return flat.to(x.dtype).reshape(*x.shape[:-2], height, width)

@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.errors import InputError
-from .golden_mem import Level, Size
+from .golden_mem import Level, ResizeMode, Size, resize_context_latent
 
 __all__ = ["Aspect", "MemoryPack", "PackTile", "PackingKind", "canvas_boxes"]
 
@@ -52,6 +51,11 @@ class PackTile:
     frame: int = 1
     row: int = 0
     col: int = 0
+
+    @property
+    def tier(self) -> int:
+        """The rank: every frame of a pack may have a size of its own."""
+        return self.rank
 
     @property
     def size(self) -> Size:
@@ -131,7 +135,25 @@ class MemoryPack:
         """Return the image tokens that `count` earlier frames cost."""
         return sum(tile.tokens for tile in self.tiles(count, grid))
 
-    def capacity(self, grid: Size) -> int | None:
+    @property
+    def capacity(self) -> int | None:
+        """The limit; what else bounds the history depends on the frames' size (see `history`)."""
+        return self.limit
+
+    @property
+    def latent_resize(self) -> ResizeMode:
+        """How latents are shrunk: to cell means for a canvas, bilinearly for references (as published)."""
+        return "area" if self.packing == "canvas" else "bilinear"
+
+    def plan(self, count: int, size_tokens: Size) -> list[PackTile]:
+        """`tiles`, as a frame memory asks for them."""
+        return self.tiles(count, size_tokens)
+
+    def assign(self, order: Sequence[int], size_tokens: Size) -> list[tuple[int, PackTile]]:
+        """Return (frame index, place) for frames given best first."""
+        return list(zip(order, self.tiles(len(order), size_tokens), strict=False))
+
+    def history(self, grid: Size) -> int | None:
         """Return how many frames of `grid` patches are remembered at most; None where every one is."""
         if self.packing == "references" and not self.pyramid:
             return self.limit
@@ -158,18 +180,7 @@ class MemoryPack:
 
     def shrink(self, latent: Tensor, tile: PackTile) -> Tensor:
         """Return a latent `[..., C, h, w]` at the size of its place, `[..., C, 2·rows, 2·cols]`, in its own dtype."""
-        size = _PATCH * tile.rows, _PATCH * tile.cols
-        if latent.ndim < 3:
-            rule = "must be [..., channels, height, width]"
-            raise InputError("latents", rule, tuple(latent.shape), "add the missing dimensions")
-        if latent.shape[-2:] == size:
-            return latent
-        flat = latent.reshape(-1, *latent.shape[-3:]).float()
-        if self.packing == "canvas":
-            flat = F.interpolate(flat, size=size, mode="area")
-        else:
-            flat = F.interpolate(flat, size=size, mode="bilinear", align_corners=False)
-        return flat.to(latent.dtype).reshape(*latent.shape[:-2], *size)
+        return resize_context_latent(latent, (_PATCH * tile.rows, _PATCH * tile.cols), self.latent_resize)
 
     def _references(self, count: int, full: Size) -> list[PackTile]:
         """Places of references: each frame on a grid of its own."""

@@ -23,6 +23,7 @@ from ..core.errors import InputError
 
 __all__ = [
     "TIE",
+    "Ranking",
     "Retrieval",
     "mean_pool",
     "query_parts",
@@ -37,6 +38,10 @@ __all__ = [
 
 Retrieval = Literal["clip", "text", "recency"]
 """How earlier frames are ranked: query to images, query to captions, or by time."""
+
+Ranking = Literal["clip", "text", "recency", "image"]
+"""How a memory is ranked: a `Retrieval`, or its images by likeness to the newest one (STAGE §4.1 leaves open to what
+the similarity is)."""
 
 TIE = 1e-5
 """Cosine step below which two frames count as equally similar; one image embedded in two batches differs by less."""

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.errors import InputError
-from ..memory.golden_mem import Size, Slot
+from ..memory.golden_mem import Place, Size
 from .backbones import Backbone
 
 __all__ = ["Config", "Cost", "Output", "Pair", "cost_of", "count_flops", "memory_pairs"]
@@ -74,7 +74,7 @@ def cost_of(backbone: Backbone) -> Callable[..., Cost]:
     return backbone.cost()
 
 
-def memory_pairs(slots: Sequence[Slot], text: int | Sequence[int]) -> list[Pair]:
+def memory_pairs(slots: Sequence[Place], text: int | Sequence[int]) -> list[Pair]:
     """Return the context pairs of a GoldenMem plan, with caption tokens of each frame, or one number for all."""
     texts = [text] * len(slots) if isinstance(text, int) else list(text)
     if len(texts) != len(slots):

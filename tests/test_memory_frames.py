@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from anchorshot.core.errors import InputError
 from anchorshot.memory.frame_memory import FrameMemory, MemoryFrame
 from anchorshot.memory.golden_mem import GoldenMem, Slot, tier_size
+from anchorshot.memory.memory_pack import MemoryPack
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
 
@@ -139,6 +140,7 @@ def test_another_packing_needs_nothing_but_the_protocol() -> None:
         """Every rank has half the side of the one before."""
 
         level = "pixel"
+        latent_resize = "area"
         capacity = 2
 
         def plan(self, count: int, size_tokens: tuple[int, int]) -> list[Slot]:
@@ -159,7 +161,33 @@ def test_frames_of_other_sizes_are_refused() -> None:
         memory.with_frames([MemoryFrame(image("red", size=(32, 80)))])
     with pytest.raises(InputError, match="frames: width and height must divide by 8"):
         FrameMemory(ColourEncoders(), GoldenMem(), frames=(MemoryFrame(image("red", size=(36, 80))),))
-    with pytest.raises(InputError, match="retrieval: must be clip, text or recency"):
+    with pytest.raises(InputError, match="retrieval: must be clip, text, recency or image"):
         memory_of("red", retrieval="dice")
     with pytest.raises(InputError, match="captions: every context frame needs a caption"):
         FrameMemory(ColourEncoders(), GoldenMem(), "text", "red", (MemoryFrame(image("red")),) * 2).recall()
+
+
+def test_likeness_to_the_newest_frame_ranks_without_a_query() -> None:
+    memory = memory_of("red", "green", "red", retrieval="image")
+    assert [rank.indices[0] for rank in memory.recall()] == [2, 0, 1]
+
+
+@pytest.mark.parametrize("pack", [MemoryPack(), MemoryPack("references", True), MemoryPack(level="pixel")])
+def test_a_memory_pack_tells_the_place_of_every_frame(pack: MemoryPack) -> None:
+    memory = memory_of("red", "green", "blue", "green", packing=pack, query="red")
+    recalled = memory.recall()
+    context = memory.context(recalled, [None] * len(recalled))
+    assert [frame.place for frame in context] == pack.tiles(4, (5, 10))
+    assert [rank.frame.label for rank in recalled] == ["0", "3", "2", "1"]
+    for frame in context:
+        assert frame.place is not None
+        assert frame.latent.shape == (1, 3, 2 * frame.place.size[0], 2 * frame.place.size[1])
+    assert_close(context[0].latent[0, :, 0, 0], torch.tensor(COLOURS["red"]))
+
+
+def test_latents_are_shrunk_as_the_packing_says() -> None:
+    noise = torch.rand(1, 3, 40, 80, generator=torch.Generator().manual_seed(0))
+    frame, encoders = MemoryFrame(noise), ColourEncoders()
+    area, bilinear = (frame.latent((3, 6), encoders, "latent", mode) for mode in ("area", "bilinear"))
+    assert_close(area, torch.nn.functional.interpolate(encoders.encode(noise), size=(6, 12), mode="area"))
+    assert_close(bilinear, torch.nn.functional.interpolate(encoders.encode(noise), size=(6, 12), mode="bilinear"))

@@ -47,7 +47,7 @@ def test_more_frames_than_fit_change_nothing(rows: int, cols: int, count: int, k
         if kind == "canvas"
         else MemoryPack(packing="references", pyramid=True, level="latent", area=area)
     )
-    most = pack.capacity((rows, cols))
+    most = pack.history((rows, cols))
     assert most is not None
     places = pack.tiles(count, (rows, cols))
     assert places == pack.tiles(99, (rows, cols))[:count]
@@ -75,7 +75,7 @@ def test_references_have_frame_numbers_and_the_pyramid_halves_from_the_third_on(
     pyramid = MemoryPack(packing="references", pyramid=True).tiles(9, (54, 96))
     sides = [(54, 96), (54, 96), (27, 48), (13, 24), (6, 12), (3, 6), (1, 3), (1, 1)]
     assert [tile.size for tile in pyramid] == sides, "the ninth would have less than one patch"
-    assert MemoryPack(packing="references").capacity((54, 96)) is None
+    assert MemoryPack(packing="references").history((54, 96)) is None
     assert len(MemoryPack(packing="references", limit=2).tiles(5, (54, 96))) == 2
 
 
@@ -119,5 +119,5 @@ def test_bad_counts_are_named() -> None:
         MemoryPack().tiles(-1, (5, 10))
     with pytest.raises(InputError, match="grid"):
         MemoryPack().tiles(1, (0, 10))
-    with pytest.raises(InputError, match="latents"):
+    with pytest.raises(InputError, match="latent"):
         MemoryPack().pack([torch.zeros(10, 20)], (5, 10))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...memory.golden_mem import Slot
+from ...memory.golden_mem import Place
 from ...pocket.recogniser import IDENTITY, IGNORE, LAYOUT, labels
 from ...pocket.world import SIDES, Layout, ShotSpec
 
@@ -218,7 +218,7 @@ class Sharpest:
 
     @classmethod
     def of(
-        cls, stories: Stories, remembered: Sequence[Sequence[Sequence[int]]], slots: Sequence[Sequence[Slot]]
+        cls, stories: Stories, remembered: Sequence[Sequence[Sequence[int]]], slots: Sequence[Sequence[Place]]
     ) -> Sharpest:
         """Of N stories of P shots.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ....memory.frame_memory import FrameMemory, MemoryFrame
-from ....memory.golden_mem import GoldenMem, Size, Slot
+from ....memory.golden_mem import GoldenMem, Place, Size
 from ....memory.retrieval import Retrieval, mean_pool
 from ....models.cost import Pair, cost_of, memory_pairs
 from ....models.encoders.text import TextCond
@@ -63,7 +63,7 @@ class RollOut:
 
     frames: Tensor
     remembered: list[list[list[int]]]
-    slots: list[list[Slot]]
+    slots: list[list[Place]]
     seconds: list[float]
 
     def first(self, shots: int) -> RollOut:
