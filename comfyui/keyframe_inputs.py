@@ -11,8 +11,8 @@ import comfy.samplers
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..models.backbones.flux.native import PairSettings
 from ..models.encoders.prompt_text import from_prompt
+from ..models.layouts.pairs import PairSettings
 from .keyframes import KeyframeTask, Sampling
 
 __all__ = ["empty_latent", "sampling_of", "with_queries"]

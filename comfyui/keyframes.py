@@ -13,9 +13,10 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..media.image import fit_image, read_image
 from ..memory.frame_memory import FrameMemory, MemoryFrame
-from ..models.backbones.flux.native import PairSettings, sample_native
-from ..models.backbones.flux.native_checks import PADDED, count_padded
+from ..models.backbones.native_adapter import Conditioning, NativeKeyframes
 from ..models.backbones.native_fit import text_width
+from ..models.backbones.native_models import keyframes_on
+from ..models.layouts.pairs import PairSettings
 from ..story.stages import FIRST_TAKE, stage_seed, window_seed, windows
 from .fits import fit_prompt, fit_sigmas, fit_vae, sampled
 from .frame_encoders import ComfyEncoders
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from ..story.storyboard import Storyboard
 
 __all__ = ["KeyframeTask", "Sampling", "make_keyframes", "plan_keyframes"]
-
-Conditioning = list[Any]
 
 logger = logging.getLogger(__name__)
 
@@ -142,8 +141,10 @@ def make_keyframes(
     """
     if memory is not None:
         _check_memory(memory, [task.query for task in tasks], (latent.shape[-2] * 8, latent.shape[-1] * 8))
+    native = keyframes_on(sampling.model)
     encoded = () if memory is None else [frame.text for frame in memory.frames if not isinstance(frame.text, str)]
-    _warn_of_padding([*prompts, *encoded])
+    if advice := native.caption_advice([*prompts, *encoded]):
+        logger.warning("Interleaved Keyframe Sampler: %s", advice)
     _fit(sampling, prompts, negative)
     progress = Progress(sampling.model, sum(task.image is None for task in tasks) * sampling.steps)
     images: list[Tensor] = []
@@ -154,7 +155,7 @@ def make_keyframes(
         if window[0].image is not None:
             made = [(window[0].image, encode_frames(sampling.vae, window[0].image[None]))]
         else:
-            made = _sample(window, prompts, negative, latent, sampling, memory, progress)
+            made = _sample(native, window, prompts, negative, latent, sampling, memory, progress)
         if memory is not None:
             frames = zip(window, made, strict=True)
             memory = memory.with_frames(
@@ -187,20 +188,6 @@ def _check_memory(memory: FrameMemory[ComfyEncoders], queries: Sequence[str], si
         raise InputError("query", f"is needed to rank frames by {memory.retrieval}", None, fix)
 
 
-def _warn_of_padding(captions: Sequence[Conditioning]) -> None:
-    """Say once that captions were filled up, where that costs memory and makes other pictures than the command line."""
-    padded = count_padded(captions)
-    if padded > 1:
-        logger.warning(
-            "Interleaved Keyframe Sampler: %d of %d captions have exactly %d tokens, which is how ComfyUI's FLUX text "
-            "encoder pads short ones. Remembered padding takes memory and time: put T5 Tokenizer Options (min_padding "
-            "0, min_length 0) between the CLIP loader and CLIP Text Encode.",
-            padded,
-            len(captions),
-            PADDED,
-        )
-
-
 def _fit(sampling: Sampling, prompts: Sequence[Conditioning], negative: Sequence[Conditioning] | None) -> None:
     """Raise InputError if VAE, prompts or noise levels are another model's."""
     fit_vae(sampling.vae, sampling.model)
@@ -212,6 +199,7 @@ def _fit(sampling: Sampling, prompts: Sequence[Conditioning], negative: Sequence
 
 
 def _sample(
+    native: NativeKeyframes,
     window: Sequence[KeyframeTask],
     prompts: Sequence[Conditioning],
     negative: Sequence[Conditioning] | None,
@@ -230,7 +218,7 @@ def _sample(
         against = negative
         if negative is not None and len(negative) > 1:
             against = [negative[task.prompt] for task in window]
-        made = sample_native(
+        made = native.sample(
             sampling.model,
             [prompts[task.prompt] for task in window],
             [torch.zeros_like(latent) for _ in window],

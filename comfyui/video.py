@@ -5,21 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.model_management
 import comfy.samplers
 from torch import Tensor
 
 from ..core.errors import InputError
 from ..models.backbones.native_fit import text_width
-from ..models.backbones.wan.latents import (
+from ..models.backbones.native_models import video_on
+from ..models.backbones.native_solvers import adds_noise
+from ..models.layouts.chunks import Experts, plan_video
+from ..models.layouts.video_latents import (
     NATIVE_SIZE,
     PLAN,
+    ChunkVAE,
     MultiChunkVideo,
     decode_frames,
     extend_video,
     multi_chunk_video,
 )
-from ..models.backbones.wan.native import Experts, adds_noise, chunk_vae, patch_video, sample_native
-from ..models.layouts.chunks import plan_video
 from ..story.timeline import Timeline
 from .fits import fit_prompt, fit_sigmas, fit_vae, sampled, video_latent
 from .host import Progress, memory_errors, tell
@@ -31,12 +34,27 @@ __all__ = [
     "decode",
     "build_latent",
     "build_extension",
+    "chunk_vae",
     "patch_video",
     "sample_video",
     "sampler_fault",
 ]
 
 _FIX = "make the video shorter or smaller, or load the model in fp8"
+
+
+def chunk_vae(vae: Any) -> ChunkVAE:
+    """A VAE that encodes and decodes chunk by chunk; ComfyUI's interrupt stops it between two chunks."""
+    return ChunkVAE(vae, comfy.model_management.throw_exception_if_processing_interrupted)
+
+
+def patch_video(model: Any, video: MultiChunkVideo) -> Any:
+    """A clone of the MODEL that samples this video's layout, with any sampler.
+
+    Raises:
+        InputError: a MODEL that cannot.
+    """
+    return video_on(model).patch(model, video)
 
 
 def build_latent(
@@ -179,6 +197,7 @@ def sample_video(
         raise InputError("negative", "is needed when cfg is not 1", None, fix)
     if fault := sampler_fault(sampling.sampler_name):
         raise fault
+    native = video_on(model)
     for name, expert in (("model", model), ("model_low", model_low)):
         if expert is not None:
             _fit(expert, name, vae, positive, negative)
@@ -187,8 +206,8 @@ def sample_video(
     video = build_latent(vae, timeline, keyframes, sampling.method, sampling.width, sampling.height, sampling.fit)
     hint_size(model, video)
     sigmas = sampling.noise_levels(model)
-    patched = patch_video(model, video)
-    experts = patched if model_low is None else Experts(patched, patch_video(model_low, video), sampling.boundary)
+    patched = native.patch(model, video)
+    experts = patched if model_low is None else Experts(patched, native.patch(model_low, video), sampling.boundary)
     height, width = video.pixels.shape[-2:]
     number, count, name = timeline.part or (1, 1, "")
     if name:
@@ -196,7 +215,7 @@ def sample_video(
     steps = len(sigmas) - 1
     progress = Progress(model, count * steps, done=(number - 1) * steps)
     with memory_errors("Multi-Chunk Video Sampler", f"{timeline.frames} frames of {width}x{height}", _FIX):
-        latent = sample_native(
+        latent = native.sample(
             experts,
             positive,
             positive if negative is None else negative,

@@ -1,4 +1,4 @@
-"""Keyframe stage: Captain Cinema's interleaved keyframes on a native Flux MODEL (§3.2)."""
+"""Keyframe stage: Captain Cinema's interleaved keyframes on a native image MODEL (§3.2)."""
 
 from __future__ import annotations
 

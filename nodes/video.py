@@ -1,4 +1,4 @@
-"""Video stage: SmartDirector's multi-chunk video on native Wan MODELs and VAEs (§3.2)."""
+"""Video stage: SmartDirector's multi-chunk video on native video MODELs and VAEs (§3.2)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SIDE = "of the video in pixels. Default 0: the keyframes' size; needed only wit
 
 
 class MultiChunkModel(io.ComfyNode):
-    """A Wan MODEL and the LATENT of a video with its keyframes pinned, for any core sampler."""
+    """A video MODEL and the LATENT of a video with its keyframes pinned, for any core sampler."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -79,7 +79,7 @@ class MultiChunkModel(io.ComfyNode):
 
 
 class MultiChunkVideoSampler(io.ComfyNode):
-    """A whole video through its keyframes, with one model or Wan 2.2's two experts."""
+    """A whole video through its keyframes, with one model or two experts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -270,13 +270,13 @@ class RepinKeyframes(io.ComfyNode):
     @classmethod
     @checked()
     def execute(cls, latent: Any, clean: Any) -> io.NodeOutput:
-        from ..models.backbones.wan.latents import repin
+        from ..models.layouts.video_latents import repin
 
         return io.NodeOutput(repin(latent, clean))
 
 
 class ExtendVideo(io.ComfyNode):
-    """A Wan MODEL and the LATENT that continue a given clip."""
+    """A video MODEL and the LATENT that continue a given clip."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

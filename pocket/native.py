@@ -34,11 +34,11 @@ from comfy.supported_models_base import ClipTarget
 from torch import Tensor, nn
 
 from ..core.errors import InputError
-from ..models.backbones.wan.latents import NATIVE_SIZE
 from ..models.encoders.latent_rgb import calibration_pictures, fit_latent_rgb
 from ..models.encoders.prompt_text import literal
 from ..models.encoders.tokenizer import TextTokenizer
 from ..models.io.checkpoint import Checkpoint
+from ..models.layouts.video_latents import NATIVE_SIZE
 from ..story.timeline import TEMPORAL_STRIDE
 from ..story.vocabulary import Vocabulary
 from .native_files import Config, File, Words, flux_unet, open_clip, open_model, open_t5, wan_unet, wan_vae_arguments

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +18,17 @@ from torch import Tensor
 
 from anchorshot.core.errors import InputError
 from anchorshot.models import backbones
-from anchorshot.models.backbones import BACKBONES, DEFAULT_KEYFRAME, DEFAULT_VIDEO, Backbone, Native, find_backbone
+from anchorshot.models.backbones import (
+    BACKBONES,
+    DEFAULT_KEYFRAME,
+    DEFAULT_VIDEO,
+    Backbone,
+    Native,
+    NativeModel,
+    find_backbone,
+    native_models,
+)
+from anchorshot.models.backbones.native_fit import text_width
 from anchorshot.models.backbones.wan.spec import WAN_2
 from anchorshot.models.cost import cost_of
 from anchorshot.models.encoders.kinds import TEXT_KINDS
@@ -194,3 +206,25 @@ def test_every_description_stands_for_what_is_there() -> None:
         find_backbone("haze")
     with pytest.raises(InputError, match="kind: must be flux_vae, wan_vae or mochi_vae"):
         load_vae("haze_vae", "nowhere")
+
+
+class _HazeKeyframes:
+    """What a backbone could offer to the keyframe nodes."""
+
+    sample = staticmethod(lambda *args, **kwargs: [])
+    caption_advice = staticmethod(lambda captions: None)
+
+
+def test_nodes_find_what_samples_a_model_by_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    native = NativeModel("Haze", "read.in_features", keyframes=lambda: offered)
+    offered = _HazeKeyframes()
+    monkeypatch.setattr(native_models, "BACKBONES", (*BACKBONES, replace(HAZE, native_model=native)))
+    model = SimpleNamespace(model=SimpleNamespace(diffusion_model=HazeVideo()))  # a subclass counts
+    assert native_models.keyframes_on(model) is offered
+    assert text_width(model) == 128
+    with pytest.raises(InputError, match=r"model.*must be a Wan model.*SimpleNamespace \(HazeVideo\)"):
+        native_models.video_on(model)
+    other = SimpleNamespace(model=SimpleNamespace(diffusion_model=torch.nn.Identity()))
+    with pytest.raises(InputError, match=r"model.*must be a Flux or Haze model.*Identity"):
+        native_models.keyframes_on(other)
+    assert text_width(other) is None

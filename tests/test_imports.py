@@ -196,6 +196,19 @@ def test_comfy_stays_in_its_places() -> None:
     assert not faults, "\n".join(faults)
 
 
+def test_nodes_name_no_backbone() -> None:
+    """What ComfyUI calls finds a model's adapter by its class, so that another backbone needs no change there."""
+    named = [folder.name for folder in (ROOT / "models/backbones").iterdir() if (folder / "spec.py").exists()]
+    faults = [
+        f"{path.relative_to(ROOT)}:{line}: {target}"
+        for path in source_files()
+        if path.relative_to(ROOT).parts[0] in ("nodes", "comfyui")
+        for line, level, target in imports(path)
+        if level and any(f"{resolve(path, level, target)}.".startswith(f"models.backbones.{name}.") for name in named)
+    ]
+    assert named and not faults, "\n".join(faults)
+
+
 def test_root_imports_nothing_heavy() -> None:
     """At module level the root imports nothing of the package and nothing heavy (functions may, when called)."""
     tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ from ...core.errors import InputError
 from ..io.kinds import listed
 from .flux.spec import FLUX_1
 from .mochi.spec import MOCHI_1
-from .spec import Backbone, Native, Task, VaeKind
+from .spec import Backbone, Native, NativeModel, Task, VaeKind
 from .wan.spec import WAN_2
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "DEFAULT_VIDEO",
     "Backbone",
     "Native",
+    "NativeModel",
     "Task",
     "VaeKind",
     "find_backbone",

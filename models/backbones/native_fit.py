@@ -1,7 +1,4 @@
-"""Whether prompts fit a MODEL of ComfyUI's, said before sampling: torch would speak of matrices.
-
-Classes are told by their names; ComfyUI itself is not imported.
-"""
+"""Whether prompts fit a MODEL of ComfyUI's, said before sampling: torch would speak of matrices."""
 
 from __future__ import annotations
 
@@ -12,21 +9,18 @@ from typing import Any
 from torch import Tensor
 
 from ...core.errors import InputError
-from . import BACKBONES
+from .native_models import backbone_of
 
 __all__ = ["fit_tokens", "fit_texts", "text_width"]
 
 
 def text_width(model: Any) -> int | None:
     """Width of the prompt tokens that a MODEL reads, where its backbone says where that stands; else None."""
-    network: Any = getattr(model.model, "diffusion_model", None)
-    classes = {kind.__name__ for kind in type(network).__mro__}
-    places = [backbone.native_text_width for backbone in BACKBONES if backbone.native_text_width is not None]
-    path = next((path for name, path in places if name in classes), None)
-    if path is None:
+    native = backbone_of(model)
+    if native is None:
         return None
     try:
-        return int(reduce(getattr, path.split("."), network))
+        return int(reduce(getattr, native.text_width.split("."), model.model.diffusion_model))
     except (AttributeError, TypeError, ValueError):  # a patched or quantised class that keeps it elsewhere
         return None
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from ..cost import Cost
     from ..encoders.vae import ImageCodec
+    from .native_adapter import NativeKeyframes, NativeVideo
 
-__all__ = ["Backbone", "Native", "Task", "VaeKind", "at"]
+__all__ = ["Backbone", "Native", "NativeModel", "Task", "VaeKind", "at"]
 
 
 def at(path: str) -> Callable[[], Any]:
@@ -62,6 +63,23 @@ class VaeKind(ModelKind):
 
 
 @dataclass(frozen=True)
+class NativeModel:
+    """A backbone as a MODEL of ComfyUI's.
+
+    Attributes:
+        network: name of ComfyUI's class of the network.
+        text_width: where in an object of that class the width of prompt tokens stands.
+        keyframes: gives what samples interleaved keyframes on such a MODEL; None: nothing does.
+        video: the same for video through keyframes.
+    """
+
+    network: str
+    text_width: str
+    keyframes: Callable[[], NativeKeyframes] | None = None
+    video: Callable[[], NativeVideo] | None = None
+
+
+@dataclass(frozen=True)
 class Backbone(ModelKind):
     """A kind of transformer.
 
@@ -81,8 +99,7 @@ class Backbone(ModelKind):
         schedule: gives the function from a number of steps to noise levels 1 … 0; None takes flow matching's, shifted.
         defaults: what a studio's sections are taken to say where its file is silent, by section.
         unused_settings: fields of the studio's `defaults.video` that have no meaning for it.
-        native_text_width: the name of ComfyUI's class, and where in an object of it the width of prompt tokens stands;
-            None: it is not known.
+        native_model: what it is in ComfyUI; None: nothing there needs to know.
         cost: gives the function that counts the FLOPs of one forward pass; None: nobody has worked it out.
     """
 
@@ -101,7 +118,7 @@ class Backbone(ModelKind):
     schedule: Callable[[], Callable[[int], list[float]]] | None = None
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unused_settings: frozenset[str] = frozenset()
-    native_text_width: tuple[str, str] | None = None
+    native_model: NativeModel | None = None
     cost: Callable[[], Callable[..., Cost]] | None = None
 
     @property

@@ -182,6 +182,15 @@ class PairModel(Protocol):
 
 
 @dataclass(frozen=True)
+class PairSettings:
+    """How frames are sampled together; see `PairLayout` for mode, context_noise and cache."""
+
+    mode: Mode = "causal"
+    context_noise: NoiseLevel = 0.1
+    cache: bool = True
+
+
+@dataclass(frozen=True)
 class PairLayout:
     """Which frame is which when new frames are sampled beside a memory of earlier ones (Captain Cinema §3.2).
 

@@ -10,7 +10,8 @@ from in_comfyui.tiny import caption, latent
 
 from anchorshot.memory.frame_memory import ContextFrame
 from anchorshot.models.backbones.flux import native
-from anchorshot.models.backbones.flux.native import PairSettings, sample_native
+from anchorshot.models.backbones.flux.native import sample_native
+from anchorshot.models.layouts.pairs import PairSettings
 from anchorshot.sampling.flow import flow_sigmas
 
 SIGMAS = flow_sigmas(3)

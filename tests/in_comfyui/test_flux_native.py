@@ -28,11 +28,11 @@ from in_comfyui.tiny import caption
 
 from anchorshot.models.backbones.flux import native
 from anchorshot.models.backbones.flux.headless import CaptainFlux
-from anchorshot.models.backbones.flux.native import PairSettings, prepare_pairs
+from anchorshot.models.backbones.flux.native import prepare_pairs
 from anchorshot.models.backbones.flux.native_blocks import ContextCaches, run_pairs
 from anchorshot.models.encoders.text import TextCond
 from anchorshot.models.io.keymaps import to_public
-from anchorshot.models.layouts.pairs import KVCache, Pairs
+from anchorshot.models.layouts.pairs import KVCache, Pairs, PairSettings
 from anchorshot.models.studio import load_studio
 from anchorshot.sampling.flow import flow_sigmas
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes

@@ -19,8 +19,8 @@ from in_comfyui.tiny import caption, latent
 from anchorshot.core.errors import InputError
 from anchorshot.memory.frame_memory import ContextFrame
 from anchorshot.models.backbones.flux import native
-from anchorshot.models.backbones.flux.native import PairSettings, prepare_pairs, sample_native
-from anchorshot.models.layouts.pairs import PairLayout
+from anchorshot.models.backbones.flux.native import prepare_pairs, sample_native
+from anchorshot.models.layouts.pairs import PairLayout, PairSettings
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,16 @@ from in_comfyui.tiny_wan import VAE, noise, relative, vae_file
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from anchorshot.comfyui.video import chunk_vae
 from anchorshot.core.errors import InputError
 from anchorshot.memory.golden_mem import resize_context
-from anchorshot.models.backbones.flux.native import PairSettings
 from anchorshot.models.backbones.flux.native import sample_native as sample_pairs
-from anchorshot.models.backbones.wan.latents import decode_frames, multi_chunk_video
-from anchorshot.models.backbones.wan.native import chunk_vae, patch_video, sample_native
+from anchorshot.models.backbones.wan.native import patch_video, sample_native
 from anchorshot.models.backbones.wan.vae import VideoVAE
 from anchorshot.models.io.loading import load_transformer, load_vae
 from anchorshot.models.layouts.chunks import pad_text, plan_video
-from anchorshot.models.layouts.pairs import pack_latent, pair_ids, unpack_latent
+from anchorshot.models.layouts.pairs import PairSettings, pack_latent, pair_ids, unpack_latent
+from anchorshot.models.layouts.video_latents import decode_frames, multi_chunk_video
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pocket import native
 from anchorshot.pocket.bank import picture_bank, to_tensor

@@ -25,17 +25,19 @@ from in_comfyui.test_flux_native import headless_of
 from anchorshot.comfyui.encode_text import LONGEST, embed_text, encode_caption, tokenize
 from anchorshot.comfyui.frame_encoders import ComfyEncoders
 from anchorshot.comfyui.keyframe_inputs import with_queries
-from anchorshot.comfyui.keyframes import Sampling, _warn_of_padding, make_keyframes, plan_keyframes
+from anchorshot.comfyui.keyframes import Sampling, make_keyframes, plan_keyframes
 from anchorshot.comfyui.memory import memory_of
 from anchorshot.comfyui.mixing_similarity import action_gamma
 from anchorshot.comfyui.similarity import embed_parts, embed_query
 from anchorshot.memory.frame_memory import ContextFrame, FrameMemory, MemoryFrame
 from anchorshot.memory.golden_mem import GoldenMem
 from anchorshot.memory.retrieval import mean_pool, rank_clip, rank_together
-from anchorshot.models.backbones.flux.native import PairSettings, sample_native
+from anchorshot.models.backbones.flux.native import sample_native
+from anchorshot.models.backbones.native_models import keyframes_on
 from anchorshot.models.encoders.prompt_text import from_prompt, literal, to_prompt
 from anchorshot.models.encoders.tokenizer import ClipTokenizer
 from anchorshot.models.io.keymaps import to_public
+from anchorshot.models.layouts.pairs import PairSettings
 from anchorshot.models.studio import load_studio
 from anchorshot.nodes.story import Shot, Storyboard
 from anchorshot.sampling.flow import dynamic_shift, flow_sigmas
@@ -258,14 +260,12 @@ def test_the_same_keyframes_from_texts(clips: dict[str, Any], encoders: dict[str
     assert worst < 1e-5
 
 
-def test_padded_captions_are_told_once(clips: dict[str, Any], caplog: Any) -> None:
+def test_padded_captions_are_remarked_upon(clips: dict[str, Any]) -> None:
     padded, short = encode(clips["flux"], "a desert"), encode_caption(clips["flux"], "a desert")
     assert padded[0][0].shape[1] == 256
-    with caplog.at_level(logging.WARNING):
-        _warn_of_padding([short, padded])
-        assert not caplog.records
-        _warn_of_padding([padded, short, padded])
-    assert len(caplog.records) == 1 and "2 of 3 captions have exactly 256 tokens" in caplog.text
+    advice = keyframes_on(tiny.flux()).caption_advice
+    assert advice([short, padded]) is None
+    assert "2 of 3 captions have exactly 256 tokens" in (advice([padded, short, padded]) or "")
 
 
 @pytest.mark.parametrize("steps", [20, 25, 28])
@@ -321,3 +321,14 @@ def test_a_window_is_ranked_by_all_its_prompts(studio: dict[str, Any], pictures:
     sampling = Sampling(studio["keyframe_model"], studio["vae"], sampler, flow_sigmas(1), 1.0, PairSettings(), 2)
     make_keyframes(jobs, prompts, None, torch.zeros(1, 16, 10, 20), sampling, memory)
     assert asked == [(words,)]
+
+
+def test_padding_is_logged_once_for_all_keyframes(studio: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    tokens, entry = encode(studio["clip"], "a red triangle")[0]
+    prompt = [[torch.nn.functional.pad(tokens, (0, 0, 0, 256 - tokens.shape[1])), entry]]
+    sampler = comfy.samplers.sampler_object("euler")
+    sampling = Sampling(studio["keyframe_model"], studio["vae"], sampler, flow_sigmas(1), 1.0, PairSettings())
+    with caplog.at_level(logging.WARNING, "anchorshot"):
+        make_keyframes(plan_keyframes(2, 1, None, (80, 160)), [prompt] * 2, None, torch.zeros(1, 16, 10, 20), sampling)
+    said = [message for message in caplog.messages if "captions have exactly" in message]
+    assert said == [said[0]] and said[0].startswith("Interleaved Keyframe Sampler: 2 of 2 captions")

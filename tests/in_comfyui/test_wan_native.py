@@ -17,20 +17,15 @@ import torch
 from in_comfyui.tiny_wan import PLAIN_VAE, TEXT, headless, native, noise, pixels, relative, vae_file
 from torch import Tensor
 
+from anchorshot.comfyui.video import chunk_vae
 from anchorshot.core.errors import InputError
-from anchorshot.models.backbones.wan.latents import PLAN, decode_frames, extend_video, lay_out, multi_chunk_video, repin
-from anchorshot.models.backbones.wan.native import (
-    Experts,
-    adds_noise,
-    chunk_vae,
-    patch_model,
-    patch_video,
-    sample_native,
-)
+from anchorshot.models.backbones.native_solvers import adds_noise
+from anchorshot.models.backbones.wan.native import Experts, patch_model, patch_video, sample_native
 from anchorshot.models.backbones.wan.vae import VideoVAE
 from anchorshot.models.io.loading import load_vae
 from anchorshot.models.layouts import chunks as layout
 from anchorshot.models.layouts.chunks import VideoPlan, plan_extension, plan_video, rope_table
+from anchorshot.models.layouts.video_latents import PLAN, decode_frames, extend_video, lay_out, multi_chunk_video, repin
 from anchorshot.pocket.native import load_video_vae
 from anchorshot.sampling import video as headless_video
 from anchorshot.sampling.flow import flow_sigmas
@@ -422,7 +417,7 @@ for name in ("diffusers", "open_clip", "accelerate", "peft"):
     sys.modules[name] = None
 import comfy.cli_args
 comfy.cli_args.args.cpu = True
-import anchorshot.models.backbones.wan.native, anchorshot.models.backbones.wan.latents, anchorshot.pocket.native_studio
+import anchorshot.models.backbones.wan.native, anchorshot.models.layouts.video_latents, anchorshot.pocket.native_studio
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -27,10 +27,10 @@ from torch import Tensor
 
 from ....core.errors import InputError
 from ....memory.frame_memory import ContextFrame
-from ...layouts.pairs import KVCache, PairLayout, Pairs, pack_latent, token_size, unpack_latent
+from ...layouts.pairs import KVCache, PairLayout, Pairs, PairSettings, pack_latent, token_size, unpack_latent
 from .native_blocks import ContextCaches, run_pairs
 from .native_checks import Conditioning, check_conditioning, check_options, check_shapes
-from .native_inputs import DEFAULTS, Caption, PairSettings, lay_out, negative_captions, positive_captions
+from .native_inputs import DEFAULTS, Caption, lay_out, negative_captions, positive_captions
 from .native_run import PairRun, seeded
 
 __all__ = [

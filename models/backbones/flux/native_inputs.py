@@ -14,19 +14,10 @@ from torch import Tensor
 
 from ....core.errors import InputError
 from ....memory.frame_memory import ContextFrame
-from ...layouts.pairs import Mode, NoiseLevel, PairLayout, token_size
+from ...layouts.pairs import PairLayout, PairSettings, token_size
 from .native_checks import Conditioning, check_shared, only_entry, real_caption
 
-__all__ = ["DEFAULTS", "Caption", "PairSettings", "lay_out", "negative_captions", "positive_captions"]
-
-
-@dataclass(frozen=True)
-class PairSettings:
-    """How frames are sampled together; see `PairLayout` for mode, context_noise and cache."""
-
-    mode: Mode = "causal"
-    context_noise: NoiseLevel = 0.1
-    cache: bool = True
+__all__ = ["DEFAULTS", "Caption", "lay_out", "negative_captions", "positive_captions"]
 
 
 DEFAULTS = PairSettings()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...io.kinds import UNET_PREFIXES, VAE_PREFIXES, KeyMap
-from ..spec import Backbone, VaeKind, at
+from ..spec import Backbone, NativeModel, VaeKind, at
 from . import keymap, vae_keymap
 
 __all__ = ["FLUX_1"]
@@ -44,6 +44,6 @@ FLUX_1 = Backbone(
     text=("t5",),
     tasks=frozenset({"keyframes"}),
     pooled_text=True,
-    native_text_width=("Flux", "params.context_in_dim"),
+    native_model=NativeModel("Flux", "params.context_in_dim", keyframes=at(".flux.native_adapter:KEYFRAMES")),
     cost=at(".flux.cost:flux_cost"),
 )

@@ -16,9 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.model_base
-import comfy.model_management
 import comfy.sample
-import comfy.samplers
 import torch
 from comfy.ldm.wan.model import WanModel
 from comfy.model_patcher import ModelPatcher
@@ -27,21 +25,17 @@ from torch import Tensor
 
 from ....core.errors import InputError
 from ...layouts.chunks import Experts, VideoPlan, frame_timesteps
+from ...layouts.video_latents import Latent, MultiChunkVideo, plan_of
+from ..native_adapter import NativeVideo
 from ..native_fit import fit_texts
-from .latents import ChunkVAE, Latent, MultiChunkVideo, plan_of
+from ..native_solvers import adds_noise, ode_solver, solver_name
 
-__all__ = ["Experts", "adds_noise", "chunk_vae", "patch_model", "patch_video", "sample_native"]
+__all__ = ["VIDEO", "Experts", "patch_model", "patch_video", "sample_native"]
 
 logger = logging.getLogger(__name__)
 
 _KEY = "anchorshot_multi_chunk"
 _ROPE, _INPAINT = "diffusion_model.rope_encode", "scale_latent_inpaint"
-_NOISY = ("ancestral", "sde", "ddpm", "lcm", "seeds_", "sa_solver")
-
-
-def chunk_vae(vae: Any) -> ChunkVAE:
-    """The VAE that `latents`' functions take; ComfyUI's interrupt stops it between chunks."""
-    return ChunkVAE(vae, comfy.model_management.throw_exception_if_processing_interrupted)
 
 
 def patch_video(model: ModelPatcher, video: MultiChunkVideo) -> ModelPatcher:
@@ -120,7 +114,7 @@ def sample_native(
     plan = plan_of(latent)
     experts = model if isinstance(model, Experts) else Experts(model, model, 0.0)
     scales = cfg if isinstance(cfg, tuple) else (cfg, cfg)
-    solver = _solver(sampler)
+    solver = ode_solver(sampler)
     levels = [float(s) for s in sigmas]
     samples, mask = latent["samples"], latent.get("noise_mask")
     first = next((i for i, s in enumerate(levels) if s < experts.boundary), len(levels) - 1)
@@ -148,15 +142,6 @@ def sample_native(
         )
         x = torch.zeros_like(samples)
     return {**latent, "samples": samples}
-
-
-def adds_noise(sampler: Any) -> bool:
-    """Whether a SAMPLER adds noise while it runs (ancestral, SDE, LCM, churn), which no ODE solver does."""
-    name = getattr(getattr(sampler, "sampler_function", None), "__name__", "")
-    options = getattr(sampler, "extra_options", {})
-    if options.get("s_churn", 0) > 0:
-        return True
-    return any(part in name for part in _NOISY) and options.get("eta", 1) != 0 and options.get("s_noise", 1) != 0
 
 
 class _Rope:
@@ -236,8 +221,8 @@ class _Director:
         guider = executor.class_obj
         self._check(guider, latent_image, denoise_mask)
         if adds_noise(sampler):
-            name = sampler.sampler_function.__name__.removeprefix("sample_")
-            logger.warning("%s adds noise at every step; SmartDirector is defined for ODE samplers such as euler", name)
+            said = "%s adds noise at every step; SmartDirector is defined for ODE samplers such as euler"
+            logger.warning(said, solver_name(sampler))
         if self.image_latent is not None:
             image = {"concat_latent_image": self.image_latent, "concat_mask": denoise_mask}
             for cond in (c for conds in guider.conds.values() for c in conds):
@@ -301,19 +286,6 @@ def _patched(model: ModelPatcher, plan: VideoPlan) -> ModelPatcher:
     return model
 
 
-def _solver(sampler: Any) -> Any:
-    names = comfy.samplers.SAMPLER_NAMES
-    if isinstance(sampler, str):
-        if sampler not in names:
-            raise InputError("sampler", "must be one of ComfyUI's samplers", sampler, "use euler")
-        sampler = comfy.samplers.sampler_object(sampler)
-    if adds_noise(sampler):
-        name = sampler.sampler_function.__name__.removeprefix("sample_")
-        fix = "use euler, heun, dpmpp_2m or uni_pc, or KSampler with the patched model"
-        raise InputError("sampler", "must be deterministic, one that follows an ODE", name, fix)
-    return sampler
-
-
 def _preview(callback: Callable[..., None], plan: VideoPlan, done: int, steps: int) -> Callable[..., None]:
     """Count the steps of both experts, and put a frame that is being made first: previews show the first."""
     shown = plan.free[len(plan.free) // 2] if plan.free else 0
@@ -322,3 +294,13 @@ def _preview(callback: Callable[..., None], plan: VideoPlan, done: int, steps: i
         callback(done + step, x0[:, :, shown:], x, steps)
 
     return see
+
+
+class _Video:
+    """How the video nodes use a Wan MODEL."""
+
+    patch = staticmethod(patch_video)
+    sample = staticmethod(sample_native)
+
+
+VIDEO: NativeVideo = _Video()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...io.kinds import UNET_PREFIXES, VAE_PREFIXES, KeyMap
-from ..spec import Backbone, Native, VaeKind, at
+from ..spec import Backbone, Native, NativeModel, VaeKind, at
 from . import keymap, vae_keymap
 
 __all__ = ["WAN_2"]
@@ -46,6 +46,6 @@ WAN_2 = Backbone(
     temporal_stride=4,
     natives={16: Native((480, 832), 81, 16), 48: Native((704, 1280), 121, 24)},  # 2.1 and 2.2 A14B, then 2.2 5B
     experts=True,
-    native_text_width=("WanModel", "text_embedding.0.in_features"),
+    native_model=NativeModel("WanModel", "text_embedding.0.in_features", video=at(".wan.native:VIDEO")),
     cost=at(".wan.cost:wan_cost"),
 )

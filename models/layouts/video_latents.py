@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....core.errors import InputError
-from ....story.timeline import TEMPORAL_STRIDE, Timeline
-from ...layouts.chunks import (
+from ...core.errors import InputError
+from ...story.timeline import TEMPORAL_STRIDE, Timeline
+from .chunks import (
     Method,
     VideoPlan,
     decode_video,
@@ -27,7 +27,7 @@ from ...layouts.chunks import (
     plan_extension,
     plan_video,
 )
-from ...layouts.pairs import PATCH
+from .pairs import PATCH
 
 __all__ = [
     "NATIVE_SIZE",
@@ -70,9 +70,8 @@ class ChunkVAE:
         time = vae.temporal_compression_decode() if vae.latent_dim == 3 and not vae.not_video else None
         if time != TEMPORAL_STRIDE:
             seen = "a VAE of images" if time is None else f"{time} times"
-            raise InputError(
-                "vae", f"must be a video VAE that compresses time {TEMPORAL_STRIDE} times", seen, "use Wan's VAE"
-            )
+            rule = f"must be a video VAE that compresses time {TEMPORAL_STRIDE} times"
+            raise InputError("vae", rule, seen, "use the video model's VAE")
         self.vae, self.check = vae, check
         self.latent_channels = int(vae.latent_channels)
         self.spatial_compression = int(vae.spacial_compression_encode())
