@@ -21,6 +21,7 @@ from anchorshot.sampling.flow import flow_sigmas
 
 SIZE, GRID = (8, 12), (4, 6)
 SIGMAS = flow_sigmas(3)
+PLAIN = PairModelSettings()
 NOISE = {name: frame(seed) for seed, name in enumerate(PAIR)}
 
 
@@ -45,7 +46,7 @@ def headless_pair(
     model: Any,
     memory: Any = (),
     given: Any = None,
-    settings: PairModelSettings = PairModelSettings(),
+    settings: PairModelSettings = PLAIN,
     cfg: float = 1.0,
     zero: bool = True,
 ) -> dict[str, Tensor]:
@@ -77,7 +78,8 @@ def headless_pair(
             against = velocity(texts[1], now)
             guided = [b + cfg * (a - b) for a, b in zip(v, against, strict=True)]
             if settings.rescale:
-                guided = [g * a.norm(dim=-1, keepdim=True) / g.norm(dim=-1, keepdim=True) for g, a in zip(guided, v)]
+                pairs = zip(guided, v, strict=True)
+                guided = [g * a.norm(dim=-1, keepdim=True) / g.norm(dim=-1, keepdim=True) for g, a in pairs]
             v = guided
         x = [tokens + (after - now) * step for tokens, step in zip(x, v, strict=True)]
     return clean | {name: unpatchify(tokens, SIZE) for name, tokens in zip(new, x, strict=True)}

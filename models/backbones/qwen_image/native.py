@@ -101,7 +101,8 @@ def rescaled_guidance(args: Mapping[str, Any]) -> Tensor:
     """
     positive, negative = _tokens(args["cond"]), _tokens(args["uncond"])
     guided = negative + args["cond_scale"] * (positive - negative)
-    guided = guided * (positive.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
+    norm = guided.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(guided.dtype).tiny)
+    guided = guided * (positive.norm(dim=-1, keepdim=True) / norm)
     rows, cols = args["cond"].shape[-2] // PATCH, args["cond"].shape[-1] // PATCH
     return rearrange(guided, "b (f h w) (c p q) -> b c f (h p) (w q)", h=rows, w=cols, p=PATCH, q=PATCH)
 
