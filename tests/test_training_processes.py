@@ -1,5 +1,6 @@
 """Training in two processes takes the steps of one: DDP and FSDP2 over gloo on the CPU, with a tiny model."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -20,7 +21,16 @@ from torch.nn import functional as F
 
 from anchorshot.core.errors import InputError
 from anchorshot.training.loop import LoopConfig, train
-from anchorshot.training.objectives import FlowInputs, FlowMatching, Ratio, flow_error, interpolate, mean_of, velocity
+from anchorshot.training.objectives import (
+    FlowDPO,
+    FlowInputs,
+    FlowMatching,
+    PreferenceInputs,
+    Ratio,
+    flow_error,
+    interpolate,
+    velocity,
+)
 from anchorshot.training.processes import Rows, Share, gather_rows, launch, means_over_processes, this_share
 from anchorshot.training.recipe import Recipe
 
@@ -137,33 +147,31 @@ class LowRank(nn.Linear):
         return self(x) + (x @ self.down.T @ self.up.T if self.adapts else 0)
 
 
-class Preference:
-    """DPO's shape: errors of a winner and a loser, by the policy and by the reference, its adapters switched off."""
-
-    def sums(self, model, inputs):
-        policy = self._margin(model, inputs)
-        model.adapts = False
-        with torch.no_grad():
-            reference = self._margin(model, inputs)
+@contextlib.contextmanager
+def adapters_off(model):
+    model.adapts = False
+    try:
+        yield
+    finally:
         model.adapts = True
-        return {"preference": mean_of(-F.logsigmoid(20 * (policy - reference)))}
-
-    def _margin(self, model, inputs):
-        noisy = (1 - inputs.t) * inputs.clean + inputs.t * inputs.noise
-        out = model.velocity(noisy, inputs.t)
-        won, lost = ((out - (inputs.noise - data)).square().mean(1) for data in (inputs.clean, -inputs.clean))
-        return lost - won
-
-    def loss(self, means):
-        return means["preference"], {}
 
 
 class PreferenceRecipe(DenoiserRecipe):
+    """The loser is the winner mirrored, and has times of its own."""
+
     name = "preference"
-    objective = Preference()
+    objective = FlowDPO(lambda model, noisy, inputs: model.velocity(noisy, inputs.t), adapters_off, beta=20.0)
 
     def build(self):
         return LowRank()
+
+    def inputs(self, batch, step):
+        clean, noise, t, weight, _ = super().inputs(batch, step)
+        return PreferenceInputs(clean, -clean, noise, t, loser_t=1 - t, weight=weight)
+
+    def share(self, inputs, share):
+        rows = share.rows(len(inputs.winner), "points")
+        return PreferenceInputs(*(None if x is None else rows.of(x) for x in inputs))
 
 
 RECIPES = (DenoiserRecipe, ContrastRecipe, PreferenceRecipe)
