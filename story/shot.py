@@ -156,7 +156,11 @@ class Shot(Strict):
         description="In order of time, at least one frame apart.",
         examples=[[{"at": 0.0}]],
     )
-    transition: Literal["cut", "blend"] = Field(default="cut", description="How this shot joins the one before it.")
+    transition: Literal["cut", "blend", "match"] = Field(
+        default="cut",
+        description="How this shot joins the one before it. `match`: it begins with the frame that that one ends with "
+        "(start and end frames; elsewhere a cut).",
+    )
     seed: int | None = Field(
         default=None, ge=0, le=MAX_SEED, description="Fixes the shot's noise; else drawn from the film's.", examples=[7]
     )

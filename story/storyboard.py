@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -98,6 +98,12 @@ class Storyboard(Strict):
         description="In film order.",
         examples=[[{"id": "s01", "scene": "<Mira> waves on the left."}]],
     )
+    mode: Literal["keyframes", "pairs"] | None = Field(
+        default=None,
+        description="What `anchorshot film` makes shots from: keyframes (the default), or pairs of a start and an end "
+        "frame.",
+        examples=["pairs"],
+    )
 
     _folder: Path | None = PrivateAttr(default=None)
     _notes: tuple[str, ...] = PrivateAttr(default=())
@@ -157,6 +163,9 @@ class Storyboard(Strict):
                 raise InputError(f"{where}.place", "is not in places", shot.place, self._place_fix(shot.place))
             check_tags(shot.scene, self.characters, f"{where}.scene")
             check_tags(shot.action, self.characters, f"{where}.action")
+            if shot.transition == "match" and not i:
+                fix = "use cut"
+                raise InputError(f"{where}.transition", "match needs a shot before this one", shot.transition, fix)
             shot.timeline(self.fps, where)
             for k, keyframe in enumerate(shot.keyframes):
                 check_tags(keyframe.text or "", self.characters, f"{where}.keyframes[{k}].text")
