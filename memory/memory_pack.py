@@ -6,7 +6,7 @@ as a reference image of its own instead, and can shrink these from the third on.
 
 Everything counts in patches, the 2×2 latents of one image token. Of the canvas only what tiles cover becomes tokens:
 the left-over area is dropped. So is a frame whose share would be less than one patch: the history that a canvas or a
-pyramid can hold is bounded, at about log2(patches of the canvas) frames.
+pyramid can hold is bounded; a canvas of N patches holds floor(log2 N) frames.
 """
 
 from __future__ import annotations
@@ -223,13 +223,14 @@ def canvas_boxes(count: int, canvas: Size) -> list[tuple[int, int, int, int]]:
     while len(boxes) < count and (area := area / 2) >= 1.0 and rows * cols > 1:
         if (rows if vertical else cols) == 1:
             vertical = not vertical
-        # The nearest edge to the exact area, not to half of what is left: rounding errors do not add up.
+        # The nearest edge to the exact area, not to half of what is left: rounding errors do not add up. Half an edge is
+        # rounded down, so that enough is left for all who follow.
         if vertical:
-            edge = min(rows - 1, max(1, math.floor(area / cols + 0.5)))
+            edge = min(rows - 1, max(1, math.ceil(area / cols - 0.5)))
             boxes.append((top, left, edge, cols))
             top, rows = top + edge, rows - edge
         else:
-            edge = min(cols - 1, max(1, math.floor(area / rows + 0.5)))
+            edge = min(cols - 1, max(1, math.ceil(area / rows - 0.5)))
             boxes.append((top, left, rows, edge))
             left, cols = left + edge, cols - edge
         vertical = not vertical
