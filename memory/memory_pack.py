@@ -223,8 +223,8 @@ def canvas_boxes(count: int, canvas: Size) -> list[tuple[int, int, int, int]]:
     while len(boxes) < count and (area := area / 2) >= 1.0 and rows * cols > 1:
         if (rows if vertical else cols) == 1:
             vertical = not vertical
-        # The nearest edge to the exact area, not to half of what is left: rounding errors do not add up. Half an edge is
-        # rounded down, so that enough is left for all who follow.
+        # The nearest edge to the exact area, not to half of what is left: rounding errors do not add up. Half an edge
+        # is rounded down, so that enough is left for all who follow.
         if vertical:
             edge = min(rows - 1, max(1, math.ceil(area / cols - 0.5)))
             boxes.append((top, left, edge, cols))
