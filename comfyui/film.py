@@ -48,7 +48,7 @@ def transitions_of(
     if len(batches) != len(storyboard.shots):
         fix = "give the shots in film order, or disconnect the storyboard"
         raise InputError("clips", f"must be {len(storyboard.shots)}, one for each shot", len(batches), fix)
-    return batches, storyboard.rate, [shot.transition for shot in storyboard.shots]
+    return batches, storyboard.rate, [shot.joined for shot in storyboard.shots]
 
 
 def join(clips: Sequence[Tensor], transitions: Sequence[Transition], fps: Fraction) -> Tensor:
@@ -100,7 +100,7 @@ def contact_sheet(storyboard: Storyboard, keyframes: Any, check: Callable[[], No
     if len(pictures) != wanted:
         fix = "connect the keyframes of every shot in film order"
         raise InputError("keyframes", f"must be {wanted}, the storyboard's keyframes", len(pictures), fix)
-    starts = joined_clips([t.frames for t in timelines], [s.transition for s in storyboard.shots], storyboard.rate)
+    starts = joined_clips([t.frames for t in timelines], [s.joined for s in storyboard.shots], storyboard.rate)
     with tempfile.TemporaryDirectory() as folder, relative_paths(folder):
         files = []
         for i, picture in enumerate(pictures):

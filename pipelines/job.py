@@ -19,6 +19,7 @@ from ..sampling.keyframes import KeyframeSettings
 from ..story.storyboard import Caption, Storyboard
 
 if TYPE_CHECKING:
+    from .join import Transition
     from ..models.encoders.text import TextEncoder
     from ..models.studio import Studio
     from ..models.studio_config import VideoDefaults
@@ -138,6 +139,10 @@ class Job:
     def studio_hash(self) -> str:
         """What identifies the studio's settings and weights."""
         return self.studio.fingerprint()
+
+    def transition(self, position: int) -> Transition:
+        """How the clip of the shot at a position joins the one before it."""
+        return self.story.shots[position].joined
 
     def frames(self, position: int) -> int:
         """Frames of the shot at a position."""

@@ -19,7 +19,8 @@ __all__ = ["BLEND_SECONDS", "JoinedClip", "join_clips", "joined_clips", "overlap
 BLEND_SECONDS = Fraction(1, 2)
 """Longest cross-dissolve; a shorter clip gives at most half of its frames to one."""
 
-Transition = Literal["cut", "blend"]
+Transition = Literal["cut", "blend", "match"]
+"""``match``: the clip begins with the picture that the one before it ends with, which is shown once."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,15 @@ def overlap(before: int, after: int, fps: Fraction) -> int:
 def joined_clips(frames: Sequence[int], transitions: Sequence[Transition], fps: Fraction) -> list[JoinedClip]:
     """Lay clips of `frames` frames end to end; `transitions[i]` tells how clip i joins the one before it.
 
-    A dissolve shows two clips at once, so the film is that much shorter than the clips together.
+    A dissolve shows two clips at once, so the film is that much shorter than the clips together; at a match it is one
+    frame.
     """
     placed: list[JoinedClip] = []
     end = 0
     for i, (count, transition) in enumerate(zip(frames, transitions, strict=True)):
-        shared = overlap(frames[i - 1], count, fps) if i and transition == "blend" else 0
+        shared = 0
+        if i and transition != "cut":
+            shared = overlap(frames[i - 1], count, fps) if transition == "blend" else 1
         placed.append(JoinedClip(count, shared, end - shared))
         end += count - shared
     return placed

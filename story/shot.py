@@ -198,6 +198,11 @@ class Shot(Strict):
         return Timeline.plan(fps, self.seconds or DEFAULT_SECONDS, times, where=where)
 
     @property
+    def joined(self) -> Literal["cut", "blend"]:
+        """How its clip joins the one before it where shots are not made from start and end frames."""
+        return "blend" if self.transition == "blend" else "cut"
+
+    @property
     def texts(self) -> list[str]:
         """Everything that is said about what is seen: scene, action and the keyframes' own texts."""
         return [text for text in (self.scene, self.action, *(k.text for k in self.keyframes)) if text]

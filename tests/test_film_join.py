@@ -75,3 +75,8 @@ def test_pictures_go_through_the_disk_unchanged(tmp_path: Path) -> None:
     written = read_image(write_image(tmp_path / "x.png", picture))
     assert (written - picture).abs().max() <= 0.5001 / 255
     assert torch.equal(read_image(write_image(tmp_path / "y.png", written)), written)
+
+
+def test_a_match_shows_the_shared_frame_once() -> None:
+    placed = joined_clips([9, 5, 5], ["cut", "match", "cut"], Fraction(8))
+    assert [(clip.start, clip.overlap) for clip in placed] == [(0, 0), (8, 1), (13, 0)]

@@ -26,7 +26,7 @@ def placed_clips(job: Job) -> list[JoinedClip]:
 
 def _transitions(job: Job) -> list[Transition]:
     # A dissolve belongs to two neighbours; where one of them is not rendered, there is nothing to dissolve.
-    return [job.story.shots[i].transition if i - 1 in job.chosen else "cut" for i in job.chosen]
+    return [job.transition(i) if i - 1 in job.chosen else "cut" for i in job.chosen]
 
 
 class Join(Stage):
