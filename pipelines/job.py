@@ -19,10 +19,10 @@ from ..sampling.keyframes import KeyframeSettings
 from ..story.storyboard import Caption, Storyboard
 
 if TYPE_CHECKING:
-    from .join import Transition
     from ..models.encoders.text import TextEncoder
     from ..models.studio import Studio
     from ..models.studio_config import VideoDefaults
+    from .join import Transition
 
 __all__ = [
     "FilmCrew", "FilmJob", "FilmSettings", "Job", "KeyframeCheck", "Progress", "size_tokens",
