@@ -43,7 +43,7 @@ LEVELS = {
 COMFYUI = {"folder_paths", "latent_preview", "node_helpers"}
 #: the web server that ComfyUI runs on and brings along
 SERVER = {"aiohttp"}
-MEDIA_MAY_USE = {"core", "memory.golden_mem"}
+MEDIA_MAY_USE = {"core", "memory.golden_mem", "memory.memory_pack"}
 HEAVY = {"torch", "numpy", "diffusers", "transformers", "open_clip", "kornia", "av", "PIL", "comfy", "comfy_api"}
 SKIPPED = {"build", "output", "runs", "tests", "docs", "stories"}
 
