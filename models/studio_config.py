@@ -63,7 +63,7 @@ def _kind(known: Callable[[], list[str]]) -> AfterValidator:
 
 VaeKindName = Annotated[str, _kind(lambda: [vae.kind for vae in vaes()])]
 VideoKindName = Annotated[str, _kind(lambda: kinds_for("video", "text_to_video"))]
-TextKindName = Annotated[str, _kind(lambda: sorted(text.kind for text in TEXT_KINDS))]
+TextKindName = Annotated[str, _kind(lambda: sorted(text.kind for text in TEXT_KINDS if not text.sees))]
 
 
 def _listed(value: Any) -> Any:

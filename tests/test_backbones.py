@@ -137,7 +137,7 @@ def test_its_files_are_detected_and_loaded(haze: Path) -> None:
         load_transformer("wan", path)
     with pytest.raises(InputError, match="file must hold a Haze transformer.*a Wan VAE"):
         load_transformer("haze", studio_of(haze).roots[0] / "vae.safetensors")
-    with pytest.raises(InputError, match="LoRA files are read for flux, wan and mochi"):
+    with pytest.raises(InputError, match="LoRA files are read for flux, wan, mochi, qwen_image and qwen_vl"):
         lora_table("haze")
 
 
@@ -202,7 +202,7 @@ def test_every_description_stands_for_what_is_there() -> None:
             assert levels[0] == 1 and levels[-1] == 0 and levels == sorted(levels, reverse=True)
         assert set(backbone.text) <= {text.kind for text in TEXT_KINDS}
     assert "keyframes" in find_backbone(DEFAULT_KEYFRAME).tasks and "video" in find_backbone(DEFAULT_VIDEO).tasks
-    with pytest.raises(InputError, match="kind: must be flux, wan or mochi"):
+    with pytest.raises(InputError, match="kind: must be flux, wan, mochi or qwen_image"):
         find_backbone("haze")
     with pytest.raises(InputError, match="kind: must be flux_vae, wan_vae or mochi_vae"):
         load_vae("haze_vae", "nowhere")

@@ -6,6 +6,7 @@ from ...core.errors import InputError
 from ..io.kinds import listed
 from .flux.spec import FLUX_1
 from .mochi.spec import MOCHI_1
+from .qwen_image.spec import QWEN_IMAGE
 from .spec import Backbone, Native, NativeModel, Task, VaeKind
 from .wan.spec import WAN_2
 
@@ -24,7 +25,7 @@ __all__ = [
     "vaes",
 ]
 
-BACKBONES: tuple[Backbone, ...] = (FLUX_1, WAN_2, MOCHI_1)
+BACKBONES: tuple[Backbone, ...] = (FLUX_1, WAN_2, MOCHI_1, QWEN_IMAGE)
 
 DEFAULT_KEYFRAME, DEFAULT_VIDEO = FLUX_1.kind, WAN_2.kind
 """What a studio's `keyframe` and `video` are where its file names no kind."""

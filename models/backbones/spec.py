@@ -30,8 +30,8 @@ def at(path: str) -> Callable[[], Any]:
     return lambda: attrgetter(name)(import_module(module, __package__))
 
 
-Task = Literal["keyframes", "video", "text_to_video"]
-"""What a backbone can do: interleaved keyframes, video through keyframes, video from text alone."""
+Task = Literal["keyframes", "video", "text_to_video", "pairs"]
+"""What a backbone can do: interleaved keyframes, video through keyframes, video from text alone, start-end pairs."""
 
 
 class Native(NamedTuple):
@@ -50,11 +50,13 @@ class VaeKind(ModelKind):
         network: gives diffusers' class.
         codec: gives the class that wraps it.
         optional: modules that a file may lack; they are None then.
+        renamed: arguments of other classes with the same tensors, by this class's names for them.
     """
 
     network: Callable[[], type[ModelMixin]]
     codec: Callable[[], type[ImageCodec]]
     optional: tuple[str, ...] = ()
+    renamed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def described(self) -> str:

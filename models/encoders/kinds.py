@@ -8,7 +8,7 @@ from typing import Any
 
 from ...core.errors import InputError
 from ..io.kinds import KeyMap, ModelKind, listed
-from . import t5_keymap
+from . import qwen_vl_keymap, t5_keymap
 
 __all__ = ["TEXT_KINDS", "TextKind", "find_text"]
 
@@ -20,10 +20,12 @@ class TextKind(ModelKind):
     Attributes:
         classes: gives transformers' config class and model class.
         padding_is_zero: `pad_to` fills up with zeros, as its pipeline does; else the model is run on the padded ids.
+        sees: it reads pictures as well as text, and has a wrapper of its own (`qwen_vl.QwenVLEncoder`).
     """
 
     classes: Callable[[], tuple[Any, Any]]
     padding_is_zero: bool = False
+    sees: bool = False
 
     @property
     def described(self) -> str:
@@ -41,6 +43,12 @@ def _umt5() -> tuple[Any, Any]:
     from transformers import UMT5Config, UMT5EncoderModel
 
     return UMT5Config, UMT5EncoderModel
+
+
+def _qwen_vl() -> tuple[Any, Any]:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel
+
+    return Qwen2_5_VLConfig, Qwen2_5_VLModel
 
 
 def _keys(prefix: str, *more: str) -> KeyMap:
@@ -66,6 +74,25 @@ TEXT_KINDS = (
         padding_is_zero=True,
     ),
     TextKind("t5", "T5", _keys("text_encoders.t5xxl.transformer."), _t5),
+    TextKind(
+        "qwen_vl",
+        "Qwen2.5-VL",
+        KeyMap(
+            qwen_vl_keymap.from_public,
+            qwen_vl_keymap.infer_config,
+            qwen_vl_keymap.to_public,
+            public_keys=("model.layers.0.self_attn.q_proj.bias", "visual.merger.ln_q.weight"),
+            other_public_keys=(
+                ("model.language_model.layers.0.self_attn.q_proj.bias", "model.visual.merger.ln_q.weight"),
+            ),
+            own_keys=("language_model.layers.0.self_attn.q_proj.bias", "visual.merger.ln_q.weight"),
+            prefixes=("text_encoders.qwen25_7b.transformer.",),
+            stacks={"num_hidden_layers": "language_model.layers."},
+            lora_table=lambda modules: qwen_vl_keymap.TABLE,
+        ),
+        _qwen_vl,
+        sees=True,
+    ),
 )
 """The more particular first: T5's names are among UMT5's."""
 

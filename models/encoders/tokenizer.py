@@ -168,10 +168,10 @@ def _ended(ids: Sequence[int], end: int) -> list[int]:
     return list(ids) if ids and ids[-1] == end else [*ids, end]
 
 
-def listed_names(metadata: Mapping[str, str], tokenizer: TextTokenizer) -> list[str]:
+def listed_names(metadata: Mapping[str, str], tokenizer: TextTokenizer | None = None) -> list[str]:
     """The names a text encoder knows: its metadata's `names` (a JSON list), else the tokenizer's name pieces."""
     if "names" not in metadata:
-        return tokenizer.names
+        return [] if tokenizer is None else tokenizer.names
     try:
         names = json.loads(metadata["names"])
     except ValueError:

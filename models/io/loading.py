@@ -212,7 +212,8 @@ def _plan(
     if not values:
         checkpoint = checkpoint.without_large_values()
     checkpoint.state = dequantise(checkpoint, dtype)
-    arguments = check_arguments(read_config(config) or checkpoint.config or _infer(model, checkpoint), checkpoint.state)
+    given = read_config(config) or checkpoint.config or _infer(model, checkpoint)
+    arguments = check_arguments(_renamed(model, given), checkpoint.state)
     state = dict(_to_diffusers(model.kind, checkpoint, arguments))
     skeleton = _build(model, arguments)
     ignored = getattr(skeleton, "_keys_to_ignore_on_load_unexpected", None) or ()
@@ -253,6 +254,11 @@ def _infer(model: Backbone | VaeKind, checkpoint: Checkpoint) -> dict[str, Any]:
     if model.keys.to_public is not None and not model.keys.is_public(state.keys()):
         state = keymaps.to_public(model.kind, state)
     return keymaps.infer_config(model.kind, state, checkpoint.metadata)
+
+
+def _renamed(model: Backbone | VaeKind, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    names = model.renamed if isinstance(model, VaeKind) else {}
+    return {own: value for name, value in arguments.items() for own in names.get(name, (name,))}
 
 
 def _to_diffusers(kind: str, checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:

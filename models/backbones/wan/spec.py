@@ -22,6 +22,7 @@ VAE = VaeKind(
     ),
     network=at("diffusers:AutoencoderKLWan"),
     codec=at(".wan.vae:VideoVAE"),
+    renamed={"input_channels": ("in_channels", "out_channels")},  # AutoencoderKLQwenImage's
 )
 
 WAN_2 = Backbone(
