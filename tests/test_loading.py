@@ -254,7 +254,7 @@ def test_wrong_kind_of_model_is_named(tmp_path, kind):
     save_file({"conditioner.embedders.0.weight": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="conditioner.embedders.0.weight"):
         load_transformer(kind, path)
-    with pytest.raises(InputError, match="must be flux, wan or mochi"):
+    with pytest.raises(InputError, match="must be flux, wan, mochi or qwen_image"):
         load_transformer("sdxl", path)
 
 

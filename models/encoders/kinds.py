@@ -97,10 +97,15 @@ TEXT_KINDS = (
 """The more particular first: T5's names are among UMT5's."""
 
 
-def find_text(kind: str) -> TextKind:
-    """The text encoder of a kind. Raises InputError if there is none."""
-    for text in TEXT_KINDS:
+def find_text(kind: str, sees: bool | None = None) -> TextKind:
+    """The text encoder of a kind; with `sees` one that reads pictures, or one that does not.
+
+    Raises:
+        InputError: there is none.
+    """
+    known = [text for text in TEXT_KINDS if sees in (None, text.sees)]
+    for text in known:
         if text.kind == kind:
             return text
-    kinds = sorted(text.kind for text in TEXT_KINDS)
+    kinds = sorted(text.kind for text in known)
     raise InputError("kind", f"must be {listed(kinds)}", kind, "choose one of them")

@@ -329,7 +329,7 @@ def _plan(
     values: bool = True,
 ) -> tuple[PreTrainedModel, dict[str, Tensor], TextTokenizer, Checkpoint]:
     """An empty encoder, its tensors, its tokenizer, and what is left of the file."""
-    classes = find_text(kind).classes()
+    classes = find_text(kind, sees=False).classes()
     whole = read_checkpoint(path)
     checkpoint = own_part(kind, whole)
     if tokenizer is None and checkpoint.config is not None:

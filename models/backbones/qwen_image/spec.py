@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...io.kinds import UNET_PREFIXES, KeyMap
-from ..spec import Backbone, at
+from ..spec import Backbone, NativeModel, at
 from ..wan.spec import WAN_2
 from . import keymap
 
@@ -28,5 +28,5 @@ QWEN_IMAGE = Backbone(
     text=("qwen_vl",),
     tasks=frozenset({"pairs"}),
     masked_text=True,
-    native_text_width=("QwenImageTransformer2DModel", "txt_in.in_features"),
+    native_model=NativeModel("QwenImageTransformer2DModel", "txt_in.in_features"),
 )
