@@ -93,6 +93,12 @@ def test_plain_attention_is_attention(mask):
     assert torch.allclose(got, expected, atol=1e-5)
 
 
+def test_plain_attention_is_attention_of_a_language_model():
+    q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
+    expected = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    assert torch.allclose(plain_attention(q, k, v, is_causal=True, enable_gqa=True), expected, atol=1e-5)
+
+
 def story_data(stories=6, shots=5) -> StoryLatents:
     g = torch.Generator().manual_seed(0)
     tiers = [torch.randn(stories, shots, 16, *s, generator=g) for s in ((10, 20), (6, 12), (2, 4))]

@@ -21,14 +21,20 @@ def plain_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
+    enable_gqa: bool = False,
     **_: object,
 ) -> Tensor:
-    """softmax(q kᵀ · scale) v for [..., L, d] tensors; `attn_mask` is bool (True: attend) or additive.
+    """softmax(q kᵀ · scale) v for [..., L, d] tensors; `attn_mask` is bool (True: attend) or additive. With
+    `enable_gqa` several heads of the query share one of key and value.
 
     Measured on two cores in bf16 at 74 tokens: 3× faster forward and backward than the fused kernel.
     """
-    if dropout_p or is_causal:
-        raise ValueError("plain_attention has neither dropout nor a causal flag")
+    if dropout_p:
+        raise ValueError("plain_attention has no dropout")
+    if enable_gqa:
+        key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
+    if is_causal:
+        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
     logits = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-1, -2)
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:

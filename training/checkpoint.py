@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..core.errors import InputError
 from ..core.files import atomic_path, write_atomic
 from .ema import Average
 from .processes import is_main, local, shard_like, whole, whole_like
@@ -34,13 +35,20 @@ def average(model: nn.Module, ema: Average) -> dict[str, Tensor]:
 
 
 def save_checkpoint(
-    path: Path, step: int, model: nn.Module, ema: Average, optimizer: torch.optim.Optimizer, log: list[dict]
+    path: Path,
+    step: int,
+    model: nn.Module,
+    ema: Average,
+    optimizer: torch.optim.Optimizer,
+    log: list[dict],
+    frozen: bool = True,
 ) -> None:
     """Write weights, EMA, optimizer and random state as one safetensors file, atomically, and the log beside it.
 
-    Every process must call this; the main one writes.
+    Every process must call this; the main one writes. Without `frozen` only the weights that are trained are written.
     """
-    tensors: dict[str, Tensor] = {f"model.{k}": whole(v) for k, v in model.state_dict().items()}
+    state = model.state_dict() if frozen else dict(trained(model))
+    tensors: dict[str, Tensor] = {f"model.{k}": whole(v) for k, v in state.items()}
     for (name, param), mean in zip(trained(model), ema.values, strict=True):
         tensors[f"ema.{name}"] = whole_like(mean, param)
         for key, value in optimizer.state.get(param, {}).items():
@@ -54,11 +62,17 @@ def save_checkpoint(
     write_atomic(path.with_suffix(".log.json"), json.dumps(log))
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Restore the weights and buffers, before the model is sharded."""
+def load_weights(path: Path, model: nn.Module, frozen: bool = True) -> None:
+    """Restore the weights and buffers, before the model is sharded; without `frozen` those that are trained."""
     with safe_open(path, framework="pt") as file:
         names = [k for k in file.keys() if k.startswith("model.")]  # noqa: SIM118 (not a dict)
-        model.load_state_dict({k.removeprefix("model."): file.get_tensor(k) for k in names})
+        state = {k.removeprefix("model."): file.get_tensor(k) for k in names}
+    own = dict(trained(model))
+    if not frozen and state.keys() != own.keys():
+        odd = sorted(state.keys() ^ own.keys())[0]
+        rule = "checkpoints must be of the same recipe"
+        raise InputError(path.name, rule, f"{odd} is in one of the two", "resume with the recipe it was begun with")
+    model.load_state_dict(state, strict=frozen)
 
 
 def load_state(path: Path, model: nn.Module, ema: Average, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:

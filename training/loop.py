@@ -174,7 +174,7 @@ class _Run:
         self.model.to(self.device)
         resumes = checkpoint.exists()
         if resumes:
-            load_weights(checkpoint, self.model)
+            load_weights(checkpoint, self.model, recipe.keeps_frozen)
         self.step = wrapped(TrainingStep(self.model, recipe.objective), config.shard, recipe.units)
         self.optimizer = _optimizer(self.model, config, recipe.edges)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -195,13 +195,12 @@ class _Run:
         bf16 = self.config.precision == "bf16"
         # a CUDA graph must not find casts in the cache that were made outside of it
         autocast = torch.autocast(self.device.type, torch.bfloat16, bf16, cache_enabled=self.on_cpu)
-        with autocast, cpu_attention(self.on_cpu):
-            parts, means = means_over_processes(self.step(inputs))
-            loss, numbers = objective.loss(parts)
-        if count == 1:
-            loss.backward()
-        else:
+        with cpu_attention(self.on_cpu):  # also the way back: checkpointed blocks run a second time there
+            with autocast:
+                parts, means = means_over_processes(self.step(inputs))
+                loss, numbers = objective.loss(parts)
             (count * loss).backward()  # gradients are averaged over the processes, losses add up
+        if count > 1:
             loss, numbers = objective.loss(means)
         return {"loss": loss.detach(), **{k: v.detach() for k, v in numbers.items()}}
 
@@ -256,7 +255,8 @@ class _Run:
         return bool(flag)
 
     def _save(self, step: int, on_save: Callable[[torch.nn.Module, int], None] | None) -> None:
-        save_checkpoint(self.checkpoint, step, self.model, self.ema, self.optimizer, self.log)
+        frozen = self.recipe.keeps_frozen
+        save_checkpoint(self.checkpoint, step, self.model, self.ema, self.optimizer, self.log, frozen)
         if self.processes.is_main_process:
             plot_losses(self.log, self.checkpoint.with_suffix(".png"))
         if on_save is None:

@@ -44,6 +44,8 @@ class Recipe(ABC, Generic[Batch, Inputs]):
         units: names of the classes of modules that FSDP2 gathers one at a time, such as transformer blocks; everything
             else is gathered for the whole step. A unit must be left only through the outputs of its forward pass: a
             block whose keys and values go into a cache on the side does not qualify.
+        keeps_frozen: whether checkpoints hold weights that are not trained, too. Without them they are small, where a
+            model has adapters; `build` must then give the same frozen weights each time.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Recipe(ABC, Generic[Batch, Inputs]):
     objective: Objective[Inputs]
     edges: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
+    keeps_frozen: bool = True
 
     @abstractmethod
     def build(self) -> torch.nn.Module:
