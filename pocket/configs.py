@@ -72,3 +72,43 @@ CLIP: dict[str, Any] = {
     "vision_cfg": {"image_size": 96, "patch_size": 12, "width": 96, "layers": 3, "head_width": 32, "mlp_ratio": 3.0},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 4},
 }
+
+#: QwenImageTransformer2DModel: 8 blocks, 160 wide; the keyframe model's widths, so that it can start from its weights
+PAIR: dict[str, Any] = {
+    "patch_size": 2,
+    "in_channels": 64,
+    "out_channels": 16,
+    "num_layers": 8,
+    "attention_head_dim": 40,
+    "num_attention_heads": 4,
+    "joint_attention_dim": 128,
+    "axes_dims_rope": [8, 16, 16],
+    "zero_cond_t": True,
+}
+
+#: Qwen2.5-VL; the vocabulary size and the marks' ids come from the tokenizer.
+QWEN_VL_TEXT: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 6, 6]},
+    "tie_word_embeddings": True,
+}
+QWEN_VL_VISION: dict[str, Any] = {
+    "depth": 3,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_heads": 2,
+    "in_channels": 3,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "window_size": 112,
+    "fullatt_block_indexes": [2],
+    "out_hidden_size": 128,
+    "tokens_per_second": 2,
+}

@@ -44,6 +44,29 @@ def build_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+CHAT = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+"""Marks of a conversation, as the Qwen models have them."""
+
+_ROLES = ("system", "user", "assistant", "frames", *(str(n) for n in range(5, 34)))
+
+
+def build_chat_tokenizer() -> Tokenizer:
+    """The same vocabulary with what a Qwen conversation needs: its marks, the roles' names, line breaks, shot lengths.
+
+    Ids of common pieces are those of `build_tokenizer`; nothing is added to a text, which the chat template closes.
+    """
+    base = json.loads(build_tokenizer().to_str())
+    pieces = [(piece, score) for piece, score in base["model"]["vocab"]]
+    pieces += [("\n", -2.0), (SPACE + "\n", -2.0), *((SPACE + word, -2.0) for word in _ROLES)]
+    pieces += [("frames", -2.0), *((str(n), -2.0) for n in range(10, 34))]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
+    tokenizer.add_special_tokens([PAD, EOS, UNK, *CHAT])
+    return tokenizer
+
+
 def listed_names(tokenizer_json: str) -> list[str]:
     """Names that are single pieces of a tokenizer.json, in vocabulary order."""
     vocab = json.loads(tokenizer_json)["model"]["vocab"]

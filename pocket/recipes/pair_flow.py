@@ -1,0 +1,155 @@
+"""The pair model as it learns: with its text encoder, and with words that must know what characters look like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...models.backbones.qwen_image.headless import PairQwen
+from ...models.layouts.start_end import Segment, frame_ids, pair_ids, patchify, reference_ids
+from ...training.objectives import Ratio, flow_error, interpolate, mean_of, velocity
+from ..configs import PAIR
+from .captions import FACTS, IGNORE, LOOK_FACTS
+from .pair_prompts import image_patches
+from .pair_text import build_qwen_vl, encode_chat
+from .pairs_layout import GRID, tiles_of
+
+__all__ = ["GRID", "PairFlow", "PairInputs", "PairStudent"]
+
+#: the block before which the words about a character should know its looks
+IDENTITY_BEFORE = 5
+LOOKS = tuple(FACTS[fact] for fact in LOOK_FACTS)
+
+
+class PairInputs(NamedTuple):
+    """What a step needs, B rows.
+
+    Attributes:
+        shown: ``pair``, ``start`` or ``end``.
+        packing: of the memory; None: no memory.
+        latents: [B, F, 16, 10, 20] the frames to make, clean.
+        share: [B, F, 10, 20], share of each cell that shows a character.
+        t: [B], the same for both frames.
+        noise: like `latents`.
+        ids: [B, T] conversations, 0 at padding.
+        first: where their captions begin.
+        looks: [B, C, 3] classes of the looks that a caption's word is about.
+        seen: uint8 [B, H, W, 3] the frame that the text encoder sees, or None.
+        memory: latents [B, 16, h, w] of every place.
+        remembered: bool [B, places], which of them are there.
+    """
+
+    shown: str
+    packing: str | None
+    latents: Tensor
+    share: Tensor
+    t: Tensor
+    noise: Tensor
+    ids: Tensor
+    first: int
+    looks: Tensor
+    seen: Tensor | None
+    memory: list[Tensor]
+    remembered: Tensor
+
+
+class PairStudent(nn.Module):
+    """The pair model and its text encoder, trained together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = PairQwen(**PAIR)
+        self.qwen = build_qwen_vl()
+        self.looks = nn.Linear(self.transformer.inner_dim, sum(LOOKS))  # training only
+
+    def encode(self, inputs: PairInputs) -> tuple[Tensor, Tensor]:
+        """States [B, T', D] of what follows the system text and the user's name, and their mask."""
+        patches, grid = (None, (0, 0)) if inputs.seen is None else image_patches(inputs.seen)
+        states = encode_chat(self.qwen, inputs.ids, patches, grid)
+        return states[:, DROPPED:], inputs.ids[:, DROPPED:] != 0
+
+
+DROPPED = 8
+"""Tokens of the template before what the user says: system and user."""
+
+
+class PairFlow:
+    """Flow matching of start and end frame (Eq. 4), and the looks that words about a character should know.
+
+    Args:
+        character_weight: how much more a cell that a character fills weighs.
+        identity_weight: weight of the looks' cross-entropy.
+    """
+
+    def __init__(self, character_weight: float, identity_weight: float) -> None:
+        self.character_weight, self.identity_weight = character_weight, identity_weight
+
+    def sums(self, model: PairStudent, inputs: PairInputs) -> dict[str, Ratio]:
+        """``flow``, ``plain``, and the cross-entropy of each look."""
+        sums: dict[str, Ratio] = {}
+        noisy = interpolate(inputs.latents, inputs.noise, inputs.t[:, None, None, None, None])
+        with self._identity_loss(model, inputs, sums):
+            out = predict(model, inputs, noisy)
+        target = velocity(inputs.latents, inputs.noise)
+        weight = 1 + self.character_weight * inputs.share[:, :, None].expand_as(target)
+        error, weighted = flow_error(out, tokens_of(target), tokens_of(weight))
+        return sums | {"flow": weighted, "plain": mean_of(error.detach())}
+
+    def loss(self, means: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Flow matching, and the looks."""
+        recall = torch.stack([means[fact] for fact in LOOK_FACTS]).mean()
+        logged = {"plain": means["plain"], "recall": recall, "colour": means["colour"]}
+        return means["flow"] + self.identity_weight * recall, logged
+
+    @contextmanager
+    def _identity_loss(self, model: PairStudent, inputs: PairInputs, sums: dict[str, Ratio]) -> Iterator[None]:
+        """Inside, a forward also learns to tell from the words about a character how it looks: a colour that the
+        caption keeps back from memory alone. Words are never noisy, so every step teaches it.
+        """
+
+        def tell(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            text = args[1]
+            first, length = inputs.first - DROPPED, inputs.looks.shape[1]
+            words = text[:, first : first + length]
+            labels = inputs.looks[:, : words.shape[1]].flatten(0, 1)
+            logits = model.looks(words).flatten(0, 1).float().split(LOOKS, -1)
+            for fact, each, label in zip(LOOK_FACTS, logits, labels.unbind(-1), strict=True):
+                wrong = F.cross_entropy(each, label, ignore_index=IGNORE, reduction="sum")
+                sums[fact] = Ratio(wrong, (label != IGNORE).sum())
+
+        handle = model.transformer.transformer_blocks[IDENTITY_BEFORE].register_forward_pre_hook(tell)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def predict(model: PairStudent, inputs: PairInputs, noisy: Tensor) -> Tensor:
+    """Velocities [B, F · N, 64] of the frames to make, given noisy latents [B, F, 16, h, w]."""
+    text, mask = model.encode(inputs)
+    start, end = pair_ids(GRID)
+    places = {"pair": (start, end), "start": (start,), "end": (end,)}[inputs.shown]
+    frames = [Segment(patchify(x), ids) for x, ids in zip(noisy.unbind(1), places, strict=True)]
+    image_mask = None
+    if inputs.packing is not None:
+        tiles = tiles_of(inputs.packing)
+        packing = "canvas" if inputs.packing == "canvas" else "references"
+        ids = reference_ids(tiles, GRID, "stacked", packing)
+        frames += [Segment(patchify(x), i, clean=True) for x, i in zip(inputs.memory, ids, strict=True)]
+        there = [torch.ones(len(noisy), len(place), dtype=torch.bool) for place in places]
+        there += [
+            real[:, None].expand(-1, tile.rows * tile.cols)
+            for real, tile in zip(inputs.remembered.unbind(1), tiles, strict=True)
+        ]
+        image_mask = torch.cat(there, 1)
+    return torch.cat(model.transformer.forward_segments(frames, text, mask, inputs.t, image_mask), 1)
+
+
+def tokens_of(latents: Tensor) -> Tensor:
+    """[B, F, 16, h, w] to tokens [B, F · N, 64], frame after frame."""
+    return torch.cat([patchify(x) for x in latents.unbind(1)], 1)
