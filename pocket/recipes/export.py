@@ -20,8 +20,9 @@ from ...models.io import keymaps
 from ...story.vocabulary import Vocabulary
 from .. import configs
 from ..lexicon import LEXICON, PLAIN, words_of
-from ..tokenizer import build_tokenizer
+from ..tokenizer import build_chat_tokenizer, build_tokenizer
 from ..world import CAST, DATA_VERSION
+from .pair_prompts import EYES, qwen_vl_config
 
 _PACKAGE = Path(__file__).resolve().parent.parent.parent
 WEIGHTS = _PACKAGE / "pocket" / "weights"
@@ -158,6 +159,24 @@ def export_clip(folder: Path, weights: StateDict, seed: int, figures: Mapping[st
     meta = metadata("clip", seed, scorer.config, figures)
     state = fp8_matrix(scorer.model.state_dict(), "token_embedding.weight")
     return write_weights(folder / "clip.safetensors", state, meta, torch.float16)
+
+
+def export_pair(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
+    """The pair model in Qwen-Image's names, as ComfyUI's scaled fp8."""
+    meta = metadata("pairs", seed, configs.PAIR, figures)
+    return write_weights(folder / "pair.safetensors", scaled_fp8(keymaps.to_public("qwen_image", weights)), meta)
+
+
+def export_qwen_vl(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
+    """The pair model's text encoder in Qwen2.5-VL's names; tokenizer, names, words and how it is prompted in the
+    metadata.
+    """
+    tokenizer = build_chat_tokenizer()
+    config = qwen_vl_config()
+    meta = metadata("pairs", seed, config, figures) | {"tokenizer": tokenizer.to_str(), "names": json.dumps(CAST)}
+    prompting = {"system_prompt": "", "picture_label": "", "picture_area": EYES[0] * EYES[1]}
+    meta |= taught_words().metadata() | {"prompting": json.dumps(prompting)}
+    return write_weights(folder / "qwen_vl.safetensors", keymaps.to_public("qwen_vl", weights), meta)
 
 
 def export_recogniser(folder: Path, weights: StateDict, width: int, seed: int, figures: Mapping[str, Any]) -> Path:

@@ -5,19 +5,35 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..configs import QWEN_VL_VISION
+from ..configs import QWEN_VL_TEXT, QWEN_VL_VISION
 from ..lexicon import LEXICON
 from ..tokenizer import build_chat_tokenizer
 from .captions import ToldShot
 
-__all__ = ["EYES", "image_patches", "pair_caption", "pair_ids", "without_colour"]
+__all__ = ["EYES", "image_patches", "pair_caption", "pair_ids", "qwen_vl_config", "without_colour"]
 
 EYES = (84, 168)
 """Size at which the text encoder sees a frame: a pocket frame rounded to its patches."""
+
+
+def qwen_vl_config() -> dict[str, Any]:
+    """Arguments of Qwen2_5_VLConfig: the pocket encoder's sizes, with its tokenizer's vocabulary and marks."""
+    tokenizer = build_chat_tokenizer()
+    text = {**QWEN_VL_TEXT, "vocab_size": tokenizer.get_vocab_size(), "bos_token_id": None, "eos_token_id": None}
+    return {
+        "text_config": text,
+        "vision_config": QWEN_VL_VISION,
+        "image_token_id": tokenizer.token_to_id("<|image_pad|>"),
+        "vision_start_token_id": tokenizer.token_to_id("<|vision_start|>"),
+        "vision_end_token_id": tokenizer.token_to_id("<|vision_end|>"),
+        "video_token_id": tokenizer.get_vocab_size(),  # none
+    }
+
 
 _COLOURS = "|".join(sorted({word for words in LEXICON["colour"].values() for word in words}, key=len, reverse=True))
 _COLOUR = re.compile(rf",?\s*\b(?:{_COLOURS})\b(,(?=\s))?", re.IGNORECASE)

@@ -20,8 +20,8 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel
 from ...training.objectives import Ratio, mean_of
 from ...training.processes import Share
 from ...training.recipe import Recipe
-from ..configs import QWEN_VL_TEXT, QWEN_VL_VISION
-from ..tokenizer import build_chat_tokenizer, build_tokenizer
+from ..configs import QWEN_VL_TEXT
+from ..tokenizer import build_tokenizer
 from ..world import (
     ACCESSORIES,
     COLOURS,
@@ -36,10 +36,10 @@ from ..world import (
     make_story,
 )
 from .captions import FACTS, IGNORE, label_words, tell_shots
-from .pair_prompts import image_patches, pair_caption, pair_ids
+from .pair_prompts import image_patches, pair_caption, pair_ids, qwen_vl_config
 from .text import Teacher
 
-__all__ = ["PairReader", "PairReadingRecipe", "build_qwen_vl", "qwen_vl_config"]
+__all__ = ["PairReader", "PairReadingRecipe", "build_qwen_vl", "encode_chat"]
 
 _STORIES = 1 << 30
 #: what a frame shows, and how many classes each has; sides come one after the other
@@ -51,22 +51,9 @@ SIGHTS |= {
 }
 
 
-def qwen_vl_config() -> Qwen2_5_VLConfig:
-    """The pocket encoder's configuration, with its tokenizer's vocabulary and marks."""
-    tokenizer = build_chat_tokenizer()
-    marks: dict[str, Any] = {
-        "image_token_id": tokenizer.token_to_id("<|image_pad|>"),
-        "vision_start_token_id": tokenizer.token_to_id("<|vision_start|>"),
-        "vision_end_token_id": tokenizer.token_to_id("<|vision_end|>"),
-        "video_token_id": tokenizer.get_vocab_size(),  # none
-    }
-    text = {**QWEN_VL_TEXT, "vocab_size": tokenizer.get_vocab_size(), "bos_token_id": None, "eos_token_id": None}
-    return Qwen2_5_VLConfig(text_config=text, vision_config=QWEN_VL_VISION, **marks)
-
-
 def build_qwen_vl() -> Qwen2_5_VLModel:
     """The pocket encoder with fresh weights."""
-    return Qwen2_5_VLModel(qwen_vl_config())
+    return Qwen2_5_VLModel(Qwen2_5_VLConfig(**qwen_vl_config()))
 
 
 def encode_chat(model: Qwen2_5_VLModel, ids: Tensor, patches: Tensor | None, grid: tuple[int, int]) -> Tensor:
