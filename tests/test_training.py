@@ -70,6 +70,14 @@ def test_a_few_steps_learn(tmp_path):
     assert weights.keys() == recipe.build().state_dict().keys()
 
 
+@pytest.mark.parametrize("flags", [{"is_causal": True}, {"enable_gqa": True}, {"is_causal": True, "enable_gqa": True}])
+def test_plain_attention_of_language_models(flags):
+    q, k, v = (torch.randn(2, heads, 6, 8) for heads in ((4, 2, 2) if "enable_gqa" in flags else (4, 4, 4)))
+    assert torch.allclose(
+        plain_attention(q, k, v, **flags), F.scaled_dot_product_attention(q, k, v, **flags), atol=1e-5
+    )
+
+
 def test_learning_rate_warms_up_and_decays():
     config = LoopConfig(steps=100, lr=1.0, warmup=10, final_lr=0.1)
     rates = [learning_rate(config, s) for s in range(101)]

@@ -1,8 +1,8 @@
 """The pocket family's recipes by name: each trains its model and puts it in the family of its run.
 
 Order of dependence: ``vae``, ``clip`` and ``text`` → ``keyframes`` (which trains the text encoder on) and ``video``;
-``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe takes what it needs from the weights that the
-earlier ones wrote.
+``keyframes`` → ``pair_text`` → ``pairs``; ``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe
+takes what it needs from the weights that the earlier ones wrote.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from ...core.errors import InputError
 from ...core.files import atomic_path
+from ...models.encoders.qwen_vl import load_qwen_vl
 from ...models.encoders.vae import VideoCodec
 from ...models.studio import Studio, load_studio
 from ...training.loop import LoopConfig, Recipe, train
@@ -32,6 +33,10 @@ from . import export
 from .clip import ClipRecipe
 from .imperfect import remade
 from .keyframes import STAGES, WARM_STAGES, KeyframeRecipe
+from .pair_data import PairData, pair_data
+from .pair_start import from_keyframe_model, mean_power
+from .pair_text import PairReadingRecipe
+from .pairs import PairRecipe
 from .recogniser import RecogniserRecipe, held_out_accuracy
 from .story_frames import StoryFrames
 from .text import ReadingRecipe, Teacher, grown
@@ -51,7 +56,8 @@ class Scale:
     Attributes:
         batch_multiplier, vae_multiplier: batch size as a multiple of that of the recipes, which fit two CPU cores.
         stories, copies, clips, bank: data to draw: stories for the keyframes, some of them also as the studio draws
-            them; clips of each layout for the video, pictures for the VAE (and a quarter of that in clips).
+            them; clips of each layout for the video, pictures for the VAE (and a quarter of that in clips), stories for
+            the pairs.
     """
 
     batch_multiplier: int = 1
@@ -60,11 +66,12 @@ class Scale:
     copies: int = 200
     clips: int = 400
     bank: int = 2400
+    pairs: int = 700
 
 
 SCALES = {
     "cpu": Scale(),
-    "cuda": Scale(batch_multiplier=6, vae_multiplier=16, stories=2500, copies=600, clips=800, bank=12_000),
+    "cuda": Scale(batch_multiplier=6, vae_multiplier=16, stories=2500, copies=600, clips=800, bank=12_000, pairs=2500),
 }
 
 CONFIGS = {
@@ -75,6 +82,8 @@ CONFIGS = {
     "text": LoopConfig(1600, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200, precision="no"),
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "keyframes": LoopConfig(sum(s.steps for s in STAGES), lr=1e-3, muon_lr=0.01, final_lr=0.03),
+    "pair_text": LoopConfig(1000, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
+    "pairs": LoopConfig(4500, lr=6e-4, muon_lr=6e-3, warmup=30, ema=0.998, final_lr=0.03, save_every=100),
     "video": LoopConfig(11_000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
 }
 
@@ -308,6 +317,40 @@ def _video(folder: Path, run: _Run) -> None:
         export.export_video(run.weights, weights, SEED, {"steps": run.config("video").steps})
 
 
+def _pair_data(folder: Path, run: _Run) -> PairData:
+    """The stories of the pair recipes; the main process draws them and keeps them in `folder`."""
+    studio = run.studio()
+    with run.processes.main_process_first():
+        return pair_data(run.scale.pairs, studio.video_vae, studio.clip, folder)
+
+
+def _pair_text(folder: Path, run: _Run) -> None:
+    encoder = run.studio().keyframe_text
+    teacher = Teacher(encoder.model.float(), export.tokenizer_of(run.weights / "t5.safetensors"))
+    data = _pair_data(folder, run)
+    weights = run.train(PairReadingRecipe(data.stories, data.tables.seen, teacher, SEED))
+    if run.exports:
+        steps = {"steps": run.config("pair_text").steps}
+        export.export_qwen_vl(run.weights, export.part(weights, "qwen."), SEED, steps)
+
+
+def _pairs(folder: Path, run: _Run) -> None:
+    studio = run.studio()
+    data = _pair_data(folder, run)
+    flux = cast(nn.Module, studio.keyframe).state_dict()
+    pooled = studio.clip.pooled(data.queries(2000)).float().mean(0)
+    parts = {
+        "transformer.": from_keyframe_model(flux, pooled, mean_power(studio.keyframe_text, data.stories[:20])),
+        "qwen.": load_qwen_vl(run.weights / "qwen_vl.safetensors", dtype=torch.float32).model.state_dict(),
+    }
+    start = {k: v.cpu() for k, v in export.joined(parts).items()}
+    weights = run.train(PairRecipe(data.draws(SEED, 16 * run.scale.batch_multiplier), start))
+    if run.exports:
+        steps = {"steps": run.config("pairs").steps}
+        export.export_pair(run.weights, export.part(weights, "transformer."), SEED, steps)
+        export.export_qwen_vl(run.weights, export.part(weights, "qwen."), SEED, steps)
+
+
 MODELS: dict[str, Callable[[Path, _Run], None]] = {
     "vae": _vae,
     "clip": _clip,
@@ -315,6 +358,8 @@ MODELS: dict[str, Callable[[Path, _Run], None]] = {
     "recogniser": _recogniser,
     "keyframes": _keyframes,
     "video": _video,
+    "pair_text": _pair_text,
+    "pairs": _pairs,
 }
 RECIPES = (*MODELS, "pocket")
 

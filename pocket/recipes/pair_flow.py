@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...models.backbones.qwen_image.headless import PairQwen
-from ...models.layouts.start_end import Segment, frame_ids, pair_ids, patchify, reference_ids
+from ...models.layouts.start_end import Segment, pair_ids, patchify, reference_ids
 from ...training.objectives import Ratio, flow_error, interpolate, mean_of, velocity
+from ...training.processes import Rows
 from ..configs import PAIR
 from .captions import FACTS, IGNORE, LOOK_FACTS
 from .pair_prompts import image_patches
 from .pair_text import build_qwen_vl, encode_chat
-from .pairs_layout import GRID, tiles_of
+from .pairs_layout import GRID, PACKS, tiles_of
 
-__all__ = ["GRID", "PairFlow", "PairInputs", "PairStudent"]
+__all__ = ["GRID", "PairFlow", "PairInputs", "PairStudent", "predict", "tokens_of"]
 
 #: the block before which the words about a character should know its looks
 IDENTITY_BEFORE = 5
@@ -56,6 +57,20 @@ class PairInputs(NamedTuple):
     seen: Tensor | None
     memory: list[Tensor]
     remembered: Tensor
+
+    def rows(self, rows: Rows) -> PairInputs:
+        """Some of the rows."""
+        return self._replace(
+            latents=rows.of(self.latents),
+            share=rows.of(self.share),
+            t=rows.of(self.t),
+            noise=rows.of(self.noise),
+            ids=rows.of(self.ids),
+            looks=rows.of(self.looks),
+            seen=None if self.seen is None else rows.of(self.seen),
+            memory=[rows.of(latent) for latent in self.memory],
+            remembered=rows.of(self.remembered),
+        )
 
 
 class PairStudent(nn.Module):
@@ -94,7 +109,7 @@ class PairFlow:
         sums: dict[str, Ratio] = {}
         noisy = interpolate(inputs.latents, inputs.noise, inputs.t[:, None, None, None, None])
         with self._identity_loss(model, inputs, sums):
-            out = predict(model, inputs, noisy)
+            out = predict(model, inputs, noisy, *model.encode(inputs))
         target = velocity(inputs.latents, inputs.noise)
         weight = 1 + self.character_weight * inputs.share[:, :, None].expand_as(target)
         error, weighted = flow_error(out, tokens_of(target), tokens_of(weight))
@@ -129,17 +144,15 @@ class PairFlow:
             handle.remove()
 
 
-def predict(model: PairStudent, inputs: PairInputs, noisy: Tensor) -> Tensor:
-    """Velocities [B, F · N, 64] of the frames to make, given noisy latents [B, F, 16, h, w]."""
-    text, mask = model.encode(inputs)
+def predict(model: PairStudent, inputs: PairInputs, noisy: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+    """Velocities [B, F · N, 64] of the frames to make, given noisy latents [B, F, 16, h, w], states and their mask."""
     start, end = pair_ids(GRID)
     places = {"pair": (start, end), "start": (start,), "end": (end,)}[inputs.shown]
     frames = [Segment(patchify(x), ids) for x, ids in zip(noisy.unbind(1), places, strict=True)]
     image_mask = None
     if inputs.packing is not None:
         tiles = tiles_of(inputs.packing)
-        packing = "canvas" if inputs.packing == "canvas" else "references"
-        ids = reference_ids(tiles, GRID, "stacked", packing)
+        ids = reference_ids(tiles, GRID, "stacked", PACKS[inputs.packing].packing)
         frames += [Segment(patchify(x), i, clean=True) for x, i in zip(inputs.memory, ids, strict=True)]
         there = [torch.ones(len(noisy), len(place), dtype=torch.bool) for place in places]
         there += [

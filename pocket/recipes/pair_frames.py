@@ -26,7 +26,7 @@ from ..bank import draw_all, to_tensor
 from ..dataset import cell_shares
 from ..render import render
 from ..tokenizer import build_tokenizer
-from ..world import FPS, SIDES, ShotSpec, Story, make_story
+from ..world import FPS, SIDES, ShotSpec, Story
 from .captions import IGNORE, LOOK_FACTS, ToldShot, label_words, tell_shots
 from .pair_prompts import EYES, pair_caption
 
@@ -70,7 +70,9 @@ class PairTables(NamedTuple):
 
 
 @torch.no_grad()
-def encode_pairs(stories: Sequence[Story], codec: VideoCodec, clip: ClipScorer, cache: Path | None = None) -> PairTables:
+def encode_pairs(
+    stories: Sequence[Story], codec: VideoCodec, clip: ClipScorer, cache: Path | None = None
+) -> PairTables:
     """Render and encode the frames of `stories`, which have equally many shots; with `cache` they are kept there."""
     if cache is not None and cache.exists():
         return PairTables(**load_file(cache))
@@ -89,9 +91,7 @@ def encode_pairs(stories: Sequence[Story], codec: VideoCodec, clip: ClipScorer, 
     keys = torch.cat([clip.embed_images(to_tensor(outer[i : i + 256])) for i in range(0, len(outer), 256)])
     texts = [shot.query for story in stories for shot in story.shots]
     queries = torch.cat([clip.embed_texts(texts[i : i + 256]) for i in range(0, len(texts), 256)])
-    tables = PairTables(
-        four, share, seen, keys.float().unflatten(0, (*table, 2)), queries.float().unflatten(0, table)
-    )
+    tables = PairTables(four, share, seen, keys.float().unflatten(0, (*table, 2)), queries.float().unflatten(0, table))
     if cache is not None:
         with atomic_path(cache) as temporary:
             save_file({k: v.contiguous() for k, v in tables._asdict().items()}, temporary)

@@ -8,12 +8,17 @@ stands behind the image instead of at position 0, and there is no pooled text, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["from_keyframe_model"]
+from ...models.encoders.text import TextEncoder
+from ..world import Story
+from .captions import tell_shots
+
+__all__ = ["from_keyframe_model", "mean_power"]
 
 StateDict = dict[str, Tensor]
 
@@ -50,6 +55,14 @@ def from_keyframe_model(flux: Mapping[str, Tensor], pooled: Tensor, power: float
     for n in range(_count(flux, "single_transformer_blocks.")):
         out |= _single(flux, f"single_transformer_blocks.{n}.", f"transformer_blocks.{doubles + n}.")
     return out
+
+
+@torch.no_grad()
+def mean_power(encoder: TextEncoder, stories: Sequence[Story]) -> float:
+    """Mean square of a text encoder's states of the captions of `stories`."""
+    told = [shot for story in stories for shot in tell_shots(story, random.Random(story.seed))]
+    cond = encoder.encode([shot.caption({a.name for a in shot.truth.actors}) for shot in told])
+    return float(cond.tokens[cond.mask.bool()].square().mean())
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:

@@ -9,7 +9,7 @@ out.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -121,7 +121,7 @@ def sights_of(shot: ShotSpec) -> list[int]:
 class Conversations:
     """Draws captions of endlessly many stories, each with a frame of the stories in the tables."""
 
-    def __init__(self, stories: list[Story], seen: Tensor, teacher: Teacher, seed: int, batch_size: int) -> None:
+    def __init__(self, stories: Sequence[Story], seen: Tensor, teacher: Teacher, seed: int, batch_size: int) -> None:
         self.stories, self.seen, self.teacher, self.seed, self.batch_size = stories, seen, teacher, seed, batch_size
         self._plain = build_tokenizer()
 
@@ -130,7 +130,8 @@ class Conversations:
 
     def draw(self, step: int) -> PairReadingBatch:
         rng = random.Random(f"{self.seed}/{step}")
-        captions, rows = [], []
+        captions: list[str] = []
+        rows = []
         while len(captions) < self.batch_size:
             for shot in tell_shots(make_story(rng.randrange(_STORIES), 4, "train"), rng):
                 hidden = {a.name for a in shot.truth.actors if rng.random() < 0.3}
@@ -143,9 +144,7 @@ class Conversations:
         length = max(len(ids) for ids, _ in rows) - 1
         chats = [pair_ids(ids[:-1], rng.choice((9, 13, 17, 21, 25)), image=True) for ids, _ in rows]
         longest = max(len(ids) for ids, _ in chats)
-        facts = {
-            k: torch.tensor([f[k][:-1] + [IGNORE] * (length + 1 - len(f[k])) for _, f in rows]) for k in FACTS
-        }
+        facts = {k: torch.tensor([f[k][:-1] + [IGNORE] * (length + 1 - len(f[k])) for _, f in rows]) for k in FACTS}
         states, _, ends = self.teacher.states(captions)
         real = torch.arange(length) < torch.tensor(ends)[:, None]
         chosen = [(rng.randrange(len(self.stories)), rng.randrange(len(self.stories[0].shots))) for _ in range(count)]
@@ -211,7 +210,7 @@ class PairReadingRecipe(Recipe[PairReadingBatch, PairReadingBatch]):
     units = ("Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock")
 
     def __init__(
-        self, stories: list[Story], seen: Tensor, teacher: Teacher, seed: int = 0, batch_size: int = 32,
+        self, stories: Sequence[Story], seen: Tensor, teacher: Teacher, seed: int = 0, batch_size: int = 32,
         likeness: float = 4.0,
     ) -> None:  # fmt: skip
         self.data = Conversations(stories, seen, teacher, seed, batch_size)

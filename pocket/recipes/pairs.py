@@ -19,7 +19,7 @@ from torch import Tensor
 from ...sampling.noise import noise_like
 from ...training.processes import Share
 from ...training.recipe import Recipe
-from ..world import ShotSpec, Story
+from ..world import Story
 from .captions import IGNORE
 from .pair_flow import PairFlow, PairInputs, PairStudent
 from .pair_frames import PairCaptions, PairTables, shot_frames
@@ -225,17 +225,9 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
 
     def share(self, inputs: PairInputs, share: Share) -> PairInputs:
         rows = share.rows(len(inputs.latents), "shots")
-        whole = {"shown", "packing", "first"}
-        parts = {k: v if k in whole or v is None else [rows.of(m) for m in v] if k == "memory" else rows.of(v)
-                 for k, v in inputs._asdict().items()}  # fmt: skip
-        return PairInputs(**parts)
+        return inputs.rows(rows)
 
 
 def _sample_t(count: int, g: torch.Generator) -> Tensor:
     """Logit-normal times leaning to high noise, where text and memory decide (as for keyframes)."""
     return torch.sigmoid(1.2 + 1.6 * torch.randn(count, generator=g))
-
-
-def remembered_names(stories: Sequence[ShotSpec], memory: Sequence[Sequence[int]]) -> set[str]:
-    """Names of the characters that a memory shows."""
-    return {a.name for shot, _ in memory if shot >= 0 for a in stories[shot].actors}
