@@ -1,5 +1,6 @@
 """How the pocket pair model is taught: frames, captions, conversations, batches, first weights."""
 
+import math
 import random
 
 import pytest
@@ -7,11 +8,13 @@ import torch
 from transformers import Qwen2VLImageProcessor
 
 from anchorshot.models.encoders.qwen_vl import load_qwen_vl
+from anchorshot.models.io.lora import LoraSpec, load_lora
 from anchorshot.models.studio import load_studio
 from anchorshot.pocket import configs
 from anchorshot.pocket.recipes import export
 from anchorshot.pocket.recipes.captions import tell_shots
 from anchorshot.pocket.recipes.pair_data import PairData
+from anchorshot.pocket.recipes.pair_dpo import PreferenceDraws, PreferenceRecipe
 from anchorshot.pocket.recipes.pair_flow import PairStudent, predict
 from anchorshot.pocket.recipes.pair_frames import LENGTHS, encode_pairs, read_captions, shot_frames
 from anchorshot.pocket.recipes.pair_prompts import image_patches, pair_caption, pair_ids, without_colour
@@ -167,6 +170,34 @@ def test_a_few_steps_of_reading_and_of_pairs_learn(data, tmp_path):
     pairs = PairRecipe(data.draws(0, 4))
     trained = train(pairs, quick, tmp_path)
     assert _losses(pairs, trained, 100) < _losses(pairs, pairs.build(), 100)
+
+
+def test_alignment_prefers_whole_movements(data, tmp_path):
+    """From ln 2 down; the adapters are written as one file for both models, and off they leave the trained student."""
+    torch.manual_seed(0)
+    student = PairStudent()
+    draws = PreferenceDraws(data.stories, data.tables, data.captions, 0, 4, least=0.1)
+    recipe = PreferenceRecipe(draws, student.state_dict(), beta=500.0)
+    model = recipe.build()
+    assert _losses(recipe, model, 3) == pytest.approx(math.log(2), abs=1e-6)
+    batch = draws.draw(3)
+    assert batch.shown == "pair" and all(draws.moving[s, p] for _, s, p in batch.shot.tolist())
+    quick = LoopConfig(steps=6, lr=3e-3, warmup=1, precision="no", save_every=6, log_every=1, ema=0.0)
+    trained = train(recipe, quick, tmp_path)
+    assert _losses(recipe, trained, 3) < math.log(2) - 0.01
+    path = export.export_pair_dpo(tmp_path, trained.state_dict(), 0, {})
+    loaded = student.transformer.eval()
+    load_lora(loaded, "qwen_image", LoraSpec(path), torch.float32)
+    inputs = recipe.inputs(batch, 3).conditions
+    with torch.no_grad():
+        text = trained.encode(inputs)
+        expected = predict(trained, inputs, inputs.noise, *text)
+        student.transformer = loaded
+        got = predict(student, inputs, inputs.noise, *text)
+        assert torch.allclose(got, expected, atol=2e-3)  # the file is bf16
+        assert (got - expected).abs().max() < 0.5 * (
+            expected - predict(recipe.build().eval(), inputs, inputs.noise, *text)
+        ).abs().max()
 
 
 @torch.no_grad()

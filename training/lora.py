@@ -152,7 +152,12 @@ def lora_tensors(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
     return tensors
 
 
-def write_lora(path: PathLike, states: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]) -> None:
+def write_lora(
+    path: PathLike,
+    states: Mapping[str, Mapping[str, Tensor]],
+    metadata: Mapping[str, str],
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Write the adapters of several models as one LoRA file, which ComfyUI and the studios read for all of them and
     diffusers for the transformer. Alpha is the rank, so the file needs none.
 
@@ -160,6 +165,7 @@ def write_lora(path: PathLike, states: Mapping[str, Mapping[str, Tensor]], metad
         path: the safetensors file; whole or not at all.
         states: by kind, see `lora_tensors`.
         metadata: the file's.
+        dtype: of its tensors.
 
     Raises:
         InputError: no adapters in them.
@@ -167,6 +173,6 @@ def write_lora(path: PathLike, states: Mapping[str, Mapping[str, Tensor]], metad
     tensors = {k: v for kind, state in states.items() for k, v in lora_tensors(state, kind).items()}
     if not tensors:
         raise InputError("lora", "there must be adapters to write", "none", "train with a rank of at least 1")
-    tensors = {name: value.detach().cpu().float().contiguous() for name, value in tensors.items()}
+    tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt", **metadata})

@@ -18,6 +18,7 @@ from ...core.files import atomic_path, write_atomic
 from ...models.encoders.clip import ClipScorer, build_clip
 from ...models.io import keymaps
 from ...story.vocabulary import Vocabulary
+from ...training.lora import write_lora
 from .. import configs
 from ..lexicon import LEXICON, PLAIN, words_of
 from ..tokenizer import build_chat_tokenizer, build_tokenizer
@@ -177,6 +178,14 @@ def export_qwen_vl(folder: Path, weights: StateDict, seed: int, figures: Mapping
     prompting = {"system_prompt": "", "picture_label": "", "picture_area": EYES[0] * EYES[1]}
     meta |= taught_words().metadata() | {"prompting": json.dumps(prompting)}
     return write_weights(folder / "qwen_vl.safetensors", keymaps.to_public("qwen_vl", weights), meta)
+
+
+def export_pair_dpo(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
+    """What preference alignment adds to the pair model and its text encoder: one LoRA file for both."""
+    path = folder / "pair_dpo.safetensors"
+    states = {"qwen_image": part(weights, "transformer."), "qwen_vl": part(weights, "qwen.")}
+    write_lora(path, states, metadata("pair_dpo", seed, {}, figures), torch.bfloat16)
+    return path
 
 
 def export_recogniser(folder: Path, weights: StateDict, width: int, seed: int, figures: Mapping[str, Any]) -> Path:

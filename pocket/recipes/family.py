@@ -1,7 +1,8 @@
 """The pocket family's recipes by name: each trains its model and puts it in the family of its run.
 
 Order of dependence: ``vae``, ``clip`` and ``text`` → ``keyframes`` (which trains the text encoder on) and ``video``;
-``keyframes`` → ``pair_text`` → ``pairs``; ``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe
+``keyframes`` → ``pair_text`` → ``pairs`` →
+``pair_dpo``; ``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe
 takes what it needs from the weights that the earlier ones wrote.
 """
 
@@ -24,6 +25,7 @@ from ...core.errors import InputError
 from ...core.files import atomic_path
 from ...models.encoders.qwen_vl import load_qwen_vl
 from ...models.encoders.vae import VideoCodec
+from ...models.io.loading import load_transformer
 from ...models.studio import Studio, load_studio
 from ...training.loop import LoopConfig, Recipe, train
 from ..dataset import encode_stories
@@ -34,6 +36,7 @@ from .clip import ClipRecipe
 from .imperfect import remade
 from .keyframes import STAGES, WARM_STAGES, KeyframeRecipe
 from .pair_data import PairData, pair_data
+from .pair_dpo import PreferenceDraws, PreferenceRecipe
 from .pair_start import from_keyframe_model, mean_power
 from .pair_text import PairReadingRecipe
 from .pairs import PairRecipe
@@ -84,6 +87,7 @@ CONFIGS = {
     "keyframes": LoopConfig(sum(s.steps for s in STAGES), lr=1e-3, muon_lr=0.01, final_lr=0.03),
     "pair_text": LoopConfig(1000, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
     "pairs": LoopConfig(4500, lr=6e-4, muon_lr=6e-3, warmup=30, ema=0.998, final_lr=0.03, save_every=100),
+    "pair_dpo": LoopConfig(300, lr=2e-4, warmup=10, ema=0.98, save_every=50, final_lr=0.1),
     "video": LoopConfig(11_000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
 }
 
@@ -351,6 +355,18 @@ def _pairs(folder: Path, run: _Run) -> None:
         export.export_qwen_vl(run.weights, export.part(weights, "qwen."), SEED, steps)
 
 
+def _pair_dpo(folder: Path, run: _Run) -> None:
+    data = _pair_data(folder, run)
+    parts = {
+        "transformer.": load_transformer("qwen_image", run.weights / "pair.safetensors").state_dict(),
+        "qwen.": load_qwen_vl(run.weights / "qwen_vl.safetensors", dtype=torch.float32).model.state_dict(),
+    }
+    draws = PreferenceDraws(data.stories, data.tables, data.captions, SEED, 8 * run.scale.batch_multiplier)
+    weights = run.train(PreferenceRecipe(draws, export.joined(parts)))
+    if run.exports:
+        export.export_pair_dpo(run.weights, weights, SEED, {"steps": run.config("pair_dpo").steps})
+
+
 MODELS: dict[str, Callable[[Path, _Run], None]] = {
     "vae": _vae,
     "clip": _clip,
@@ -360,6 +376,7 @@ MODELS: dict[str, Callable[[Path, _Run], None]] = {
     "video": _video,
     "pair_text": _pair_text,
     "pairs": _pairs,
+    "pair_dpo": _pair_dpo,
 }
 RECIPES = (*MODELS, "pocket")
 

@@ -85,11 +85,7 @@ class PairDraws:
     def draw(self, step: int) -> PairBatch:
         """The shots of a step."""
         rng = random.Random(f"{self.seed}/{step}")
-        kind = rng.random()
-        history = kind >= 0.1  # first shots have none
-        packing = rng.choice(("canvas", "canvas", "pyramid")) if history and kind < 0.9 else None
-        picture = history and kind >= 0.15
-        shown: Shown = rng.choice(("start", "end")) if rng.random() < self.single else "pair"
+        history, packing, picture, shown = self.kind(rng)
         pack = tiles_of(packing) if packing else ()
         rows = [self._shot(rng, history, len(pack), picture) for _ in range(self.batch_size)]
         shot, hidden, known, previous, memory, frames = zip(*rows, strict=True)
@@ -106,6 +102,18 @@ class PairDraws:
             noise_seed=rng.randrange(2**31),
         )
 
+    def kind(self, rng: random.Random) -> tuple[bool, str | None, bool, Shown]:
+        """Whether a batch has a history, how its memory is packed, whether it has a picture, and what it shows."""
+        kind = rng.random()
+        history = kind >= 0.1  # first shots have none
+        packing = rng.choice(("canvas", "canvas", "pyramid")) if history and kind < 0.9 else None
+        shown: Shown = rng.choice(("start", "end")) if rng.random() < self.single else "pair"
+        return history, packing, kind >= 0.15, shown
+
+    def eligible(self, story: int, shot: int) -> bool:
+        """Whether a shot may be drawn."""
+        return True
+
     def _shot(
         self, rng: random.Random, history: bool, places: int, picture: bool
     ) -> tuple[list[int], int, int, int, list[list[int]], int]:
@@ -114,6 +122,8 @@ class PairDraws:
         shots = self.stories[story].shots
         order = rng.sample(range(len(shots)), len(shots))
         target, earlier = order[0], order[1 : 1 + rng.choice(_HISTORIES)] if history else []
+        if not self.eligible(story, target):
+            return self._shot(rng, history, places, picture)
         author = rng.randrange(len(self.captions.ids) // len(self.stories))
         memory = self._ranked(story, target, earlier, places)
         visible = {a.name for p, _ in memory for a in shots[p].actors}
