@@ -6,47 +6,42 @@ path gives one's own. See docs/studios.md.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from .backbones import DEFAULT_KEYFRAME, Backbone, find_backbone, find_vae, kinds_for
-from .encoders.text import ClipTextPooler, Pooler, TextEncoder, load_text, prove_text
+from .backbones import DEFAULT_KEYFRAME, Backbone, find_backbone, kinds_for
+from .encoders.text import ClipTextPooler, Pooler, TextEncoder, prove_text
 from .io.kinds import listed
-from .io.loading import Offload, empty_vae, load_transformer, load_vae, prove_model
-from .io.lora import LoraSpec
+from .io.loading import prove_model
 from .io.proof import files_key, fit_together, named, prove_lora
 from .layouts.chunks import ChunkModel, Experts
 from .layouts.pairs import PairModel
+from .layouts.start_end import SegmentModel
 from .studio_config import (
-    Defaults,
     Part,
     RecogniserPart,
     StudioConfig,
-    TextPart,
-    TransformerPart,
-    VaePart,
     built_in,
     read_studio,
 )
-from .studio_files import PARTS, RECOGNISER, StudioFiles, check_name, model_roots
+from .studio_files import EXTRA, PARTS, RECOGNISER, check_name, model_roots
+from .studio_loading import StudioLoader
+from .studio_parts import PairTextPart, TextPart, TransformerPart, VaePart
 
 if TYPE_CHECKING:
     from ..pocket.checking import CaptionCheck
     from ..pocket.recogniser import Reading, Recogniser
     from .encoders.clip import ClipScorer
+    from .encoders.qwen_vl import QwenVLEncoder
     from .encoders.vae import ImageCodec, VideoCodec
 
 __all__ = ["Studio", "StudioConfig", "built_in", "load_studio", "model_roots"]
-
-logger = logging.getLogger(__name__)
 
 Present = TypeVar("Present", bound=Part)
 
@@ -75,7 +70,7 @@ def load_studio(
     return Studio(config, path, device=device, dtype=dtype, models_dir=models_dir)
 
 
-class Studio(StudioFiles):
+class Studio(StudioLoader):
     """The models of a studio; each attribute loads its model once, on first use.
 
     Attributes:
@@ -85,21 +80,9 @@ class Studio(StudioFiles):
         roots: where files are looked for.
     """
 
-    def __init__(
-        self,
-        config: StudioConfig,
-        file: Path,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
-        models_dir: str | os.PathLike[str] | None = None,
-    ) -> None:
-        super().__init__(config, file, dtype, models_dir)
-        self.defaults: Defaults = config.defaults
-        self.device = torch.device(device)
-
     def __getstate__(self) -> dict[str, Any]:
         """All but its loaded models: where it is sent to, they load again on use."""
-        return {name: value for name, value in vars(self).items() if name not in (*PARTS, RECOGNISER)}
+        return {name: value for name, value in vars(self).items() if name not in (*PARTS, *EXTRA)}
 
     @property
     def backbone(self) -> Backbone:
@@ -177,6 +160,22 @@ class Studio(StudioFiles):
         return ClipScorer.load(path, config, device=self.device, dtype=self._precision(part))
 
     @cached_property
+    def pair(self) -> SegmentModel:
+        """The model of start and end frames. Raises InputError if the studio has none."""
+        return self._transformer("pair", self._pair_part(self.config.pair))
+
+    @cached_property
+    def pair_text(self) -> QwenVLEncoder:
+        """Its text encoder, which sees pictures, too. Raises InputError if the studio has none."""
+        return self._pair_text(self._pair_part(self.config.pair_text))
+
+    @cached_property
+    def pair_vae(self) -> ImageCodec:
+        """Its VAE; the keyframes' where the studio names none."""
+        part = self.config.pair_vae
+        return self.image_vae if part is None else self._vae("pair_vae", part)
+
+    @cached_property
     def recogniser(self) -> Recogniser:
         """Reads what keyframes show. Raises InputError if the studio has none."""
         from ..pocket.recogniser import load_recogniser
@@ -215,14 +214,14 @@ class Studio(StudioFiles):
         """Refuse what this studio's models cannot do, before anything is loaded.
 
         Args:
-            task: `film`, or a suite: `keyframes`, `video` (through keyframes), or `storytelling`, which any can do;
-                `recogniser`: a film whose keyframes are checked.
+            task: `film`, `pairs`: a film of start and end frames; or a suite: `keyframes`, `video` (through keyframes),
+                or `storytelling`, which any can do; `recogniser`: a film whose keyframes are checked.
 
         Raises:
             InputError: no keyframe model or recogniser for what needs one, or a video model that takes text alone.
         """
         kind = self.config.video.kind
-        if task in ("film", "video") and "video" not in self.backbone.tasks:
+        if task in ("film", "video", "pairs") and "video" not in self.backbone.tasks:
             able = kinds_for("video")
             titles = listed([find_backbone(other).title for other in able])
             rule = f"must be {listed(able)} for {task}; {kind} makes video from text alone"
@@ -230,6 +229,8 @@ class Studio(StudioFiles):
             raise InputError("video.kind", rule, kind, fix, self.file.name)
         if task in ("film", "keyframes"):
             self._present("keyframe", self.config.keyframe)
+        if task == "pairs":
+            self._pair_part(self.config.pair)
         if task == RECOGNISER:
             self._recogniser_part()
 
@@ -253,7 +254,11 @@ class Studio(StudioFiles):
             if "loras[" not in field:
                 with named(field, self.file.name):
                     models[field] = self._prove(field, part)
-        for missing, other in (("image_vae", "video_vae"), ("video_text", "keyframe_text")):
+        for missing, other in (
+            ("image_vae", "video_vae"),
+            ("video_text", "keyframe_text"),
+            ("pair_vae", "image_vae"),
+        ):
             if getattr(self.config, missing) is None and other in models:
                 models[missing] = models[other]  # which serves as it, too
         fit_together(models, self.file.name)
@@ -271,6 +276,8 @@ class Studio(StudioFiles):
                 with named(f"{field}.loras[{i}]", self.file.name):
                     prove_lora(model, kind, self._file(f"{field}.loras[{i}]", lora))
             return model
+        if isinstance(part, PairTextPart):
+            return self._prove_pair_text(field, part)
         if isinstance(part, TextPart):
             return prove_text(part.kind, path, self._tokenizer(field, part), config, dtype)
         if field == RECOGNISER:
@@ -285,62 +292,11 @@ class Studio(StudioFiles):
 
     def release(self, *parts: str) -> None:
         """Release loaded models (of all by default) to make room for the next stage's; they load again on use."""
-        for part in parts or (*PARTS, RECOGNISER):
+        for part in parts or (*PARTS, *EXTRA):
             check_name(part)
             self.__dict__.pop(part, None)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def _kind(self, field: str) -> str:
-        """The backbone of a transformer part."""
-        return DEFAULT_KEYFRAME if field == "keyframe" else self.config.video.kind
-
-    def _transformer(self, field: str, part: TransformerPart) -> Any:
-        path = self._file(field, part)
-        logger.info("loading %s from %s", field, path)
-        loras = [LoraSpec(self._file(f"{field}.loras[{i}]", lora), lora.strength) for i, lora in enumerate(part.loras)]
-        offload = None
-        if part.offload != "none" and (self.device.type != "cpu" or part.offload_folder):
-            offload = Offload(part.offload, folder=part.offload_folder)
-        return load_transformer(
-            self._kind(field),
-            path,
-            self._config(field, part),
-            dtype=self._precision(part),
-            device=self.device,
-            fp8=part.fp8,
-            offload=offload,
-            loras=loras,
-            compile=part.compile,
-        )
-
-    def _vae(self, field: str, part: VaePart, empty: bool = False) -> Any:
-        path, config = self._file(field, part), self._config(field, part)
-        if empty:
-            return self._wrap(part, empty_vae(part.kind, path, config))
-        return self._wrap(part, load_vae(part.kind, path, config, dtype=self._precision(part), device=self.device))
-
-    def _wrap(self, part: VaePart, model: Any) -> Any:
-        from .encoders.vae_tiling import Tiling
-
-        return find_vae(part.kind).codec()(model, tiling=Tiling(part.tiling, part.tile))
-
-    def _text(self, field: str, part: TextPart, pooler: Pooler | None) -> TextEncoder:
-        tokenizer = self._tokenizer(field, part)
-        offload = Offload("leaf") if part.offload != "none" and self.device.type != "cpu" else None
-        return load_text(
-            part.kind,
-            self._file(field, part),
-            tokenizer,
-            self._config(field, part),
-            pooler,
-            dtype=self._precision(part),
-            device=self.device,
-            fp8=part.fp8,
-            offload=offload,
-            max_length=part.max_length,
-            pad_to=part.pad_to,
-        )
 
     def _present(self, field: str, part: Present | None) -> Present:
         """A part that not every studio has."""

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import torch
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from ..core.errors import InputError, closest
+from ..core.errors import InputError
 from ..core.validation import Lines, to_input_error
 from ..core.yaml_text import read_yaml
-from ..story.storyboard import Side
-from ..story.timeline import MAX_FPS, MIN_FPS
 from . import backbones
-from .backbones import DEFAULT_VIDEO, Backbone, find_backbone, kinds_for, vaes
-from .encoders.kinds import TEXT_KINDS, find_text
+from .backbones import DEFAULT_VIDEO, Backbone, find_backbone
+from .encoders.kinds import find_text
 from .io.kinds import listed
-from .studio_defaults import Defaults, KeyframeDefaults, Strict, VideoDefaults
+from .studio_defaults import Defaults, KeyframeDefaults, PairDefaults, Strict, VideoDefaults
 from .studio_names import built_in, find_studio
+from .studio_parts import (
+    ClipPart,
+    LoraPart,
+    MadeFor,
+    PairPart,
+    PairTextPart,
+    Part,
+    Precision,
+    RecogniserPart,
+    TextPart,
+    TransformerPart,
+    VaePart,
+    VideoPart,
+)
 
 __all__ = [
     "ClipPart",
@@ -28,6 +39,9 @@ __all__ = [
     "KeyframeDefaults",
     "LoraPart",
     "MadeFor",
+    "PairDefaults",
+    "PairPart",
+    "PairTextPart",
     "Part",
     "RecogniserPart",
     "StudioConfig",
@@ -41,166 +55,7 @@ __all__ = [
     "read_studio",
 ]
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_BYTES = 1 << 16
-
-Precision = Literal["float32", "bfloat16", "float16"]
-
-
-def _kind(known: Callable[[], list[str]]) -> AfterValidator:
-    """One of the kinds that are known when it is checked."""
-
-    def check(value: str) -> str:
-        kinds = known()
-        if value not in kinds:
-            near = closest(value, kinds)
-            fix = f"did you mean `{near}`?" if near else "use one of these"
-            raise InputError("", f"must be one of {', '.join(kinds)}", value, fix)
-        return value
-
-    return AfterValidator(check)
-
-
-VaeKindName = Annotated[str, _kind(lambda: [vae.kind for vae in vaes()])]
-VideoKindName = Annotated[str, _kind(lambda: kinds_for("video", "text_to_video"))]
-TextKindName = Annotated[str, _kind(lambda: sorted(text.kind for text in TEXT_KINDS if not text.sees))]
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Name = Annotated[str, Field(min_length=1, max_length=1024, examples=["vae/ae.safetensors"])]
-Files = Annotated[list[Name], Field(min_length=1, examples=["vae/ae.safetensors"]), BeforeValidator(_listed)]
-"""One file, or alternatives of which the first that exists is taken."""
-Strength = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
-
-
-def _switch(value: Any) -> Any:
-    """YAML reads a bare `on` or `off` as true or false."""
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-
-
-class Part(Strict):
-    """One model.
-
-    Attributes:
-        file: safetensors file or diffusers folder; a list gives alternatives.
-        config: the model's arguments: a JSON file or folder (for `clip` also a name that open_clip knows); without it
-            they come from the file.
-        dtype: precision, instead of the studio's.
-    """
-
-    file: Files
-    config: Annotated[str | None, Field(examples=["configs/model.json"])] = None
-    dtype: Precision | None = None
-
-
-class VaePart(Part):
-    """A VAE.
-
-    Attributes:
-        kind: the VAE of a backbone, such as `wan_vae`.
-        tiling: whether frames larger than a tile go through in tiles: on, off, or auto: very large ones, and all for
-            which memory is short.
-        tile: side of a tile in pixels.
-    """
-
-    kind: VaeKindName
-    tiling: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
-    tile: Annotated[int, Field(ge=64, le=8192)] = 512
-
-    @property
-    def unset(self) -> set[str]:
-        """The younger settings that are at their defaults, as for `KeyframeDefaults`."""
-        fields = type(self).model_fields
-        return {name for name in ("tiling", "tile") if getattr(self, name) == fields[name].default}
-
-
-class LoraPart(Strict):
-    """A LoRA file and the strength to use it at (1 is what it was trained at)."""
-
-    file: Files
-    strength: Strength = 1.0
-
-
-class TransformerPart(Part):
-    """A transformer.
-
-    Attributes:
-        fp8: keep the blocks' weights in fp8.
-        offload: where weights wait while they are not used on a GPU: none, block (whole blocks in memory), leaf.
-        offload_folder: let them wait on disk here instead.
-        loras: adapters.
-        compile: compile the repeated blocks.
-    """
-
-    fp8: bool = False
-    offload: Literal["none", "block", "leaf"] = "none"
-    offload_folder: str | None = None
-    loras: Annotated[list[LoraPart], Field(max_length=32)] = []
-    compile: bool = False
-
-
-class VideoPart(TransformerPart):
-    """A video transformer.
-
-    Attributes:
-        low: the low-noise expert of a model with two; then this is its high-noise partner.
-        kind: a backbone that makes video, through keyframes or from text alone.
-    """
-
-    low: TransformerPart | None = None
-    kind: VideoKindName = DEFAULT_VIDEO
-
-    @property
-    def unset(self) -> set[str]:
-        """The younger settings that are at their defaults, as for `KeyframeDefaults`."""
-        return {"kind"} if self.kind == DEFAULT_VIDEO else set()
-
-
-class TextPart(Part):
-    """A text encoder.
-
-    Attributes:
-        kind: t5 or umt5; which, depends on the backbone.
-        tokenizer: tokenizer.json, spiece.model or their folder; without it the weight file carries it.
-        clip_text: CLIP text model whose pooled state the keyframe model takes; without it the studio's `clip` pools.
-        fp8, offload: as for transformers.
-        max_length: longest prompt in tokens; without it 512, or what the backbone's pipeline takes.
-        pad_to: pad as the published pipeline does; without it captions keep their real lengths.
-    """
-
-    kind: TextKindName
-    tokenizer: Files | None = None
-    clip_text: Part | None = None
-    fp8: bool = False
-    offload: Literal["none", "leaf"] = "none"
-    max_length: Annotated[int, Field(ge=8, le=4096)] = 512
-    pad_to: Annotated[int | None, Field(ge=8, le=4096)] = None
-
-
-class ClipPart(Part):
-    """An open_clip model for retrieval and scores."""
-
-
-class RecogniserPart(Part):
-    """A recogniser of pictures, by which a keyframe is compared with its caption; it always computes in float32."""
-
-    config: None = None
-    dtype: None = None
-
-
-class MadeFor(Strict):
-    """What a studio's models were trained on; other films are made, and told about.
-
-    Attributes:
-        size: [width, height] in pixels.
-        fps: frames per second.
-    """
-
-    size: Annotated[tuple[Side, Side] | None, Field(strict=False, examples=[[160, 80]])] = None
-    fps: Annotated[float | None, Field(ge=MIN_FPS, le=MAX_FPS, examples=[8])] = None
 
 
 class StudioConfig(Strict):
@@ -220,6 +75,9 @@ class StudioConfig(Strict):
         video_text: the video model's; without it the keyframe model's serves both.
         clip: for retrieval.
         recogniser: reads what keyframes show, for `anchorshot film --check`.
+        pair: the transformer that makes start and end frames, for `anchorshot film --pairs`.
+        pair_text: its text encoder; goes with it.
+        pair_vae: its VAE; without it the keyframes'.
         defaults: sampler defaults.
         made_for: the size and rate that its models were trained on; without it, any.
     """
@@ -236,6 +94,9 @@ class StudioConfig(Strict):
     video_text: TextPart | None = None
     clip: ClipPart
     recogniser: RecogniserPart | None = None
+    pair: PairPart | None = None
+    pair_text: PairTextPart | None = None
+    pair_vae: VaePart | None = None
     defaults: Defaults = Defaults()
     made_for: MadeFor = MadeFor()
 
@@ -265,7 +126,28 @@ class StudioConfig(Strict):
             raise InputError("keyframe_text", "goes with keyframe", "no keyframe", fix)
         if self.keyframe_text is None and self.video_text is None:
             raise InputError("video_text", "is required without keyframe_text", None, "name the text encoder")
+        self._check_pair()
         return self
+
+    def _check_pair(self) -> None:
+        """The parts of a pair model belong together, and to a backbone."""
+        if self.pair is None:
+            for field in ("pair_text", "pair_vae"):
+                if getattr(self, field) is not None:
+                    raise InputError(field, "goes with pair", "no pair", "add the pair model, or remove it")
+            return
+        backbone = find_backbone(self.pair.kind)
+        if self.pair_text is None:
+            raise InputError("pair_text", "goes with pair", None, "name the pair model's text encoder")
+        if self.pair_text.kind not in backbone.text:
+            titles = listed([find_text(kind).title for kind in backbone.text])
+            fix = f"use {listed(backbone.text)}"
+            raise InputError("pair_text.kind", f"{backbone.title} reads {titles}", self.pair_text.kind, fix)
+        vae = self.pair_vae or self.image_vae or self.video_vae
+        if vae.kind != backbone.vae.kind:
+            field = "pair_vae" if self.pair_vae is None else "pair_vae.kind"
+            fix = f"name one of the kind {backbone.vae.kind}"
+            raise InputError(field, f"must be {backbone.title}'s VAE", vae.kind, fix)
 
     def _check_used(self, backbone: Backbone) -> None:
         """Refuse what the video's backbone has no use for."""
@@ -339,7 +221,8 @@ def _model_at(location: tuple[Any, ...]) -> type[BaseModel] | None:
         ("image_vae",): VaePart, ("video_vae",): VaePart, ("keyframe_text",): TextPart, ("video_text",): TextPart,
         ("keyframe_text", "clip_text"): Part, ("clip",): ClipPart, ("defaults",): Defaults,
         ("recogniser",): RecogniserPart, ("made_for",): MadeFor,
-        ("defaults", "keyframe"): KeyframeDefaults, ("defaults", "video"): VideoDefaults,
+        ("defaults", "keyframe"): KeyframeDefaults, ("defaults", "video"): VideoDefaults, ("pair",): PairPart,
+        ("pair_text",): PairTextPart, ("pair_vae",): VaePart, ("defaults", "pair"): PairDefaults,
     }  # fmt: skip
     names = tuple(str(part) for part in location if not isinstance(part, int))
     return LoraPart if names and names[-1] == "loras" and names != location else models.get(names)

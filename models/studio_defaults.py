@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..core.errors import InputError
 from ..core.validation import to_input_error
 from ..memory.golden_mem import Level
+from ..memory.memory_pack import Aspect, MemoryPack, PackingKind
 from ..memory.retrieval import Retrieval
 from ..story.stages import MAX_WINDOW
 from .layouts.chunks import Method, VideoSettings
 from .layouts.pairs import check_noise
+from .layouts.start_end import PairLayoutName
 
-__all__ = ["Defaults", "KeyframeDefaults", "Strict", "Unit", "VideoDefaults"]
+__all__ = ["Defaults", "KeyframeDefaults", "PairDefaults", "Strict", "Unit", "VideoDefaults"]
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _template(prompt: str) -> str:
+    if unknown := [word for word in re.findall(r"\{\w*\}", prompt) if word not in PROMPT_WORDS]:
+        raise InputError("", f"may hold {', '.join(PROMPT_WORDS)}", unknown[0], "write other braces differently")
+    if "{text}" not in prompt:
+        raise InputError("", "must hold {text}, the shot", prompt, "write e.g. {text}")
+    return prompt
 
 
 def _noise(value: Any) -> Any:
@@ -124,8 +135,61 @@ class VideoDefaults(Strict):
         return VideoSettings(self.steps, self.shift, both, self.method, self.text_length)
 
 
+PROMPT_WORDS = ("{text}", "{seconds}", "{frames}")
+"""What a prompt template may hold besides plain text."""
+
+
+class PairDefaults(Strict):
+    """How start and end frames are sampled where nothing else is asked for (STAGE §4.1).
+
+    Attributes:
+        steps: Euler steps.
+        shift: of the noise schedule; null takes `flow.dynamic_shift` of one frame's size.
+        last_level: the last noise level that the model sees, to which the schedule is stretched; null leaves it.
+        guidance: classifier-free guidance, away from an empty prompt; 1 is off.
+        rescale: give the guided velocity of each token the norm of the prompt's.
+        layout: stacked (as published) or sequence.
+        joint: denoise both frames together; false makes each on its own, for comparison.
+        packing, pyramid, aspect, level, limit, area: the memory pack, see `MemoryPack`.
+        rank_by: how earlier frames are ranked: clip (by the shot's text), image (by the previous end frame) or recency.
+        prompt: what the text encoder reads: {text}, and, for models that were trained with them, the shot's length as
+            {seconds} and {frames}.
+        system_prompt, drop_tokens: of the text encoder; null takes its own.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=1000)] = 40
+    shift: Annotated[float | None, Field(gt=0, le=100, allow_inf_nan=False)] = None
+    last_level: Annotated[float | None, Field(gt=0, lt=1, allow_inf_nan=False)] = None
+    guidance: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 1.0
+    rescale: bool = True
+    layout: PairLayoutName = "stacked"
+    joint: bool = True
+    packing: PackingKind = "canvas"
+    pyramid: bool = False
+    aspect: Aspect = "squeeze"
+    level: Level = "latent"
+    limit: Annotated[int | None, Field(ge=1, le=4096)] = None
+    area: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    rank_by: Literal["clip", "image", "recency"] = "clip"
+    prompt: Annotated[str, Field(max_length=4000), AfterValidator(_template)] = "{text}"
+    system_prompt: Annotated[str | None, Field(max_length=8000)] = None
+    drop_tokens: Annotated[int | None, Field(ge=0, le=4096)] = None
+
+    @property
+    def pack(self) -> MemoryPack:
+        """As the memory takes it."""
+        return MemoryPack(self.packing, self.pyramid, self.aspect, self.level, self.limit, self.area)
+
+    def told(self, text: str, seconds: float, frames: int) -> str:
+        """The prompt of a shot that shows `text`."""
+        values = zip(PROMPT_WORDS, (text, f"{seconds:.6g}", str(frames)), strict=True)
+        found = dict(values)
+        return re.sub(r"\{(?:text|seconds|frames)\}", lambda word: found[word[0]], self.prompt)
+
+
 class Defaults(Strict):
     """Sampler defaults per stage."""
 
     keyframe: KeyframeDefaults = KeyframeDefaults()
     video: VideoDefaults = VideoDefaults()
+    pair: PairDefaults = PairDefaults()

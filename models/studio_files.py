@@ -14,12 +14,16 @@ from ..core.errors import InputError
 from ..core.files import file_identity, model_files
 from ..story.vocabulary import Vocabulary
 from .io.checkpoint import read_checkpoint, read_config
-from .studio_config import DTYPES, Part, StudioConfig, TextPart, TransformerPart
+from .studio_config import StudioConfig
+from .studio_parts import DTYPES, PairTextPart, Part, TextPart, TransformerPart
 
-__all__ = ["PARTS", "RECOGNISER", "StudioFiles", "check_name", "find_file", "model_roots"]
+__all__ = ["EXTRA", "PAIR_PARTS", "PARTS", "RECOGNISER", "StudioFiles", "check_name", "find_file", "model_roots"]
 
 RECOGNISER = "recogniser"
-"""The part that no film needs: only where its name is given is it proven, counted or fingerprinted."""
+PAIR_PARTS = ("pair_text", "pair", "pair_vae")
+EXTRA = (RECOGNISER, *PAIR_PARTS)
+"""Parts that no film with keyframes needs: only where their names are given are they proven, counted or fingerprinted.
+So what was made without them stays resumable when a studio gains them."""
 PARTS = ("clip", "keyframe_text", "image_vae", "keyframe", "video_text", "video_vae", "video", "video_low")
 _TINY = 64 << 20
 """Weights of at most so many bytes make a studio tiny: loaded in a second, and no work for several cores."""
@@ -102,10 +106,9 @@ class StudioFiles:
 
     def _settings(self, *parts: str) -> str:
         without: dict[str, Any] = {"models_dir": True, "description": True, "made_for": True}
-        if RECOGNISER not in parts:
-            without[RECOGNISER] = True
+        without |= {part: True for part in EXTRA if part not in parts}
         without["video"] = self.config.video.unset  # films made before there was such a field stay resumable
-        without["defaults"] = {"keyframe": self.config.defaults.keyframe.unset}
+        without["defaults"] = {"keyframe": self.config.defaults.keyframe.unset, "pair": True}
         for field in ("image_vae", "video_vae"):
             if (vae := getattr(self.config, field)) is not None:
                 without[field] = vae.unset
@@ -116,11 +119,13 @@ class StudioFiles:
         """What belongs to these parts, all where none is named."""
         for name in names:
             check_name(name)
-        return [
-            (field, part)
-            for field, part in self._named_parts()
-            if (not names and field != RECOGNISER) or field.split(".")[0] in names or field.replace(".", "_") in names
-        ]
+        found = []
+        for field, part in self._named_parts():
+            root = field.split(".")[0]
+            chosen = root in names or field.replace(".", "_") in names if names else root not in EXTRA
+            if chosen:
+                found.append((field, part))
+        return found
 
     def _named_parts(self) -> list[tuple[str, Part]]:
         c = self.config
@@ -135,10 +140,13 @@ class StudioFiles:
             ("video", c.video),
             ("video.low", c.video.low),
             (RECOGNISER, c.recogniser),
+            ("pair_text", c.pair_text),
+            ("pair", c.pair),
+            ("pair_vae", c.pair_vae),
         ]
         found = [(field, part) for field, part in named if part is not None]
         for field, part in list(found):
-            if isinstance(part, TransformerPart):
+            if isinstance(part, TransformerPart | PairTextPart):
                 found += [(f"{field}.loras[{i}]", Part(file=lora.file)) for i, lora in enumerate(part.loras)]
         return found
 
@@ -147,7 +155,7 @@ class StudioFiles:
         paths = [self._file(field, part)]
         if part.config is not None and (field != "clip" or part.config.endswith(".json")):
             paths += [p for p in [self._config(field, part)] if p]
-        if isinstance(part, TextPart) and part.tokenizer is not None:
+        if isinstance(part, TextPart | PairTextPart) and part.tokenizer is not None:
             paths.append(self._find(f"{field}.tokenizer", part.tokenizer))
         return paths
 
@@ -157,7 +165,7 @@ class StudioFiles:
     def _config(self, field: str, part: Part) -> Path | None:
         return None if part.config is None else self._find(f"{field}.config", [part.config])
 
-    def _tokenizer(self, field: str, part: TextPart) -> Path | None:
+    def _tokenizer(self, field: str, part: TextPart | PairTextPart) -> Path | None:
         return None if part.tokenizer is None else self._find(f"{field}.tokenizer", part.tokenizer)
 
     def _clip_config(self, part: Part) -> Any:
@@ -175,8 +183,8 @@ class StudioFiles:
 
 def check_name(part: str) -> None:
     """Refuse what is no part of a studio (InputError)."""
-    if part not in (*PARTS, RECOGNISER):
-        known = ", ".join((*PARTS, RECOGNISER))
+    if part not in (*PARTS, *EXTRA):
+        known = ", ".join((*PARTS, *EXTRA))
         raise InputError("part", f"must be one of {known}", part, "name a part of the studio")
 
 

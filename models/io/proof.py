@@ -72,6 +72,9 @@ def fit_together(models: Mapping[str, Any], file: str) -> None:
     fit("keyframe", "in_channels", "the image VAE", image and image.latent_channels * PATCH**2)
     fit("keyframe", "joint_attention_dim", "keyframe_text", _width(models.get("keyframe_text")))
     fit("keyframe", "pooled_projection_dim", "the pooling CLIP", _pooled(models))
+    pair = models.get("pair_vae")
+    fit("pair", "in_channels", "the VAE", pair and pair.latent_channels * PATCH**2)
+    fit("pair", "joint_attention_dim", "pair_text", _seeing_width(models.get("pair_text")))
     text = _width(models.get("video_text"))
     channels = models.get("video_vae") and models["video_vae"].latent_channels
     for field in ("video", "video.low"):
@@ -83,6 +86,10 @@ def fit_together(models: Mapping[str, Any], file: str) -> None:
 
 def _width(encoder: Any) -> int | None:
     return None if encoder is None else int(encoder.config.d_model)
+
+
+def _seeing_width(encoder: Any) -> int | None:
+    return None if encoder is None else int(encoder.config.text_config.hidden_size)
 
 
 def _pooled(models: Mapping[str, Any]) -> int | None:
