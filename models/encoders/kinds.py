@@ -89,6 +89,7 @@ TEXT_KINDS = (
             prefixes=("text_encoders.qwen25_7b.transformer.",),
             stacks={"num_hidden_layers": "language_model.layers."},
             lora_table=lambda modules: qwen_vl_keymap.TABLE,
+            lora_aliases=qwen_vl_keymap.lora_aliases,
         ),
         _qwen_vl,
         sees=True,

@@ -46,6 +46,7 @@ _EYES = (
     "depth hidden_size hidden_act intermediate_size num_heads in_channels patch_size spatial_merge_size "
     "temporal_patch_size window_size out_hidden_size fullatt_block_indexes"
 ).split()
+_NO_IDS = {"bos_token_id": None, "eos_token_id": None}  # those of the public vocabulary by default; no use here
 _FIX = "give the config that belongs to the file"
 
 
@@ -165,7 +166,7 @@ def _build(arguments: Mapping[str, Any], state: Mapping[str, Tensor], tokenizer:
         with no_weights():
             return model_class(
                 config_class(
-                    text_config={**parts["text_config"], "rope_parameters": rope},
+                    text_config={**parts["text_config"], "rope_parameters": rope, **_NO_IDS},
                     vision_config=parts["vision_config"],
                     image_token_id=tokenizer.id_of("<|image_pad|>"),
                     vision_start_token_id=tokenizer.id_of("<|vision_start|>"),

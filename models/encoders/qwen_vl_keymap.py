@@ -15,7 +15,7 @@ import torch
 from ..io.key_table import StateDict, Table
 from ..io.shapes import count_blocks, need, need_config
 
-__all__ = ["TABLE", "from_public", "infer_config", "to_public"]
+__all__ = ["TABLE", "from_public", "infer_config", "lora_aliases", "to_public"]
 
 _UNUSED = ("lm_head.", "logit_scale")
 _TEXT_LAYER = (
@@ -44,6 +44,11 @@ def to_public(state: Mapping[str, torch.Tensor]) -> StateDict:
 def from_public(state: Mapping[str, torch.Tensor]) -> StateDict:
     """Public names (of either version) → Qwen2_5_VLModel state dict."""
     return TABLE.from_public(_public(state))
+
+
+def lora_aliases(module: str) -> tuple[str, ...]:
+    """Other names of a module of Qwen2_5_VLModel: inside the generating class, and of the language model alone."""
+    return f"model.{module}", module.removeprefix("language_model.")
 
 
 def infer_config(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:

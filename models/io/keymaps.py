@@ -32,6 +32,7 @@ __all__ = [
     "from_public",
     "infer_config",
     "is_public",
+    "is_text",
     "kinds",
     "lora_table",
     "part_prefix",
@@ -146,6 +147,11 @@ def strip_prefix(kind: str, state_dict: Mapping[str, torch.Tensor]) -> Mapping[s
         return {k[len(prefix) :]: v for k, v in state_dict.items() if k.startswith(prefix)}
     complete = find_keys(kind).complete
     return state_dict if complete is None else complete(state_dict)
+
+
+def is_text(kind: str) -> bool:
+    """Whether this is a kind of text encoder."""
+    return any(text.kind == kind for text in TEXT_KINDS)
 
 
 def lora_table(kind: str, modules: Collection[str] = ()) -> Table:

@@ -39,6 +39,7 @@ class KeyMap:
         complete: puts the names of a model published in several files as if it were one; None leaves them.
         lora_table: the table that LoRA files are read by, from the names of the model's modules; None: there are none.
         lora_names: how `export_lora` names modules, ``own`` or ``public``; None: it does not.
+        lora_aliases: other names of a module (of the class's own names) that LoRA files use.
     """
 
     from_public: Callable[[State], StateDict]
@@ -52,6 +53,7 @@ class KeyMap:
     complete: Callable[[State], State] | None = None
     lora_table: Callable[[Collection[str]], Table] | None = None
     lora_names: Literal["own", "public"] | None = None
+    lora_aliases: Callable[[str], tuple[str, ...]] = lambda name: ()
 
     def is_public(self, names: Collection[str]) -> bool:
         """Whether these are the names of a public file, with or without a prefix."""

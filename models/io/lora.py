@@ -25,7 +25,7 @@ from ...core.files import atomic_path
 from . import keymaps
 from .checkpoint import PathLike
 from .kinds import listed
-from .lora_file import LoraFile, parse_lora, read_lora, remarks
+from .lora_file import LoraFile, parse_lora, read_lora, remarks, used
 
 __all__ = ["LoraFile", "LoraSpec", "export_lora", "load_lora", "parse_lora", "read_lora", "remarks"]
 
@@ -40,22 +40,24 @@ class LoraSpec:
         path: a safetensors file.
         strength: 1 is the strength it was trained at.
         name: the adapter's name on the model; None numbers it.
+        both: the file is loaded into a transformer and into a text encoder; what is the other's is not remarked upon.
     """
 
     path: PathLike
     strength: float = 1.0
     name: str | None = None
+    both: bool = False
 
 
 def load_lora(model: Any, kind: str, spec: LoraSpec, dtype: torch.dtype | None = None) -> str:
-    """Add a LoRA file to a transformer as a peft adapter; returns the adapter's name.
+    """Add a LoRA file to a transformer or a text encoder as a peft adapter; returns the adapter's name.
 
     Adapters already there stay active; change strengths later with the model's `set_adapters`. Biases and norms that
     some files carry as differences are added to the parameters themselves.
 
     Args:
-        model: a backbone's, as loaded or of the stock class, before fp8 casting and offloading.
-        kind: the backbone's.
+        model: a backbone's or a text encoder's, as loaded or of the stock class, before fp8 casting and offloading.
+        kind: the backbone's or the text encoder's.
         spec: file, strength, name.
         dtype: precision of the adapter; None takes the model's.
 
@@ -64,8 +66,9 @@ def load_lora(model: Any, kind: str, spec: LoraSpec, dtype: torch.dtype | None =
     """
     checkpoint = read_lora(spec.path)
     lora = parse_lora(model, kind, checkpoint)
-    for line in remarks(checkpoint, lora):
+    for line in remarks(checkpoint, lora, spec.both):
         logger.warning("%s", line)
+    logger.info("%s", used(checkpoint, lora, keymaps.find_kind(kind).title))
     present = dict(getattr(model, "peft_config", {}))
     name = spec.name or f"lora{len(present)}"
     if name in present:
@@ -74,10 +77,7 @@ def load_lora(model: Any, kind: str, spec: LoraSpec, dtype: torch.dtype | None =
         strengths = {other: _strength(model, other) for other in present}
         _inject(model, lora.pairs, name, dtype or model.dtype)
         strengths[name] = float(spec.strength)
-        model.set_adapters(list(strengths), list(strengths.values()))
-        for parameter_name, parameter in model.named_parameters():
-            if f".{name}." in parameter_name:
-                parameter.requires_grad_(False)  # activating an adapter makes it trainable
+        _activate(model, strengths)
     with torch.no_grad():
         parameters = dict(model.named_parameters())
         for key, delta in lora.deltas.items():
@@ -133,6 +133,18 @@ def export_lora(
         tensors[f"{prefix}.{name}.lora_B.weight"] = b.cpu().contiguous()
     with atomic_path(path) as temporary:
         save_file(tensors, str(temporary), metadata={"format": "pt", **(metadata or {})})
+
+
+def _activate(model: nn.Module, strengths: Mapping[str, float]) -> None:
+    """Use these adapters and no others, each at its strength: diffusers' `set_adapters` for any model."""
+    trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.set_adapter([name for name in strengths if name in layer.lora_A])
+            for name, strength in strengths.items():
+                layer.set_scale(name, strength)
+    for parameter in model.parameters():  # activating an adapter makes it trainable
+        parameter.requires_grad_(id(parameter) in trained)
 
 
 def _strength(model: nn.Module, adapter: str) -> float:

@@ -19,14 +19,16 @@ from ...core.documents import as_number, as_object, parse_json, read_bytes
 from ...core.errors import InputError
 from . import keymaps
 from .checkpoint import MAX_JSON, Checkpoint, PathLike, dequantise, read_checkpoint
-from .lora_names import FOREIGN, Place, key_of, places, resolve, text_key
+from .lora_names import FOREIGN, TEXT_PREFIXES, Place, branch_of, key_of, of_text, places, resolve, text_key
 from .lora_variants import VARIANTS, difference
 
-__all__ = ["LoraFile", "parse_lora", "read_lora", "remarks"]
+__all__ = ["LoraFile", "parse_lora", "read_lora", "remarks", "used"]
 
 _FIX = "use a LoRA of this model"
 _INPUTS = ("img_in", "patch_embedding", "x_embedder.proj")
 MAX_ALPHA = 1e6
+OF_TEXT, OF_TRANSFORMER = "of a text encoder", "of a transformer"
+"""Why tensors are left out that are for another model; `remarks` does not speak of them where that one gets them."""
 
 
 @dataclass
@@ -70,14 +72,18 @@ def _is_peft(path: Path) -> bool:
     return path.is_dir() or path.name == "adapter_model.safetensors"
 
 
-def remarks(checkpoint: Checkpoint, lora: LoraFile) -> list[str]:
-    """What the user should know: what of a LoRA is not applied, and where ComfyUI makes another strength of it."""
+def remarks(checkpoint: Checkpoint, lora: LoraFile, both: bool = False) -> list[str]:
+    """What the user should know: what of a LoRA is not applied, and where ComfyUI makes another strength of it.
+
+    With `both` the file is loaded into a transformer and a text encoder, and neither needs to be told of the other's.
+    """
     lines = []
-    if lora.left:
+    left = {reason: keys for reason, keys in lora.left.items() if not (both and reason in (OF_TEXT, OF_TRANSFORMER))}
+    if left:
         total = len(checkpoint.state)
         parts = [
             f"{len(keys)} {reason} ({', '.join(sorted(keys)[:3])}{', …' * (len(keys) > 3)})"
-            for reason, keys in lora.left.items()
+            for reason, keys in left.items()
         ]
         lines.append(
             f"{checkpoint.name}: {total - len(lora.unused)} of {total} tensors are applied; not: {'; '.join(parts)}"
@@ -91,6 +97,15 @@ def remarks(checkpoint: Checkpoint, lora: LoraFile) -> list[str]:
     return lines
 
 
+def used(checkpoint: Checkpoint, lora: LoraFile, title: str) -> str:
+    """In one line, how many of a file's tensors go to how many modules of a model."""
+    modules = len(lora.pairs.keys() | {key.rpartition(".")[0] for key in lora.deltas})
+    total = len(checkpoint.state)
+    return (
+        f"{checkpoint.name}: {total - len(lora.unused)} of {total} tensors for {modules} modules of the {title} model"
+    )
+
+
 def parse_lora(model: nn.Module, kind: str, checkpoint: Checkpoint) -> LoraFile:
     """Sort a LoRA file's tensors by the model's modules, split where the public format fuses, alpha baked into B.
 
@@ -100,37 +115,53 @@ def parse_lora(model: nn.Module, kind: str, checkpoint: Checkpoint) -> LoraFile:
         InputError: as `load_lora`.
     """
     source = checkpoint.name
-    modules = _modules(model)
-    known = places(keymaps.lora_table(kind, modules.keys()), modules, _parameters(model))
+    modules, keys, text = _modules(model), keymaps.find_keys(kind), keymaps.is_text(kind)
+    table = keymaps.lora_table(kind, modules.keys())
+    known = places(table, modules, _parameters(model), keys.lora_aliases)
+    prefixes: tuple[tuple[str, ...], ...] = ((*keys.prefixes, *TEXT_PREFIXES),) if text else ()
     out, alphas = LoraFile(), LoraAlpha.of(checkpoint)
-    found: dict[Place, dict[str, torch.Tensor]] = {}
+    found: dict[Place, dict[int, dict[str, torch.Tensor]]] = {}
     spelled_as: dict[Place, str] = {}
     for key, tensor in dequantise(checkpoint, torch.float32).items():
-        if text_key(key):
-            out.left.setdefault("of a text encoder", []).append(key)
+        if text_key(key) and not text:
+            out.left.setdefault(OF_TEXT, []).append(key)
             continue
         if foreign := FOREIGN.search(key):
             raise InputError(source, "LoRA variants other than LoRA, LoHa and LoKr are not read", foreign[1], _FIX)
         if key.endswith(".reshape_weight"):
             raise _control(source, key.removesuffix(".reshape_weight"), "more input channels")
         name = key_of(key)
-        place = name and resolve(name[0], known)
+        place = name and resolve(name[0], known, *prefixes)
         if name is None or place is None:
-            reason = "in a form that is not read" if name is None else "of modules that this model does not have"
-            out.left.setdefault(reason, []).append(key)
+            out.left.setdefault(_reason(key, text, name is not None), []).append(key)
             continue
         spelled, part = name
         _check_values(source, key, part, tensor)
-        if part in found.setdefault(place, {}):
+        branch = found.setdefault(place, {}).setdefault(branch_of(key), {})
+        if part in branch:
             raise InputError(source, "a LoRA must not name a module twice", f"{key} and {spelled_as[place]}", _FIX)
-        found[place][part] = tensor
+        branch[part] = tensor
         spelled_as.setdefault(place, spelled)
-    for place, tensors in found.items():
-        _add(out, place, tensors, modules, _Naming(source, spelled_as[place]), alphas)
+    for place, branches in found.items():
+        for number, tensors in branches.items():
+            # What has no number, such as alpha, stands with branch 0 and holds for all.
+            alpha = branches[0]["alpha"] if number and "alpha" in branches.get(0, {}) else None
+            whole = tensors if alpha is None else {"alpha": alpha, **tensors}
+            if whole.keys() != {"alpha"} or len(branches) == 1:
+                _add(out, place, whole, modules, _Naming(source, spelled_as[place]), alphas, len(branches) > 1)
     if not out.pairs and not out.deltas:
         seen = next(iter(checkpoint.state), "nothing")
         raise InputError(source, f"file must hold a LoRA for {kind}", seen, _FIX)
     return out
+
+
+def _reason(key: str, text: bool, known_form: bool) -> str:
+    """Why a tensor is not applied."""
+    if of_text(key) and not text:
+        return OF_TEXT
+    if text and not of_text(key):
+        return OF_TRANSFORMER
+    return "of modules that this model does not have" if known_form else "in a form that is not read"
 
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -171,6 +202,7 @@ def _add(
     modules: Mapping[str, nn.Module],
     naming: _Naming,
     alphas: LoraAlpha,
+    several: bool = False,
 ) -> None:
     """Sort one module's tensors in; a fused module gives its A to every part and its rows of B to each."""
     source, spelled = naming
@@ -215,6 +247,9 @@ def _add(
             raise InputError(source, rule, seen, _FIX)
         scale = alphas.scale(tensors.get("alpha"), len(a), parts[0], out, naming.spelled)
         for part, rows in zip(parts, split(b * scale), strict=True):
+            if part in out.pairs and several:
+                out.pairs[part] = (torch.cat([out.pairs[part][0], a]), torch.cat([out.pairs[part][1], rows], 1))
+                continue
             if part in out.pairs:
                 raise InputError(source, "a LoRA must not name a module twice", f"{spelled} and {part}", _FIX)
             out.pairs[part] = (a, rows)

@@ -7,20 +7,27 @@ diffusion-pipe, and the speed-up LoRAs of lightx2v.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from torch import nn
 
 from . import keymaps
 
-__all__ = ["FOREIGN", "Place", "key_of", "places", "resolve", "text_key"]
+__all__ = ["FOREIGN", "TEXT_PREFIXES", "Place", "branch_of", "key_of", "of_text", "places", "resolve", "text_key"]
 
 _PREFIXES = (
     "base_model.model.", "model.diffusion_model.", "diffusion_model.", "transformer.", "lora_transformer_",
     "lora_unet__", "lora_unet_", "lycoris_", "pipe.dit.", "pipe.", "dit.", "unet.", "module.", "model.",
 )  # fmt: skip
+TEXT_PREFIXES = (
+    "text_encoders.transformer.", "text_encoders.", "text_encoder.", "text_encoder_", "lora_te1_", "lora_te2_",
+    "lora_te3_", "lora_te_", "te1_", "te_", "te.", *_PREFIXES,
+)  # fmt: skip
+"""What files put before the modules of a text encoder; some put what they put before a transformer's."""
 _TEXT = re.compile(r"^(text_encoders?\.|text_encoder_\d\.|lora_te\d?_|clip_|te\d?[._])")
+_DECODER = re.compile(r"(?:^|[._])layers[._]\d+[._](?:self_attn|mlp)[._]")
+_BRANCH = re.compile(r"[._]lora[._](?:A|B|down|up)\.(\d+)\.(?:weight|bias)$")
 _PAIR = re.compile(
     r"^(?P<module>.+?)[._]lora(?:_linear_layer)?[._](?P<part>A|B|down|up|mid)"
     r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.(?P<leaf>weight|bias))?$"
@@ -58,8 +65,19 @@ class Place(NamedTuple):
 
 
 def text_key(key: str) -> bool:
-    """Whether a tensor belongs to a text encoder."""
+    """Whether a tensor says that it belongs to a text encoder."""
     return _TEXT.match(key) is not None
+
+
+def of_text(key: str) -> bool:
+    """Whether a tensor that is not the transformer's belongs to a text encoder, by its prefix or by its module."""
+    return text_key(key) or _DECODER.search(key) is not None
+
+
+def branch_of(key: str) -> int:
+    """The number of a pair, where files give a module several and add their products up; else 0."""
+    found = _BRANCH.search(key)
+    return int(found[1]) if found else 0
 
 
 def key_of(key: str) -> tuple[str, str] | None:
@@ -80,27 +98,33 @@ def key_of(key: str) -> tuple[str, str] | None:
     return None
 
 
-def resolve(spelled: str, known: Mapping[str, Place]) -> Place | None:
+def resolve(spelled: str, known: Mapping[str, Place], prefixes: Collection[str] = _PREFIXES) -> Place | None:
     """The place of a module's name, with or without the prefixes that tools put before it."""
     for _ in range(4):
         for name in (spelled, spelled.replace(".processor.", ".")):
             for tail in ("", ".weight", ".scale"):
                 if name.endswith(tail) and (place := known.get(name[: len(name) - len(tail)])):
                     return place
-        prefix = next((prefix for prefix in _PREFIXES if spelled.startswith(prefix)), None)
+        prefix = next((prefix for prefix in prefixes if spelled.startswith(prefix)), None)
         if prefix is None:
             return None
         spelled = spelled[len(prefix) :]
     return None
 
 
-def places(table: keymaps.Table, modules: Mapping[str, nn.Module], parameters: Collection[str]) -> dict[str, Place]:
+def places(
+    table: keymaps.Table,
+    modules: Mapping[str, nn.Module],
+    parameters: Collection[str],
+    aliases: Callable[[str], Collection[str]] = lambda name: (),
+) -> dict[str, Place]:
     """Every way to write the name of a module or of a parameter of its own → its place.
 
     Args:
         table: the kind's key table.
         modules: a model's modules under their diffusers names.
         parameters: names of its parameters.
+        aliases: more names of a module.
     """
     out: dict[str, Place] = {}
 
@@ -117,6 +141,8 @@ def places(table: keymaps.Table, modules: Mapping[str, nn.Module], parameters: C
         if name.endswith(".to_out.0"):
             add(name.removesuffix(".0"), place)
         add(entry.public, Place(entry, True))
+        for alias in aliases(name):
+            add(alias, place)
         if entry.public.endswith(".linear1"):  # of a single block; some train its attention alone
             add(f"{entry.public}_qkv", Place(keymaps.Entry(entry.public, entry.parts[:3]), True))
     for name in parameters:
