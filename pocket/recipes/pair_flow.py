@@ -1,4 +1,6 @@
-"""The pair model as it learns: with its text encoder, and with words that must know what characters look like."""
+"""The pair model as it learns: with its text encoder, and with words that must know what characters and places look
+like.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ from ...models.layouts.start_end import Segment, pair_ids, patchify, reference_i
 from ...training.objectives import Ratio, flow_error, interpolate, mean_of, velocity
 from ...training.processes import Rows
 from ..configs import PAIR
+from ..world import LAND_SLOTS, SKY_SLOTS
 from .captions import FACTS, IGNORE, LOOK_FACTS
 from .pair_prompts import image_patches
 from .pair_text import build_qwen_vl, encode_chat
@@ -25,6 +28,8 @@ __all__ = ["GRID", "PairFlow", "PairInputs", "PairStudent", "predict", "tokens_o
 #: the block before which the words about a character should know its looks
 IDENTITY_BEFORE = 5
 LOOKS = tuple(FACTS[fact] for fact in LOOK_FACTS)
+LAYOUTS = (SKY_SLOTS, LAND_SLOTS, LAND_SLOTS)
+LAYOUT_FACTS = ("sky", "first", "second")
 
 
 class PairInputs(NamedTuple):
@@ -40,6 +45,7 @@ class PairInputs(NamedTuple):
         ids: [B, T] conversations, 0 at padding.
         first: where their captions begin.
         looks: [B, C, 3] classes of the looks that a caption's word is about.
+        layout: [B, C, 3] slots of the sky's object and of both landmarks, at words about a place that is remembered.
         seen: uint8 [B, H, W, 3] the frame that the text encoder sees, or None.
         memory: latents [B, 16, h, w] of every place.
         remembered: bool [B, places], which of them are there.
@@ -54,6 +60,7 @@ class PairInputs(NamedTuple):
     ids: Tensor
     first: int
     looks: Tensor
+    layout: Tensor
     seen: Tensor | None
     memory: list[Tensor]
     remembered: Tensor
@@ -67,6 +74,7 @@ class PairInputs(NamedTuple):
             noise=rows.of(self.noise),
             ids=rows.of(self.ids),
             looks=rows.of(self.looks),
+            layout=rows.of(self.layout),
             seen=None if self.seen is None else rows.of(self.seen),
             memory=[rows.of(latent) for latent in self.memory],
             remembered=rows.of(self.remembered),
@@ -80,7 +88,9 @@ class PairStudent(nn.Module):
         super().__init__()
         self.transformer = PairQwen(**PAIR)
         self.qwen = build_qwen_vl()
-        self.looks = nn.Linear(self.transformer.inner_dim, sum(LOOKS))  # training only
+        # training only, see `PairFlow._identity_loss`
+        self.looks = nn.Linear(self.transformer.inner_dim, sum(LOOKS))
+        self.layout = nn.Linear(self.transformer.inner_dim, sum(LAYOUTS))
 
     def encode(self, inputs: PairInputs) -> tuple[Tensor, Tensor]:
         """States [B, T', D] of what follows the system text and the user's name, and their mask."""
@@ -94,18 +104,18 @@ DROPPED = 8
 
 
 class PairFlow:
-    """Flow matching of start and end frame (Eq. 4), and the looks that words about a character should know.
+    """Flow matching of start and end frame (Eq. 4), and what words about characters and places should know.
 
     Args:
         character_weight: how much more a cell that a character fills weighs.
-        identity_weight: weight of the looks' cross-entropy.
+        identity_weight: weight of what words should know.
     """
 
     def __init__(self, character_weight: float, identity_weight: float) -> None:
         self.character_weight, self.identity_weight = character_weight, identity_weight
 
     def sums(self, model: PairStudent, inputs: PairInputs) -> dict[str, Ratio]:
-        """``flow``, ``plain``, and the cross-entropy of each look."""
+        """``flow``, ``plain``, and the cross-entropy of each look and landmark."""
         sums: dict[str, Ratio] = {}
         noisy = interpolate(inputs.latents, inputs.noise, inputs.t[:, None, None, None, None])
         with self._identity_loss(model, inputs, sums):
@@ -116,26 +126,32 @@ class PairFlow:
         return sums | {"flow": weighted, "plain": mean_of(error.detach())}
 
     def loss(self, means: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Flow matching, and the looks."""
-        recall = torch.stack([means[fact] for fact in LOOK_FACTS]).mean()
-        logged = {"plain": means["plain"], "recall": recall, "colour": means["colour"]}
-        return means["flow"] + self.identity_weight * recall, logged
+        """Flow matching, looks and landmarks."""
+        looks = torch.stack([means[fact] for fact in LOOK_FACTS]).mean()
+        layout = torch.stack([means[fact] for fact in LAYOUT_FACTS]).mean()
+        logged = {"plain": means["plain"], "looks": looks, "colour": means["colour"], "layout": layout}
+        return means["flow"] + self.identity_weight * (looks + layout), logged
 
     @contextmanager
     def _identity_loss(self, model: PairStudent, inputs: PairInputs, sums: dict[str, Ratio]) -> Iterator[None]:
-        """Inside, a forward also learns to tell from the words about a character how it looks: a colour that the
-        caption keeps back from memory alone. Words are never noisy, so every step teaches it.
+        """Inside, a forward also learns to tell from the words about a character how it looks (a colour that the
+        caption keeps back: from memory alone), and from those about a place that is remembered where its landmarks
+        stand, which no caption tells. Words are never noisy, so every step teaches it.
         """
 
         def tell(_module: nn.Module, args: tuple[Any, ...]) -> None:
             text = args[1]
             first, length = inputs.first - DROPPED, inputs.looks.shape[1]
             words = text[:, first : first + length]
-            labels = inputs.looks[:, : words.shape[1]].flatten(0, 1)
-            logits = model.looks(words).flatten(0, 1).float().split(LOOKS, -1)
-            for fact, each, label in zip(LOOK_FACTS, logits, labels.unbind(-1), strict=True):
-                wrong = F.cross_entropy(each, label, ignore_index=IGNORE, reduction="sum")
-                sums[fact] = Ratio(wrong, (label != IGNORE).sum())
+            for facts, classes, head, told in (
+                (LOOK_FACTS, LOOKS, model.looks, inputs.looks),
+                (LAYOUT_FACTS, LAYOUTS, model.layout, inputs.layout),
+            ):
+                labels = told[:, : words.shape[1]].flatten(0, 1)
+                logits = head(words).flatten(0, 1).float().split(classes, -1)
+                for fact, each, label in zip(facts, logits, labels.unbind(-1), strict=True):
+                    wrong = F.cross_entropy(each, label, ignore_index=IGNORE, reduction="sum")
+                    sums[fact] = Ratio(wrong, (label != IGNORE).sum())
 
         handle = model.transformer.transformer_blocks[IDENTITY_BEFORE].register_forward_pre_hook(tell)
         try:

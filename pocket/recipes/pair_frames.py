@@ -113,11 +113,13 @@ class PairCaptions(NamedTuple):
     Attributes:
         ids: int16 [..., T], the caption's tokens, 0 at padding.
         side: int8 [..., T], side of the character that a word is about, else IGNORE.
+        setting: bool [..., T], words about the place and the camera.
         looks: int8 [V · N, P, 2 sides, 3 facts].
     """
 
     ids: Tensor
     side: Tensor
+    setting: Tensor
     looks: Tensor
 
 
@@ -133,27 +135,29 @@ def read_captions(stories: Sequence[Story], authors: int = 2, cache: Path | None
         for shot in tell_shots(story, random.Random(f"pairs/{author}/{story.seed}"))
     ]
     read = [_read(tokenizer, shot, bits) for shot in shots for bits in range(_CHOICES)]
-    longest = max(len(ids) for ids, _ in read)
+    longest = max(len(ids) for ids, _, _ in read)
     ids = torch.zeros(len(read), longest, dtype=torch.int16)
     side = torch.full((len(read), longest), IGNORE, dtype=torch.int8)
-    for row, (tokens, sides) in enumerate(read):
+    setting = torch.zeros(len(read), longest, dtype=torch.bool)
+    for row, (tokens, sides, about_place) in enumerate(read):
         ids[row, : len(tokens)] = torch.tensor(tokens)
+        setting[row, : len(tokens)] = torch.tensor(about_place)
         side[row, : len(sides)] = torch.tensor(sides)
     looks = torch.full((len(shots), len(SIDES), len(LOOK_FACTS)), IGNORE, dtype=torch.int8)
     for row, shot in enumerate(shots):
         for a in shot.truth.actors:
             looks[row, a.side] = torch.tensor([getattr(a.look, fact) for fact in LOOK_FACTS])
     table = authors * len(stories), len(stories[0].shots)
-    captions = PairCaptions(
-        ids.unflatten(0, (*table, _CHOICES)), side.unflatten(0, (*table, _CHOICES)), looks.unflatten(0, table)
-    )
+    words = {"ids": ids, "side": side, "setting": setting}
+    by_choice = {name: x.unflatten(0, (*table, _CHOICES)) for name, x in words.items()}
+    captions = PairCaptions(**by_choice, looks=looks.unflatten(0, table))
     if cache is not None:
         with atomic_path(cache) as temporary:
             save_file({k: v.contiguous() for k, v in captions._asdict().items()}, temporary)
     return captions
 
 
-def _read(tokenizer: Tokenizer, shot: ToldShot, hidden: int) -> tuple[list[int], list[int]]:
+def _read(tokenizer: Tokenizer, shot: ToldShot, hidden: int) -> tuple[list[int], list[int], list[bool]]:
     names = {a.name for a in shot.truth.actors if hidden >> a.side & 1}
     ids, facts = label_words(tokenizer, pair_caption(shot, names), shot.truth, ())
-    return ids[:-1], facts["side"][:-1]
+    return ids[:-1], facts["side"][:-1], [place != IGNORE for place in facts["place"][:-1]]

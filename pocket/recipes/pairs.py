@@ -42,6 +42,7 @@ class PairBatch(NamedTuple):
         shot: [B, 3] author's row, story and shot.
         hidden: [B] bit s: the caption does not tell the colour of the character on side s.
         known: [B] bit s: its looks can be known.
+        placed: bool [B], the memory or the picture shows the place.
         previous: [B] the shot whose end frame the text encoder sees; None: no picture.
         memory: [B, K, 2] shot and frame (0 start, 1 end) of each place; −1 where there is none.
         frames: length of each shot.
@@ -54,6 +55,7 @@ class PairBatch(NamedTuple):
     shot: Tensor
     hidden: Tensor
     known: Tensor
+    placed: Tensor
     previous: Tensor | None
     memory: Tensor
     frames: list[int]
@@ -88,13 +90,14 @@ class PairDraws:
         history, packing, picture, shown = self.kind(rng)
         pack = tiles_of(packing) if packing else ()
         rows = [self._shot(rng, history, len(pack), picture) for _ in range(self.batch_size)]
-        shot, hidden, known, previous, memory, frames = zip(*rows, strict=True)
+        shot, hidden, known, placed, previous, memory, frames = zip(*rows, strict=True)
         return PairBatch(
             shown=shown,
             packing=packing,
             shot=torch.tensor(shot),
             hidden=torch.tensor(hidden),
             known=torch.tensor(known),
+            placed=torch.tensor(placed),
             previous=torch.tensor(previous) if picture else None,
             memory=torch.tensor(memory).view(self.batch_size, len(pack), 2),
             frames=list(frames),
@@ -116,8 +119,10 @@ class PairDraws:
 
     def _shot(
         self, rng: random.Random, history: bool, places: int, picture: bool
-    ) -> tuple[list[int], int, int, int, list[list[int]], int]:
-        """A shot, whose colours its caption hides, who can be known, the shot before, its memory, its length."""
+    ) -> tuple[list[int], int, int, bool, int, list[list[int]], int]:
+        """A shot, whose colours its caption hides, who and whether the place can be known, the shot before, its memory,
+        its length.
+        """
         story = rng.randrange(len(self.stories))
         shots = self.stories[story].shots
         order = rng.sample(range(len(shots)), len(shots))
@@ -126,9 +131,8 @@ class PairDraws:
             return self._shot(rng, history, places, picture)
         author = rng.randrange(len(self.captions.ids) // len(self.stories))
         memory = self._ranked(story, target, earlier, places)
-        visible = {a.name for p, _ in memory for a in shots[p].actors}
-        if picture and earlier:
-            visible |= {a.name for a in shots[earlier[-1]].actors}
+        sources = [shots[p] for p, _ in memory] + ([shots[earlier[-1]]] if picture and earlier else [])
+        visible = {a.name for shot in sources for a in shot.actors}
         names = {a.name for a in shots[target].actors}
         hidden = {n for n in names & visible if rng.random() < 0.5}
         row = [author * len(self.stories) + story, story, target]
@@ -137,6 +141,7 @@ class PairDraws:
             row,
             side_bits(shots[target], hidden),
             side_bits(shots[target], names),
+            any(shot.layout == shots[target].layout for shot in sources),
             earlier[-1] if earlier else -1,
             memory,
             shot_frames(self.stories[story], target),
@@ -166,7 +171,7 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
     name = "pairs"
     data: PairDraws
     edges = ("img_in", "txt_in", "time_text_embed", "proj_out", "norm_out", "_mod", "embed_tokens", "patch_embed",
-             "looks")  # fmt: skip
+             "looks", "layout")  # fmt: skip
     units = ("PairQwenBlock", "Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock")
 
     def __init__(
@@ -179,6 +184,8 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
     ) -> None:
         self.data, self.start, self.memory_noise = data, start, memory_noise
         self.objective = PairFlow(character_weight, identity_weight)
+        layouts = [[(s.layout.sky, s.layout.first, s.layout.second) for s in story.shots] for story in data.stories]
+        self._layouts = torch.tensor(layouts)
 
     def build(self) -> PairStudent:
         model = PairStudent()
@@ -200,6 +207,8 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
         looks = captions.looks[row, shot].long().gather(1, about[..., None].expand(-1, -1, 3))
         tells = (side >= 0) & ((batch.known[:, None] >> about) & 1).bool()
         chats, first = self._chats(batch, ids)
+        layout = self._layouts[story, shot][:, None].expand(-1, length, -1)
+        where = captions.setting[row, shot, batch.hidden, :length] & batch.placed[:, None]
         return PairInputs(
             shown=batch.shown,
             packing=batch.packing,
@@ -210,6 +219,7 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
             ids=chats,
             first=first,
             looks=looks.masked_fill(~tells[..., None] | batch.blank, IGNORE),
+            layout=layout.masked_fill(~where[..., None] | batch.blank, IGNORE),
             seen=None if batch.previous is None else tables.seen[story, batch.previous],
             memory=self._memories(batch, g),
             remembered=batch.memory[:, :, 0] >= 0,
