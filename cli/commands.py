@@ -122,6 +122,8 @@ def _film(commands: argparse._SubParsersAction) -> None:
         "pictures stay, and of --joint all that are made together are made again"
     )
     film.add_argument("--check", action="store_true", help=check)
+    pairs = "make every shot from a start and an end frame (default: as the storyboard's mode says)"
+    film.add_argument("--pairs", action=argparse.BooleanOptionalAction, default=None, help=pairs)
     _keyframes(film)
     _device(film)
     _json(film, "write the summary here, too")

@@ -27,9 +27,19 @@ def run(options: argparse.Namespace) -> None:
     check_workers(options)
     story = load_storyboard(options.story)
     show_notes(story, options.story)
+    pairs = story.mode == "pairs" if options.pairs is None else options.pairs
+    if pairs and (flag := next((flag for flag in _FLAGS if getattr(options, flag) is not None), None)):
+        rule, fix = "is for films of keyframes", "leave it out, or set defaults.pair in the studio"
+        raise InputError(f"--{flag.replace('_', '-')}", rule, getattr(options, flag), fix)
     out = options.out if options.out is not None else Path("output") / options.story.stem
     story.subset(options.shots)
-    target = check_paths(options, out, images(story), resume=options.resume or options.redo is not None, task="film")
+    target = check_paths(
+        options,
+        out,
+        images(story),
+        resume=options.resume or options.redo is not None,
+        task="pairs" if pairs else "film",
+    )
     # Only sound arguments are worth the seconds that the model libraries take to import.
     from ..pipelines.film import make_film
 
@@ -48,12 +58,17 @@ def run(options: argparse.Namespace) -> None:
             dependents=options.dependents,
             keyframe=keyframe,
             check=options.check,
+            pairs=pairs,
             progress=progress.update,
             say=progress.say,
             on_finish=progress.finished,
             executor=executor,
         )
     hand_over(target, summary, out, _show)
+
+
+_FLAGS = ("joint", "context_noise", "cfg", "negative", "sampler", "level")
+"""Options of keyframes."""
 
 
 def _keyframe(options: argparse.Namespace) -> dict[str, Any]:

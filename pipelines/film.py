@@ -19,6 +19,8 @@ from . import kinds
 from .checks import check_size, prove
 from .job import FilmCrew, FilmJob, FilmSettings, Progress
 from .kinds import check_run, open_run, owns
+from .pair_job import PAIR_MODELS, PairJob, pair_story
+from .stages.clips import Clips
 from .stages.join import placed_clips
 from .stages.keyframes import dependents as dependent_shots
 from .summary import no_progress, summarise, write_summary
@@ -40,6 +42,7 @@ def make_film(
     dependents: bool = False,
     keyframe: Mapping[str, Any] | None = None,
     check: bool = False,
+    pairs: bool | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     on_finish: Callable[[str, float], None] | None = None,
@@ -63,6 +66,7 @@ def make_film(
         keyframe: other values for some of the studio's `defaults.keyframe`, such as ``{"window": 32, "mode": "full"}``.
         check: compare every generated keyframe with its caption before it is remembered, and make one that lacks
             something again, up to `ATTEMPTS` times in all.
+        pairs: make every shot from a start and an end frame (STAGE) instead of keyframes; None: as the storyboard says.
         progress, say: receive progress and lines for people.
         on_finish: told every stage that is finished, such as ``s01/keyframe-0``, and the seconds that it took.
         executor: who makes the stages; None makes them in this process. The film is the same, byte for byte.
@@ -71,9 +75,9 @@ def make_film(
         The summary, which is also in ``summary.json``.
 
     Raises:
-        InputError: an unknown shot, a picture that cannot be read, a studio without keyframes (or, to `check`, without
-            a recogniser), a size that the studio cannot make, model files that cannot be used, or a folder that cannot
-            be used; all before anything is rendered.
+        InputError: an unknown shot, a picture that cannot be read, a studio without keyframes (or without start and end
+            frames; or, to `check`, without a recogniser), a size that the studio cannot make, model files that cannot
+            be used, or a folder that cannot be used; all before anything is rendered.
         OSError: the disk is full or fails; what is finished stays.
         TasksFailed: workers could not make some shots; all others are finished.
     """
@@ -81,23 +85,25 @@ def make_film(
     chosen = story.subset(shots)
     redone = _redone(story, redo)
     resume = resume or redo is not None
-    check_run(out, resume=resume)
-    studio.check_task("film")
+    pairs = story.mode == "pairs" if pairs is None else pairs
+    kind = kinds.KINDS["pairs" if pairs else "film"]
+    check_run(out, resume=resume, task=kind.name)
+    studio.check_task(kind.name)
     if check:
         studio.keyframe_check(story.characters)  # refuses a studio without a recogniser
     _check_pictures(story, chosen[-1] + 1, out)
-    prove(studio)
-    check_size(story, studio, studio.image_vae, studio.video_vae)
-    settings, kind = FilmSettings.of(studio, story.frame_size, keyframe), kinds.KINDS["film"]
-    job = FilmJob(story, chosen, studio, settings, checked=check)
+    digest = _digest(story)
+    if pairs:
+        story = pair_story(story)
+    job = _pair_job(story, chosen, studio, keyframe, check) if pairs else _job(story, chosen, studio, keyframe, check)
     with open_run(out, resume=resume, task=kind.name) as run:
         run.on_finish = on_finish or run.on_finish
         run.describe(
             title=story.title,
-            storyboard=hashlib.sha256(story.model_dump_json().encode()).hexdigest(),
+            storyboard=digest,
             studio=studio.name,
             studio_hash=job.studio_hash,
-            settings={"keyframe": settings.keyframe_inputs(), "video": settings.video_inputs()},
+            settings=job.sampling_inputs(),
             seeds={shot.id: shot.noise_seed() for shot in story.shots},
         )
         if redone:
@@ -112,6 +118,31 @@ def make_film(
         write_summary(run, summary)
         run.complete(summary["files"], whole=len(chosen) == len(story.shots))
     return summary
+
+
+def _digest(story: Storyboard) -> str:
+    """What tells one storyboard from another."""
+    younger = {"mode"} if story.mode is None else None  # older folders know storyboards without it
+    return hashlib.sha256(story.model_dump_json(exclude=younger).encode()).hexdigest()
+
+
+def _job(
+    story: Storyboard, chosen: list[int], studio: Studio, keyframe: Mapping[str, Any] | None, check: bool
+) -> FilmJob:
+    prove(studio)
+    check_size(story, studio, studio.image_vae, studio.video_vae)
+    return FilmJob(story, chosen, studio, FilmSettings.of(studio, story.frame_size, keyframe), checked=check)
+
+
+def _pair_job(
+    story: Storyboard, chosen: list[int], studio: Studio, keyframe: Mapping[str, Any] | None, check: bool
+) -> PairJob:
+    if keyframe:
+        name = next(iter(keyframe))
+        raise InputError("keyframe", "has no meaning for start and end frames", name, "set defaults.pair in the studio")
+    prove(studio, *PAIR_MODELS, *Clips.uses)
+    check_size(story, studio, studio.pair_vae, studio.video_vae)
+    return PairJob.of(story, chosen, studio, check)
 
 
 def _redone(story: Storyboard, redo: str | None) -> list[Shot]:

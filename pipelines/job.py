@@ -170,6 +170,10 @@ class FilmJob(Job):
         """
         return self.studio.keyframe_check(self.story.characters) if self.checked else None
 
+    def sampling_inputs(self) -> dict[str, Any]:
+        """How everything is sampled, as plain JSON."""
+        return {"keyframe": self.settings.keyframe_inputs(), "video": self.settings.video_inputs()}
+
     @property
     def remembered(self) -> range:
         """Positions of the shots whose keyframes are needed: the chosen ones and, as their memory, all before them.

@@ -14,13 +14,15 @@ from .stages.clips import Clips
 from .stages.decode import Decode
 from .stages.join import Join
 from .stages.keyframes import Keyframes
+from .stages.pairs import Pairs
 from .stages.segments import Backward, Segments
-from .stages.sheet import Sheet, TextSheet, Weights
+from .stages.sheet import PairSheet, Sheet, TextSheet, Weights
 
 __all__ = ["KINDS", "check_outside", "check_run", "open_run", "owns"]
 
 KINDS = Kinds(
     FilmKind("film", "a film with keyframes", (Keyframes, Clips, Join, Sheet)),
+    FilmKind("pairs", "a film of start and end frames", (Pairs, Clips, Join, PairSheet)),
     FilmKind("tell", "a told film", (Segments, Backward, Decode, Join, TextSheet, Weights)),
 )
 

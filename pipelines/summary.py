@@ -47,7 +47,7 @@ def summarise(job: FilmJob, run: RunFolder, placed: Sequence[JoinedClip], second
         "shots": shots,
         "timings": {
             "run": round(seconds, 3),
-            "keyframes": _spent(run, Keyframes),
+            "keyframes": _spent(run, Keyframes),  # of pairs, too: they are keyframes
             "video": _spent(run, Clips),
             "made": sorted(made),
         },
@@ -57,7 +57,7 @@ def summarise(job: FilmJob, run: RunFolder, placed: Sequence[JoinedClip], second
             "ratio": round(tokens / uncompressed, 4) if uncompressed else None,
         },
         "check": _check(keyframes),
-        "settings": {"keyframe": job.settings.keyframe_inputs(), "video": job.settings.video_inputs()},
+        "settings": job.sampling_inputs(),
         "files": ["film.mp4", "contact_sheet.png", "summary.json"],
     }
 

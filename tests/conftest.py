@@ -97,6 +97,47 @@ def tiny_studio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+PAIR_STUDIO = (
+    TINY_STUDIO.replace("name: tiny", "name: tiny-pairs")
+    + """  pair: {steps: 2, guidance: 2.0, system_prompt: the red square}
+pair: {file: pair.safetensors}
+pair_text: {file: qwen_vl.safetensors}
+"""
+)
+
+
+@pytest.fixture(scope="session")
+def pair_studio(tiny_studio: Path) -> Path:
+    """The YAML of the tiny studio with a tiny Qwen-Image and a tiny Qwen2.5-VL for start and end frames."""
+    import tiny_qwen
+    from diffusers import QwenImageTransformer2DModel
+    from safetensors.torch import save_file
+    from tiny_weights import strong
+
+    from anchorshot.pocket.configs import VAE
+
+    folder, channels = tiny_studio.parent, VAE["z_dim"]
+    config = {
+        "in_channels": 4 * channels,
+        "out_channels": channels,
+        "num_layers": 1,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "axes_dims_rope": [4, 6, 6],
+        "zero_cond_t": True,
+    }
+    model = strong(QwenImageTransformer2DModel(**config))
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    save_file(state, folder / "pair.safetensors", metadata={"config": json.dumps(config)})
+    prompting = {"prompting": json.dumps({"picture_area": 3136})}
+    text = tiny_qwen.public_state(tiny_qwen.tiny_vl())
+    save_file(text, folder / "qwen_vl.safetensors", metadata=tiny_qwen.metadata() | prompting)
+    path = folder / "pairs.yaml"
+    path.write_text(PAIR_STUDIO)
+    return path
+
+
 MOCHI_STUDIO = """
 name: tiny-mochi
 models_dir: .

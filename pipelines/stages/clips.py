@@ -42,6 +42,8 @@ class Clips(Stage):
     records = "clip"
     figures = {"keyframe_psnr_db": numbers} | dict.fromkeys(("motion", "frames", "seed", "take"), as_number)
     wanted = ("keyframe_psnr_db", "motion")
+    uses = ("video_text", "video_vae", "video", "video_low")
+    """The video model, of two experts both, with its VAE and text encoder."""
 
     def __init__(self, job: FilmJob) -> None:
         self.job = job
@@ -49,7 +51,7 @@ class Clips(Stage):
     @property
     def parts(self) -> tuple[str, ...]:
         """The video model, of two experts both, with its VAE and text encoder."""
-        return "video_text", "video_vae", "video", "video_low"
+        return self.uses
 
     def tasks(self, run: Records) -> list[Task]:
         """One for each chosen shot."""

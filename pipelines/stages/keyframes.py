@@ -29,7 +29,7 @@ __all__ = ["ATTEMPTS", "KeyframePlace", "Keyframes", "dependents", "keyframe_fil
 
 ATTEMPTS = 3
 """How often a checked keyframe is made at most."""
-_SEEN = ("remembers", "together")
+_SEEN = ("remembers", "together", "sees")
 """Figures of a keyframe that name the keyframes it has seen."""
 
 

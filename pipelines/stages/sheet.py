@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..job import Job
     from ..text_film import TextFilmJob
 
-__all__ = ["WEIGHTS", "Sheet", "TextSheet", "Weights"]
+__all__ = ["WEIGHTS", "PairSheet", "Sheet", "TextSheet", "Weights"]
 
 SHEET = "contact_sheet.png"
 WEIGHTS = "weights.png"
@@ -65,10 +65,22 @@ class Sheet(Stage):
         """What a shot's card shows: its keyframes with their times."""
         from ...media.contact_sheet import SheetKeyframe
 
+        keyframes = shot.timeline(self.job.story.fps).keyframes
         return [
-            SheetKeyframe(workspace.source(keyframe_file(shot, k)), key.requested.seconds, key.snapped.seconds)
-            for k, key in enumerate(shot.timeline(self.job.story.fps).keyframes)
+            SheetKeyframe(workspace.source(keyframe_file(shot, k)), key.requested.seconds, key.snapped.seconds, *name)
+            for k, (key, name) in enumerate(zip(keyframes, self._names(len(keyframes)), strict=True))
         ]
+
+    def _names(self, count: int) -> list[tuple[str, ...]]:
+        """What a shot's keyframes are called, where they are called otherwise."""
+        return [()] * count
+
+
+class PairSheet(Sheet):
+    """Draws a card for every chosen shot, with its start and end frame."""
+
+    def _names(self, count: int) -> list[tuple[str, ...]]:
+        return [("start frame",), *[()] * (count - 2), ("end frame",)]
 
 
 class TextSheet(Sheet):
