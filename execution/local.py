@@ -1,13 +1,12 @@
 """Worker processes on this machine: one for each device, or several on one.
 
 A worker loads a stage's models once and keeps them. Tasks are handed out one by one, so a fast worker makes more of
-them than a slow one. Processes are spawned, never forked, so it is the same on every system.
+them than a slow one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import secrets
 import shutil
 import signal
@@ -20,14 +19,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .pool import Crew, Here, Listener, Outcome, Runner
+from .processes import process_context, without_interrupts
 from .run_folder import SCRATCH, RunFolder
 from .stage import Task
 from .workers import Desk, Message, attempt, collect, settle_in
 
 if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
+    from multiprocessing.process import BaseProcess
 
-__all__ = ["WorkerExecutor", "Workers", "without_interrupts"]
+__all__ = ["WorkerExecutor", "Workers"]
 
 _POLL = 0.5
 """Seconds after which a driver that waits looks up, because Ctrl-C does not end a wait on Windows."""
@@ -61,7 +61,7 @@ class _Worker:
         stage: the stage whose models it has.
     """
 
-    process: SpawnProcess
+    process: BaseProcess
     connection: Connection
     own: Path
     device: str | None
@@ -177,7 +177,7 @@ class Workers:
         if not self._started:
             count = len(self._devices)
             self._listener.say(f"starting {count} worker{'s' if count > 1 else ''}")
-        context = multiprocessing.get_context("spawn")
+        context = process_context()
         ours, theirs = context.Pipe()
         own = self._scratch / str(self._started)
         self._started += 1
@@ -202,22 +202,6 @@ class Workers:
         worker.process.kill()  # nothing that it has not handed over counts
         worker.process.join(5)
         worker.connection.close()
-
-
-@contextlib.contextmanager
-def without_interrupts() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: it goes to all of a terminal's, but the driver ends its workers."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # or its start would let interrupts through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(connection: Connection, crew: Crew, film: Path, own: Path, device: str | None, threads: int) -> None:

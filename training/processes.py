@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ..core.errors import InputError
-from ..execution.local import without_interrupts
+from ..execution.processes import process_context, without_interrupts
 from .objectives import Ratio
 
 __all__ = [
@@ -225,9 +225,12 @@ def launch(run: Callable[..., None], arguments: tuple, processes: int, device: s
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    refusals = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    how = process_context().get_start_method()
+    refusals = torch.multiprocessing.get_context(how).SimpleQueue()
     with without_interrupts():  # as long as they load modules, where Ctrl-C would be a traceback
-        context = torch.multiprocessing.spawn(_join, (run, arguments, processes, port, refusals), processes, join=False)
+        context = torch.multiprocessing.start_processes(
+            _join, (run, arguments, processes, port, refusals), processes, join=False, start_method=how
+        )
     try:
         while not context.join():
             pass
