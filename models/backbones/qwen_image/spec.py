@@ -28,5 +28,6 @@ QWEN_IMAGE = Backbone(
     text=("qwen_vl",),
     tasks=frozenset({"pairs"}),
     masked_text=True,
+    cost=at(".qwen_image.cost:qwen_cost"),
     native_model=NativeModel("QwenImageTransformer2DModel", "txt_in.in_features"),
 )
