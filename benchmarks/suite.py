@@ -25,9 +25,11 @@ class Benchmark(ABC, Generic[O]):
     Attributes:
         name: what the user calls it.
         options: its options.
+        needs_studio: whether the studio must be able to do what is compared; else random models stand in.
     """
 
     name: ClassVar[str]
+    needs_studio: ClassVar[bool] = True
     options: type[O]
 
     @abstractmethod

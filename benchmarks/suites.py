@@ -68,8 +68,23 @@ class Text2StoryBenchmark(Benchmark[FilmOptions]):
         return run_storytelling(studio, options.prompt_set, options.size, options.frames)
 
 
+class PairsBenchmark(Benchmark[Options]):
+    """STAGE on the Qwen-Image class."""
+
+    name = "pairs"
+    options = Options
+    needs_studio = False
+
+    def run(self, studio: Studio | None, options: Options) -> list[Row]:
+        """See `Benchmark.run`."""
+        from .pairs import run_pairs
+
+        return run_pairs(studio)
+
+
 SUITES: tuple[Benchmark[Any], ...] = (
     KeyframesBenchmark(),
     VideoBenchmark(),
     Text2StoryBenchmark(),
+    PairsBenchmark(),
 )

@@ -50,7 +50,8 @@ def run_bench(options: argparse.Namespace) -> None:
         rows = benchmarks.run(suite.name, full_size=pick_device(options.device), **given)
     else:
         studio = open_studio(options, target)
-        studio.check_task(suite.name)
+        if suite.needs_studio:
+            studio.check_task(suite.name)
         rows = benchmarks.run(suite.name, studio, **given)
     with printed_anyway(partial(benchmarks.print_table, rows, title=f"bench {suite.name}", console=console)):
         target.write(rows)
