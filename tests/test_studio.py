@@ -361,7 +361,7 @@ def test_studios_that_cannot_be_read(tmp_path):
 
 
 def test_built_in_studios():
-    assert set(built_in()) >= {"pocket", "flux-wan", "flux-wan-a14b"}
+    assert set(built_in()) >= {"pocket", "flux-wan", "flux-wan-a14b", "qwen-wan"}
     for name in built_in():
         config, path = read_studio(name)
         assert config.name == name == path.stem and config.description
