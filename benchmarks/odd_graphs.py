@@ -12,158 +12,33 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from .odd_making import Maker, Prompt, hostile_texts, node, odd_files
-from .odd_server import PACK, Clock, OddServer, running, slowest
+from .comfy_server import ROOT, ComfyServer, running
+from .odd_making import Maker, hostile_texts, odd_files
+from .odd_outcome import OURS, SECONDS, Outcome, outcome, refusal, tensors_of
+from .server_clock import Clock, slowest
 
-__all__ = ["Outcome", "judge", "main", "outcome"]
+__all__ = ["main"]
 
 ANSWER = 1.0
 """Seconds in which any other request must be answered while a text is validated."""
-_RUN = 90.0
-_STOP = 45.0
 _BATCH = 25
-_OURS = "Anchorshot"
-_SENTENCE = re.compile(r"^(?P<field>[^\n]{1,200}?): [^\n]+ \(got [^\n]*\); [^\n]+$", re.DOTALL)
-_FOREIGN = re.compile(r"Traceback|torch\.\w+|\bat 0x[0-9a-f]{6}|\w+Error\b|NoneType|object has no attribute|DefaultCPU")
-
-
-@dataclass
-class Outcome:
-    """What a server made of a graph.
-
-    Attributes:
-        kind: ``success``; ``refused``, before anything runs; ``clear``, an error of ours as it should be; ``core``, an
-            error of a core node that never came to us; ``endless``, not finished in time, but it heard the interrupt;
-            or a fault: ``raw`` (an error in our code that is not ours), ``unnamed`` (a sentence without an input of
-            the node), ``path`` (with a path of the server's), ``silent`` (NaN in what was made), ``stuck``.
-        text: what was said.
-    """
-
-    kind: str
-    text: str
-
-    @property
-    def fault(self) -> bool:
-        return self.kind in ("raw", "unnamed", "path", "silent", "stuck", "dead")
-
-
-def judge(kind: str, fields: set[str], error: Prompt, base: str) -> Outcome:
-    """Judge an ``execution_error`` of the node class `kind`, whose inputs are `fields`."""
-    said = error["exception_message"].strip()
-    text = f"{kind}: {error['exception_type']}: {said}"[:600]
-    if error["exception_type"] != f"{PACK}.InputError":
-        through = any(
-            f"custom_nodes/{PACK}" in line or "/nodes/" in line and PACK in line for line in error["traceback"]
-        )
-        return Outcome("raw" if kind.startswith(_OURS) or through else "core", text)
-    found = _SENTENCE.match(said)
-    if found is None or _FOREIGN.search(said):
-        return Outcome("raw", text)
-    if base in said or re.search(r"(?:/root|/home|/tmp|/work|/usr)/", said):
-        return Outcome("path", text)
-    if kind.startswith(_OURS) and not _names(found["field"], fields):
-        return Outcome("unnamed", text)
-    return Outcome("clear", text)
-
-
-def _names(field: str, fields: set[str]) -> bool:
-    """Whether a field's first word is an input of the node, or a slot of one that grows: ``clip_0`` of ``clips``."""
-    words = re.split(r"[\[. ,]", field)
-    root = re.sub(r"_\d+$", "", words[0])
-    slots = {"clip": "clips", "shot": "keyframes", "frame": "frames", "keyframe": "keyframes"}
-    inside = root in {"shots", "characters", "places", "fps", "size", "title", "durations", "keyframes", "line"}
-    return root in fields or slots.get(root) in fields or (inside and bool({"story", "timeline"} & fields))
-
-
-def outcome(server: OddServer, prompt: Prompt, info: Prompt) -> Outcome:
-    """Run a graph and judge what came of it."""
-    status, answer = server.ask("/prompt", {"prompt": prompt})
-    if status != 200:
-        return _refused(status, answer, str(server.base))
-    begin = time.monotonic()
-    history = server.finished(answer["prompt_id"], _RUN)
-    if history is None:
-        server.ask("/interrupt", {})
-        if server.finished(answer["prompt_id"], _STOP) is None:
-            return Outcome("stuck", f"not finished, and hears no interrupt, after {time.monotonic() - begin:.0f} s")
-        return Outcome("endless", f"not finished after {_RUN:.0f} s; it heard the interrupt")
-    for kind, data in history["status"]["messages"]:
-        if kind == "execution_error":
-            name = data["node_type"]
-            fields = {field for part in info.get(name, {"input": {}})["input"].values() for field in part}
-            return judge(name, fields, data, str(server.base))
-    shown = " ".join(str(text) for out in history["outputs"].values() for text in out.get("text", []))
-    return Outcome("silent" if re.search(r"\bnan\b", shown) and "tensor" in shown else "success", shown[:200])
-
-
-def _refused(status: int, answer: Any, base: str) -> Outcome:
-    """Judge an answer that is no 200: core's words on links and ranges, and ours on texts."""
-    if not isinstance(answer, dict):
-        return Outcome("core", f"HTTP {status}: {str(answer)[:200]}")
-    parts = []
-    for found in (answer.get("node_errors") or {}).values():
-        for error in found["errors"]:
-            text = f"{found['class_type']}: {error['message']}: {error['details']}"[:600]
-            ours = found["class_type"].startswith(_OURS)
-            if ours and (error["type"] == "exception_during_validation" or "Traceback" in text):
-                return Outcome("raw", text)
-            if ours and error["type"] == "custom_validation_failed":
-                if base in text or _FOREIGN.search(text):
-                    return Outcome("path" if base in text else "raw", text)
-            parts.append(text)
-    return Outcome("refused", " | ".join(parts)[:600] or str(answer.get("error"))[:300])
+_MEMORY = 14 << 30
+"""Bytes of address space for the server: an odd graph must not take the machine along."""
 
 
 # --- what others notice ----------------------------------------------------------------------------------------------
 
 
-def stock(again: int) -> Prompt:
-    """Core's sampling and our keyframes on the pocket studio's models; another number makes them run once more."""
-    prompt: Prompt = {"studio": node("AnchorshotPocketStudio")}
-    for model, clip, empty in (
-        (0, 2, node("EmptySD3LatentImage", width=160, height=80, batch_size=1)),
-        (1, 3, node("EmptyHunyuanLatentVideo", width=160, height=80, length=9, batch_size=1)),
-    ):
-        prompt |= {
-            f"text{model}": node("CLIPTextEncode", text="wide shot, static, in the desert.", clip=["studio", clip]),
-            f"against{model}": node("CLIPTextEncode", text=f"a star {again}", clip=["studio", clip]),
-            f"empty{model}": empty,
-            f"sample{model}": node(
-                "KSampler", model=["studio", model], positive=[f"text{model}", 0], negative=[f"against{model}", 0],
-                latent_image=[f"empty{model}", 0], seed=3, steps=2, cfg=1.0, sampler_name="euler", scheduler="simple",
-                denoise=1.0,
-            ),
-            f"save{model}": node("SaveLatent", samples=[f"sample{model}", 0], filename_prefix="stock"),
-        }  # fmt: skip
-    return prompt
-
-
-def tensors_of(server: OddServer, again: int) -> list[bytes]:
-    """What stock sampling gives: the data of the saved latents."""
-    history = server.run(stock(again))
-    if history["status"]["status_str"] != "success":
-        raise RuntimeError(f"stock sampling fails: {history['status']['messages'][-1]}")
-    found = []
-    for _, out in sorted(history["outputs"].items()):
-        place = out["latents"][0]
-        raw = (server.base / "output" / place["subfolder"] / place["filename"]).read_bytes()
-        found.append(raw[8 + int.from_bytes(raw[:8], "little") :])
-    return found
-
-
-def answers(server: OddServer, rounds: int) -> list[str]:
+def answers(server: ComfyServer, rounds: int) -> list[str]:
     """Time other requests while hostile texts are validated, and print them; what took too long, in words."""
     faults = []
-    clock = Clock(server)
+    clock = Clock(server.url, server.base)
     time.sleep(3)
     spans: dict[str, tuple[float, float]] = {}
     for turn in range(rounds):
@@ -172,13 +47,13 @@ def answers(server: OddServer, rounds: int) -> list[str]:
             status, answer = server.ask("/prompt", {"prompt": prompt}, timeout=600)
             spans[f"{name} ({turn})"] = begin, time.monotonic()
             if status == 200:
-                history = server.finished(answer["prompt_id"], _RUN)
+                history = server.finished(answer["prompt_id"], SECONDS)
                 spans[f"running {name} ({turn})"] = spans[f"{name} ({turn})"][1], time.monotonic()
                 if history is None:
                     server.ask("/interrupt", {})
-                    faults.append(f"{name}: runs longer than {_RUN:.0f} s")
+                    faults.append(f"{name}: runs longer than {SECONDS:.0f} s")
             else:
-                found = _refused(status, answer, str(server.base))
+                found = refusal(status, answer, str(server.base))
                 if found.fault or not isinstance(answer, dict):
                     faults.append(f"{name}: {found.kind}: {found.text}")
     asked = clock.stop()
@@ -213,13 +88,13 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         odd_files(base / "input")
-        with running(options.comfyui, base) as server:
+        with running(options.comfyui, base, {"anchorshot": ROOT}, memory=_MEMORY) as server:
             info = server.ask("/object_info")[1]
             sound = tensors_of(server, 0)
-            print(f"{sum(name.startswith(_OURS) for name in info)} nodes of ours, {len(info)} in all", flush=True)
+            print(f"{sum(name.startswith(OURS) for name in info)} nodes of ours, {len(info)} in all", flush=True)
             faults += answers(server, options.texts)
             maker = Maker(info, options.seed)
-            clock, spans = Clock(server), []
+            clock, spans = Clock(server.url, server.base), []
             for number in range(1, options.graphs + 1):
                 said, prompt = maker.graph()
                 if number < options.first:

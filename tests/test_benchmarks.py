@@ -11,8 +11,8 @@ from rich.console import Console
 from anchorshot.benchmarks import print_table, run
 from anchorshot.benchmarks.flops import PAIRS, flops_rows, layouts
 from anchorshot.benchmarks.keyframes import KeyframeBench
-from anchorshot.benchmarks.odd_graphs import judge
-from anchorshot.benchmarks.odd_server import slowest
+from anchorshot.benchmarks.odd_outcome import judge
+from anchorshot.benchmarks.server_clock import slowest
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.cost import peak_bytes, seconds
 from anchorshot.models.backbones.flux.cost import FLUX_DEV, flux_cost

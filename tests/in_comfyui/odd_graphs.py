@@ -3,7 +3,7 @@
 The same seed makes the same graphs. Each must succeed with finite numbers, or end in an error that names node, input
 and rule; and after every batch stock sampling must give what it gave before, to the last bit.
 
-    COMFYUI_PATH=… PYTHONPATH=tests python -m comfyui.odd_graphs --count 400
+    COMFYUI_PATH=… PYTHONPATH=tests python -m in_comfyui.odd_graphs --count 400
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from in_comfyui.prompts import STORY, node
 from in_comfyui.server import PACK, ROOT, ComfyServer, running
 
+from anchorshot.benchmarks.odd_outcome import OURS, outcome, tensors_of
+
 Prompt = dict[str, Any]
 
 VALUES = Path(__file__).with_name("odd_values")
 """The pack whose nodes give odd values: link it into custom_nodes."""
 
-_OURS = "Anchorshot"
 _SAMPLE = {"seed": 3, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
 _LONG_RUNS = {"steps", "width", "height", "groups", "images", "window", "score_every"}
 """Widgets whose upper end would only take time."""
@@ -190,7 +190,7 @@ class Maker:
             (base, name, field)
             for base, prompt in self.bases.items()
             for name, entry in prompt.items()
-            if entry["class_type"].startswith(_OURS)
+            if entry["class_type"].startswith(OURS)
             for field in entry["inputs"]
         ]
 
@@ -282,130 +282,27 @@ def links_before(prompt: Prompt, name: str) -> set[str]:
         after |= more
 
 
-# --- what became of it -----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Outcome:
-    """What a server made of a graph.
-
-    Attributes:
-        kind: ``success``; ``clear``, an error of ours that names input and rule; ``refused``, the server's before
-            anything runs; ``core``, an error of a core node that never came to us; or a fault: ``raw``, ``unnamed``,
-            ``silent`` (numbers that are not finite), ``stuck``.
-        text: what was said.
-    """
-
-    kind: str
-    text: str
-
-    @property
-    def fault(self) -> bool:
-        return self.kind in ("raw", "unnamed", "silent", "stuck")
-
-
-_SENTENCE = re.compile(r"^(?P<field>[^:]{1,120}): [^\n]+ \(got [^\n]+\); [^\n]+$")
-
-
-def outcome(server: ComfyServer, prompt: Prompt, timeout: float = 120) -> Outcome:
-    """Run a graph and judge what came of it."""
-    try:
-        prompt_id = server.post("/prompt", {"prompt": prompt})["prompt_id"]
-    except RuntimeError as error:
-        return _refused(str(error))
-    try:
-        history = server.wait(prompt_id, timeout=timeout)
-    except TimeoutError:
-        server.post("/interrupt", {})
-        return Outcome("stuck", f"not finished after {timeout:g} s")
-    for kind, data in history["status"]["messages"]:
-        if kind == "execution_error":
-            return _failed(server, data)
-    looks = [text for out in history["outputs"].values() for text in out.get("text", [])]
-    return Outcome("silent" if "not finite" in looks else "success", ", ".join(looks))
-
-
-def _refused(said: str) -> Outcome:
-    try:
-        answer = json.loads(said[said.index("{") :])
-        errors = [(n["class_type"], e) for n in answer["node_errors"].values() for e in n["errors"]]
-    except (ValueError, KeyError, AttributeError):
-        return Outcome("core", said[:300])
-    texts = [f"{kind}: {e['message']} {e['details']}" for kind, e in errors]
-    return Outcome("raw" if "Traceback" in said else "refused", " | ".join(texts)[:300] or str(answer["error"])[:300])
-
-
-def _failed(server: ComfyServer, data: Prompt) -> Outcome:
-    kind, message = data["node_type"], data["exception_message"].strip()
-    text = f"{kind}: {data['exception_type']}: {message}"[:400]
-    ours = data["exception_type"] == "anchorshot.InputError"
-    if not ours:
-        # An empty list ends in core, before a node that takes no lists runs.
-        through = any(PACK in line for line in data["traceback"])
-        return Outcome("raw" if through else "core", text)
-    found = _SENTENCE.match(message)
-    if found is None:
-        return Outcome("unnamed", text)
-    if kind.startswith(_OURS):
-        inputs = [name for part in server.get(f"/object_info/{kind}")[kind]["input"].values() for name in part]
-        root = re.split(r"[\[. ]", found["field"])[0]
-        if not any(root == name or name.rstrip("s") == re.sub(r"_\d+$", "", root) for name in inputs):
-            slots = {"clip": "clips", "shot": "keyframes", "frame": "frames"}
-            if slots.get(re.sub(r"_\d+$", "", root)) not in inputs:
-                return Outcome("unnamed", text)
-    return Outcome("clear", text)
-
-
-def stock(again: int) -> Prompt:
-    """Core nodes alone on both models of the pocket studio; another number makes them run again for the same result."""
-    prompt: Prompt = {"studio": node("AnchorshotPocketStudio")}
-    for model, clip, empty in (
-        (0, 2, node("EmptySD3LatentImage", width=160, height=80, batch_size=1)),
-        (1, 3, node("EmptyHunyuanLatentVideo", width=160, height=80, length=9, batch_size=1)),
-    ):
-        prompt |= {
-            f"text{model}": node("CLIPTextEncode", text="wide shot, static, in the desert.", clip=["studio", clip]),
-            f"against{model}": node("CLIPTextEncode", text=f"a star {again}", clip=["studio", clip]),
-            f"empty{model}": empty,
-            f"sample{model}": node("KSampler", model=["studio", model], positive=[f"text{model}", 0],
-                                   negative=[f"against{model}", 0], latent_image=[f"empty{model}", 0], **_SAMPLE,
-                                   denoise=1.0),
-            f"save{model}": node("SaveLatent", samples=[f"sample{model}", 0], filename_prefix="health"),
-        }  # fmt: skip
-    return prompt
-
-
-def health(server: ComfyServer, again: int) -> list[bytes]:
-    """The latents of stock sampling, as bytes."""
-    history = server.run(stock(again), timeout=300)
-    assert history["status"]["status_str"] == "success", history["status"]
-    saved = [out["latents"][0] for _, out in sorted(history["outputs"].items())]
-    from safetensors.torch import load_file
-
-    folder = server.base / "output"
-    return [load_file(folder / s["subfolder"] / s["filename"])["latent_tensor"].numpy().tobytes() for s in saved]
-
-
 def attack(
     server: ComfyServer, count: int, seed: int = 0, batch: int = 25, tell: bool = False
 ) -> tuple[Counter[str], list[str]]:
     """Run `count` graphs; what became of them by kind, and the faults in words."""
+    info = server.get("/object_info")
     for name, prompt in bases().items():  # the plain graphs must run, or nothing is tried
-        found = outcome(server, prompt, 300)
+        found = outcome(server, prompt, info, 300)
         assert found.kind == "success", f"{name}: {found}"
-    sound = health(server, 0)
+    sound = tensors_of(server, 0)
     counts: Counter[str] = Counter()
     faults: list[str] = []
-    for number, (said, prompt) in enumerate(Maker(server.get("/object_info"), seed), 1):
-        found = outcome(server, prompt)
+    for number, (said, prompt) in enumerate(Maker(info, seed), 1):
+        found = outcome(server, prompt, info, 120)
         counts[found.kind] += 1
-        if found.fault:
+        if found.fault or found.kind == "endless":
             faults.append(f"{number}. {said}\n    {found.kind}: {found.text}")
         if tell:
             print(f"{number}. {said}\n    {found.kind}: {found.text}", flush=True)
         if number % batch == 0 or number == count:
             counts["health runs"] += 1
-            if health(server, number) != sound:
+            if tensors_of(server, number) != sound:
                 faults.append(f"{number}. stock sampling has changed")
         if number == count:
             return counts, faults
