@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..memory.frame_memory import MemoryFrame
-from ..memory.retrieval import Retrieval
+from ..memory.retrieval import Ranking
 from .encode_text import embed_text, encode_caption
 from .images import encode_frames
 from .similarity import embed_images, embed_parts
@@ -42,9 +42,10 @@ class ComfyEncoders:
         """
         return max(16, int(self.vae.spacial_compression_encode()))
 
-    def check(self, retrieval: Retrieval) -> None:
+    def check(self, retrieval: Ranking) -> None:
         """Raise InputError if frames cannot be ranked this way with the models that are connected."""
-        needed = {"clip": ("clip_vision", self.clip_vision), "text": ("clip", self.clip)}
+        seen = ("clip_vision", self.clip_vision)
+        needed = {"clip": seen, "image": seen, "text": ("clip", self.clip)}
         name, model = needed.get(retrieval, ("", self))
         if model is None:
             fix = f"connect {name}, or choose another retrieval (recency needs nothing)"

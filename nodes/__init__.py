@@ -13,6 +13,7 @@ from .film import ContactSheet, Film
 from .keyframes import InterleavedKeyframeSampler
 from .memory import GoldenMemContext, GoldenMemReferences
 from .mixing import SAR, DIPWGuider, DIPWModelPatch, DIPWWeights, TWBBlend
+from .pairs import MemoryPackNode, PairsToTimeline, StartEndPairPredictor
 from .pocket import PocketStudio
 from .story import Shot, Storyboard
 from .timeline import KeyframeTimeline
@@ -40,6 +41,9 @@ NODES: list[type[io.ComfyNode]] = [
     TWBBlend,
     SAR,
     DIPWWeights,
+    MemoryPackNode,
+    StartEndPairPredictor,
+    PairsToTimeline,
 ]
 
 

@@ -11,8 +11,9 @@ from ...core.errors import InputError
 from ..io.kinds import listed
 from . import BACKBONES, NativeModel
 from .native_adapter import NativeKeyframes, NativeVideo
+from .native_pairs import NativePairs
 
-__all__ = ["backbone_of", "keyframes_on", "video_on"]
+__all__ = ["backbone_of", "keyframes_on", "pairs_on", "video_on"]
 
 
 def backbone_of(model: Any) -> NativeModel | None:
@@ -36,6 +37,14 @@ def video_on(model: Any) -> NativeVideo:
     if native is None or native.video is None:
         raise _unfit(model, "video")
     return native.video()
+
+
+def pairs_on(model: Any) -> NativePairs:
+    """What samples start-end pairs on a MODEL. Raises InputError if nothing does."""
+    native = backbone_of(model)
+    if native is None or native.pairs is None:
+        raise _unfit(model, "pairs")
+    return native.pairs()
 
 
 def _unfit(model: Any, slot: str) -> InputError:

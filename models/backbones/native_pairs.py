@@ -5,7 +5,7 @@ ComfyUI itself is not imported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -14,11 +14,9 @@ from torch import Tensor
 from ...memory.memory_pack import PackTile
 from ..layouts.pairs import Size
 from ..layouts.start_end import Centring, Packing, PairLayoutName, ReferenceTimestep
+from .native_adapter import Callback, Conditioning
 
-__all__ = ["PAIR", "Callback", "Conditioning", "NativePairs", "PairFrame", "PairModelSettings"]
-
-Conditioning = list[Any]
-Callback = Callable[[int, Any, Any, int], None]
+__all__ = ["PAIR", "NativePairs", "PairFrame", "PairModelSettings"]
 
 PairFrame = Literal["start", "end"]
 """One of a shot's two frames."""

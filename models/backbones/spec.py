@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..cost import Cost
     from ..encoders.vae import ImageCodec
     from .native_adapter import NativeKeyframes, NativeVideo
+    from .native_pairs import NativePairs
 
 __all__ = ["Backbone", "Native", "NativeModel", "Task", "VaeKind", "at"]
 
@@ -73,12 +74,14 @@ class NativeModel:
         text_width: where in an object of that class the width of prompt tokens stands.
         keyframes: gives what samples interleaved keyframes on such a MODEL; None: nothing does.
         video: the same for video through keyframes.
+        pairs: the same for start and end frames.
     """
 
     network: str
     text_width: str
     keyframes: Callable[[], NativeKeyframes] | None = None
     video: Callable[[], NativeVideo] | None = None
+    pairs: Callable[[], NativePairs] | None = None
 
 
 @dataclass(frozen=True)

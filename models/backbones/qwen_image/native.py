@@ -24,7 +24,8 @@ from ....core.errors import InputError
 from ....memory.memory_pack import PackTile
 from ...layouts.pairs import PATCH, Size
 from ...layouts.start_end import text_ids
-from ..native_pairs import Callback, Conditioning, NativePairs, PairFrame, PairModelSettings
+from ..native_adapter import Callback, Conditioning
+from ..native_pairs import NativePairs, PairFrame, PairModelSettings
 from .native_inputs import PairSequence, check_conditioning, check_options, lay_out, only_entry
 
 __all__ = ["PAIRS", "patch_pair", "rescaled_guidance", "sample_pair"]

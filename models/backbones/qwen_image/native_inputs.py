@@ -15,7 +15,8 @@ from ....core.errors import InputError
 from ....memory.memory_pack import PackTile
 from ...layouts.pairs import PATCH, Size
 from ...layouts.start_end import pair_ids, reference_ids, text_start
-from ..native_pairs import PAIR, Conditioning, PairFrame, PairModelSettings
+from ..native_adapter import Conditioning
+from ..native_pairs import PAIR, PairFrame, PairModelSettings
 
 __all__ = ["PairSequence", "check_conditioning", "check_options", "lay_out", "only_entry"]
 

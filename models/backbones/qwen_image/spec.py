@@ -29,5 +29,5 @@ QWEN_IMAGE = Backbone(
     tasks=frozenset({"pairs"}),
     masked_text=True,
     cost=at(".qwen_image.cost:qwen_cost"),
-    native_model=NativeModel("QwenImageTransformer2DModel", "txt_in.in_features"),
+    native_model=NativeModel("QwenImageTransformer2DModel", "txt_in.in_features", pairs=at(".qwen_image.native:PAIRS")),
 )
