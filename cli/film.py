@@ -14,7 +14,7 @@ from ..core.errors import InputError, printable
 from ..story.storyboard import load_storyboard
 from .console import console, open_studio, print_files, resumable
 from .film_paths import check_paths, hand_over, images
-from .notes import show_notes, show_studio_notes
+from .notes import show_mode_notes, show_notes, show_studio_notes
 from .workers import check_workers, open_executor
 
 __all__ = ["run"]
@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> None:
     keyframe = _keyframe(options)
     studio = open_studio(options, target)
     executor = open_executor(options)
-    show_studio_notes(story, options.story, studio)
+    show_mode_notes(story, options.story, pairs)
+    show_studio_notes(story, options.story, studio, "pair_text" if pairs else "keyframe_text")
     with resumable(out) as progress:
         summary = make_film(
             story,

@@ -16,12 +16,25 @@ from .console import console
 if TYPE_CHECKING:
     from ..models.studio import Studio
 
-__all__ = ["show_notes", "show_studio_notes"]
+__all__ = ["show_mode_notes", "show_notes", "show_studio_notes"]
 
 
 def show_notes(story: Storyboard, path: Path) -> None:
     """Print the storyboard's notes, one line each; on stdout, because stderr is for the one line of an error."""
     for note in story.notes:
+        console.print(Text(f"{path.name}: {note}"), soft_wrap=True)
+
+
+def show_mode_notes(story: Storyboard, path: Path, pairs: bool) -> None:
+    """Print what a storyboard says that has no meaning for films of keyframes, or of start and end frames."""
+    notes = []
+    matches = [shot.id for shot in story.shots if shot.transition == "match"]
+    if matches and not pairs:
+        notes.append(f"a match is a cut without --pairs: {', '.join(matches[:8])}")
+    told = [shot.id for shot in story.shots if any(key.text and key.image is None for key in shot.keyframes)]
+    if told and pairs:
+        notes.append(f"keyframes with a text of their own are left out with --pairs: {', '.join(told[:8])}")
+    for note in notes:
         console.print(Text(f"{path.name}: {note}"), soft_wrap=True)
 
 

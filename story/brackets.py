@@ -24,14 +24,15 @@ _TRANSITIONS = {
     "match cut to": "cut", "jump cut": "cut", "straight cut": "cut", "jump cut to": "cut", "blend": "blend",
     "blend to": "blend", "dissolve": "blend", "dissolve to": "blend", "cross dissolve": "blend", "crossfade": "blend",
     "cross fade": "blend", "fade": "blend", "fade to": "blend", "fade in": "blend", "fade out": "blend",
-    "fade to black": "blend", "none": "cut", "schnitt": "cut", "harter schnitt": "cut", "coupe": "cut",
+    "fade to black": "blend", "none": "cut", "match": "match", "schnitt": "cut",
+    "harter schnitt": "cut", "coupe": "cut",
     "coupe franche": "cut", "corte": "cut", "überblendung": "blend", "blende": "blend", "fondu": "blend",
     "fondu enchaîné": "blend", "fondu au noir": "blend", "fundido": "blend",
 }  # fmt: skip
 
 
 def transition_of(words: str) -> str | None:
-    """``cut`` or ``blend`` for the words that shot lists and screenplays use, else None."""
+    """``cut``, ``blend`` or ``match`` for the words that shot lists and screenplays use, else None."""
     return _TRANSITIONS.get(re.sub(r"[\s_-]+", " ", words[:60]).strip(" .:").lower())
 
 

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from tiny_film import STORY, changed, frames, made, story
 
+from anchorshot.cli import main
 from anchorshot.core.errors import InputError
+from anchorshot.execution.local import WorkerExecutor
 from anchorshot.media.image import read_image
 from anchorshot.media.video import VideoReader
 from anchorshot.models.studio import Studio, load_studio
@@ -141,3 +143,26 @@ def test_what_cannot_be_made_is_refused(studio: Studio, tiny_studio: Path, tmp_p
 def test_a_film_of_another_kind_is_not_resumed(done: Path, studio: Studio) -> None:
     with pytest.raises(InputError, match="must hold a film with keyframes"):
         make_film(story(), studio, done, resume=True, pairs=False)
+
+
+def test_the_command_makes_pairs_and_refuses_what_is_for_keyframes(
+    pair_studio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "story.yaml"
+    first, second, third = STORY["shots"]
+    shots = [first | {"keyframes": [{"at": 0.0, "text": "<Mira> sits."}]}, second | {"transition": "match"}, third]
+    file.write_text(json.dumps(STORY | {"mode": "pairs", "shots": shots}))
+    command = ["film", str(file), "--studio", str(pair_studio), "--out", str(tmp_path / "out")]
+    assert main([*command, "--cfg", "2"]) == 2
+    assert "--cfg: is for films of keyframes" in capsys.readouterr().err
+    assert main([*command, "--shots", "s01,s02"]) == 0
+    assert "keyframes with a text of their own are left out with --pairs: s01" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["task"] == "pairs"
+    assert main([*command, "--no-pairs", "--shots", "s01", "--out", str(tmp_path / "keyframes")]) == 0
+    assert "a match is a cut without --pairs: s02" in capsys.readouterr().out
+
+
+def test_two_workers_make_the_same_film(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    executor = WorkerExecutor([None, None], threads=1)
+    make_film(story(s03={"transition": "match"}), studio, tmp_path / "out", pairs=True, executor=executor)
+    assert not changed(frames(whole), frames(tmp_path / "out"))

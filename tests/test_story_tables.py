@@ -267,3 +267,8 @@ def test_objects_that_cannot_be_read_name_the_shot() -> None:
     )
     assert "did you mean `scene`" in refused('{"shots": [{"scnee": "a fox"}]}')
     assert "must be 4n+1" in refused('{"shots": [{"scene": "a fox", "frames": 48}]}')
+
+
+def test_a_match_begins_with_the_frame_before_and_a_match_cut_is_a_cut() -> None:
+    board = read("Description,Transition\nA fox,\nA hen,match\nA cow,match cut\n")
+    assert [shot.transition for shot in board.shots] == ["cut", "match", "cut"] and not board.notes
