@@ -1,4 +1,4 @@
-"""The `anchorshot` command: `film`, `tell`, `evaluate`, `bench` and `train`.
+"""The `anchorshot` command: `direct`, `film`, `tell`, `evaluate`, `bench` and `train`.
 
 Exit codes: 0 done, 2 bad input (exactly one line on stderr, before any work), 130 interrupted, 143 terminated, 1
 anything else, such as a full disk. Nothing heavy is imported before a command has its arguments, so `--help` and a typo

@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="anchorshot", description="A storyboard in, a multi-shot film out.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"anchorshot {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _direct(commands)
     _film(commands)
     _tell(commands)
     _evaluate(commands)
@@ -103,6 +104,31 @@ def _command(commands: argparse._SubParsersAction, name: str, runs: str, text: s
     module, _, function = runs.partition(":")
     command.set_defaults(module=module, function=function, prog=command.prog)
     return command
+
+
+def _direct(commands: argparse._SubParsersAction) -> None:
+    direct = _command(commands, "direct", "direct:run", "Write a storyboard about a theme.")
+    direct.add_argument("theme", metavar="THEME", help="what the film is about, e.g. 'Two friends meet in the desert'")
+    direct.add_argument(
+        "--out", metavar="FILE", type=_path, default=Path("story.yaml"), help="the storyboard (default: story.yaml)"
+    )
+    direct.add_argument("--shots", metavar="N", type=_whole(1, 100), help="number of shots (default: as it fits)")
+    _studio(direct)
+    size = "pixels of the film, WIDTHxHEIGHT (default: the studio's, else 1280x720)"
+    direct.add_argument("--size", metavar="SIZE", help=size)
+    direct.add_argument("--fps", metavar="N", help="frames per second (default: the studio's, else 16)")
+    direct.add_argument("--seed", metavar="N", type=_whole(0, 2**63 - 1), help="another seed, another story")
+    own = direct.add_argument_group("who writes (default: rules that know the pocket studio; no language model)")
+    own.add_argument("--client", choices=("rules", "transformers", "endpoint"), help="told by the options below")
+    own.add_argument("--model", metavar="NAME", help="folder of a model of transformers; with --url the model's name")
+    own.add_argument("--url", metavar="URL", help="an OpenAI-compatible endpoint, e.g. http://127.0.0.1:8080/v1")
+    own.add_argument(
+        "--key-env", metavar="VARIABLE", help="environment variable with the key (default: ANCHORSHOT_API_KEY, if set)"
+    )
+    own.add_argument("--cache", metavar="DIR", type=_path, help="keep answers here; the same question is free then")
+    own.add_argument("--timeout", metavar="S", type=_whole(1, 86400), default=300, help="seconds in all (300)")
+    own.add_argument("--device", help="for a model of transformers: cpu, cuda, … (default: the fastest there is)")
+    _json(direct, "write a summary here, too")
 
 
 def _film(commands: argparse._SubParsersAction) -> None:

@@ -6,7 +6,7 @@ Read one with `load_storyboard`; check plain data with `Storyboard.parse`. Both 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -110,7 +110,13 @@ class Storyboard(Strict):
 
     @classmethod
     def parse(
-        cls, data: object, *, folder: str | os.PathLike[str] | None = None, lines: Lines | None = None, source: str = ""
+        cls,
+        data: object,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        lines: Lines | None = None,
+        source: str = "",
+        notes: Iterable[str] = (),
     ) -> Storyboard:
         """Check plain data (as read from YAML or JSON) and return the storyboard.
 
@@ -119,6 +125,7 @@ class Storyboard(Strict):
             folder: where keyframe images lie. Without it images are checked by their words only, and
                 `image_path` cannot be used.
             lines, source: lines and name of the file, for errors.
+            notes: see `notes`.
 
         Raises:
             InputError: the first thing wrong: field, rule, value and fix.
@@ -133,6 +140,7 @@ class Storyboard(Strict):
         except ValidationError as error:
             raise to_input_error(error, _model_at, lines or {}, source) from None
         board._folder = None if folder is None else Path(folder)
+        board._notes = tuple(notes)
         return board
 
     @model_validator(mode="before")
@@ -317,9 +325,7 @@ def parse_storyboard(text: str, kind: str = "yaml", *, folder: str | os.PathLike
 
 
 def _from_data(story: StoryData) -> Storyboard:
-    board = Storyboard.parse(story.data, folder=story.folder, lines=story.lines, source=story.source)
-    board._notes = story.notes
-    return board
+    return Storyboard.parse(story.data, folder=story.folder, lines=story.lines, source=story.source, notes=story.notes)
 
 
 def _check_counts(data: Mapping[Any, Any], lines: Lines, source: str) -> None:

@@ -28,6 +28,7 @@ LEVELS = {
     "models": 3,
     "pocket": 4,
     "models.studio": 5,
+    "agents": 6,
     "sampling": 6,
     "execution": 7,
     "pipelines": 8,
@@ -274,6 +275,8 @@ def test_every_library_is_declared() -> None:
         )
         if module_name(path) == "execution.ray":
             declared |= names(extras["ray"])
+        if module_name(path) == "agents.grammar":
+            declared |= names(extras["agents"])
         for _, level, target in imports(path):
             name = package_of(target)
             if level or name in sys.stdlib_module_names or name.startswith("comfy") or name in COMFYUI:
