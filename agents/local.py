@@ -132,7 +132,6 @@ class TransformersClient(TextClient):
                 AutoProcessor,
                 AutoTokenizer,
             )
-
             from transformers.utils import logging
 
             logging.disable_progress_bar()  # stderr belongs to one line of the command's own
