@@ -2,7 +2,7 @@
 
 A pair has 2·N image tokens, N of one frame; a canvas of one frame's area adds N, the published references 2·N and more.
 At 1024×576 a step beside a full canvas takes 1.6 times the FLOPs of one without memory, beside a pyramid of references
-2.6 times. What stays within 1.25 is a canvas of 0.4 of the frame's area, or a pyramid that begins at a sixth of it.
+2.6 times. What stays within 1.25 is a canvas of 0.35 of the frame's area, or a pyramid that begins at 0.15 of it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["PACKS", "PairBench", "run_pairs"]
 
 PACKS: Mapping[str, MemoryPack] = {
-    "canvas of 0.4 frames": MemoryPack(area=0.4),
+    "canvas of 0.35 frames": MemoryPack(area=0.35),
     "canvas of one frame": MemoryPack(),
-    "pyramid from a sixth of a frame": MemoryPack("references", pyramid=True, area=1 / 6),
+    "pyramid from 0.15 frames": MemoryPack("references", pyramid=True, area=0.15),
     "pyramid of references": MemoryPack("references", pyramid=True),
     "references, uncompressed": MemoryPack("references"),
 }
