@@ -50,7 +50,8 @@ def checked(*many: str) -> Callable[[Execute], Execute]:
         @functools.wraps(execute)
         def run(cls: type[io.ComfyNode], *args: Any, **inputs: Any) -> io.NodeOutput:
             given = {**dict(zip(names, args, strict=False)), **inputs}
-            check_inputs(cls.SCHEMA or cls.GET_SCHEMA(), given, many)
+            # Anew each time: a list of files may have grown since the server asked.
+            check_inputs(cls.define_schema(), given, many)
             return execute(cls, **given)
 
         return run

@@ -48,7 +48,8 @@ def transitions_of(
     if len(batches) != len(storyboard.shots):
         fix = "give the shots in film order, or disconnect the storyboard"
         raise InputError("clips", f"must be {len(storyboard.shots)}, one for each shot", len(batches), fix)
-    return batches, storyboard.rate, [shot.joined for shot in storyboard.shots]
+    paired = storyboard.mode == "pairs"  # there a match is the same frame twice, which is shown once
+    return batches, storyboard.rate, [shot.transition if paired else shot.joined for shot in storyboard.shots]
 
 
 def join(clips: Sequence[Tensor], transitions: Sequence[Transition], fps: Fraction) -> Tensor:

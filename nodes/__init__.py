@@ -13,7 +13,7 @@ from .film import ContactSheet, Film
 from .keyframes import InterleavedKeyframeSampler
 from .memory import GoldenMemContext, GoldenMemReferences
 from .mixing import SAR, DIPWGuider, DIPWModelPatch, DIPWWeights, TWBBlend
-from .pairs import MemoryPackNode, PairsToTimeline, StartEndPairPredictor
+from .pairs import MemoryPackNode, PairLora, PairsToTimeline, StartEndPairPredictor
 from .pocket import PocketStudio
 from .story import Shot, Storyboard
 from .timeline import KeyframeTimeline
@@ -44,6 +44,7 @@ NODES: list[type[io.ComfyNode]] = [
     MemoryPackNode,
     StartEndPairPredictor,
     PairsToTimeline,
+    PairLora,
 ]
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from ...core.documents import as_number, as_object, parse_json, read_bytes
@@ -170,7 +169,8 @@ def _modules(model: nn.Module) -> dict[str, nn.Module]:
     for name, module in model.named_modules():
         if ".lora_" in name or ".base_layer" in name:
             continue
-        out[name] = module.get_base_layer() if isinstance(module, LoraLayer) else module
+        base = getattr(module, "get_base_layer", None)  # of peft's layers; ComfyUI has no peft to ask
+        out[name] = module if base is None else base()
     return out
 
 

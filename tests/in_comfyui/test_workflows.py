@@ -208,8 +208,8 @@ def test_blueprints_wrap_a_sampler(info: dict[str, Any], name: str) -> None:
     (outer,) = graph["nodes"]
     (inner,) = graph["definitions"]["subgraphs"]
     assert outer["type"] == inner["id"] and inner["name"] == name
-    assert re.fullmatch("Anchorshot/(keyframes|video)", inner["category"]) and len(inner["description"]) > 40
+    assert re.fullmatch("Anchorshot/(keyframes|pairs|video)", inner["category"]) and len(inner["description"]) > 40
     assert unknown_widgets({"nodes": inner["nodes"]}, info) == []
-    assert any(re.search("Sampler", node["type"]) for node in inner["nodes"])
+    assert any(re.search("Sampler|Predictor", node["type"]) for node in inner["nodes"])
     assert all(slot["linkIds"] for slot in [*inner["inputs"], *inner["outputs"]])
     assert [slot["name"] for slot in outer["inputs"]] == [slot["name"] for slot in inner["inputs"]]

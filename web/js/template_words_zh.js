@@ -66,7 +66,13 @@ export const TITLES = {
   'Multi-Chunk Model, high noise': '多块模型，高噪声',
   'Multi-Chunk Model, low noise': '多块模型，低噪声',
   'Steps 0 to 10, high noise': '第 0 至 10 步，高噪声',
-  'Steps 10 to 20, low noise': '第 10 至 20 步，低噪声'
+  'Steps 10 to 20, low noise': '第 10 至 20 步，低噪声',
+  '2 · Start and end frames: Qwen-Image-Edit 2511': '2 · 首帧和尾帧：Qwen-Image-Edit 2511',
+  '3 · Video from start to end: Wan 2.2 14B': '3 · 从首帧到尾帧的视频：Wan 2.2 14B',
+  'Shift, high-noise expert': 'shift，高噪声专家',
+  'Shift, low-noise expert': 'shift，低噪声专家',
+  'Save start frames': '保存首帧',
+  'Save end frames': '保存尾帧'
 }
 
 export const HEADINGS = {
@@ -79,7 +85,8 @@ export const HEADINGS = {
   '# The next shot, with Qwen-Image-Edit 2511': '# 下一个镜头：Qwen-Image-Edit 2511',
   '# The next shot, with FLUX.2-dev': '# 下一个镜头：FLUX.2-dev',
   '# Keyframes at any times: Wan 2.2 5B': '# 任意时刻的关键帧：Wan 2.2 5B',
-  '# Keyframes at any times: Wan 2.2 14B': '# 任意时刻的关键帧：Wan 2.2 14B'
+  '# Keyframes at any times: Wan 2.2 14B': '# 任意时刻的关键帧：Wan 2.2 14B',
+  '# A film from start and end frames': '# 由首帧和尾帧生成影片'
 }
 
 /** By how a line begins: as much of it as no other line has. */
@@ -180,5 +187,20 @@ export const LINES = {
     '**尺寸与长度**：1280x704，32 的倍数，每秒 24 帧，共 4n+1 帧；81 帧为 3.4 秒。`preview` 选 *latent_rgb* 时给 CLIP 看潜变量' +
     '的颜色，几乎不花时间；*decoded_frame* 更清晰。',
   'Wan 2.1 and 2.2 14B take':
-    'Wan 2.1 和 2.2 14B 使用同样的图；有两个专家时，各用一个 *DIPW 模型补丁*，以及带起止步数的采样器。'
+    'Wan 2.1 和 2.2 14B 使用同样的图；有两个专家时，各用一个 *DIPW 模型补丁*，以及带起止步数的采样器。',
+  'The first and the last picture of a shot':
+    '一个镜头的第一张和最后一张图片是一次剪辑的两个锚点（STAGE）。*Qwen-Image-Edit 2511* 同时生成两者，并看到之前的所有镜头；' +
+    '*Wan 2.2 14B* 从一张拍到另一张。',
+  'About 70 GB': '文件共约 70 GB。',
+  '1. **Shots**: who plays':
+    '1. **镜头**：谁出场、在哪里、发生什么。`transition: match` 让一个镜头以前一个镜头结束的那张图片开始。你自己的图片放在镜头的' +
+    '第一刻或最后一刻。',
+  '2. **Start and end frames**: the memory pack':
+    '2. **首帧和尾帧**：记忆包把之前的所有图片放在一张图片的空间里；`recency` 把最新的放在最前，`clip` 按画面内容排序，需要 CLIP ' +
+    '视觉模型。文本编码器也会看到前一张图片。',
+  "3. **Video**: core's *Wan First Last": '3. **视频**：核心的 *Wan 首尾帧到视频*，用两个专家逐个镜头生成。',
+  '4. **Film**: one shot after the other': '4. **影片**：镜头一个接一个，共用的图片只出现一次。',
+  "**STAGE's own weights**":
+    '**STAGE 自己的权重**是一个 LoRA：在模型和 CLIP 上都接*首尾帧 LoRA*，设为 20 步、`cfg` 4、shift 2.2、`packing` references、' +
+    '`drop_tokens` 64，并填入作者的 `system_prompt`。没有它时，编辑模型会生成两张互相知道的图片，但没有学过什么是开始和结束。'
 }

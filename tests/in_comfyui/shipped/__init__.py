@@ -7,6 +7,7 @@ from collections.abc import Callable
 from in_comfyui.shipped.blueprints import interleaved_keyframes, multi_chunk_video, story_segment
 from in_comfyui.shipped.films import flux_wan_film, pocket_film
 from in_comfyui.shipped.keyframes import pocket_timeline, wan22_5b_keyframes, wan22_14b_keyframes
+from in_comfyui.shipped.pairs import qwen_edit_pairs_wan, start_end_pairs
 from in_comfyui.shipped.references import flux2_references, qwen_image_edit_references
 from in_comfyui.shipped.stories import mochi_story, pocket_story, wan22_5b_story
 from in_comfyui.sketch import Sketch
@@ -24,6 +25,7 @@ WORKFLOWS: dict[str, Callable[[], Sketch]] = {
     "pocket_story": pocket_story,
     "wan22_5b_story": wan22_5b_story,
     "mochi_story": mochi_story,
+    "qwen_edit_pairs_wan": qwen_edit_pairs_wan,
 }
 """The shipped workflows by short name; titles.py has the names of their files."""
 
@@ -34,5 +36,6 @@ BLUEPRINTS: dict[str, Callable[[], Sketch]] = {
     "Interleaved Keyframes (GoldenMem)": interleaved_keyframes,
     "Multi-Chunk Video (Wan)": multi_chunk_video,
     "Story Segment (Text2Story)": story_segment,
+    "Start-End Pairs (STAGE)": start_end_pairs,
 }
 """The blueprints by file name, which is the name in the node library."""

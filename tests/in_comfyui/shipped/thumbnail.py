@@ -25,6 +25,12 @@ CARDS = {
     "wan22_14b_keyframes": ("Pictures", "Times on a timeline", "Video|Wan 2.2 14B, two experts"),
     "wan22_5b_story": ("Texts", "Segments, each out of the one before|Wan 2.2 5B", "Film"),
     "mochi_story": ("Texts", "Segments, each out of the one before|Mochi 1", "Film"),
+    "qwen_edit_pairs_wan": (
+        "Storyboard",
+        "Start and end of every shot|Qwen-Image-Edit 2511",
+        "Video from start to end|Wan 2.2 14B",
+        "Film",
+    ),
 }
 """What a workflow with public models does, step by step: what it is, and after the bar with which model."""
 
