@@ -144,7 +144,7 @@ class PairFrameSampler:
                 strict=True,
             )
         ]
-        memory = memory_segments(tiles, defaults.pack, grid, defaults.layout, studio.device, studio.pair.dtype)
+        memory = memory_segments(tiles, defaults.pack, grid, defaults.layout, studio.pair.device, studio.pair.dtype)
         seed, last = attempt_seed(place.seed, attempt), len(shot.keyframes) - 1
         pinned = {k: vae.encode_image(picture[None]) for k, picture in given.items()}
         latents = sample_pair(
