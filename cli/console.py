@@ -41,14 +41,19 @@ _QUIET = 30.0
 
 
 class StageProgress:
-    """One bar per stage with the time left; without a terminal, one line on stderr per finished thing instead."""
+    """One bar per stage with the time left; without a terminal, one line on stderr per finished thing instead.
 
-    def __init__(self) -> None:
-        self._live = console.is_terminal
+    Args:
+        unit: what is counted, in the singular; "" where it differs from stage to stage.
+    """
+
+    def __init__(self, unit: str = "") -> None:
+        self._live, self._unit = console.is_terminal, unit
         self._bars = Progress(
             TextColumn("{task.description:<10}", markup=False),
             BarColumn(bar_width=32),
             MofNCompleteColumn(),
+            *([TextColumn(f"{unit}s")] if unit else []),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -72,7 +77,8 @@ class StageProgress:
             self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
         self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
         if not self._live and time.monotonic() - self._told > _QUIET:
-            self._tell(f"{stage} {done:g} of {total:g}" + (f", {note}" if note else ""))
+            counted = f"{stage}: {self._unit} {done:g}" if self._unit else f"{stage} {done:g}"
+            self._tell(f"{counted} of {total:g}" + (f", {note}" if note else ""))
 
     def finished(self, stage: str, seconds: float) -> None:
         """A stage such as ``s01/keyframe-0`` is finished, after so many seconds."""
@@ -93,7 +99,7 @@ def resumable(out: Path) -> Iterator[StageProgress]:
     """Progress of work in a run folder; Ctrl-C and a full disk say how to go on."""
     how = f"what is finished stays; add --resume to the same command to go on in {out}"
     try:
-        with StageProgress() as progress:
+        with StageProgress("step") as progress:
             yield progress
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how) from None

@@ -63,6 +63,16 @@ def test_users_text_is_no_markup(story: Path, tiny_studio: Path, tmp_path: Path,
         )
 
 
+def test_progress_without_a_terminal_counts_steps(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.setattr("anchorshot.cli.console._QUIET", -1.0)
+    with resumable(tmp_path) as progress:
+        progress.update("keyframes", 1, 160, "s01")
+    with StageProgress() as progress:
+        progress.update("evaluate", 3, 48)
+    film, evaluate = (line.split(" s  ")[1] for line in capsys.readouterr().err.splitlines())
+    assert film == "keyframes: step 1 of 160, s01" and evaluate == "evaluate 3 of 48"
+
+
 def test_json_is_written_whole_or_to_a_stream(tmp_path: Path) -> None:
     file = tmp_path / "new" / "x.json"
     target = JsonFile(file)
