@@ -6,6 +6,7 @@ from typing import Any
 
 from ..suite import Suite
 from .keyframes.suite import KeyframesSuite
+from .pairs.suite import PairsSuite
 from .text2story.suite import Text2StorySuite
 from .video.suite import VideoSuite
 
@@ -15,4 +16,5 @@ SUITES: tuple[Suite[Any], ...] = (
     KeyframesSuite(),
     VideoSuite(),
     Text2StorySuite(),
+    PairsSuite(),
 )

@@ -177,7 +177,7 @@ def sample_clips(
             latents = sample_with_defaults(
                 studio,
                 settings,
-                _stack([texts[i] for i in part], length),
+                stack_texts([texts[i] for i in part], length),
                 timeline,
                 torch.stack([clips[i].keyframes for i in part]),
                 [noise_source(seed, clips[i].number) for i in part],
@@ -189,7 +189,7 @@ def sample_clips(
     return [made[index] for index in range(len(clips))]
 
 
-def _stack(texts: Sequence[TextCond], length: int) -> TextCond:
+def stack_texts(texts: Sequence[TextCond], length: int) -> TextCond:
     """Captions as one batch; zeros up to `length` where the studio pads all to one length."""
     tokens = [torch.nn.functional.pad(text.tokens, (0, 0, 0, length - text.tokens.shape[1])) for text in texts]
     masks = [torch.nn.functional.pad(text.mask, (0, length - text.mask.shape[1])) for text in texts]
