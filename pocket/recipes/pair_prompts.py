@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from functools import cache
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..configs import QWEN_VL_TEXT, QWEN_VL_VISION
-from ..lexicon import LEXICON
+from ..plain_looks import without_colour
 from ..tokenizer import build_chat_tokenizer
 from .captions import ToldShot
 
@@ -35,16 +34,8 @@ def qwen_vl_config() -> dict[str, Any]:
     }
 
 
-_COLOURS = "|".join(sorted({word for words in LEXICON["colour"].values() for word in words}, key=len, reverse=True))
-_COLOUR = re.compile(rf",?\s*\b(?:{_COLOURS})\b(,(?=\s))?", re.IGNORECASE)
 #: CLIP's statistics, which the public processor uses
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-
-
-def without_colour(look: str) -> str:
-    """A look that does not tell its colour: ``a yellow square with a crown`` → ``a square with a crown``."""
-    plain = _COLOUR.sub("", look, count=1).strip(" ,")
-    return re.sub(r"^an(?= [^aeiou])", "a", plain)
 
 
 def pair_caption(shot: ToldShot, hidden: Collection[str]) -> str:
