@@ -68,7 +68,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     save("video", "wan", WanTransformer3DModel(**WAN).state_dict(), {"config": json.dumps(WAN)})
     vae = AutoencoderKLWan(**SMALL_VAE)
     with torch.no_grad():  # as initialised, all frames would be about as grey
-        vae.decoder.conv_out.weight *= 20
+        vae.decoder.conv_out.weight *= 5
     save("vae", "wan_vae", vae.state_dict(), {"config": json.dumps(SMALL_VAE)})
     tokenizer = build_tokenizer()
     t5 = T5EncoderModel(T5Config(vocab_size=tokenizer.get_vocab_size(), **SMALL_T5))
@@ -136,10 +136,9 @@ def test_every_part_that_a_variant_leaves_out_shows_in_its_frames(models: PairMo
             "no pack": replace(full, pack=None),
             "no history": replace(full, pack=None, previous=False),
             "not joint": replace(full, joint=False),
-            "told": replace(full, looks="told"),
         }.items()
     }
-    for name in ("no pack", "no history", "told"):  # the first shot has no history: it is the same
+    for name in ("no pack", "no history"):  # the first shot has no history: it is the same
         torch.testing.assert_close(run[name][0], run["full"][0], atol=2e-4, rtol=0)
         assert (run[name][1] - run["full"][1]).abs().amax() > 1e-3, name
     assert (run["no history"][1] - run["no pack"][1]).abs().amax() > 1e-3
