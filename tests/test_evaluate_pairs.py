@@ -100,7 +100,7 @@ def told(count: int, shots: int) -> list[ToldStory]:
 @torch.no_grad()
 def plain_roll_out(models: PairModels, story: ToldStory, pack: MemoryPack, seed: int) -> torch.Tensor:
     """One story, one shot at a time: what the batched roll-out has to equal."""
-    settings, frames = models.settings(joint=True), []
+    settings, frames = models.sampling, []
     for p, length in enumerate(story.lengths):
         previous = None if not frames else [frames[-1]]
         text = TextCond(*models.text.encode([f"{story.caption(p)}\n{length} frames"], previous))

@@ -20,8 +20,8 @@ from ....memory.memory_pack import MemoryPack
 from ....memory.retrieval import Ranking
 from ....models.encoders.text_cond import TextCond
 from ....models.layouts.start_end import Segment
+from ....pipelines.pair_job import PairFilmSettings
 from ....pocket.world import FPS, HEIGHT, WIDTH
-from ....sampling.flow import dynamic_shift
 from ....sampling.noise import noise_source
 from ....sampling.pairs import PairSettings, memory_segments, sample_pair
 from .stories import Looks, ToldStory
@@ -64,18 +64,20 @@ class PairPolicy:
 
 @dataclass(frozen=True)
 class PairModels:
-    """The models of a studio that pairs are made with, and its defaults."""
+    """The models of a studio that pairs are made with, and how films of it sample."""
 
     transformer: SegmentModel
     text: QwenVLEncoder
     vae: ImageCodec
     clip: ClipScorer
     defaults: PairDefaults
+    sampling: PairSettings
 
     @classmethod
     def of(cls, studio: Studio) -> PairModels:
         """Load them; InputError where the studio has no pair model."""
-        return cls(studio.pair, studio.pair_text, studio.pair_vae, studio.clip, studio.defaults.pair)
+        settings = PairFilmSettings.of(studio, (HEIGHT, WIDTH))
+        return cls(studio.pair, studio.pair_text, studio.pair_vae, studio.clip, settings.defaults, settings.sampling)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -88,12 +90,6 @@ class PairModels:
         """(rows, columns) of a frame in tokens."""
         side = self.vae.pixels_per_token
         return HEIGHT // side, WIDTH // side
-
-    def settings(self, joint: bool) -> PairSettings:
-        """The studio's sampling, with or without dual encoding."""
-        own = self.defaults
-        shift = dynamic_shift(self.grid[0] * self.grid[1]) if own.shift is None else own.shift
-        return PairSettings(own.steps, shift, own.last_level, own.guidance, own.rescale, own.layout, joint)
 
     # What a frame memory asks of its host (`memory.frame_memory.FrameEncoders`).
 
@@ -173,7 +169,7 @@ def roll_out(
         seed: of the noise; with a story's own seed and the shot's number it fixes every pair.
         tick: called after every shot.
     """
-    settings, grid = models.settings(policy.joint), models.grid
+    settings, grid = replace(models.sampling, joint=policy.joint), models.grid
     pack = policy.pack or MemoryPack()
     memory: FrameMemory[PairModels] = FrameMemory(models, pack, policy.rank_by)
     run = RollOut(torch.empty(0), [[] for _ in stories], [], [], [])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -142,7 +143,7 @@ def _pairs(
     """The pairs of all stories, in batches."""
     if not variant.preferred:
         plain = without_dpo(studio)
-        models = PairModels(plain.pair, plain.pair_text, models.vae, models.clip, models.defaults)
+        models = replace(models, transformer=plain.pair, text=plain.pair_text)
     parts = []
     for start in range(0, len(stories), BATCH):
         batch = stories[start : start + BATCH]

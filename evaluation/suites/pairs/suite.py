@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ...options import Flag, whole
 from ...suite import Columns, Panel, Result, Run, Suite, SuiteOptions
+from ..text2story.options import clip_and_config
 
 if TYPE_CHECKING:
     from ....models.studio import Studio
@@ -39,7 +40,12 @@ class PairsOptions(SuiteOptions):
     ] = 4
     clip: Annotated[
         tuple[str, str | None] | None,
-        Flag("CLIP that judges: open_clip safetensors, and its model name or JSON", "FILE[,CONFIG]", reads_file=True),
+        Flag(
+            "CLIP that judges: open_clip safetensors, and its model name or JSON",
+            "FILE[,CONFIG]",
+            read=clip_and_config,
+            reads_file=True,
+        ),
     ] = None
     dino: Annotated[str | None, Flag("DINO for consistency: a transformers folder", "FOLDER", reads_file=True)] = None
     judges: Annotated[Any, Field(exclude=True)] = None

@@ -16,7 +16,7 @@ from ...suite import SuiteOptions
 if TYPE_CHECKING:
     from ...metrics.networks import MetricFiles, MetricModels
 
-__all__ = ["FilmOptions", "Text2StoryOptions"]
+__all__ = ["FilmOptions", "Text2StoryOptions", "clip_and_config"]
 
 _SETS = "pocket, benchmark (404 prompt pairs for any studio), or such a file (default: pocket, if the studio can)"
 
@@ -54,7 +54,7 @@ class FilmOptions(Options):
     ] = None
 
 
-def _clip(flag: str, text: str) -> tuple[str, str | None]:
+def clip_and_config(flag: str, text: str) -> tuple[str, str | None]:
     """`FILE,CONFIG` → both; a comma may belong to the file's name."""
     if "," in text and not Path(text).is_file():
         file, _, config = text.rpartition(",")
@@ -80,7 +80,7 @@ class Text2StoryOptions(SuiteOptions, FilmOptions):
         Flag(
             "CLIP that judges: open_clip safetensors, and its model name or JSON",
             "FILE[,CONFIG]",
-            read=_clip,
+            read=clip_and_config,
             reads_file=True,
         ),
     ] = None
