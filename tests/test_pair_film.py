@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 from tiny_film import STORY, changed, frames, made, story
 
@@ -166,3 +167,28 @@ def test_two_workers_make_the_same_film(whole: Path, studio: Studio, tmp_path: P
     executor = WorkerExecutor([None, None], threads=1)
     make_film(story(s03={"transition": "match"}), studio, tmp_path / "out", pairs=True, executor=executor)
     assert not changed(frames(whole), frames(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"packing": "references", "pyramid": True, "rank_by": "image", "layout": "sequence", "last_level": 0.02},
+        {"level": "pixel", "aspect": "fit", "rank_by": "recency", "joint": False, "guidance": 1.0, "shift": 2.2},
+        {"packing": "references", "limit": 1, "area": 0.5, "drop_tokens": 3, "rescale": False},
+    ],
+)
+def test_every_setting_makes_other_pairs(pair_studio: Path, whole: Path, tmp_path: Path, settings: dict) -> None:
+    data = yaml.safe_load(pair_studio.read_text())
+    data["defaults"]["pair"] |= settings
+    path = pair_studio.parent / f"pairs_{settings.get('rank_by', 'limit')}.yaml"
+    path.write_text(yaml.safe_dump(data))
+    studio = load_studio(path)
+    make_film(story(), studio, tmp_path / "out", pairs=True, shots="s02")
+    remembered = figures(tmp_path / "out", "s02")[0]["remembers"]
+    grid = (2, 4)
+    assert len(remembered) == len(studio.defaults.pair.pack.tiles(2, grid))
+    if settings.get("rank_by") in ("image", "recency"):
+        assert remembered[0] == "keyframes/s01_01.png"
+    assert not torch.equal(picture(tmp_path / "out", "s02_01"), picture(whole, "s02_01"))
+    kept = json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["s02/keyframe-0"]["inputs"]
+    assert all(kept["settings"][name] == value for name, value in settings.items())
