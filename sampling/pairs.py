@@ -96,7 +96,7 @@ def sample_pair(
     batch = len(prompt)
     _check(shape, batch, settings, negative, start, end)
     grid = shape[1] // 2, shape[2] // 2
-    ids = pair_ids(grid, settings.layout, device=model.device)
+    ids = pair_ids(grid, settings.layout)  # on the CPU: a GPU would be waited for at every step
     noise = pair_noise(shape, batch, generator)  # of both frames in any case: a given start leaves the end's as it is
     given = {k: patchify(one.float().expand(batch, *shape)) for k, one in ((0, start), (1, end)) if one is not None}
     new = [k for k in (0, 1) if k not in given]
@@ -150,7 +150,7 @@ def memory_segments(
         device, dtype: of the model.
     """
     tiles = [tile for tile, _ in packed]
-    ids = reference_ids(tiles, pack.canvas(grid), layout, pack.packing, device=device)
+    ids = reference_ids(tiles, pack.canvas(grid), layout, pack.packing)
     return [
         Segment(patchify(latent).to(device, dtype), place, clean=True)
         for (_, latent), place in zip(packed, ids, strict=True)

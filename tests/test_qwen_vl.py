@@ -12,6 +12,7 @@ from anchorshot.models.encoders.qwen_tokenizer import QwenTokenizer, load_qwen_t
 from anchorshot.models.encoders.qwen_vl import QwenVLEncoder, load_qwen_vl, prove_qwen_vl
 from anchorshot.models.encoders.qwen_vl_prompt import QwenPrompting, picture_patches, picture_pixels, picture_size
 from anchorshot.models.io.keymaps import detect_kind, from_public, infer_config, to_public
+from anchorshot.models.io.loading import Offload
 from tests.tiny_qwen import metadata, public_state, tiny_tokenizer, tiny_vl, tokenizer_json
 from tests.tiny_weights import gap
 
@@ -191,6 +192,17 @@ def test_a_folder_of_transformers(tmp_path, encoder, newest) -> None:
     loaded = load_qwen_vl(tmp_path / "pipeline")
     loaded.prompting = PROMPTING
     assert gap(loaded.encode(PROMPTS, [picture(), None])[0], encoder.encode(PROMPTS, [picture(), None])[0]) < 1e-6
+
+
+@pytest.mark.parametrize("options", [{"dtype": torch.bfloat16, "fp8": True}, {"offload": Offload("leaf")}])
+def test_less_memory(tmp_path, encoder, options) -> None:
+    save_file(public_state(tiny_vl()), tmp_path / "vl.safetensors", metadata())
+    loaded = load_qwen_vl(tmp_path / "vl.safetensors", **options)
+    loaded.prompting = PROMPTING
+    want = encoder.encode(PROMPTS, [picture(), None])[0]
+    assert gap(loaded.encode(PROMPTS, [picture(), None])[0], want) < (0.2 if "fp8" in options else 1e-6)
+    kept = {p.dtype for name, p in loaded.model.named_parameters() if name.endswith("q_proj.weight")}
+    assert kept == {torch.float8_e4m3fn if "fp8" in options else torch.float32}
 
 
 def test_the_published_size() -> None:

@@ -59,7 +59,7 @@ class Segment:
 
     Attributes:
         tokens: `[B, N, 64]`, from `patchify`.
-        ids: `[N, 3]`, integer (frame, row, column).
+        ids: `[N, 3]`, integer (frame, row, column); best on the CPU, where models look them up.
         clean: a remembered frame without noise; the others are predicted.
     """
 

@@ -298,7 +298,8 @@ class PairQwen(QwenImageTransformer2DModel):
 
     def _rope(self, ids: list[Tensor], text_length: int, device: torch.device) -> Rope:
         """Rotary factors of the images and of the text. The few tables that are kept serve all steps of a run."""
-        together = torch.cat(ids).cpu()
+        ids = [places.cpu() for places in ids]  # waits for a GPU where they lie there
+        together = torch.cat(ids)
         key = (together.numpy().tobytes(), together.dtype, text_length, device)
         # Not set up in __init__: loaded models become this class by a class swap, without one.
         tables: OrderedDict[Any, Rope] = self.__dict__.setdefault("_tables", OrderedDict())
