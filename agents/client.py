@@ -12,15 +12,17 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
 from ..core.errors import InputError, shorten
 from .cache import AnswerCache
 from .deadline import Deadline
+from .messages import Message
 from .pictures import Picture, to_picture
+from .prompts import without_control
 from .repair import json_values
 
 __all__ = ["AnswerSchema", "BadAnswer", "Client", "Completion", "Cost", "Message", "TextClient"]
@@ -31,21 +33,6 @@ DEFAULT_TIMEOUT = 300.0
 """Seconds for one question with all its waits, retries and the second try."""
 _QUOTED = 20_000  # characters of a refused answer that the model sees again
 _NAMED = 8  # faults told in the second question
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of the talk.
-
-    Attributes:
-        role: who speaks.
-        text: what is said.
-        facts: the same as data, for a back end that reads no prose.
-    """
-
-    role: Literal["system", "user", "assistant"]
-    text: str
-    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 class BadAnswer(Exception):
@@ -176,7 +163,11 @@ class TextClient(ABC):
                 value = _read(answer, schema, last)
             except BadAnswer as bad:
                 problems = bad.problems
-                talk = [*messages, Message("assistant", answer.text[:_QUOTED] or "(nothing)"), _again(problems)]
+                talk = [
+                    *messages,
+                    Message("assistant", without_control(answer.text[:_QUOTED]) or "(nothing)"),
+                    _again(problems),
+                ]
                 continue
             if self.cache is not None:
                 self.cache.put(key, answer.text, last, self.who)

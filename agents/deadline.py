@@ -19,7 +19,7 @@ class Deadline:
     """
 
     def __init__(
-        self, seconds: float, who: str, fix: str = "allow more time (--timeout), or ask for fewer shots"
+        self, seconds: float, who: str, fix: str = "allow more time (timeout), or ask for fewer shots"
     ) -> None:
         self.seconds, self.who, self.fix = seconds, who, fix
         self._end = time.monotonic() + seconds

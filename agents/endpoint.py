@@ -45,6 +45,7 @@ class EndpointClient(TextClient):
         seed: sent where it is given.
         timeout, cache: see `TextClient`.
         tick: called while waiting; may raise to give up.
+        send_key: False leaves the key at home, whatever the environment holds.
 
     Raises:
         InputError: an address that is none, a named variable that is empty, or a key that would travel unencrypted.
@@ -60,6 +61,7 @@ class EndpointClient(TextClient):
         timeout: float = DEFAULT_TIMEOUT,
         cache: AnswerCache | None = None,
         tick: Callable[[], None] = lambda: None,
+        send_key: bool = True,
     ) -> None:
         super().__init__(timeout=timeout, cache=cache)
         parts = check_url(url, "url")
@@ -67,8 +69,8 @@ class EndpointClient(TextClient):
         self._url = f"{parts.scheme}://{parts.netloc}{path}{_PATH}"
         self._model, self._seed, self._tick = model.strip(), seed, tick
         if not self._model:
-            raise InputError("model", "must name the endpoint's model", None, "give its name (--model)")
-        self._key = read_key(key_env)
+            raise InputError("model", "must name the endpoint's model", None, "give its name")
+        self._key = read_key(key_env) if send_key else ""
         if self._key and parts.scheme == "http" and not is_private(parts.hostname or ""):
             rule = "must be https where a key is sent, or anybody on the way reads the key"
             raise InputError("url", rule, f"{parts.scheme}://{parts.netloc}", "write https://, or unset the key")
@@ -141,7 +143,7 @@ class EndpointClient(TextClient):
                 self._sleep(wait, deadline)
                 continue
             if reply is not None and attempt + 1 < _MOST_TRIES:
-                fix = f"wait {wait:.0f} s and ask again" if wait > _LONGEST_WAIT else "allow more time (--timeout)"
+                fix = f"wait {wait:.0f} s and ask again" if wait > _LONGEST_WAIT else "allow more time (timeout)"
                 raise InputError(self.who, f"must answer within {deadline.seconds:g} s", seen, fix)
             fix = "check the address, and whether the server runs" if broken else "ask again later"
             raise InputError(self.who, f"must answer, but failed {attempt + 1} times", seen, fix)
@@ -195,7 +197,9 @@ class EndpointClient(TextClient):
             fix = f"check the key in the environment variable (default {KEY_VARIABLE})"
             return InputError(self.who, "must accept the key", seen, fix)
         if reply.status == 404:
-            return InputError(self.who, "must know the address and the model", seen, "check --url and --model")
+            return InputError(
+                self.who, "must know the address and the model", seen, "check the address and the model's name"
+            )
         return InputError(self.who, "must accept the question", seen, "check the model's name and its context length")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -44,21 +45,20 @@ class Grammar:
     def __init__(self, tokenizer: Any, schema: Mapping[str, Any], vocabulary: int, stop: list[int]) -> None:
         try:
             import llguidance
-            import llguidance.hf
         except ImportError:
             rule = "needs the library llguidance"
             raise InputError("constrained decoding", rule, "not installed", EXTRA) from None
         try:
-            self._words = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=stop)
+            words = _words(tokenizer, vocabulary, tuple(stop))
         except ValueError as error:
             raise InputError(
                 "tokenizer", "must be a fast one", str(error), "use a folder with tokenizer.json"
             ) from None
         overrides = {"whitespace_flexible": False}  # else a model may write blanks for ever
         grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=overrides)
-        if refusal := llguidance.LLMatcher.validate_grammar(grammar, self._words):
+        if refusal := llguidance.LLMatcher.validate_grammar(grammar, words):
             raise InputError("schema", "must be enforceable", refusal, "use plain keywords")
-        self._matcher = llguidance.LLMatcher(self._words, grammar, log_level=0)
+        self._matcher = llguidance.LLMatcher(words, grammar, log_level=0)
 
     def mask(self, logits: Tensor) -> Tensor:
         """Logits [1, V] or [V] with -inf where a token would leave the schema."""
@@ -78,3 +78,11 @@ class Grammar:
     def finished(self) -> bool:
         """Whether the answer is complete and nothing can follow."""
         return bool(self._matcher.is_stopped())
+
+
+@lru_cache(maxsize=2)
+def _words(tokenizer: Any, vocabulary: int, stop: tuple[int, ...]) -> Any:
+    """The library's own form of a tokenizer, which takes a second to make."""
+    import llguidance.hf
+
+    return llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(stop))

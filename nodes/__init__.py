@@ -9,6 +9,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from ..comfyui.story_route import add_route
+from .agents import Director, ShotRefiner
 from .film import ContactSheet, Film
 from .keyframes import InterleavedKeyframeSampler
 from .memory import GoldenMemContext, GoldenMemReferences
@@ -45,6 +46,8 @@ NODES: list[type[io.ComfyNode]] = [
     StartEndPairPredictor,
     PairsToTimeline,
     PairLora,
+    Director,
+    ShotRefiner,
 ]
 
 

@@ -127,7 +127,7 @@ def test_nobody_there() -> None:
 
 REFUSED = {
     "401": (failed(401, "bad key"), "must accept the key"), "403": (failed(403), "must accept the key"),
-    "404": (failed(404, "no such model"), "check --url and --model"),
+    "404": (failed(404, "no such model"), "check the address and the model's name"),
     "400": (failed(400, "context too long"), "HTTP 400: context too long"),
     "402": (failed(402, "pay"), "HTTP 402: pay"),
     "a page": (Answer(body="<html>hello</html>"), "as chat completions do"),

@@ -72,6 +72,13 @@ def bases() -> dict[str, Prompt]:
             "shot": node("AnchorshotShot", storyboard=["story", 0], shot="2", clip=["studio", 2]),
             "look": node("OddLook", value=["shot", 3]),
         },
+        "agents": {
+            "director": node("AnchorshotDirector", theme="two friends dance", shots=2, width=160, height=80, fps=8.0,
+                             seed=1, url="", model="", max_length=64, timeout=5),
+            "refiner": node("AnchorshotShotRefiner", storyboard=["director", 0], start=["pictures", 0],
+                            end=["pictures", 0], shot="1", seed=0, url="", model="", max_length=64, timeout=5),
+            "look": node("OddLook", value=["refiner", 0]),
+        },
         "timeline": {"look": node("OddLook", value=["plan", 1])},
         "memory": {
             "memory": node(
