@@ -1,4 +1,4 @@
-"""A tiny Qwen3-VL as ComfyUI's CLIP: real classes and the real tokenizer, random weights, a vocabulary of public size."""
+"""A tiny Qwen3-VL as ComfyUI's CLIP: real classes, the real tokenizer, random weights."""
 
 from __future__ import annotations
 
