@@ -26,11 +26,13 @@ from ..models.encoders.prompt_text import literal
 from ..models.encoders.qwen_tokenizer import QwenTokenizer, load_qwen_tokenizer
 from ..models.encoders.qwen_vl_prompt import QwenPrompting
 from ..models.encoders.tokenizer import listed_names
+from ..models.io.lora_comfyui import for_comfyui
+from ..models.io.lora_file import read_lora
 from ..story.vocabulary import Vocabulary
 from .native import _clip, _fill, _Latents, _model
 from .native_files import Config, File, Words, open_model
 
-__all__ = ["PairTokenizer", "build_pair_clip", "load_pair_clip", "load_pair_model", "qwen_unet"]
+__all__ = ["PairTokenizer", "build_pair_clip", "load_pair_clip", "load_pair_model", "qwen_unet", "with_loras"]
 
 NAME = "qwen25_7b"
 """What core calls the text model of a Qwen-Image CLIP, whatever its size."""
@@ -150,6 +152,7 @@ class PairTokenizer(comfy.text_encoders.qwen_image.QwenImageTokenizer):
     Attributes:
         prompting: that conversation.
         names: character names that are known.
+        template: how a storyboard's prompts are put, see `PairDefaults.prompt`.
         words: the vocabulary of its captions.
     """
 
@@ -160,6 +163,7 @@ class PairTokenizer(comfy.text_encoders.qwen_image.QwenImageTokenizer):
         super().__init__(tokenizer_data={**(tokenizer_data or {}), **own}, **kwargs)
         self.marks, self.prompting = marks, prompting
         self.names: list[str] = []
+        self.template = ""
 
     def tokenize_with_weights(
         self,
@@ -219,6 +223,26 @@ def load_pair_model(path: File, shift: float = 1.0, previews: tuple[Tensor, Tens
     model_config.sampling_settings["shift"] = math.log(shift)  # core's schedule takes the logarithm
     channels = config["in_channels"] // config["patch_size"] ** 2
     return _model(model_config, _Latents(channels, 3, previews), checkpoint, marked(state, config))
+
+
+def with_loras(host: Any, loras: Sequence[tuple[File, float]], half: str) -> Any:
+    """A MODEL or a CLIP with one half of LoRA files for both.
+
+    Args:
+        host: the MODEL or the CLIP.
+        loras: files and strengths.
+        half: how the names of its layers begin there: ``diffusion_model.`` or ``text_encoders.``.
+
+    Raises:
+        InputError: a file that holds no LoRA of these models.
+    """
+    for path, strength in loras:
+        tensors, _ = for_comfyui(read_lora(path), "qwen_image", "qwen_vl")
+        own = {key: value for key, value in tensors.items() if key.startswith(half)}
+        text = half.startswith("text")
+        model, clip = (None, host) if text else (host, None)
+        host = comfy.sd.load_lora_for_models(model, clip, own, strength, strength)[text]
+    return host
 
 
 def qwen_unet(config: Config) -> Config:

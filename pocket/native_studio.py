@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..models.studio_config import Part, read_studio
-from . import native
+from ..models.studio_parts import PairPart, PairTextPart
+from . import native, native_pairs
 from .native_files import File
 
 __all__ = ["NativeStudio"]
@@ -78,6 +80,24 @@ class NativeStudio:
         """CLIP_VISION for retrieval."""
         return native.load_clip_vision(self._file("clip", self.config.clip))
 
+    @cached_property
+    def pair(self) -> Any:
+        """MODEL for start and end frames, ComfyUI's Qwen-Image class, with the studio's LoRAs."""
+        part, shift = self.config.pair, self.defaults.pair.shift
+        made = native_pairs.load_pair_model(self._file("pair", part), 1.0 if shift is None else shift, self._previews)
+        return native_pairs.with_loras(made, self._loras(part), "diffusion_model.")
+
+    @cached_property
+    def pair_clip(self) -> Any:
+        """CLIP for it: Qwen2.5-VL, which puts texts as the studio says, with the studio's LoRAs."""
+        part, defaults = self.config.pair_text, self.defaults.pair
+        made = native_pairs.load_pair_clip(self._file("pair_text", part))
+        tokenizer: native_pairs.PairTokenizer = made.tokenizer
+        asked = {"system_prompt": defaults.system_prompt, "drop_tokens": defaults.drop_tokens}
+        tokenizer.prompting = replace(tokenizer.prompting, **{k: v for k, v in asked.items() if v is not None})
+        tokenizer.template = defaults.prompt
+        return self._made_for(native_pairs.with_loras(made, self._loras(part), "text_encoders."))
+
     @property
     def names(self) -> list[str]:
         """Character names that the text encoders know; others must be replaced by free ones over a whole film."""
@@ -92,14 +112,21 @@ class NativeStudio:
         clip.tokenizer.made_for = self.config.made_for
         return clip
 
+    def _loras(self, part: PairPart | PairTextPart | None) -> list[tuple[Path, float]]:
+        """Files and strengths of a part's LoRAs."""
+        return [(self._path("loras", lora.file), lora.strength) for lora in (part.loras if part else ())]
+
     def _file(self, field: str, part: Part | None) -> Path:
         if part is None:
             raise InputError(field, "must be set for native objects", None, "use the pocket studio")
+        return self._path(f"{field}.file", part.file)
+
+    def _path(self, field: str, files: list[str]) -> Path:
         if self.config.models_dir is None:
             rule = "a studio for native objects must say where its models lie"
             raise InputError("models_dir", rule, self.config.name, "load public checkpoints with ComfyUI's own loaders")
         root = self._studio.parent / self.config.models_dir
-        found = next((root / name for name in part.file if (root / name).is_file()), None)
+        found = next((root / name for name in files if (root / name).is_file()), None)
         if found is None:
-            raise InputError(f"{field}.file", "file must exist", str(root / part.file[0]), "install the pack again")
+            raise InputError(field, "file must exist", str(root / files[0]), "install the pack again")
         return found
