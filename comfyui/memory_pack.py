@@ -37,7 +37,7 @@ def pack_of(
     level: list[str],
     limit: list[int],
     area: list[float],
-    query: list[str],
+    query: list[str] | None = None,
     clip_vision: list[Any] | None = None,
     retrieval_clip: list[Any] | None = None,
 ) -> FrameMemory[ComfyEncoders]:

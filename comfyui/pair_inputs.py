@@ -16,6 +16,7 @@ from ..models.backbones.native_pairs import PAIR, PairFrame, PairModelSettings
 from ..models.encoders.prompt_text import from_prompt
 from ..models.studio_defaults import PairDefaults
 from ..pipelines.pair_job import pair_story
+from ..sampling.pairs import stretched
 from ..story.stages import FIRST_TAKE, alias_names, stage_seed
 from ..story.timeline import Time, Timeline
 from .host import relative_paths, tell
@@ -80,6 +81,7 @@ def pair_sampling(single: Mapping[str, Any]) -> PairSampling:
     if sigmas is None:
         schedule = single["model"].get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(schedule, single["scheduler"], single["steps"])
+        sigmas = stretched(sigmas, single.get("last_level") or None)
     drop, asked = single.get("drop_tokens"), single["reference_timestep"]
     negative = single.get("negative")
     return PairSampling(

@@ -323,6 +323,17 @@ class StartEndPairPredictor(io.ComfyNode):
                     tooltip="What the text encoder reads of a storyboard's shot: {text}, and for models trained with "
                     "them {seconds} and {frames}. Default: empty, as the text encoder's file says, else {text}.",
                 ),
+                io.Float.Input(
+                    "last_level",
+                    default=0.0,
+                    min=0.0,
+                    max=0.99,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Noise level of the last step, to which the scheduler's levels are stretched; 0.02 in "
+                    "Qwen-Image's and STAGE's own programs. Default 0: the scheduler's.",
+                ),
             ],
             outputs=[
                 io.Image.Output("starts", is_output_list=True, tooltip="Start frame of every shot, in order."),

@@ -29,7 +29,7 @@ from ..models.layouts.start_end import (
 from .flow import Callback, Velocity, euler, flow_sigmas
 from .noise import Generators, noise_like
 
-__all__ = ["PairSettings", "memory_segments", "pair_noise", "pair_sigmas", "rescaled", "sample_pair"]
+__all__ = ["PairSettings", "memory_segments", "pair_noise", "pair_sigmas", "rescaled", "sample_pair", "stretched"]
 
 
 @dataclass(frozen=True)
@@ -166,19 +166,30 @@ def pair_noise(shape: tuple[int, int, int], batch: int, generator: Generators) -
 def pair_sigmas(steps: int, shift: float = 1.0, last_level: float | None = None) -> Tensor:
     """Noise levels 1 … 0, `[steps + 1]` fp32: as `flow_sigmas`, with the last level above 0 moved to `last_level`.
 
-    All levels are stretched for it: 1 − t ← (1 − t)·(1 − last_level) / (1 − t_last). A single step stays at 1.
+    A single step stays at 1.
 
     Raises:
         InputError: a number out of range.
     """
-    sigmas = flow_sigmas(steps, shift).double()
+    return stretched(flow_sigmas(steps, shift), last_level)
+
+
+def stretched(sigmas: Tensor, last_level: float | None) -> Tensor:
+    """Noise levels 1 … 0 with the last one above 0 moved to `last_level`; None leaves them.
+
+    All are stretched for it: 1 − t ← (1 − t)·(1 − last_level) / (1 − t_last).
+
+    Raises:
+        InputError: a number out of range.
+    """
     if last_level is None:
         return sigmas.float()
     if not 0.0 < last_level < 1.0:
         raise InputError("last_level", "must lie between 0 and 1", last_level, "Qwen-Image's own is 0.02")
-    if steps > 1:
-        sigmas[:-1] = 1 - (1 - sigmas[:-1]) * ((1 - last_level) / (1 - sigmas[-2]))
-    return sigmas.float()
+    levels = sigmas.double()
+    if len(levels) > 2 and levels[-2] < 1:
+        levels[:-1] = 1 - (1 - levels[:-1]) * ((1 - last_level) / (1 - levels[-2]))
+    return levels.float()
 
 
 def rescaled(velocity: Velocity, against: Velocity, scale: float, rescale: bool = True) -> Velocity:

@@ -191,6 +191,27 @@ class OddLook(io.ComfyNode):
         return io.NodeOutput(ui=ui.PreviewText(said))
 
 
+class TinyPairModels(io.ComfyNode):
+    """MODEL and CLIP for start and end frames from a folder's `pair.safetensors` and `qwen_vl.safetensors`."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TinyPairModels",
+            category="tests",
+            inputs=[io.String.Input("folder")],
+            outputs=[io.Model.Output("model"), io.Clip.Output("clip")],
+        )
+
+    @classmethod
+    def execute(cls, folder: str) -> io.NodeOutput:
+        from anchorshot.pocket.native_pairs import load_pair_clip, load_pair_model
+
+        return io.NodeOutput(
+            load_pair_model(f"{folder}/pair.safetensors"), load_pair_clip(f"{folder}/qwen_vl.safetensors")
+        )
+
+
 def tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
@@ -207,7 +228,7 @@ def tensors(value: Any) -> list[Tensor]:
 
 class OddExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [OddValue, OddList, OddLook]
+        return [OddValue, OddList, OddLook, TinyPairModels]
 
 
 async def comfy_entrypoint() -> OddExtension:

@@ -66,7 +66,8 @@ def qwen_edit_pairs_wan() -> Sketch:
             "1. **Shots**: who plays, where, and what happens. `transition: match` lets a shot begin with "
             "the very picture that the one before it ends with. Your own pictures stand at a shot's first or last "
             "moment.\n"
-            "2. **Start and end frames**: the memory pack holds all earlier pictures in the space of one; `recency` "
+            "2. **Start and end frames**: the memory pack hands on three earlier pictures, as the edit model knows "
+            "them (`references`); a model trained for it takes all of them in the space of one (`canvas`). `recency` "
             "puts the newest first, `clip` ranks by what they show and needs a CLIP vision model. The text encoder "
             "sees the picture before, too.\n"
             "3. **Video**: core's *Wan First Last Frame to Video*, shot by shot, with both experts.\n"
@@ -84,7 +85,9 @@ def qwen_edit_pairs_wan() -> Sketch:
         clip = load_clip(s, text, "qwen_image", "Qwen2.5-VL")
         vae = load_vae(s, vae_file, "Qwen-Image VAE")
         s.column()
-        pack = s.add("AnchorshotMemoryPack", size=(400, 620), vae=vae[0], rank_by="recency")
+        pack = s.add(
+            "AnchorshotMemoryPack", size=(400, 620), vae=vae[0], rank_by="recency", packing="references", limit=3
+        )
         s.column()
         pairs = s.add(
             "AnchorshotStartEndPairPredictor",
