@@ -93,8 +93,10 @@ class NativeStudio:
         part, defaults = self.config.pair_text, self.defaults.pair
         made = native_pairs.load_pair_clip(self._file("pair_text", part))
         tokenizer: native_pairs.PairTokenizer = made.tokenizer
-        asked = {"system_prompt": defaults.system_prompt, "drop_tokens": defaults.drop_tokens}
-        tokenizer.prompting = replace(tokenizer.prompting, **{k: v for k, v in asked.items() if v is not None})
+        if defaults.system_prompt is not None:
+            tokenizer.prompting = replace(tokenizer.prompting, system_prompt=defaults.system_prompt)
+        if defaults.drop_tokens is not None:
+            tokenizer.prompting = replace(tokenizer.prompting, drop_tokens=defaults.drop_tokens)
         tokenizer.template = defaults.prompt
         return self._made_for(native_pairs.with_loras(made, self._loras(part), "text_encoders."))
 
