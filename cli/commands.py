@@ -151,6 +151,7 @@ def _film(commands: argparse._SubParsersAction) -> None:
     pairs = "make every shot from a start and an end frame (default: as the storyboard's mode says)"
     film.add_argument("--pairs", action=argparse.BooleanOptionalAction, default=None, help=pairs)
     _keyframes(film)
+    _refiner(film)
     _device(film)
     _json(film, "write the summary here, too")
     _workers(film)
@@ -172,6 +173,20 @@ def _keyframes(film: argparse.ArgumentParser) -> None:
     own.add_argument("--negative", metavar="TEXT", help="with --cfg: what guidance leads away from")
     own.add_argument("--sampler", choices=("euler", "heun", "dpmpp_2m"), help="solver of the flow")
     own.add_argument("--level", choices=("pixel", "latent"), help="shrink remembered frames before or after the VAE")
+
+
+def _refiner(film: argparse.ArgumentParser) -> None:
+    own = film.add_argument_group("with --pairs: the prompt of every shot's video, in place of its caption")
+    who = "who writes it from both frames: rules that know the pocket studio, or a language model that sees"
+    own.add_argument("--refine", nargs="?", const="rules", choices=("rules", "transformers", "endpoint"), help=who)
+    model = "folder of a model of transformers; with --refiner-url the model's name"
+    own.add_argument("--refiner-model", metavar="NAME", help=model)
+    own.add_argument("--refiner-url", metavar="URL", help="an OpenAI-compatible endpoint")
+    own.add_argument("--refiner-key-env", metavar="VARIABLE", help="environment variable with the key")
+    own.add_argument("--refiner-cache", metavar="DIR", type=_path, help="keep answers here")
+    own.add_argument(
+        "--refiner-timeout", metavar="S", type=_whole(1, 86400), default=300, help="seconds a prompt in all (300)"
+    )
 
 
 def _tell(commands: argparse._SubParsersAction) -> None:

@@ -22,7 +22,7 @@ from ..story.writer import story_text
 from .console import console, pick_device
 from .targets import JsonFile, printed_anyway
 
-__all__ = ["run"]
+__all__ = ["open_client", "run"]
 
 _SUFFIXES = (".yaml", ".yml")
 _SIZE, _FPS = (1280, 720), 16.0
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     target = JsonFile(options.json, [studio_file], lambda path: os.path.realpath(path) == os.path.realpath(out))
     size = _size(options.size) or config.made_for.size or _SIZE
     fps = _fps(options.fps) or config.made_for.fps or _FPS
-    client = _client(options, config.name)
+    client = open_client(options, config.name)
     story = direct(client, theme, options.shots, fps=fps, size=size)
     write_atomic(out, f"# Directed by {client.who}.\n{story_text(story)}")
     cost = client.cost.line(client.who)
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
         target.write(_summary(story, out, client))
 
 
-def _client(options: argparse.Namespace, studio: str) -> Client:
+def open_client(options: argparse.Namespace, studio: str) -> Client:
     """Who answers: as named, or as the other options tell."""
     kind = options.client or ("endpoint" if options.url else "transformers" if options.model else "rules")
     for name, owner in (("url", "endpoint"), ("key_env", "endpoint"), ("device", "transformers")):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +17,9 @@ from .console import console, open_studio, print_files, resumable
 from .film_paths import check_paths, hand_over, images
 from .notes import show_mode_notes, show_notes, show_studio_notes
 from .workers import check_workers, open_executor
+
+if TYPE_CHECKING:
+    from ..agents.client import Client
 
 __all__ = ["run"]
 
@@ -45,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
 
     keyframe = _keyframe(options)
     studio = open_studio(options, target)
+    refiner = _refiner(options, pairs, studio.name)
     executor = open_executor(options)
     show_mode_notes(story, options.story, pairs)
     show_studio_notes(story, options.story, studio, "pair_text" if pairs else "keyframe_text")
@@ -60,12 +65,40 @@ def run(options: argparse.Namespace) -> None:
             keyframe=keyframe,
             check=options.check,
             pairs=pairs,
+            refiner=refiner,
             progress=progress.update,
             say=progress.say,
             on_finish=progress.finished,
             executor=executor,
         )
     hand_over(target, summary, out, _show)
+
+
+_REFINER = {"client": "refine"} | {name: f"refiner_{name}" for name in ("model", "url", "key_env", "cache", "timeout")}
+"""Options of `direct` that say who answers, and what they are called here."""
+
+
+def _refiner(options: argparse.Namespace, pairs: bool, studio: str) -> Client | None:
+    """Who writes the prompts of the shots' videos; None: their captions are the prompts."""
+    given = {name: getattr(options, own) for name, own in _REFINER.items()}
+    if all(value is None for name, value in given.items() if name != "timeout"):
+        return None
+    if not pairs:
+        raise InputError("--refine", "goes with start and end frames", options.refine, "add --pairs")
+    from .direct import open_client
+
+    try:
+        return open_client(argparse.Namespace(**given, device=None, seed=None), studio)
+    except InputError as error:
+        field, rule, fix = (_renamed(text) for text in (error.field, error.rule, error.fix))
+        raise InputError(field, rule, error.value, fix) from None
+
+
+def _renamed(text: str) -> str:
+    """A text about options of `direct` with their names here."""
+    for name, own in _REFINER.items():
+        text = re.sub(rf"--{name.replace('_', '-')}\b", f"--{own.replace('_', '-')}", text)
+    return text
 
 
 _FLAGS = ("joint", "context_noise", "cfg", "negative", "sampler", "level")

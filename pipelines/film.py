@@ -26,6 +26,7 @@ from .stages.keyframes import dependents as dependent_shots
 from .summary import no_progress, summarise, write_summary
 
 if TYPE_CHECKING:
+    from ..agents.client import Client
     from ..models.studio import Studio
 
 __all__ = ["make_film"]
@@ -43,6 +44,7 @@ def make_film(
     keyframe: Mapping[str, Any] | None = None,
     check: bool = False,
     pairs: bool | None = None,
+    refiner: Client | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     on_finish: Callable[[str, float], None] | None = None,
@@ -67,6 +69,8 @@ def make_film(
         check: compare every generated keyframe with its caption before it is remembered, and make one that lacks
             something again, up to `ATTEMPTS` times in all.
         pairs: make every shot from a start and an end frame (STAGE) instead of keyframes; None: as the storyboard says.
+        refiner: with pairs: writes the prompt of every shot's video from both frames, in place of its caption (STAGE
+            Eq. 9).
         progress, say: receive progress and lines for people.
         on_finish: told every stage that is finished, such as ``s01/keyframe-0``, and the seconds that it took.
         executor: who makes the stages; None makes them in this process. The film is the same, byte for byte.
@@ -95,7 +99,11 @@ def make_film(
     digest = _digest(story)
     if pairs:
         story = pair_story(story)
-    job = _pair_job(story, chosen, studio, keyframe, check) if pairs else _job(story, chosen, studio, keyframe, check)
+        job: FilmJob = _pair_job(story, chosen, studio, keyframe, check, refiner)
+    elif refiner is not None:
+        raise InputError("refiner", "goes with start and end frames", refiner.who, "add pairs, or leave it out")
+    else:
+        job = _job(story, chosen, studio, keyframe, check)
     with open_run(out, resume=resume, task=kind.name) as run:
         run.on_finish = on_finish or run.on_finish
         run.describe(
@@ -135,14 +143,19 @@ def _job(
 
 
 def _pair_job(
-    story: Storyboard, chosen: list[int], studio: Studio, keyframe: Mapping[str, Any] | None, check: bool
+    story: Storyboard,
+    chosen: list[int],
+    studio: Studio,
+    keyframe: Mapping[str, Any] | None,
+    check: bool,
+    refiner: Client | None,
 ) -> PairJob:
     if keyframe:
         name = next(iter(keyframe))
         raise InputError("keyframe", "has no meaning for start and end frames", name, "set defaults.pair in the studio")
     prove(studio, *PAIR_MODELS, *Clips.uses)
     check_size(story, studio, studio.pair_vae, studio.video_vae)
-    return PairJob.of(story, chosen, studio, check)
+    return PairJob.of(story, chosen, studio, check, refiner)
 
 
 def _redone(story: Storyboard, redo: str | None) -> list[Shot]:

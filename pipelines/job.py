@@ -174,6 +174,10 @@ class FilmJob(Job):
         """How everything is sampled, as plain JSON."""
         return {"keyframe": self.settings.keyframe_inputs(), "video": self.settings.video_inputs()}
 
+    def prompt_file(self, position: int) -> str | None:
+        """Where the film has a prompt for the video of the shot at a position; None: its caption is the prompt."""
+        return None
+
     @property
     def remembered(self) -> range:
         """Positions of the shots whose keyframes are needed: the chosen ones and, as their memory, all before them.

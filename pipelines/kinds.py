@@ -15,6 +15,7 @@ from .stages.decode import Decode
 from .stages.join import Join
 from .stages.keyframes import Keyframes
 from .stages.pairs import Pairs
+from .stages.prompts import Prompts
 from .stages.segments import Backward, Segments
 from .stages.sheet import PairSheet, Sheet, TextSheet, Weights
 
@@ -22,7 +23,7 @@ __all__ = ["KINDS", "check_outside", "check_run", "open_run", "owns"]
 
 KINDS = Kinds(
     FilmKind("film", "a film with keyframes", (Keyframes, Clips, Join, Sheet)),
-    FilmKind("pairs", "a film of start and end frames", (Pairs, Clips, Join, PairSheet)),
+    FilmKind("pairs", "a film of start and end frames", (Pairs, Prompts, Clips, Join, PairSheet)),
     FilmKind("tell", "a told film", (Segments, Backward, Decode, Join, TextSheet, Weights)),
 )
 

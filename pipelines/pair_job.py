@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -17,6 +19,7 @@ from ..story.storyboard import Caption, Storyboard
 from .job import FilmJob, FilmSettings
 
 if TYPE_CHECKING:
+    from ..agents.client import Client
     from ..models.studio import Studio
     from ..models.studio_config import PairDefaults
     from .join import Transition
@@ -106,15 +109,31 @@ class PairJob(FilmJob):
 
     Attributes:
         pair: how these are sampled.
+        refiner: writes the prompts of the shots' videos; None takes their captions. It stays in the driver's process.
+        refined: who does, for what a prompt was made from; empty without a refiner.
     """
 
     pair: PairFilmSettings | None = None
+    refiner: Client | None = None
+    refined: str = ""
 
     @classmethod
-    def of(cls, story: Storyboard, chosen: list[int], studio: Studio, checked: bool) -> PairJob:
+    def of(
+        cls, story: Storyboard, chosen: list[int], studio: Studio, checked: bool, refiner: Client | None = None
+    ) -> PairJob:
         """The job of a film of `story`, a `pair_story`, with the studio's settings."""
+        refined = "" if refiner is None else _identity(refiner)
         settings = FilmSettings(KeyframeSettings(), GoldenMem(), "clip", studio.defaults.video)
-        return cls(story, chosen, studio, settings, checked, PairFilmSettings.of(studio, story.frame_size))
+        pair = PairFilmSettings.of(studio, story.frame_size)
+        return cls(story, chosen, studio, settings, checked, pair, refiner, refined)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what refers to loaded models, or to a language model."""
+        return {**super().__getstate__(), "refiner": None}
+
+    def prompt_file(self, position: int) -> str | None:
+        """Where the refiner's prompt for a shot lies."""
+        return f"prompts/{self.story.shots[position].id}.txt" if self.refined else None
 
     @property
     def pair_settings(self) -> PairFilmSettings:
@@ -150,3 +169,12 @@ class PairJob(FilmJob):
     def sampling_inputs(self) -> dict[str, Any]:
         """How everything is sampled, as plain JSON."""
         return {"pair": self.pair_settings.inputs(), "video": self.settings.video_inputs()}
+
+
+def _identity(refiner: Client) -> str:
+    """What tells one refiner from another: its name, and a hash of its settings where it has some."""
+    settings = getattr(refiner, "identity", None)
+    if settings is None:
+        return refiner.who
+    text = json.dumps(settings(), sort_keys=True, default=str)
+    return f"{refiner.who} {hashlib.sha256(text.encode()).hexdigest()[:16]}"

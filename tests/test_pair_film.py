@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from tiny_film import STORY, changed, frames, made, story
 
+from anchorshot.agents.rules import RulesClient
 from anchorshot.cli import main
 from anchorshot.core.errors import InputError
 from anchorshot.execution.local import WorkerExecutor
@@ -192,3 +193,18 @@ def test_every_setting_makes_other_pairs(pair_studio: Path, whole: Path, tmp_pat
     assert not torch.equal(picture(tmp_path / "out", "s02_01"), picture(whole, "s02_01"))
     kept = json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["s02/keyframe-0"]["inputs"]
     assert all(kept["settings"][name] == value for name, value in settings.items())
+
+
+def test_a_refiner_writes_the_prompts_of_the_clips(whole: Path, studio: Studio, tmp_path: Path) -> None:
+    board, out = story(s03={"transition": "match"}), tmp_path / "out"
+    shutil.copytree(whole, out)
+    summary = make_film(board, studio, out, pairs=True, resume=True, refiner=RulesClient())
+    assert made(summary) == {f"s0{i}/{what}" for i in (1, 2, 3) for what in ("prompt", "clip")} | {"film"}
+    told = (out / "prompts" / "s03.txt").read_text()
+    assert told == "wide shot, static, in the desert. <Pip>, a pink circle with a bow, waves on the right.\n"
+    assert made(make_film(board, studio, out, pairs=True, resume=True, refiner=RulesClient())) == set()
+    two = WorkerExecutor([None, None], threads=1)
+    make_film(board, studio, tmp_path / "workers", pairs=True, refiner=RulesClient(), executor=two)
+    assert not changed(frames(out), frames(tmp_path / "workers"))
+    with pytest.raises(InputError, match="refiner: goes with start and end frames"):
+        make_film(board, studio, tmp_path / "b", refiner=RulesClient())

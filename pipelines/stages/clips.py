@@ -62,6 +62,8 @@ class Clips(Stage):
             place = ClipPlace(position, stage_seed(shot, take, "clip"), take)
             key, steps = f"{shot.id}/clip", self.job.settings.video.steps
             asks = tuple(f"{shot.id}/keyframe-{index}" for index in range(len(shot.keyframes)))
+            if self.job.prompt_file(position) is not None:
+                asks += (f"{shot.id}/prompt",)
             found.append(Task(self.name, key, {key: (clip_file(shot),)}, asks, units=steps, detail=place))
         return found
 
@@ -74,7 +76,7 @@ class Clips(Stage):
             record = run.record(f"{shot.id}/keyframe-{index}")
             digests.append("" if record is None else record.outputs[keyframe_file(shot, index)])
         inputs = {
-            "prompt": job.captions[place.position].prompt,
+            "prompt": self._prompt_input(place.position, run),
             "keyframes": digests,
             "timeline": shot.timeline(job.story.fps).to_dict(),
             "seed": place.seed,
@@ -84,9 +86,30 @@ class Clips(Stage):
         return {task.key: inputs}
 
     def reads(self, task: Task) -> list[str]:
-        """The shot's keyframes."""
-        shot = self.job.story.shots[task.detail.position]
+        """The shot's keyframes, and its prompt where that is a file."""
+        own = self.job.prompt_file(task.detail.position)
+        return [*self._keyframes(task.detail.position), *([] if own is None else [own])]
+
+    def _keyframes(self, position: int) -> list[str]:
+        shot = self.job.story.shots[position]
         return [keyframe_file(shot, index) for index in range(len(shot.keyframes))]
+
+    def _prompt_input(self, position: int, run: Records) -> str:
+        """The shot's caption, or the hash of the prompt that was written for it."""
+        own = self.job.prompt_file(position)
+        if own is None:
+            return self.job.captions[position].prompt
+        record = run.record(f"{self.job.story.shots[position].id}/prompt")
+        return "" if record is None else record.outputs[own]
+
+    def _prompt(self, position: int, workspace: Workspace) -> str:
+        """What the video model reads."""
+        own = self.job.prompt_file(position)
+        if own is None:
+            return self._prompts[position]
+        written = workspace.source(own).read_text(encoding="utf-8").strip()
+        captions = [caption.prompt for caption in self.job.captions]
+        return self.job.studio.video_text.alias([*captions, written])[-1]
 
     @cached_property
     def _prompts(self) -> list[str]:
@@ -99,7 +122,7 @@ class Clips(Stage):
 
         place: ClipPlace = task.detail
         shot = self.job.story.shots[place.position]
-        names = self.reads(task)
-        prompt = self._prompts[place.position]
+        names = self._keyframes(place.position)
+        prompt = self._prompt(place.position, workspace)
         figures = make_clip(self.job, shot, prompt, place.seed, names, clip_file(shot), workspace)
         return [{"take": place.take, "seed": place.seed, **figures}]
