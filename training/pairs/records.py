@@ -1,6 +1,6 @@
 """Data sets of shots: which file shows the start and the end of a shot, which show the middle, and what is told.
 
-A JSONL file has one shot to a line; a JSON file is a list of them. There are two spellings, this package.s
+A JSONL file has one shot to a line; a JSON file is a list of them. There are two spellings, that of this package
 
     {"movie": "m0042", "shot": 7, "text": "…", "attributes": {"scale": "close-up"}, "seconds": 2.75, "frames": 66,
      "start": "m0042/007_first.png", "end": "m0042/007_last.png", "inner": ["m0042/007_12.png", …]}
