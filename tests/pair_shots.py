@@ -62,5 +62,6 @@ def write_models(folder: Path) -> tuple[Path, Path]:
     state = {key: value.detach().clone().contiguous() for key, value in model.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(marked(state, model.config), folder / "pair.safetensors", {"config": json.dumps(config)})
-    save_file(public_state(tiny_vl()), folder / "qwen_vl.safetensors", metadata())
+    prompting = json.dumps({"picture_area": 3136})
+    save_file(public_state(tiny_vl()), folder / "qwen_vl.safetensors", {**metadata(), "prompting": prompting})
     return folder / "pair.safetensors", folder / "qwen_vl.safetensors"

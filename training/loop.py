@@ -152,7 +152,8 @@ def train(
         cpu: stay on the CPU even where there is a GPU.
 
     Returns:
-        The module with its EMA weights, whole in every process.
+        The module with its EMA weights, whole in every process; where `shard` meets a recipe without `keeps_frozen`,
+        the sharded module.
 
     Raises:
         InputError: more processes than samples in a batch, or `shard` with one process.
@@ -242,7 +243,8 @@ class _Run:
                 break
         self.processes.wait_for_everyone()  # the main process may still write what the others go on to read
         if config.shard:
-            return self._whole().eval()
+            # A model that is frozen but for its adapters is too large to be there a second time.
+            return (self._whole() if self.recipe.keeps_frozen else self.model).eval()
         self.ema.copy_to(self.parameters)
         return self.model.eval()
 
@@ -259,6 +261,7 @@ class _Run:
         save_checkpoint(self.checkpoint, step, self.model, self.ema, self.optimizer, self.log, frozen)
         if self.processes.is_main_process:
             plot_losses(self.log, self.checkpoint.with_suffix(".png"))
+            self.recipe.saved(self.checkpoint, step)
         if on_save is None:
             return
         if self.config.shard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -61,6 +62,9 @@ class Recipe(ABC, Generic[Batch, Inputs]):
 
     def prepare(self, device: torch.device) -> None:  # noqa: B027 (few need it)
         """Called once before the first step: bring the data that `inputs` reads to the device."""
+
+    def saved(self, checkpoint: Path, step: int) -> None:  # noqa: B027 (few need it)
+        """Called in the main process when a checkpoint has been written, for files that can be made from it alone."""
 
     @abstractmethod
     def inputs(self, batch: Batch, step: int) -> Inputs:

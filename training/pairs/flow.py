@@ -51,7 +51,9 @@ class PairLearner(nn.Module):
         self.dtype: torch.dtype = transformer.proj_out.weight.dtype
         if checkpointing:
             transformer.enable_gradient_checkpointing()
-            self.text.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers has renamed it
+            switch = getattr(self.text, "activation_checkpointing_enable", self.text.gradient_checkpointing_enable)
+            switch({"use_reentrant": False})
 
     def encode(self, conditions: Conditions) -> Encoded:
         """U = E_mu(picture, text) of every row."""

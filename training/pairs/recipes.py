@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from ...models.layouts.start_end import PairLayoutName
 from ...sampling.noise import noise_like, seeded
 from ..graphs import map_tensors
-from ..objectives import FlowDPO, FlowInputs, FlowMatching, PreferenceInputs
+from ..objectives import FlowDPO, FlowInputs, FlowMatching, Objective, PreferenceInputs
 from ..processes import Share
 from ..recipe import Recipe
 from .draws import PairBatch, PairDraws
@@ -53,7 +54,7 @@ class Preferences:
     share_noise: bool = True
 
 
-class PairRecipe(Recipe[PairBatch, FlowInputs | PreferenceInputs]):
+class PairRecipe(Recipe[PairBatch, Any]):
     """Start-end pairs through adapters on transformer and text encoder.
 
     Args:
@@ -81,9 +82,8 @@ class PairRecipe(Recipe[PairBatch, FlowInputs | PreferenceInputs]):
         self.name, self.data, self.learner = name, data, learner
         self.times, self.preferences = times, preferences
         predictor = PairPredictor(data.pack, layout)
-        if preferences is None:
-            self.objective = FlowMatching(predictor.from_text)
-        else:
+        self.objective: Objective[Any] = FlowMatching(predictor.from_text)
+        if preferences is not None:
             self.objective = FlowDPO(predictor.from_states, untrained, preferences.beta, predictor.encode)
 
     def build(self) -> PairLearner:
@@ -115,7 +115,7 @@ class PairRecipe(Recipe[PairBatch, FlowInputs | PreferenceInputs]):
             None if self.preferences.share_t else times(),
         )
 
-    def share(self, inputs: FlowInputs | PreferenceInputs, share: Share) -> FlowInputs | PreferenceInputs:
+    def share(self, inputs: Any, share: Share) -> Any:
         rows = share.rows(len(inputs.noise), "shots")
         told: Conditions = inputs.conditions
         mine = told._replace(
