@@ -142,10 +142,12 @@ def encode_movies(
 
 def read_shot(file: Any, index: int) -> CachedShot:
     """One shot of a movie's open file (`safetensors.safe_open`)."""
-    names = set(file.keys())
-    tensors = [file.get_tensor(f"{index}.{name}") for name in CachedShot._fields[:-1]]
-    seen = f"{index}.control_seen"
-    return CachedShot(*tensors, file.get_tensor(seen) if seen in names else None)
+    frames, seen, keys, query, control, control_keys = (
+        file.get_tensor(f"{index}.{name}") for name in CachedShot._fields[:-1]
+    )
+    name = f"{index}.control_seen"
+    control_seen = file.get_tensor(name) if name in file.keys() else None  # noqa: SIM118 (not a dict)
+    return CachedShot(frames, seen, keys, query, control, control_keys, control_seen)
 
 
 def _fingerprint(shots: Sequence[ShotRecord], settings: CacheSettings) -> str:

@@ -63,7 +63,7 @@ class PairBatch(NamedTuple):
 
 class _Place(NamedTuple):
     movie: str
-    index: int
+    number: int
 
 
 @dataclass
@@ -135,18 +135,18 @@ class PairDraws:
         return PairBatch(winners, losers, memory, there, prompts, pictures, rng.randrange(2**62))
 
     def _row(self, rng: random.Random, place: _Place) -> _Row:
-        record = self.cache.records[place.movie][place.index]
-        bucket = self.cache.buckets[place.movie][place.index]
+        record = self.cache.records[place.movie][place.number]
+        bucket = self.cache.buckets[place.movie][place.number]
         chances = self.chances
         blank, first, alone, unseen = (
             rng.random() < chance for chance in (chances.text, chances.history, chances.memory, chances.picture)
         )
         noise = rng.random() * chances.memory_noise
         with safe_open(self.cache.files[place.movie], framework="pt") as file:
-            shot = read_shot(file, place.index)
+            shot = read_shot(file, place.number)
             loser = None
             if self.min_distance is not None:
-                i, j = rng.choice(self._losers(place.movie, place.index).tolist())
+                i, j = rng.choice(self._losers(place.movie, place.number).tolist())
                 loser = shot.frames[[2 + i, 2 + j]].float()
             latents, keys, seen = self._history(file, place, record, shot, bucket)
         prompt = " " if blank else self._prompt(record)
@@ -171,7 +171,7 @@ class PairDraws:
         if record.control is not None:
             # In the order given, which begins with the end of the shot before; that counts as the newest.
             return list(shot.control.flip(0)), shot.control_keys.flip(0), shot.control_seen
-        earlier = [i for i in range(place.index) if self.cache.buckets[place.movie][i] == bucket]
+        earlier = [i for i in range(place.number) if self.cache.buckets[place.movie][i] == bucket]
         latents = [x for i in earlier for x in file.get_tensor(f"{i}.frames")[:2]]
         keys = [file.get_tensor(f"{i}.keys") for i in earlier]
         seen = file.get_tensor(f"{earlier[-1]}.seen") if earlier else None

@@ -92,8 +92,8 @@ class PairPredictor:
     def from_states(self, model: PairLearner, noisy: Tensor, inputs: FlowInputs) -> Tensor:
         """Velocity where the conditions are encoded."""
         told: Encoded = inputs.conditions
-        size = noisy.shape[-2:]
-        grid = size[0] // 2, size[1] // 2
+        height, width = noisy.shape[-2:]
+        grid = height // 2, width // 2
         frames = [patchify(x.to(model.dtype)) for x in noisy.unbind(1)]
         ids = pair_ids(grid, self.layout)
         segments = [Segment(x, i) for x, i in zip(frames, ids, strict=True)]
@@ -105,7 +105,7 @@ class PairPredictor:
         prompt_mask = None if bool(told.mask.all()) else told.mask
         times = inputs.t.flatten(1)[:, 0]
         made: Sequence[Tensor] = model.transformer.forward_segments(segments, told.states, prompt_mask, times, mask)
-        return torch.stack([unpatchify(tokens, size) for tokens in made], 1)
+        return torch.stack([unpatchify(tokens, (height, width)) for tokens in made], 1)
 
     def _memory(self, told: Encoded, grid: tuple[int, int], dtype: torch.dtype) -> list[Segment]:
         tiles = self.pack.tiles(len(told.memory), grid)
