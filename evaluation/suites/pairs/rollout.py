@@ -6,7 +6,6 @@ of them; captions of unequal length are masked. Every row's text encoder sees th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from ....pipelines.pair_job import PairFilmSettings
 from ....pocket.world import FPS, HEIGHT, WIDTH
 from ....sampling.noise import noise_source
 from ....sampling.pairs import PairSettings, memory_segments, sample_pair
+from ...metrics.cost import clock
 from .stories import Looks, ToldStory
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class RollOut:
         remembered: per story and shot, the frames in its memory, best first: 2 · shot, and 1 more for its end frame.
         tokens: per shot, image and text tokens that a step runs over, mean over stories.
         memory_tokens: those of them that are memory.
-        seconds: per shot, for all stories together.
+        seconds: per shot, for all stories together; of processor time on a CPU, so that other programs do not count.
     """
 
     frames: Tensor
@@ -175,7 +175,7 @@ def roll_out(
     run = RollOut(torch.empty(0), [[] for _ in stories], [], [], [])
     pairs: list[Tensor] = []
     for shot in range(len(stories[0].lengths)):
-        begin = time.perf_counter()
+        begin = clock(models.transformer.device)
         ends = list(pairs[-1][:, 1]) if pairs and policy.previous else None
         prompt = _text(models, [_prompt(models, story, shot, policy.looks) for story in stories], ends)
         against = None if settings.guidance == 1 else _text(models, [_BLANK] * len(stories), ends)
@@ -193,7 +193,7 @@ def roll_out(
         queries = [story.query(shot) for story in stories]
         memory = memory.with_frames([MemoryFrame(frame, queries) for frame in made])
         pairs.append(torch.stack(made, 1))
-        run.seconds.append(time.perf_counter() - begin)
+        run.seconds.append(clock(models.transformer.device) - begin)
         run.memory_tokens.append(sum(segment.tokens.shape[1] for segment in segments))
         run.tokens.append(2 * grid[0] * grid[1] + run.memory_tokens[-1] + sum(prompt.lengths) / len(stories))
         for n, kept in enumerate(run.remembered):
