@@ -151,7 +151,13 @@ def test_the_encoder_loads_it_with_its_weights(tmp_path) -> None:
     spec = LoraSpec(tmp_path / "stage.safetensors", both=True)
     loaded = load_qwen_vl(tmp_path / "vl.safetensors", loras=[spec])
     loaded.prompting = PROMPTING
-    assert gap(loaded.encode(PROMPTS)[0], states(merged(tiny_vl().model, text_pairs()))) < 1e-5
+    want = states(merged(tiny_vl().model, text_pairs()))
+    assert gap(loaded.encode(PROMPTS)[0], want) < 1e-5
+    loaded = load_qwen_vl(tmp_path / "vl.safetensors", loras=[spec], fp8=True)
+    loaded.prompting = PROMPTING
+    layer = loaded.model.language_model.layers[0].self_attn.q_proj
+    assert layer.base_layer.weight.dtype == torch.float8_e4m3fn and layer.lora_B["lora0"].weight.dtype == torch.float32
+    assert gap(loaded.encode(PROMPTS)[0], want) < 0.2
 
 
 def test_halves_that_do_not_fit(tmp_path) -> None:

@@ -13,7 +13,7 @@ from anchorshot.models.encoders.qwen_vl import QwenVLEncoder, load_qwen_vl, prov
 from anchorshot.models.encoders.qwen_vl_prompt import QwenPrompting, picture_patches, picture_pixels, picture_size
 from anchorshot.models.io.keymaps import detect_kind, from_public, infer_config, to_public
 from anchorshot.models.io.loading import Offload
-from tests.tiny_qwen import metadata, public_state, tiny_tokenizer, tiny_vl, tokenizer_json
+from tests.tiny_qwen import SECTIONS, config_arguments, metadata, public_state, tiny_tokenizer, tiny_vl, tokenizer_json
 from tests.tiny_weights import gap
 
 PROMPTING = QwenPrompting(system_prompt="the red square", picture_area=3136)
@@ -180,13 +180,19 @@ def test_a_single_file(tmp_path, encoder, prefix) -> None:
     assert prove_qwen_vl(tmp_path / "vl.safetensors").skeleton.device.type == "meta"
 
 
-@pytest.mark.parametrize("newest", [False, True])
-def test_a_folder_of_transformers(tmp_path, encoder, newest) -> None:
+@pytest.mark.parametrize("version", ["usual", "newer names", "older config"])
+def test_a_folder_of_transformers(tmp_path, encoder, version) -> None:
     folder = tmp_path / "pipeline" / "text_encoder"
     tiny_vl().save_pretrained(folder)
-    if newest:  # the names that the model has in memory
+    if version == "newer names":  # those that the model has in memory
         state = {k: v.detach().clone() for k, v in tiny_vl().state_dict().items()}
         save_file(state, folder / "model.safetensors")
+    if version == "older config":  # the language model's arguments beside the eyes' part, as published
+        arguments = config_arguments()
+        older = {**arguments["text_config"], "rope_scaling": {"type": "mrope", "mrope_section": SECTIONS}}
+        del older["mrope_section"]
+        older |= {"vision_config": {**arguments["vision_config"], "in_chans": 3}, "model_type": "qwen2_5_vl"}
+        (folder / "config.json").write_text(json.dumps(older))
     (tmp_path / "pipeline" / "tokenizer").mkdir()
     (tmp_path / "pipeline" / "tokenizer" / "tokenizer.json").write_text(tokenizer_json())
     loaded = load_qwen_vl(tmp_path / "pipeline")
@@ -248,6 +254,19 @@ def test_files_that_cannot_be_used(tmp_path) -> None:
     save_file(state, path, metadata() | {"config": json.dumps(wrong)})
     with pytest.raises(InputError, match="half a head"):
         load_qwen_vl(path)
+    for part, change, message in (
+        ("text_config", {"num_key_value_heads": 0}, "num_key_value_heads: must divide"),
+        ("vision_config", {"out_hidden_size": 40}, "out_hidden_size: must be the language model's width"),
+        ("vision_config", {"window_size": 4}, "window_size: must be at least"),
+        ("vision_config", {"patch_size": [4, 4]}, "patch_size: must be a whole number"),
+        ("vision_config", {"depth": 500}, "depth: the config must describe"),
+        ("text_config", {"hidden_act": "sideways"}, "must describe a Qwen2_5_VLModel"),
+    ):
+        wrong = json.loads(metadata()["config"])
+        wrong[part] |= change
+        save_file(state, path, metadata() | {"config": json.dumps(wrong)})
+        with pytest.raises(InputError, match=message):
+            load_qwen_vl(path)
     save_file({"encoder.block.0.layer.0.SelfAttention.q.weight": torch.zeros(1)}, path, metadata())
     with pytest.raises(InputError, match="must hold a Qwen2.5-VL encoder"):
         load_qwen_vl(path)

@@ -35,8 +35,8 @@ from .tokenizer import listed_names
 __all__ = ["VLPlan", "load_vl", "plan_vl", "prove_vl"]
 
 KIND = "qwen_vl"
-_KEEP = ("norm", "ln_q", "embed_tokens", "patch_embed")
-"""What stays in the compute type under fp8."""
+_KEEP = ("norm", "ln_q", "embed_tokens", "patch_embed", "lora_")
+"""What stays in the compute type under fp8; small LoRAs would round to 0."""
 
 _TEXT = (
     "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act "
@@ -159,6 +159,7 @@ def _build(arguments: Mapping[str, Any], state: Mapping[str, Tensor], tokenizer:
     if 2 * sum(rope["mrope_section"]) != head:
         rule = f"must add up to half a head ({head // 2})"
         raise InputError("config.mrope_section", rule, rope["mrope_section"], _FIX)
+    _check_sizes(**parts)
     if tokenizer.largest_id >= parts["text_config"].get("vocab_size", 0):
         rule = f"must have ids below the model's vocabulary ({parts['text_config'].get('vocab_size')})"
         raise InputError("tokenizer", rule, tokenizer.largest_id, "give the tokenizer that belongs to the file")
@@ -175,6 +176,22 @@ def _build(arguments: Mapping[str, Any], state: Mapping[str, Tensor], tokenizer:
             )
     except Exception as error:  # transformers checks configs with errors of many classes
         raise InputError("config", f"must describe a {model_class.__name__}", str(error), _FIX) from error
+
+
+def _check_sizes(text_config: Mapping[str, Any], vision_config: Mapping[str, Any]) -> None:
+    """Refuse sizes that no tensor's shape contradicts and that would stop the first call."""
+    heads, shared = text_config.get("num_attention_heads", 1), text_config.get("num_key_value_heads", 1)
+    if not shared or heads % shared:
+        rule = f"must divide num_attention_heads ({heads})"
+        raise InputError("config.text_config.num_key_value_heads", rule, shared, _FIX)
+    width = text_config.get("hidden_size")
+    if vision_config.get("out_hidden_size") != width:
+        rule, seen = f"must be the language model's width ({width})", vision_config.get("out_hidden_size")
+        raise InputError("config.vision_config.out_hidden_size", rule, seen, _FIX)
+    token = vision_config.get("patch_size", 14) * vision_config.get("spatial_merge_size", 2)
+    if token < 1 or vision_config.get("window_size", 112) < token:
+        rule, seen = f"must be at least patch_size × spatial_merge_size ({token})", vision_config.get("window_size")
+        raise InputError("config.vision_config.window_size", rule, seen, _FIX)
 
 
 def _rope(text: Mapping[str, Any]) -> dict[str, Any]:
