@@ -37,12 +37,13 @@ __all__ = ["PairTokenizer", "build_pair_clip", "load_pair_clip", "load_pair_mode
 NAME = "qwen25_7b"
 """What core calls the text model of a Qwen-Image CLIP, whatever its size."""
 START = "<|im_start|>"
+NO_PAD = -1
+"""No token is padding: a conversation is as long as it is, and a vocabulary of its own may have no such token."""
 
 
 class Marks(NamedTuple):
-    """Ids that core looks for: padding, an image's place, the start of a turn, and what follows it in the user's."""
+    """Ids that core looks for: an image's place, the start of a turn, and what follows it in the user's."""
 
-    pad: int
     image: int
     start: int
     role: list[int]
@@ -50,8 +51,7 @@ class Marks(NamedTuple):
     @classmethod
     def of(cls, words: QwenTokenizer) -> Marks:
         """Those of a vocabulary."""
-        pad = next((words.id_of(mark) for mark in ("<|endoftext|>", "<pad>") if words.id_of(mark) is not None), 0)
-        return cls(pad, words.id_of("<|image_pad|>"), words.id_of(START), words.ids([f"{START}user\n"])[0][1:])
+        return cls(words.id_of("<|image_pad|>"), words.id_of(START), words.ids([f"{START}user\n"])[0][1:])
 
 
 class _Llama(comfy.text_encoders.llama.Qwen25_7BVLI):
@@ -88,11 +88,11 @@ class _Llama(comfy.text_encoders.llama.Qwen25_7BVLI):
         self.dtype = dtype
 
 
-def _encoder(config: Config, pad: int, **kwargs: Any) -> comfy.sd1_clip.SDClipModel:
+def _encoder(config: Config, **kwargs: Any) -> comfy.sd1_clip.SDClipModel:
     return comfy.sd1_clip.SDClipModel(
         layer="last",
         textmodel_json_config=config,
-        special_tokens={"pad": pad},
+        special_tokens={"pad": NO_PAD},
         layer_norm_hidden_state=False,
         model_class=_Llama,
         enable_attention_masks=True,
@@ -105,7 +105,7 @@ class _PairText(comfy.text_encoders.qwen_image.QwenImageTEModel):
     """Core's, with the ids of another vocabulary for what it looks for."""
 
     def __init__(self, config: Config, marks: Marks, **kwargs: Any) -> None:
-        encoder = partial(_encoder, config, marks.pad)
+        encoder = partial(_encoder, config)
         comfy.sd1_clip.SD1ClipModel.__init__(self, name=NAME, clip_model=encoder, **kwargs)
         self.marks = marks
 
@@ -129,7 +129,7 @@ def _user_text(ids: list[Any], marks: Marks) -> int:
 class _ChatWords(comfy.sd1_clip.SDTokenizer):
     """The tokenizer that a file carries. Parentheses are text, not weights, as they are headless."""
 
-    def __init__(self, words: QwenTokenizer, pad: int, **kwargs: Any) -> None:
+    def __init__(self, words: QwenTokenizer, **kwargs: Any) -> None:
         super().__init__(
             words,
             tokenizer_class=Words,
@@ -137,7 +137,7 @@ class _ChatWords(comfy.sd1_clip.SDTokenizer):
             has_end_token=False,
             pad_with_end=False,
             pad_to_max_length=False,
-            pad_token=pad,
+            pad_token=NO_PAD,
             max_length=99999999,
             min_length=1,
             embedding_key=NAME,
@@ -159,7 +159,7 @@ class PairTokenizer(comfy.text_encoders.qwen_image.QwenImageTokenizer):
     def __init__(
         self, words: QwenTokenizer, marks: Marks, prompting: QwenPrompting, tokenizer_data: Any = None, **kwargs: Any
     ) -> None:
-        own = {f"{NAME}_tokenizer_class": partial(_ChatWords, words, marks.pad)}
+        own = {f"{NAME}_tokenizer_class": partial(_ChatWords, words)}
         super().__init__(tokenizer_data={**(tokenizer_data or {}), **own}, **kwargs)
         self.marks, self.prompting = marks, prompting
         self.names: list[str] = []
