@@ -205,7 +205,7 @@ def _resume(folder: Path) -> None:
     before = (folder / "manifest.json").read_bytes()
     try:
         with open_run(folder, resume=True) as film:
-            for name, record in film.stages.items():
+            for name, record in film.results.items():
                 film.why(name, record.inputs, list(record.outputs))
             film.take("s01")
     except InputError:

@@ -35,13 +35,14 @@ _FIELDS = ("format", "task", "stages", "takes", "earlier", *LISTS)
 class RunFolder:
     """An open, locked run folder; `open_run` makes it. Nothing in it changes before its first output is written.
 
-    Stages are named ``<shot>/<stage>``, e.g. ``s01/keyframe-0``, or ``film`` for the whole.
+    Results are named ``<shot>/<what>``, e.g. ``s01/keyframe-0``, or ``film`` for the whole; the manifest lists them as
+    "stages", its word from the time when a stage made one thing.
 
     Attributes:
         path: the folder.
-        made: the stages finished since it was opened.
+        made: the results finished since it was opened.
         begun: whether this run has changed anything in the folder.
-        on_finish: told the name of every stage that is finished, and the seconds that it took.
+        on_finish: told the name of every result that is finished, and the seconds that it took.
     """
 
     def __init__(
@@ -50,23 +51,23 @@ class RunFolder:
         self.path = path
         self.made: set[str] = set()
         self.begun = False
-        self.on_finish: Callable[[str, float], None] = lambda stage, seconds: None
+        self.on_finish: Callable[[str, float], None] = lambda result, seconds: None
         self._manifest = manifest
         self._kinds = kinds
         self._field = field
         self._replaces = replaces
         self._verified: dict[str, Record] = {}
-        self._stages: dict[str, dict[str, Any]] = manifest.setdefault("stages", {})
+        self._results: dict[str, dict[str, Any]] = manifest.setdefault("stages", {})
         self._takes: dict[str, int] = manifest.setdefault("takes", {})
-        # Stages to make again whatever they were made from, and stages of an earlier film.
-        self._redo = {stage for stage in manifest.get("again", ()) if stage in self._stages}
-        self._stale = {stage for stage in manifest.get("stale", ()) if stage in self._stages}
-        if replaces and self._stages:
+        # Results to make again whatever they were made from, and results of an earlier film.
+        self._redo = {result for result in manifest.get("again", ()) if result in self._results}
+        self._stale = {result for result in manifest.get("stale", ()) if result in self._results}
+        if replaces and self._results:
             facts = {name: value for name, value in manifest.items() if name not in _FIELDS}
             manifest["earlier"] = {"facts": facts, "takes": dict(self._takes)}
             self._takes.clear()
             self._redo.clear()
-            self._stale = set(self._stages)
+            self._stale = set(self._results)
 
     def file(self, name: str) -> Path:
         """The path of an output, e.g. ``clips/s01.mkv``, which is about to be written; its folder is made.
@@ -94,34 +95,34 @@ class RunFolder:
             and earlier
             and earlier["facts"] == plain != {name: self._manifest.get(name) for name in plain}
         ):
-            for stage in self._stages.keys() - self._stale:
-                del self._stages[stage]
+            for result in self._results.keys() - self._stale:
+                del self._results[result]
             self._stale.clear()
             self._takes.clear()
             self._takes.update(earlier["takes"])
         self._manifest.update(plain)
 
     def why(
-        self, stage: str, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, info: Sequence[str] = ()
+        self, result: str, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None, info: Sequence[str] = ()
     ) -> str | None:
-        """Why `stage` has to be made (again), in a few words, or None if it is done, unchanged and whole.
+        """Why `result` has to be made (again), in a few words, or None if it is done, unchanged and whole.
 
         Args:
-            stage: its name.
+            result: its name.
             inputs: everything it is made from.
             outputs: the files that it writes; None takes those that the manifest has.
             info: names of the figures that are read later.
         """
-        record = self.record(stage)
+        record = self.record(result)
         if record is None:
             return "not made yet"
         wanted = _plain(inputs)
         changed = [name for name in {**wanted, **record.inputs} if wanted.get(name) != record.inputs.get(name)]
         if changed:
             return f"{', '.join(_what(name, record.inputs.get(name), wanted.get(name)) for name in changed)} changed"
-        if stage in self._redo:
+        if result in self._redo:
             return "it was asked for"
-        if self._verified.get(stage) == record:
+        if self._verified.get(result) == record:
             return None
         if outputs is not None and set(outputs) != set(record.outputs):
             return "its files have other names"
@@ -133,30 +134,30 @@ class RunFolder:
                 return f"{name} is missing"
             if sha256_file(path) != digest:
                 return f"{name} is damaged"
-        self._verified[stage] = record
+        self._verified[result] = record
         return None
 
-    def record(self, stage: str) -> Record | None:
-        """What the manifest knows about `stage`, if it was ever finished.
+    def record(self, result: str) -> Record | None:
+        """What the manifest knows about `result`, if it was ever finished.
 
         A film that is rendered again knows nothing at first.
         """
-        entry = self._stages.get(stage)
-        return None if entry is None or self._hidden(stage) else Record(**entry)
+        entry = self._results.get(result)
+        return None if entry is None or self._hidden(result) else Record(**entry)
 
     def finish(
-        self, stage: str, inputs: Mapping[str, Any], outputs: Sequence[str], seconds: float, **info: Any
+        self, result: str, inputs: Mapping[str, Any], outputs: Sequence[str], seconds: float, **info: Any
     ) -> Record:
-        """Enter a finished stage; its files must be written. From here on it survives a kill."""
+        """Enter a finished result; its files must be written. From here on it survives a kill."""
         digests = {name: sha256_file(self.path / name) for name in outputs}
         record = Record(_plain(inputs), digests, round(seconds, 3), _plain(info))
-        self._stages[stage] = vars(record)
-        self._verified[stage] = record
-        self.made.add(stage)
-        self._redo.discard(stage)
-        self._stale.discard(stage)
+        self._results[result] = vars(record)
+        self._verified[result] = record
+        self.made.add(result)
+        self._redo.discard(result)
+        self._stale.discard(result)
         self._save()
-        self.on_finish(stage, seconds)
+        self.on_finish(result, seconds)
         return record
 
     def complete(self, files: Sequence[str], whole: bool = True) -> None:
@@ -166,37 +167,37 @@ class RunFolder:
         files that the next run removes, never a manifest that vouches for what is not there.
 
         Args:
-            files: what the film has besides its stages' outputs, such as ``contact_sheet.png``.
+            files: what the film has besides its results' outputs, such as ``contact_sheet.png``.
             whole: whether it has all of its shots. One that resumes some of them leaves the others as they are.
         """
         if self._stale and (self._replaces or whole):
-            old = {name for stage in self._stale for name in self._stages[stage]["outputs"]} | set(self._kinds.files)
-            for stage in self._stale:
-                del self._stages[stage]
+            old = {name for result in self._stale for name in self._results[result]["outputs"]} | set(self._kinds.files)
+            for result in self._stale:
+                del self._results[result]
             self._stale.clear()
             self._manifest["removed"] = sorted(old - set(files))
         self._save()
         if _remove(self.path, self._manifest, self._kinds):
             self._save()
 
-    def restate(self, stages: Sequence[str], **inputs: Any) -> None:
-        """Enter other values for some inputs of finished stages, which stay: for values that now mean the same."""
-        for stage in stages:
-            entry = self._stages[stage]
-            self._stages[stage] = {**entry, "inputs": entry["inputs"] | _plain(inputs)}
+    def restate(self, results: Sequence[str], **inputs: Any) -> None:
+        """Enter other values for some inputs of finished results, which stay: for values that now mean the same."""
+        for result in results:
+            entry = self._results[result]
+            self._results[result] = {**entry, "inputs": entry["inputs"] | _plain(inputs)}
 
     @property
-    def stages(self) -> dict[str, Record]:
-        """Every finished stage."""
-        return {name: Record(**entry) for name, entry in self._stages.items() if not self._hidden(name)}
+    def results(self) -> dict[str, Record]:
+        """Every finished result."""
+        return {name: Record(**entry) for name, entry in self._results.items() if not self._hidden(name)}
 
-    def stages_of(self, shot: str) -> dict[str, Record]:
-        """Finished stages of one shot, by their name after the slash."""
+    def results_of(self, shot: str) -> dict[str, Record]:
+        """Finished results of one shot, by their name after the slash."""
         found = {}
-        for name in self._stages:
-            owner, _, stage = name.rpartition("/")
+        for name in self._results:
+            owner, _, result = name.rpartition("/")
             if owner == shot and not self._hidden(name):
-                found[stage] = Record(**self._stages[name])
+                found[result] = Record(**self._results[name])
         return found
 
     def take(self, shot: str) -> int:
@@ -204,26 +205,33 @@ class RunFolder:
         return int(self._takes.get(shot, 1))
 
     def new_takes(self, shots: Sequence[str], dependents: Sequence[str] = ()) -> None:
-        """Have every stage of `shots` made as a new take, and of `dependents` once more as the same take.
+        """Have every result of `shots` made as a new take, and of `dependents` once more as the same take.
 
         The takes that are there stay until their successors are written. All this is entered with the first of those,
-        in one write, because a kill between two would make a second call count some shots up twice.
+        in one write, because a kill between two would make a second call count some shots up twice. A shot whose new
+        take was interrupted goes on with that one: what was asked for twice is made once.
         """
-        for shot in shots:
+        fresh = [shot for shot in shots if not self._unfinished(shot)]
+        for shot in fresh:
             self._takes[shot] = self.take(shot) + 1
-        self._redo |= {name for shot in (*shots, *dependents) for name in self._stages if name.startswith(f"{shot}/")}
+        self._redo |= {name for shot in (*fresh, *dependents) for name in self._results if name.startswith(f"{shot}/")}
 
-    def _hidden(self, stage: str) -> bool:
+    def _unfinished(self, shot: str) -> bool:
+        """Whether a result of an earlier take than the shot's waits for its successor."""
+        takes = [Record(**self._results[name]).info.get("take") for name in self._redo if name.startswith(f"{shot}/")]
+        return any(isinstance(take, int) and take < self.take(shot) for take in takes)
+
+    def _hidden(self, result: str) -> bool:
         """Whether it is of an earlier film. Equal inputs do not tell: its keyframes may remember others."""
-        return stage in self._stale
+        return result in self._stale
 
     def _save(self) -> None:
         if not self._stale:
             self._manifest.pop("earlier", None)
-        for name, stages in (("again", self._redo), ("stale", self._stale)):
+        for name, results in (("again", self._redo), ("stale", self._stale)):
             self._manifest.pop(name, None)
-            if stages:
-                self._manifest[name] = sorted(stages)
+            if results:
+                self._manifest[name] = sorted(results)
         _write(self.path, self._manifest)
         self.begun = True
 
@@ -319,7 +327,7 @@ def _sweep(folder: Path, kinds: Kinds) -> None:
 
 
 def _remove(folder: Path, manifest: dict[str, Any], kinds: Kinds) -> bool:
-    """Remove the files of an earlier film that the manifest names as removed and no stage has; True if it named any."""
+    """Remove an earlier film's files that the manifest names as removed and no result has; True if it named any."""
     names = manifest.pop("removed", ())
     kept = {name for entry in manifest.get("stages", {}).values() for name in entry["outputs"]}
     for name in names:

@@ -38,7 +38,7 @@ class Record:
 class Records(Protocol):
     """What a stage may ask of the film's folder when it plans; see `run_folder.RunFolder`."""
 
-    def record(self, stage: str) -> Record | None:
+    def record(self, result: str) -> Record | None:
         """What is known about a finished result, such as ``s01/clip``."""
 
     def take(self, shot: str) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from ..core.errors import InputError
 from ..core.files import atomic_path
@@ -26,6 +27,8 @@ figures)``, ``("refused", error)``, which ends the run, or ``("failed", reason, 
 better be replaced."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FULL_WINDOWS = (19, 39, 112)
+"""Windows' own numbers for a write-protected disk and two kinds of full one."""
 
 
 class Desk:
@@ -82,15 +85,23 @@ def attempt(crew: Callable[[], Runner], task: Task, desk: Desk, shared: bool = T
     except InputError as error:
         return "refused", error
     except Exception as error:
-        if shared and _is_full(error):
-            return "refused", OSError(error.errno, error.strerror, error.filename)
+        if shared and (full := _full_disk(error)):
+            return "refused", full
         # Out of memory, or an error of a GPU: what spoilt this task may spoil the next one, too.
         return "failed", reason_of(error), isinstance(error, (MemoryError, RuntimeError))
     return "done", seconds, figures
 
 
-def _is_full(error: Exception) -> TypeGuard[OSError]:
-    return isinstance(error, OSError) and error.errno in _FULL
+def _full_disk(error: Exception) -> OSError | None:
+    """The error as one that any process can read, if it says that a disk is full or cannot be written to."""
+    if isinstance(error, OSError):
+        return OSError(error.errno, error.strerror, error.filename) if error.errno in _FULL else None
+    # safetensors has an error of its own, with the system's number in its text.
+    found = re.search(r"I/O error: (.+) \(os error (\d+)\)", str(error))
+    if type(error).__name__ != "SafetensorError" or found is None:
+        return None
+    number = int(found[2])
+    return OSError(errno.ENOSPC, found[1]) if number in (_FULL_WINDOWS if os.name == "nt" else _FULL) else None
 
 
 def reason_of(error: BaseException) -> str:

@@ -115,7 +115,7 @@ def make_film(
             seeds={shot.id: shot.noise_seed() for shot in story.shots},
         )
         if redone:
-            if not run.stages:
+            if not run.results:
                 raise InputError("--redo", "needs a film in the folder", str(out), "render it first, without --redo")
             others = dependent_shots(story.shots, run, redone) if dependents else []
             run.new_takes([shot.id for shot in redone], [shot.id for shot in others])

@@ -36,7 +36,7 @@ def summarise(job: FilmJob, run: RunFolder, placed: Sequence[JoinedClip], second
     story, made = job.story, run.made
     shots = [_shot(job, run, story.shots[i], clip) for i, clip in zip(job.chosen, placed, strict=True)]
     keyframes = [
-        run.stages_of(story.shots[i].id)[f"keyframe-{k}"].info
+        run.results_of(story.shots[i].id)[f"keyframe-{k}"].info
         for i in job.remembered
         for k in range(len(story.shots[i].keyframes))
     ]
@@ -80,7 +80,7 @@ def film_facts(job: Job, placed: Sequence[JoinedClip]) -> dict[str, Any]:
 
 def _shot(job: FilmJob, run: RunFolder, shot: Shot, clip: JoinedClip) -> dict[str, Any]:
     timeline = shot.timeline(job.story.fps)
-    records = run.stages_of(shot.id)
+    records = run.results_of(shot.id)
     psnr = records["clip"].info["keyframe_psnr_db"]
     keyframes = [
         {
@@ -125,7 +125,7 @@ def _check(keyframes: Sequence[Mapping[str, Any]]) -> dict[str, int] | None:
 
 
 def _spent(run: RunFolder, stage: type[Stage]) -> float:
-    return round(sum(record.seconds for name, record in run.stages.items() if name in run.made and stage.has(name)), 3)
+    return round(sum(record.seconds for name, record in run.results.items() if name in run.made and stage.has(name)), 3)
 
 
 def summarise_text(
@@ -139,7 +139,7 @@ def summarise_text(
     """The summary of a text film as plain JSON; `weights` are the pages that were drawn of them."""
     story, shots = job.story, []
     for shot, clip in zip(story.shots, placed, strict=True):
-        stages = run.stages_of(shot.id)
+        stages = run.results_of(shot.id)
         rendered = [stage for stage in stages if f"{shot.id}/{stage}" in run.made]
         shots.append(
             {

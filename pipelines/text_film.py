@@ -193,7 +193,7 @@ class TextFilmJob(Job):
         """Keep what was made when the whole studio counted, if that is unchanged."""
         old = {
             name: record.inputs["studio"]
-            for name, record in run.stages.items()
+            for name, record in run.results.items()
             if record.inputs.get("studio", self.studio_hash) != self.studio_hash
         }
         if not old:

@@ -10,7 +10,7 @@ from os import PathLike
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..models.encoders.tokenizer import TextTokenizer, listed_names, load_tokenizer
@@ -18,9 +18,11 @@ from ..models.io import keymaps
 from ..models.io.checkpoint import Checkpoint, dequantise, read_checkpoint
 
 __all__ = [
+    "DTYPE",
     "Config",
     "File",
     "Words",
+    "fill",
     "flux_unet",
     "open_clip",
     "open_model",
@@ -28,6 +30,9 @@ __all__ = [
     "wan_unet",
     "wan_vae_arguments",
 ]
+
+DTYPE = torch.float32
+"""What small models compute in."""
 
 File = str | PathLike[str]
 Config = dict[str, Any]
@@ -200,3 +205,25 @@ class Words:
     def get_vocab(self) -> dict[str, int]:
         """Empty: nothing shows tokens as text."""
         return {}
+
+
+def fill(module: nn.Module, state: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+    """Load all of a state dict in fp32; ComfyUI's layers may not have their weights before.
+
+    Raises:
+        InputError: missing or surplus tensors, other shapes, or values that are not finite.
+    """
+    fix = "give a whole file of the right kind, with its own configuration"
+    own = {key: tensor.to(DTYPE, copy=True) for key, tensor in state.items()}
+    for key, tensor in own.items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(checkpoint.name, "weights must be finite numbers", f"{key}: NaN or infinity", fix)
+    try:
+        missing, surplus = module.load_state_dict(own, strict=False, assign=True)
+    except RuntimeError as error:
+        seen = str(error).strip().splitlines()[-1].strip()
+        raise InputError(checkpoint.name, "tensors must have the shapes of the configuration", seen, fix) from error
+    for keys, rule in ((missing, "tensors must be complete"), (surplus, "tensors must all belong to the model")):
+        if keys:
+            raise InputError(checkpoint.name, rule, f"{keys[0]} and {len(keys) - 1} more", fix)
+    module.requires_grad_(False).eval()

@@ -73,7 +73,7 @@ def test_no_edit_of_a_manifest_is_a_crash(data: st.DataObject, whole: Path, tmp_
     (folder / MANIFEST).write_text(json.dumps(manifest))
     try:
         with open_run(folder, resume=True) as run:
-            assert isinstance(run.take("s01"), int) and len(run.stages_of("s01")) <= 3 + len(run.stages)
+            assert isinstance(run.take("s01"), int) and len(run.results_of("s01")) <= 3 + len(run.results)
             for stage, name in FILES.items():
                 inputs = {"studio": "0" * 64, "settings": {"steps": 4}}
                 if run.why(stage, inputs, [name], list(INFO.get(stage, {}))) is not None:

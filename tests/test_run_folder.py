@@ -202,6 +202,30 @@ def test_takes_count_up_and_only_the_redone_shot_is_forgotten(tmp_path: Path) ->
         assert run.why("s1/clip", {}) is None
 
 
+def test_an_interrupted_redo_goes_on_with_its_take(tmp_path: Path) -> None:
+    """The same command again counts no further take; what only follows another shot's new take can have its own."""
+
+    def take(run: RunFolder, *results: str) -> None:
+        for result in results:
+            name = run.file(f"{result.replace('/', '-')}.mkv")
+            write_atomic(name, "x")
+            run.finish(result, {}, [name.name], 0.0, take=run.take(result[:2]))
+
+    with open_run(tmp_path, resume=False) as run:
+        take(run, "s1/keyframe-0", "s1/clip", "s2/clip")
+        run.complete([])
+    for finished in ("s1/keyframe-0", "s1/clip"):  # interrupted after the first, then whole
+        with open_run(tmp_path, resume=True) as run:
+            run.new_takes(["s1"], dependents=["s2"])
+            assert run.take("s1") == 2
+            assert (run.why("s1/keyframe-0", {}) is None) == (finished == "s1/clip")
+            take(run, finished)
+    with open_run(tmp_path, resume=True) as run:
+        assert run.why("s1/clip", {}) is None and run.why("s2/clip", {}) == "it was asked for"
+        run.new_takes(["s1", "s2"])
+        assert [run.take(shot) for shot in ("s1", "s2")] == [3, 2]
+
+
 def test_without_resume_a_film_is_made_anew_and_foreign_files_stay(tmp_path: Path) -> None:
     with open_run(tmp_path, resume=False) as run:
         name = make(run, "s01/clip")
@@ -406,12 +430,12 @@ def test_the_other_kind_of_film_is_not_gone_on_with(tmp_path: Path) -> None:
             with open_run(tmp_path, resume=True):
                 pass
         with open_run(tmp_path, resume=True, task="tell") as run:
-            assert set(run.stages) == {"s01/segment"}
+            assert set(run.results) == {"s01/segment"}
         manifest = json.loads((tmp_path / MANIFEST).read_text())
         manifest.pop("task", None)
         (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     with open_run(tmp_path, resume=False) as run:
-        assert not run.stages and not run.stages_of("s01")
+        assert not run.results and not run.results_of("s01")
         run.complete([])
     assert not (tmp_path / "clips").exists()
 

@@ -57,7 +57,7 @@ def test_a_broken_off_run_leaves_what_is_finished(tiny_studio: Path, tmp_path: P
 def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: MetricModels, judge_files: Path, tmp_path: Path) -> None:
     """Finished films are not made again, a film cut short is; figures and pictures are those of an unbroken run."""
     asked: dict[str, Any] = {"seed": 1, "shots": 2, "prompt_set": "benchmark", "variants": ["full", "plain"], **SMALL}
-    asked |= {"studio": tiny_studio, "stories": 2, "judges": judges}
+    asked |= {"studio": load_studio(tiny_studio), "stories": 2, "judges": judges}
 
     def run(out: str, stop: float = math.inf, **more: Any) -> tuple[dict[str, Any], list[str]]:
         """The result without times, and the films that the run made."""

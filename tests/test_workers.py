@@ -7,9 +7,11 @@ import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 from tiny_film import STORY, frames, made, story
 
 from anchorshot.cli import main
@@ -238,6 +240,25 @@ def test_bad_input_is_not_tried_again(studio: Studio, keyframes_only: Path, tmp_
     said: list[object] = []
     message = attempt(runner, task, Desk(keyframes_only, tmp_path / "own", said.append))
     assert message[0] == "refused" and str(message[1]).startswith("size: must fit") and not said
+
+
+def test_a_full_disk_that_safetensors_tells_ends_the_run_too(keyframes_only: Path, tmp_path: Path) -> None:
+    """Latents of text films are written by it, and its error is no OSError."""
+
+    def failing(text: str) -> Any:
+        def run(task: Task, desk: Desk) -> Any:
+            raise SafetensorError(text)
+
+        return SimpleNamespace(run=run)
+
+    task = Task("segments", "s01/segment", {"s01/segment": ("latents/s01.safetensors",)})
+    desk = Desk(keyframes_only, tmp_path / "own", lambda message: None)
+    full = failing("Error while serializing: I/O error: No space left on device (os error 28)")
+    kind, error = attempt(lambda: full, task, desk)
+    assert kind == "refused" and isinstance(error, OSError) and error.strerror == "No space left on device"
+    assert attempt(lambda: full, task, desk, shared=False)[0] == "failed"  # another machine's disk may have room
+    broken = failing("Error while serializing: I/O error: Input/output error (os error 5)")
+    assert attempt(lambda: broken, task, desk)[0] == "failed"
 
 
 def test_a_full_disk_ends_the_run_at_once(studio: Studio, keyframes_only: Path, with_stages: Any) -> None:
