@@ -67,7 +67,20 @@ class StudioLoader(StudioFiles):
         return DEFAULT_KEYFRAME if field == "keyframe" else self.config.video.kind
 
     def _loras(self, field: str, part: TransformerPart | PairTextPart) -> list[LoraSpec]:
-        return [LoraSpec(self._file(f"{field}.loras[{i}]", lora), lora.strength) for i, lora in enumerate(part.loras)]
+        def files(section: str, owner: TransformerPart | PairTextPart | None) -> list[Path]:
+            return (
+                []
+                if owner is None
+                else [self._file(f"{section}.loras[{i}]", lora) for i, lora in enumerate(owner.loras)]
+            )
+
+        # One file may have a half for each model of the pair.
+        pair, text = self.config.pair, self.config.pair_text
+        halves = set(files("pair", pair)) & set(files("pair_text", text)) if field in ("pair", "pair_text") else set()
+        return [
+            LoraSpec(path, lora.strength, both=path in halves)
+            for path, lora in zip(files(field, part), part.loras, strict=True)
+        ]
 
     def _transformer(self, field: str, part: TransformerPart) -> Any:
         path = self._file(field, part)

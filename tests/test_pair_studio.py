@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 import yaml
 from diffusers import QwenImageTransformer2DModel
 from safetensors import safe_open
@@ -62,3 +63,26 @@ def test_a_pair_model_and_its_encoder_fit(pair_studio, tmp_path):
     path.write_text(yaml.safe_dump(data | {"pair": {"file": str(tmp_path / "wide.safetensors")}}))
     with pytest.raises(InputError, match="pair: joint_attention_dim must be what pair_text gives"):
         load_studio(path).check("pair", "pair_text")
+
+
+def test_one_lora_file_for_both_models(pair_studio, tmp_path, caplog):
+    """Each takes its half, and neither is remarked upon for the other's; alone, the other half is."""
+    plain = load_studio(pair_studio)
+    lora = {
+        "lora_unet_transformer_blocks_0_attn_to_q.lora_{}.0.weight": plain.pair.img_in.out_features,
+        "lora_unet_model_language_model_layers_0_self_attn_q_proj.lora_{}.0.weight": plain.pair_text.dim,
+    }
+    state = {name.format("down"): torch.ones(1, width) for name, width in lora.items()}
+    state |= {name.format("up"): torch.ones(width, 1) for name, width in lora.items()}
+    save_file(state, tmp_path / "stage.safetensors")
+    data, path = yaml.safe_load(pair_studio.read_text()), pair_studio.parent / "with_lora.yaml"
+    loras = {"loras": [{"file": str(tmp_path / "stage.safetensors")}]}
+    for sections, said in ((("pair", "pair_text"), False), (("pair",), True)):
+        path.write_text(yaml.safe_dump(data | {name: data[name] | loras for name in sections}))
+        studio = load_studio(path)
+        studio.check("pair", "pair_text")
+        caplog.clear()
+        assert "lora0" in studio.pair.peft_config
+        assert ("lora0" in getattr(studio.pair_text.model, "peft_config", {})) is (len(sections) == 2)
+        assert ("2 of a text encoder" in caplog.text) is said
+        assert "of a transformer" not in caplog.text
