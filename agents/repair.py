@@ -61,7 +61,7 @@ def _values(text: str) -> Iterator[tuple[Found, int]]:
             value, at = decoder.raw_decode(text, start)
             found = Found(value, True)
         except (ValueError, RecursionError):
-            if work > 2 * len(text):  # brackets without end
+            if work > len(text):  # brackets without end
                 return
             reader = _Reader(text, start)
             try:

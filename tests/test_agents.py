@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -214,8 +215,9 @@ def test_what_cannot_be_asked_is_refused_at_once(theme: str, count: int, said: s
 def test_repair_takes_time_in_proportion() -> None:
     for text in ('{"a": "' + '" "' * 100_000, "{" * 200_000, "[{" * 100_000, '{"a": ' + "/* " * 100_000, "{'" * 100_000,
                  '{"a": [' + '"x", ' * 100_000, "\\" * 300_000, '{"' + " " * 300_000):  # fmt: skip
-        _, seconds = waited(lambda text=text: json_values(text))
-        assert seconds < 5, text[:10]
+        began = time.thread_time()  # of this thread alone, on however busy a machine
+        json_values(text)
+        assert time.thread_time() - began < 5, text[:10]
 
 
 # The rules of the pocket world
