@@ -20,7 +20,7 @@ from ..sampling.pairs import stretched
 from ..story.stages import FIRST_TAKE, alias_names, stage_seed
 from ..story.timeline import Time, Timeline
 from .host import relative_paths, tell
-from .images import batches_of, frames_of
+from .images import batches_of, frames_of, to_image
 from .pair_text import prompting_of
 from .pairs import MadePairs, PairSampling, PairTask, make_pairs
 
@@ -159,7 +159,11 @@ def _of_storyboard(storyboard: Storyboard, single: Mapping[str, Any], size: tupl
     captions = [storyboard.caption(shot, set()) for shot in storyboard.shots]
     tokenizer = getattr(single["clip"], "tokenizer", None)
     template = single.get("template") or getattr(tokenizer, "template", "")
-    put = PairDefaults(prompt=template) if template else PairDefaults()
+    try:
+        put = PairDefaults(prompt=template) if template else PairDefaults()
+    except ValueError as error:  # pydantic's
+        rule = "must hold {text}, the shot, and no other braces than {seconds} and {frames}"
+        raise InputError("template", rule, template[:80], "write e.g. {text}, {seconds} s") from error
     prompts = []
     for shot, caption in zip(storyboard.shots, captions, strict=True):
         length = _asked(shot.timeline(storyboard.fps))
@@ -185,18 +189,20 @@ def _asked(timeline: Timeline) -> Time:
     return timeline.requested or timeline.length
 
 
-def timeline_outputs(start: Tensor, end: Tensor, timeline: Timeline) -> tuple[Any, ...]:
+def timeline_outputs(start: Any, end: Any, timeline: Timeline) -> tuple[Any, ...]:
     """All outputs of Pairs to Timeline: the timeline with two keyframes, them as one batch, each alone, frames, fps.
 
     Raises:
         InputError: a shot of one frame, several pictures, or two sizes.
     """
-    for field, image in (("start", start), ("end", end)):
-        if len(frames_of(image, field)) != 1:
+    shown = {"start": to_image(frames_of(start, "start")), "end": to_image(frames_of(end, "end"))}
+    for field, image in shown.items():
+        if len(image) != 1:
             raise InputError(field, "must be one picture", len(image), "connect the predictor's list itself")
-    if start.shape[1:3] != end.shape[1:3]:
-        seen = f"{end.shape[2]}x{end.shape[1]}"
-        rule = f"must have the start frame's size, {start.shape[2]}x{start.shape[1]}"
+    first, second = shown.values()
+    if first.shape[1:3] != second.shape[1:3]:
+        seen = f"{second.shape[2]}x{second.shape[1]}"
+        rule = f"must have the start frame's size, {first.shape[2]}x{first.shape[1]}"
         raise InputError("end", rule, seen, "scale one of them")
     asked = _asked(timeline)
     if asked.position < 2:
@@ -204,5 +210,4 @@ def timeline_outputs(start: Tensor, end: Tensor, timeline: Timeline) -> tuple[An
         raise InputError("timeline", "must have room for a start and an end frame", f"{timeline.frames} frame", fix)
     last = Time((asked.position - 1) / timeline.rate, timeline.rate)
     planned = replace(Timeline.plan(timeline.rate, asked, [0.0, last]), part=timeline.part)
-    pictures = torch.cat([start[..., :3], end[..., :3]])
-    return planned, pictures, start, end, timeline.frames, float(planned.fps)
+    return planned, torch.cat([first, second]), first, second, timeline.frames, float(planned.fps)

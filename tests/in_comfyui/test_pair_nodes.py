@@ -179,3 +179,12 @@ def test_a_shot_of_one_frame_has_no_room() -> None:
         timeline_outputs(picture(1), picture(2), Timeline.plan(8, 0.1))
     with pytest.raises(InputError, match="end"):
         timeline_outputs(picture(1), picture(2, 32, 32), Timeline.plan(8, 2.0))
+
+
+@pytest.mark.parametrize("template", ["no shot", "{text} {other}", "5"])
+def test_a_template_must_hold_the_shot(parts: dict[str, Any], template: str) -> None:
+    from anchorshot.story.storyboard import parse_storyboard
+
+    board = parse_storyboard("shots: [{scene: A circle., frames: 5}]")
+    with pytest.raises(InputError, match=r"template.*\{text\}"):
+        predict(parts, storyboard=board, prompts=None, template=template)

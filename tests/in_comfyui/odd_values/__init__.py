@@ -15,6 +15,8 @@ from comfy.nested_tensor import NestedTensor
 from comfy_api.latest import ComfyExtension, io, ui
 from torch import Tensor
 
+from .tiny_pair import pair_models, write_lora
+
 NAN, INF = float("nan"), float("inf")
 
 
@@ -192,19 +194,21 @@ class OddLook(io.ComfyNode):
 
 
 class TinyPairModels(io.ComfyNode):
-    """MODEL and CLIP for start and end frames from a folder's `pair.safetensors` and `qwen_vl.safetensors`."""
+    """MODEL and CLIP for start and end frames: random, or from a folder's `pair` and `qwen_vl.safetensors`."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="TinyPairModels",
             category="tests",
-            inputs=[io.String.Input("folder")],
+            inputs=[io.String.Input("folder", default="")],
             outputs=[io.Model.Output("model"), io.Clip.Output("clip")],
         )
 
     @classmethod
     def execute(cls, folder: str) -> io.NodeOutput:
+        if not folder:
+            return io.NodeOutput(*pair_models())
         from anchorshot.pocket.native_pairs import load_pair_clip, load_pair_model
 
         return io.NodeOutput(
@@ -227,6 +231,9 @@ def tensors(value: Any) -> list[Tensor]:
 
 
 class OddExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        write_lora()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [OddValue, OddList, OddLook, TinyPairModels]
 
