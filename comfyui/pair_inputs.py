@@ -158,7 +158,7 @@ def _of_storyboard(storyboard: Storyboard, single: Mapping[str, Any], size: tupl
     storyboard = pair_story(storyboard)
     captions = [storyboard.caption(shot, set()) for shot in storyboard.shots]
     tokenizer = getattr(single["clip"], "tokenizer", None)
-    template: str = single.get("template") or getattr(tokenizer, "template", "")
+    template = str(single.get("template") or getattr(tokenizer, "template", ""))
     try:
         put = PairDefaults(prompt=template) if template else PairDefaults()
     except ValueError as error:  # pydantic's
