@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import string
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from .lexicon import PLAIN, words_of
 from .world import ACCESSORIES, MOVEMENTS, NAMES, PLACES, SCALES, SIDES
@@ -60,7 +60,9 @@ def build_chat_tokenizer() -> Tokenizer:
     pieces += [("\n", -2.0), (SPACE + "\n", -2.0), *((SPACE + word, -2.0) for word in _ROLES)]
     pieces += [("frames", -2.0), *((str(n), -2.0) for n in range(10, 34))]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    # A word that opens a line is the word that follows a blank: the caption of a shot without a picture is one.
+    opening = normalizers.Replace(Regex(r"\n(?=[^\s\d])"), "\n ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), opening])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
     tokenizer.add_special_tokens([PAD, EOS, UNK, *CHAT])

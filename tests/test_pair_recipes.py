@@ -69,14 +69,16 @@ def test_captions_keep_back_the_colour_of_those_who_are_known():
                 assert look in full and without_colour(look) in hidden and look not in hidden
 
 
-def test_conversations_are_what_the_encoder_makes_of_the_text():
-    caption = "wide shot, pan left, in the beach. <Lina>, a turquoise disc that has a scarf, waits at right."
-    ids, first = pair_ids(build_tokenizer().encode(caption).ids[:-1], 17, image=True)
-    pads = "<|image_pad|>" * 18
-    text = "<|im_start|>system\n<|im_end|>\n<|im_start|>user\n<|vision_start|>" + pads + "<|vision_end|>" + caption
+@pytest.mark.parametrize("image", [True, False])
+@pytest.mark.parametrize("first_word", ["wide shot", "close-up", "<Lina> waits"])
+def test_conversations_are_what_the_encoder_makes_of_the_text(image, first_word):
+    caption = f"{first_word}, pan left, in the beach. <Lina>, a turquoise disc that has a scarf, waits at right."
+    ids, first = pair_ids(build_tokenizer().encode(caption).ids[:-1], 17, image=image)
+    shown = "<|vision_start|>" + "<|image_pad|>" * 18 + "<|vision_end|>" if image else ""
+    text = f"<|im_start|>system\n<|im_end|>\n<|im_start|>user\n{shown}{caption}"
     text += "\n17 frames<|im_end|>\n<|im_start|>assistant\n"
     assert build_chat_tokenizer().encode(text).ids == ids
-    assert build_chat_tokenizer().id_to_token(ids[first]) == "▁wide"
+    assert build_chat_tokenizer().id_to_token(ids[first]).startswith("▁")
 
 
 def test_patches_are_the_public_processors():
