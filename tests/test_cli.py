@@ -128,6 +128,8 @@ def test_bad_files_and_arguments(tmp_path: Path, capsys) -> None:
         "one of keyframes, video": ["bench", "all"],
         "separated by commas": ["evaluate", "keyframes", "--pairs", "8,,16"],
         "must be one of vae": ["train", "everything"],
+        "RECIPE: must be an existing recipe file": ["train", tmp_path / "gone.yaml"],
+        "--warm: is for the pocket studio's recipes": ["train", "mine.yaml", "--warm"],
         "must be a built-in studio": ["bench", "video", "--studio", "poket"],
         'device of this machine (got "meta")': ["film", story, "--device", "meta"],
         "--json: must not be empty": ["film", story, "--json", ""],

@@ -126,26 +126,25 @@ def test_preferences_begin_at_ln_2_on_the_first_stage_s_model(folder, trained, t
     assert gap(between, before) > 1e-4 and gap(after, between) > 1e-4
 
 
-def two_processes(path: Path, out: Path, shard: bool) -> None:
+def in_two(paths: list[Path], out: Path, shard: bool) -> None:
     torch.set_num_threads(1)
-    run(path, out, resume=True, device="cpu", shard=shard)
+    for path in paths:
+        run(path, out / path.stem, resume=True, device="cpu", shard=shard)
 
 
 @pytest.mark.parametrize("shard", [False, True], ids=["ddp", "fsdp2"])
 def test_two_processes_take_the_steps_of_one(folder, trained, tmp_path, shard):
-    launch(two_processes, (recipe_of(folder, "stage_sft"), tmp_path, shard), 2)
-    here, there = log(tmp_path, "stage_sft"), log(trained, "stage_sft")
+    """Both stages; the second begins anew, to need nothing of the first."""
+    dpo = recipe_of(folder, "stage_dpo", lora={"start": []}, training={"steps": 2})
+    launch(in_two, ([recipe_of(folder, "stage_sft"), dpo], tmp_path, shard), 2)
+    here, there = (log(out, "stage_sft") for out in (tmp_path / "stage_sft", trained))
     assert [e["loss"] for e in here] == pytest.approx([e["loss"] for e in there], rel=1e-3)
-    assert (tmp_path / "weights" / "stage_sft.safetensors").is_file()
-
-
-def test_preferences_in_two_processes(folder, tmp_path):
-    path = recipe_of(folder, "stage_dpo", lora={"start": []}, training={"steps": 2})
-    run(path, tmp_path / "one", device="cpu")
-    launch(two_processes, (path, tmp_path / "two", False), 2)
+    run(dpo, tmp_path / "one", device="cpu")
     for key in ("loss", "drift", "margin"):
-        here, there = ([e[key] for e in log(tmp_path / n, "stage_dpo")] for n in ("one", "two"))
-        assert here == pytest.approx(there, rel=1e-2, abs=1e-6)
+        here, there = (log(tmp_path / name, "stage_dpo") for name in ("stage_dpo", "one"))
+        assert [e[key] for e in here] == pytest.approx([e[key] for e in there], rel=2e-2, abs=1e-6)
+    for stage in ("stage_sft", "stage_dpo"):
+        assert (tmp_path / stage / "weights" / f"{stage}.safetensors").is_file()
 
 
 def learner(folder: Path, checkpointing=False) -> PairLearner:

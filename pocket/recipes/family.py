@@ -108,7 +108,8 @@ def check(recipe: str, out: Path | None = None, resume: bool = False) -> Path:
         InputError: unknown recipe, the package's own folder, or checkpoints in the way without `resume`.
     """
     if recipe not in RECIPES:
-        raise InputError("RECIPE", f"must be one of {', '.join(RECIPES)}", recipe, "choose one of them")
+        fix = "choose one of them, or give a recipe's YAML file"
+        raise InputError("RECIPE", f"must be one of {', '.join(RECIPES)}", recipe, fix)
     folder = out or Path("runs") / recipe
     if folder.resolve() == export.WEIGHTS.parent:
         raise InputError(

@@ -127,7 +127,9 @@ class _StudioRecipe(PairRecipe):
             encoder.prompting = replace(encoder.prompting, system_prompt=self.pair.system_prompt)
         if self.pair.drop_tokens is not None:
             encoder.prompting = replace(encoder.prompting, drop_tokens=self.pair.drop_tokens)
-        return PairLearner(transformer, encoder, recipe.training.checkpointing)
+        learner = PairLearner(transformer, encoder, recipe.training.checkpointing)
+        self.dtype = learner.dtype
+        return learner
 
     def saved(self, checkpoint: Path, step: int) -> None:
         if self.weights is None:
@@ -140,7 +142,7 @@ class _StudioRecipe(PairRecipe):
                     if key.startswith(f"ema.{prefix}."):
                         states[kinds[prefix]][key.removeprefix(f"ema.{prefix}.")] = file.get_tensor(key)
         metadata = {"recipe": self.name, "stage": self.recipe.stage, "steps": str(step)}
-        write_lora(self.weights / f"{self.name}.safetensors", states, metadata)
+        write_lora(self.weights / f"{self.name}.safetensors", states, metadata, self.dtype)
 
 
 def _kinds(studio: Studio) -> dict[str, str]:
