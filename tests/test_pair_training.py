@@ -18,7 +18,7 @@ from anchorshot.training.objectives import FlowInputs
 from anchorshot.training.pairs.flow import Conditions, PairLearner, PairPredictor
 from anchorshot.training.pairs.recipe_file import read_recipe
 from anchorshot.training.pairs.recipes import Times
-from anchorshot.training.pairs.run import run
+from anchorshot.training.pairs.run import _studio, run
 from anchorshot.training.processes import launch
 from tests.pair_shots import SIZE, picture, write_models, write_shots
 from tests.tiny_weights import gap
@@ -84,6 +84,18 @@ def test_the_shipped_recipes_say_what_the_paper_says():
         assert recipe.lora.rank == recipe.lora.text_rank == 64
         assert recipe.training.lr == 1e-4 and recipe.training.weight_decay == 0
     assert sft.preferred is None and dpo.preferred is not None and dpo.preferred.share_t
+
+
+def test_what_saves_memory_in_films_is_not_used(tmp_path):
+    recipe, path = (read_recipe(ROOT / "recipes" / "stage_sft.yaml"), ROOT / "recipes" / "stage_sft.yaml")
+    assert load_studio("qwen-wan").config.pair.offload == "block"
+    studio = _studio(recipe, path, torch.device("cpu"))
+    for part in (studio.config.pair, studio.config.pair_text):
+        assert part.offload == "none" and not part.fp8
+    pair = recipe.pairs(studio.defaults.pair)
+    assert (pair.packing, pair.limit, pair.guidance) == ("canvas", None, studio.defaults.pair.guidance)
+    with pytest.raises(InputError, match="studio: must have a pair model"):
+        _studio(recipe.model_copy(update={"studio": "flux-wan"}), path, torch.device("cpu"))
 
 
 def test_supervised_training_writes_one_lora_for_both_models(trained):

@@ -17,7 +17,8 @@ from ...core.errors import InputError
 from ...models.io.checkpoint import read_checkpoint
 from ...models.io.lora import LoraSpec
 from ...models.io.lora_names import of_text
-from ...models.studio import Studio, load_studio
+from ...models.studio import Studio
+from ...models.studio_config import read_studio
 from ...models.studio_defaults import PairDefaults
 from ..loop import train
 from ..lora import add_lora, merge_lora, write_lora
@@ -152,21 +153,19 @@ def _kinds(studio: Studio) -> dict[str, str]:
 
 
 def _studio(recipe: RecipeFile, path: Path, device: torch.device) -> Studio:
-    """The studio, if its pair model can be trained."""
+    """The studio with its pair model as it can be trained: what saves memory in films would be in the way."""
     beside = path.parent / recipe.studio
-    studio = load_studio(beside if beside.is_file() else recipe.studio, device=device)
-    pair, text = studio.config.pair, studio.config.pair_text
+    config, file = read_studio(beside if beside.is_file() else recipe.studio)
+    pair, text = config.pair, config.pair_text
     if pair is None or text is None:
         fix = "name a studio that has one, such as qwen-wan"
         raise InputError("studio", "must have a pair model", recipe.studio, fix, path.name)
-    for field, value in (
-        ("pair.fp8", pair.fp8), ("pair.offload", pair.offload != "none"), ("pair.compile", pair.compile),
-        ("pair_text.fp8", text.fp8), ("pair_text.offload", text.offload != "none"),
-    ):  # fmt: skip
-        if value:
-            fix = "train with a studio without it: the weights stay on the GPU as they are"
-            raise InputError(field, "must not be set for training", value, fix, studio.file.name)
-    return studio
+    whole: dict[str, Any] = {"fp8": False, "offload": "none"}
+    parts = {
+        "pair": pair.model_copy(update={**whole, "offload_folder": None, "compile": False}),
+        "pair_text": text.model_copy(update=whole),
+    }
+    return Studio(config.model_copy(update=parts), file, device=device)
 
 
 def _cache(recipe: RecipeFile, path: Path, studio: Studio, processes: PartialState) -> PairCache:
