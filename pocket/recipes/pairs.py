@@ -108,10 +108,10 @@ class PairDraws:
     def kind(self, rng: random.Random) -> tuple[bool, str | None, bool, Shown]:
         """Whether a batch has a history, how its memory is packed, whether it has a picture, and what it shows."""
         kind = rng.random()
-        history = kind >= 0.1  # first shots have none
-        packing = rng.choice(("canvas", "canvas", "pyramid")) if history and kind < 0.9 else None
+        history = kind >= 0.18  # first shots have none
+        packing = rng.choice(("canvas", "canvas", "pyramid")) if history and kind < 0.92 else None
         shown: Shown = rng.choice(("start", "end")) if rng.random() < self.single else "pair"
-        return history, packing, kind >= 0.15, shown
+        return history, packing, kind >= 0.22, shown
 
     def eligible(self, story: int, shot: int) -> bool:
         """Whether a shot may be drawn."""
