@@ -152,6 +152,24 @@ def test_places_that_are_empty_change_nothing(data):
     assert sum(t.rows * t.cols for t in tiles_of("canvas")) <= GRID[0] * GRID[1]
 
 
+def test_a_frame_that_is_given_stays_and_is_not_learned(data):
+    recipe = PairRecipe(data.draws(0, 3))
+    student, step = recipe.build().eval(), 0
+    while (batch := recipe.data.draw(step)).given is None:
+        step += 1
+    inputs = recipe.inputs(batch, step)
+    other = 1 if batch.given == "start" else 0
+    with torch.no_grad():
+        text = student.encode(inputs)
+        out = predict(student, inputs, inputs.noise, *text)
+        noise = inputs.noise.clone()
+        noise[:, 1 - other] += 3  # where the given frame stands, noise does not matter
+        assert torch.allclose(predict(student, inputs, noise, *text), out, atol=1e-5)
+        assert out.shape[1] == GRID[0] * GRID[1]
+        changed = inputs._replace(latents=inputs.latents + 1)
+        assert not torch.allclose(predict(student, changed, inputs.noise, *text), out, atol=1e-3)
+
+
 def test_first_weights_fit_and_know_the_keyframe_models_pictures(pocket_studio):
     flux = {k: v.float() for k, v in pocket_studio.keyframe.state_dict().items()}
     student = PairStudent()

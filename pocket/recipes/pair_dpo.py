@@ -51,6 +51,8 @@ class PreferenceDraws(PairDraws):
     def eligible(self, story: int, shot: int) -> bool:
         return bool(self.moving[story, shot])
 
+    pinned: float = 0.0
+
     def kind(self, rng: random.Random) -> tuple[bool, str | None, bool, Shown]:
         return *super().kind(rng)[:3], "pair"
 

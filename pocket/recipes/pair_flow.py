@@ -37,6 +37,7 @@ class PairInputs(NamedTuple):
 
     Attributes:
         shown: ``pair``, ``start`` or ``end``.
+        given: ``start`` or ``end`` of a pair: that frame is clean, the other is made.
         packing: of the memory; None: no memory.
         latents: [B, F, 16, 10, 20] the frames to make, clean.
         share: [B, F, 10, 20], share of each cell that shows a character.
@@ -52,6 +53,7 @@ class PairInputs(NamedTuple):
     """
 
     shown: str
+    given: str | None
     packing: str | None
     latents: Tensor
     share: Tensor
@@ -120,8 +122,9 @@ class PairFlow:
         noisy = interpolate(inputs.latents, inputs.noise, inputs.t[:, None, None, None, None])
         with self._identity_loss(model, inputs, sums):
             out = predict(model, inputs, noisy, *model.encode(inputs))
-        target = velocity(inputs.latents, inputs.noise)
-        weight = 1 + self.character_weight * inputs.share[:, :, None].expand_as(target)
+        made = made_frames(inputs)
+        target = velocity(inputs.latents, inputs.noise)[:, made]
+        weight = 1 + self.character_weight * inputs.share[:, made, None].expand_as(target)
         error, weighted = flow_error(out, tokens_of(target), tokens_of(weight))
         return sums | {"flow": weighted, "plain": mean_of(error.detach())}
 
@@ -161,10 +164,17 @@ class PairFlow:
 
 
 def predict(model: PairStudent, inputs: PairInputs, noisy: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-    """Velocities [B, F · N, 64] of the frames to make, given noisy latents [B, F, 16, h, w], states and their mask."""
+    """Velocities [B, F · N, 64] of the frames that are made, from noisy latents [B, F, 16, h, w], states and their mask.
+
+    A frame that is given stands there clean instead.
+    """
     start, end = pair_ids(GRID)
     places = {"pair": (start, end), "start": (start,), "end": (end,)}[inputs.shown]
-    frames = [Segment(patchify(x), ids) for x, ids in zip(noisy.unbind(1), places, strict=True)]
+    made = made_frames(inputs)
+    frames = [
+        Segment(patchify((noisy if k in made else inputs.latents)[:, k]), ids, clean=k not in made)
+        for k, ids in enumerate(places)
+    ]
     image_mask = None
     if inputs.packing is not None:
         tiles = tiles_of(inputs.packing)
@@ -177,6 +187,12 @@ def predict(model: PairStudent, inputs: PairInputs, noisy: Tensor, text: Tensor,
         ]
         image_mask = torch.cat(there, 1)
     return torch.cat(model.transformer.forward_segments(frames, text, mask, inputs.t, image_mask), 1)
+
+
+def made_frames(inputs: PairInputs) -> list[int]:
+    """Which of the frames in `latents` are made: all but the given one."""
+    names = {"pair": ("start", "end"), "start": ("start",), "end": ("end",)}[inputs.shown]
+    return [k for k, name in enumerate(names) if name != inputs.given]
 
 
 def tokens_of(latents: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from .story_frames import side_bits
 __all__ = ["PACKS", "PairBatch", "PairDraws", "PairRecipe"]
 
 Shown = Literal["pair", "start", "end"]
+Given = Literal["start", "end"] | None
 _HISTORIES = (1, 1, 2, 2, 3, 4, 5, 6, 7, 9, 11)
 
 
@@ -38,6 +39,7 @@ class PairBatch(NamedTuple):
 
     Attributes:
         shown: which frames are made.
+        given: the frame of the pair that is there already, clean; the other one is made beside it.
         packing: key of `PACKS`; None: no memory.
         shot: [B, 3] author's row, story and shot.
         hidden: [B] bit s: the caption does not tell the colour of the character on side s.
@@ -51,6 +53,7 @@ class PairBatch(NamedTuple):
     """
 
     shown: Shown
+    given: Given
     packing: str | None
     shot: Tensor
     hidden: Tensor
@@ -72,6 +75,7 @@ class PairDraws:
         seed: of the batches.
         batch_size: shots in a batch.
         single: share of batches that show one frame alone.
+        pinned: share of batches of pairs in which one frame is given.
     """
 
     stories: Sequence[Story]
@@ -80,6 +84,7 @@ class PairDraws:
     seed: int = 0
     batch_size: int = 16
     single: float = 0.12
+    pinned: float = 0.1
 
     def __len__(self) -> int:
         return len(self.stories)
@@ -88,11 +93,13 @@ class PairDraws:
         """The shots of a step."""
         rng = random.Random(f"{self.seed}/{step}")
         history, packing, picture, shown = self.kind(rng)
+        given: Given = rng.choice(("start", "start", "end")) if shown == "pair" and rng.random() < self.pinned else None
         pack = tiles_of(packing) if packing else ()
         rows = [self._shot(rng, history, len(pack), picture) for _ in range(self.batch_size)]
         shot, hidden, known, placed, previous, memory, frames = zip(*rows, strict=True)
         return PairBatch(
             shown=shown,
+            given=given,
             packing=packing,
             shot=torch.tensor(shot),
             hidden=torch.tensor(hidden),
@@ -211,6 +218,7 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
         where = captions.setting[row, shot, batch.hidden, :length] & batch.placed[:, None]
         return PairInputs(
             shown=batch.shown,
+            given=batch.given,
             packing=batch.packing,
             latents=latents,
             share=tables.share[story, shot][:, frames].float(),
