@@ -19,7 +19,7 @@ from anchorshot.pocket.recipes.recogniser import held_out_accuracy
 from anchorshot.pocket.recogniser import load_recogniser
 from anchorshot.pocket.render import render
 
-FILES = ("clip", "keyframe", "recogniser", "t5", "t5_video", "vae", "video")
+FILES = ("clip", "keyframe", "pair", "pair_dpo", "qwen_vl", "recogniser", "t5", "t5_video", "vae", "video")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def studio():
 
 def test_family_is_complete_small_and_documented():
     assert sorted(p.stem for p in WEIGHTS.glob("*.safetensors")) == sorted(FILES)
-    assert sum(p.stat().st_size for p in WEIGHTS.iterdir()) <= 20e6
+    assert sum(p.stat().st_size for p in WEIGHTS.iterdir()) <= 30e6
     for name in FILES:
         with safe_open(WEIGHTS / f"{name}.safetensors", framework="pt") as f:
             meta = f.metadata()
@@ -44,6 +44,9 @@ def test_family_is_complete_small_and_documented():
         ("video", "blocks.0.self_attn.q.weight"),
         ("vae", "encoder.conv1.weight"),
         ("t5", "encoder.block.0.layer.0.SelfAttention.q.weight"),
+        ("pair", "transformer_blocks.0.attn.add_q_proj.weight"),
+        ("qwen_vl", "model.layers.0.self_attn.q_proj.weight"),
+        ("pair_dpo", "transformer.transformer_blocks.0.attn.to_q.lora_A.weight"),
         ("clip", "transformer.resblocks.0.attn.in_proj_weight"),
     ],
 )

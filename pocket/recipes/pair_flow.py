@@ -164,7 +164,7 @@ class PairFlow:
 
 
 def predict(model: PairStudent, inputs: PairInputs, noisy: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-    """Velocities [B, F · N, 64] of the frames that are made, from noisy latents [B, F, 16, h, w], states and their mask.
+    """Velocities [B, F · N, 64] of the frames that are made, from noisy latents [B, F, 16, h, w], states and a mask.
 
     A frame that is given stands there clean instead.
     """
