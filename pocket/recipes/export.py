@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +106,13 @@ def write_weights(path: Path, tensors: StateDict, meta: dict[str, str], dtype: t
     return path
 
 
-def scaled_fp8(tensors: StateDict) -> StateDict:
-    """The blocks' matrices as fp8 with one scale each, in ComfyUI's format: half the size, about 3 % rounding."""
+def scaled_fp8(tensors: StateDict, others: Collection[str] = ()) -> StateDict:
+    """The blocks' matrices, and `others`, as fp8 with one scale each, in ComfyUI's format: half the size, about 3 %
+    rounding.
+    """
     out: StateDict = {"scaled_fp8": torch.empty(2, dtype=torch.float8_e4m3fn).fill_(0)}
     for key, value in tensors.items():
-        if value.ndim == 2 and "blocks." in key and key.endswith(".weight"):
+        if value.ndim == 2 and ("blocks." in key or key in others) and key.endswith(".weight"):
             out |= fp8_matrix({key: value}, key)
         else:
             out[key] = value
@@ -165,7 +167,8 @@ def export_clip(folder: Path, weights: StateDict, seed: int, figures: Mapping[st
 def export_pair(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
     """The pair model in Qwen-Image's names, as ComfyUI's scaled fp8."""
     meta = metadata("pairs", seed, configs.PAIR, figures)
-    return write_weights(folder / "pair.safetensors", scaled_fp8(keymaps.to_public("qwen_image", weights)), meta)
+    small = scaled_fp8(keymaps.to_public("qwen_image", weights), ("norm_out.linear.weight",))
+    return write_weights(folder / "pair.safetensors", small, meta)
 
 
 def export_qwen_vl(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
