@@ -264,11 +264,13 @@ def _bench_options(bench: _Parser) -> None:
 
 
 def _train(commands: argparse._SubParsersAction) -> None:
-    train = _command(commands, "train", "train:run", "Train a model of the pocket studio, or LoRAs by a recipe file.")
+    train = _command(
+        commands, "train", "train:run", "Train a model of the pocket studio from nothing, or LoRAs by a recipe file."
+    )
     train.add_argument(
         "recipe",
         metavar="RECIPE",
-        help="vae, clip, text, recogniser, keyframes, video, pair_text, pairs, pair_dpo; pocket for all; a YAML file",
+        help="vae, clip, text, recogniser, keyframes, video, or pocket for all; pair_text, pairs, pair_dpo; a YAML file",
     )
     train.add_argument("--out", metavar="DIR", type=_path, help="checkpoints, curves, weights (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR")
