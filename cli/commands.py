@@ -270,7 +270,7 @@ def _train(commands: argparse._SubParsersAction) -> None:
     train.add_argument(
         "recipe",
         metavar="RECIPE",
-        help="vae, clip, text, recogniser, keyframes, video, or pocket for all; pair_text, pairs, pair_dpo; a YAML file",
+        help="vae, clip, text, recogniser, keyframes, video, or pocket for all; pair_text, pairs, pair_dpo; a YAML",
     )
     train.add_argument("--out", metavar="DIR", type=_path, help="checkpoints, curves, weights (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in DIR")
