@@ -12,7 +12,10 @@ from .host import stop_if_asked
 
 __all__ = ["PARTS", "load_pocket", "weights_fingerprint"]
 
-PARTS = ("keyframe", "video", "keyframe_clip", "video_clip", "image_vae", "video_vae", "clip_vision", "retrieval_clip")
+PARTS = (
+    "keyframe", "video", "keyframe_clip", "video_clip", "image_vae", "video_vae", "clip_vision", "retrieval_clip",
+    "pair", "pair_clip",
+)  # fmt: skip
 """Attributes of the studio, in the order of the node's outputs."""
 
 

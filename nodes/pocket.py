@@ -32,6 +32,10 @@ class PocketStudio(io.ComfyNode):
                 io.Vae.Output("video_vae", tooltip="The same VAE for video: a batch is one clip."),
                 io.ClipVision.Output("clip_vision", tooltip="Sees frames, for clip retrieval."),
                 io.Clip.Output("retrieval_clip", tooltip="The text half of clip_vision's CLIP."),
+                io.Model.Output(
+                    "pair_model", tooltip="Qwen-Image class model for start and end frames, 160x80 pixels."
+                ),
+                io.Clip.Output("pair_clip", tooltip="Text encoder of the pair model, which sees pictures, too."),
             ],
         )
 

@@ -186,7 +186,9 @@ def test_overlaps_are_noticed() -> None:
     assert len(overlaps(outside)) == 1
 
 
-@pytest.mark.parametrize(("name", "frames", "rate"), [("pocket_timeline", 19, 8), ("pocket_story", 51, 8)])
+@pytest.mark.parametrize(
+    ("name", "frames", "rate"), [("pocket_timeline", 19, 8), ("pocket_story", 51, 8), ("pocket_pairs_film", 5 * 18, 8)]
+)
 def test_a_pocket_workflow_makes_a_video(server: ComfyServer, name: str, frames: int, rate: int) -> None:
     """Through /prompt, as loaded; the film itself is compared with the command line's in test_film_parity.py."""
     prompt = to_prompt(shipped(name))

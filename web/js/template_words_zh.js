@@ -72,7 +72,11 @@ export const TITLES = {
   'Shift, high-noise expert': 'shift，高噪声专家',
   'Shift, low-noise expert': 'shift，低噪声专家',
   'Save start frames': '保存首帧',
-  'Save end frames': '保存尾帧'
+  'Save end frames': '保存尾帧',
+  'Pocket Studio: pairs': '口袋工作室：首尾帧',
+  '2 · Start and end frames that remember': '2 · 有记忆的首帧和尾帧',
+  '3 · Video from start to end': '3 · 从首帧到尾帧的视频',
+  'Memory of the last shot': '最后一个镜头的记忆'
 }
 
 export const HEADINGS = {
@@ -86,7 +90,8 @@ export const HEADINGS = {
   '# The next shot, with FLUX.2-dev': '# 下一个镜头：FLUX.2-dev',
   '# Keyframes at any times: Wan 2.2 5B': '# 任意时刻的关键帧：Wan 2.2 5B',
   '# Keyframes at any times: Wan 2.2 14B': '# 任意时刻的关键帧：Wan 2.2 14B',
-  '# A film from start and end frames': '# 由首帧和尾帧生成影片'
+  '# A film from start and end frames': '# 由首帧和尾帧生成影片',
+  '# A film from start and end frames: pocket': '# 由首帧和尾帧生成影片：口袋模型'
 }
 
 /** By how a line begins: as much of it as no other line has. */
@@ -202,5 +207,14 @@ export const LINES = {
   '4. **Film**: one shot after the other': '4. **影片**：镜头一个接一个，共用的图片只出现一次。',
   "**STAGE's own weights**":
     '**STAGE 自己的权重**是一个 LoRA：在模型和 CLIP 上都接*首尾帧 LoRA*，设为 20 步、`cfg` 4、shift 2.2、`packing` references、' +
-    '`drop_tokens` 64，并填入作者的 `system_prompt`。没有它时，编辑模型会生成两张互相知道的图片，但没有学过什么是开始和结束。'
+    '`drop_tokens` 64，并填入作者的 `system_prompt`。没有它时，编辑模型会生成两张互相知道的图片，但没有学过什么是开始和结束。',
+  'Press **Run**. No downloads and no GPU: the tiny models':
+    '按**运行**。无需下载，也不需要显卡：微型模型已自带，五个镜头的影片几分钟就好。一个镜头的第一张和最后一张图片是一次剪辑的两个锚点（STAGE）。',
+  '1. **Pocket story**':
+    '1. **口袋故事**：谁出场、在哪里、发生什么。在口袋世界的词汇内修改后再运行；`transition: match` 让一个镜头以前一个镜头结束的图片开始。',
+  '2. **Pairs**: both pictures':
+    '2. **首尾帧**：一个镜头的两张图片同时生成，旁边是放在一张图片空间里的、对之前所有镜头的记忆。`pack` 显示最后一个镜头记住了什么。',
+  '3. **Between them**': '3. **两者之间**：每个镜头从首帧拍到尾帧。',
+  '4. **Joined**': '4. **连接**：镜头一个接一个。',
+  'The command line makes the same pictures': '命令行生成同样的图片：`anchorshot film STORY --pairs`。'
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from in_comfyui.shipped.blueprints import interleaved_keyframes, multi_chunk_video, story_segment
 from in_comfyui.shipped.films import flux_wan_film, pocket_film
 from in_comfyui.shipped.keyframes import pocket_timeline, wan22_5b_keyframes, wan22_14b_keyframes
-from in_comfyui.shipped.pairs import qwen_edit_pairs_wan, start_end_pairs
+from in_comfyui.shipped.pairs import pocket_pairs_film, qwen_edit_pairs_wan, start_end_pairs
 from in_comfyui.shipped.references import flux2_references, qwen_image_edit_references
 from in_comfyui.shipped.stories import mochi_story, pocket_story, wan22_5b_story
 from in_comfyui.sketch import Sketch
@@ -26,10 +26,11 @@ WORKFLOWS: dict[str, Callable[[], Sketch]] = {
     "wan22_5b_story": wan22_5b_story,
     "mochi_story": mochi_story,
     "qwen_edit_pairs_wan": qwen_edit_pairs_wan,
+    "pocket_pairs_film": pocket_pairs_film,
 }
 """The shipped workflows by short name; titles.py has the names of their files."""
 
-FILMED = ("pocket_film", "pocket_timeline", "pocket_story")
+FILMED = ("pocket_film", "pocket_timeline", "pocket_story", "pocket_pairs_film")
 """Those whose models come along: they run anywhere, and their thumbnails show what they make."""
 
 BLUEPRINTS: dict[str, Callable[[], Sketch]] = {

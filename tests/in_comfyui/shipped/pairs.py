@@ -5,7 +5,52 @@ from __future__ import annotations
 from in_comfyui.shipped.parts import NEGATIVE, files, load_clip, load_unet, load_vae
 from in_comfyui.sketch import BLUE, GREEN, GREY, PURPLE, Sketch
 
-__all__ = ["qwen_edit_pairs_wan", "start_end_pairs"]
+__all__ = ["pocket_pairs_film", "qwen_edit_pairs_wan", "start_end_pairs"]
+
+POCKET = """title: A walk to the beach
+fps: 8
+size: [160, 80]
+mode: pairs
+characters:
+  Mira: a red square with a bow
+  Pip: a green circle with a hat
+places:
+  desert: the desert
+  beach: the beach
+shots:
+  - id: s01
+    place: desert
+    action: <Mira> walks on the left.
+    camera: {scale: wide shot, movement: static}
+    seconds: 2.125
+
+  - id: s02
+    place: desert
+    scene: <Mira> stands on the left.
+    action: <Pip> jumps on the right.
+    camera: {scale: medium shot, movement: static}
+    seconds: 2.125
+
+  - id: s03
+    place: beach
+    scene: <Mira> waves on the left.
+    action: <Pip> walks on the right.
+    camera: {scale: wide shot, movement: pan left}
+    seconds: 2.125
+
+  - id: s04
+    place: beach
+    action: <Mira> dances on the left.
+    camera: {scale: close-up, movement: static}
+    seconds: 2.125
+
+  - id: s05
+    place: desert
+    scene: <Pip> stands on the right.
+    action: <Mira> waves on the left.
+    camera: {scale: wide shot, movement: static}
+    seconds: 2.125
+"""
 
 PAIRS = """title: The lighthouse
 fps: 16
@@ -47,6 +92,83 @@ shots:
     camera: {scale: wide shot, movement: static}
     seconds: 4
 """
+
+
+def pocket_pairs_film() -> Sketch:
+    """A storyboard to pairs and a film, with the models that come along."""
+    s = Sketch()
+    with s.group("Start here", GREY):
+        s.note(
+            "# A film from start and end frames: pocket\n\n"
+            "Press **Run**. No downloads and no GPU: the tiny models come along, and the film of five shots is there "
+            "in a few minutes. The first and the last picture of a shot are the two anchors of a cut (STAGE).\n\n"
+            "1. **Pocket story**: who plays, where, and what happens. Change it and run again, within the pocket "
+            "world's words; `transition: match` lets a shot begin with the picture that the one before it ends with.\n"
+            "2. **Pairs**: both pictures of a shot are made together, beside a memory of all earlier shots in the "
+            "space of one picture. `pack` shows what the last shot remembered.\n"
+            "3. **Between them**: every shot is filmed from its start to its end.\n"
+            "4. **Joined**: one shot after the other.\n\n"
+            "The command line makes the same pictures: `anchorshot film STORY --pairs`.",
+            width=440,
+        )
+    with s.group("1 · Story", GREEN):
+        studio = s.add("AnchorshotPocketStudio", "Pocket Studio: pairs", size=(460, 0))
+        story = s.add("AnchorshotStoryboard", size=(460, 820), story=POCKET, clip=studio["pair_clip"])
+    with s.group("2 · Start and end frames that remember", BLUE):
+        pack = s.add(
+            "AnchorshotMemoryPack",
+            size=(400, 620),
+            vae=studio["vae"],
+            clip_vision=studio["clip_vision"],
+            retrieval_clip=studio["retrieval_clip"],
+        )
+        s.column()
+        pairs = s.add(
+            "AnchorshotStartEndPairPredictor",
+            size=(420, 900),
+            model=studio["pair_model"],
+            clip=studio["pair_clip"],
+            vae=studio["vae"],
+            steps=20,
+            cfg=1.0,
+            storyboard=story["storyboard"],
+            context=pack["context"],
+        )
+    with s.group("3 · Video from start to end", PURPLE, below=True):
+        second = s.add("AnchorshotPocketStudio", "Pocket Studio: video", size=(280, 0))
+        spoken = s.add("CLIPTextEncode", "Prompts", size=(280, 0), text=story["prompts"], clip=second["video_clip"])
+        timed = s.add(
+            "AnchorshotPairsToTimeline",
+            size=(280, 0),
+            start=pairs["starts"],
+            end=pairs["ends"],
+            timeline=story["timelines"],
+        )
+        s.column()
+        clips = s.add(
+            "AnchorshotMultiChunkVideoSampler",
+            size=(400, 0),
+            model=second["video_model"],
+            positive=spoken[0],
+            vae=second["video_vae"],
+            timeline=timed["timeline"],
+            seed=story["seeds"],
+            cfg=1.0,
+            keyframes=timed["keyframes"],
+        )
+    with s.group("4 · Film", GREEN):
+        film = s.add(
+            "AnchorshotFilm",
+            size=(320, 0),
+            fps=8.0,
+            storyboard=story["storyboard"],
+            **{"clips.clip_0": clips["images"]},
+        )
+        s.add("SaveVideo", size=(420, 420), video=film["video"], filename_prefix="video/pairs")
+        s.column()
+        s.add("PreviewImage", "Memory of the last shot", size=(520, 420), images=pairs["pack"])
+        s.add("SaveImage", "Save end frames", size=(520, 300), images=pairs["ends"], filename_prefix="pairs/end")
+    return s
 
 
 def qwen_edit_pairs_wan() -> Sketch:

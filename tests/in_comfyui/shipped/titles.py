@@ -15,6 +15,7 @@ TITLES = {
     "wan22_14b_keyframes": "8 Keyframes with Wan 2.2 14B",
     "wan22_5b_story": "9 Story with Wan 2.2 5B",
     "mochi_story": "10 Story with Mochi 1",
+    "pocket_pairs_film": "12 Pocket start and end frames (no download)",
     "qwen_edit_pairs_wan": "11 Start and end frames with Qwen and Wan 2.2",
 }
 """By the name that the builder has; those that need no download come first."""
