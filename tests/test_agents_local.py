@@ -152,6 +152,14 @@ def test_the_grammar_lets_nothing_else_through() -> None:
     assert allowed(text, '"ab') == '"' and "\\" in allowed(text, '"a')
 
 
+@pytest.mark.parametrize("value", ['Jack "Red" Miller', "Jack\nMiller", "C:\\clips"])
+def test_a_choice_that_json_must_escape_is_written_whole(value: str) -> None:
+    schema, written = {"enum": ["Ann", value]}, json.dumps(value)
+    for length in range(2, len(written)):
+        assert allowed(schema, written[:length]) == written[length]
+    assert allowed(schema, written) == "."
+
+
 def test_what_cannot_be_enforced_is_refused() -> None:
     for keyword in ({"uniqueItems": True}, {"contains": {"const": 1}}, {"not": {"type": "string"}}):
         with pytest.raises(InputError, match="must be enforceable"):
