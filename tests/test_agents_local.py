@@ -156,7 +156,7 @@ def test_the_grammar_lets_nothing_else_through() -> None:
 def test_a_choice_that_json_must_escape_is_written_whole(value: str) -> None:
     schema, written = {"enum": ["Ann", value]}, json.dumps(value)
     for length in range(2, len(written)):
-        assert allowed(schema, written[:length]) == written[length]
+        assert allowed(schema, written[:length]).rstrip("u") == written[length]  # \n may also be written \u000a
     assert allowed(schema, written) == "."
 
 
