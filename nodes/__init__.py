@@ -14,7 +14,8 @@ from .film import ContactSheet, Film
 from .keyframes import InterleavedKeyframeSampler
 from .memory import GoldenMemContext, GoldenMemReferences
 from .mixing import SAR, DIPWGuider, DIPWModelPatch, DIPWWeights, TWBBlend
-from .pairs import MemoryPackNode, PairLora, PairsToTimeline, StartEndPairPredictor
+from .pair_lora import PairLora
+from .pairs import MemoryPackNode, PairsToTimeline, StartEndPairPredictor
 from .pocket import PocketStudio
 from .story import Shot, Storyboard
 from .timeline import KeyframeTimeline

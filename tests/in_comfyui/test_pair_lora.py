@@ -16,7 +16,7 @@ from anchorshot.comfyui.pair_text import encode_shot, prompting_of
 from anchorshot.core.errors import InputError
 from anchorshot.models.encoders.qwen_vl import load_qwen_vl
 from anchorshot.models.io.lora import LoraSpec, load_lora
-from anchorshot.nodes.pairs import PairLora
+from anchorshot.nodes.pair_lora import PairLora
 from anchorshot.pocket.native_pairs import load_pair_clip, load_pair_model
 
 RANK, ALPHA = 3, 3.0
