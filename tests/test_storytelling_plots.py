@@ -247,7 +247,7 @@ def test_bad_requests_are_refused(studio: Studio, tmp_path: Path) -> None:
         ("frames: is for a set", "storytelling", {"frames": 5}),
         ("set: is for the suites keyframes and storytelling", "video", {"prompt_set": "benchmark"}),
         ("size: is for the suite storytelling", "keyframes", {"size": SIZE}),
-        ("judges: is for the suite storytelling", "keyframes", {"judges": MetricModels()}),
+        ("judges: is for the suites storytelling and pairs", "keyframes", {"judges": MetricModels()}),
         ("resume: is for a set", "keyframes", {"resume": True}),
         ("resume: is for a set", "storytelling", {"resume": True, "prompt_set": "pocket"}),
         ("pairs: is for the suite keyframes", "storytelling", benchmark | {"pairs": [8]}),
@@ -260,7 +260,7 @@ def test_bad_options_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     for words, arguments in (
         ("--size: must be width x height", ["storytelling", "--set", "benchmark", "--size", "80"]),
         ("--set: is for the suites keyframes and storytelling", ["video", "--set", "benchmark"]),
-        ("--dino: is for the suite storytelling", ["keyframes", "--dino", tmp_path]),
+        ("--dino: is for the suites storytelling and pairs", ["keyframes", "--dino", tmp_path]),
         ("dino: must be a folder", ["storytelling", "--dino", tmp_path / "gone"]),
         ("lpips: file must exist", ["storytelling", "--lpips", tmp_path / "gone"]),
         ("clip: file must exist", ["storytelling", "--clip", f"{tmp_path}/a.safetensors,ViT-Z"]),
