@@ -86,8 +86,8 @@ CONFIGS = {
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "keyframes": LoopConfig(sum(s.steps for s in STAGES), lr=1e-3, muon_lr=0.01, final_lr=0.03),
     "pair_text": LoopConfig(1000, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
-    "pairs": LoopConfig(4500, lr=6e-4, muon_lr=6e-3, warmup=30, ema=0.998, final_lr=0.03, save_every=100),
-    "pair_dpo": LoopConfig(300, lr=2e-4, warmup=10, ema=0.98, save_every=50, final_lr=0.1),
+    "pairs": LoopConfig(5800, lr=6e-4, muon_lr=6e-3, warmup=30, ema=0.998, final_lr=0.03, save_every=100),
+    "pair_dpo": LoopConfig(250, lr=2e-4, warmup=10, ema=0.98, save_every=50, final_lr=0.1, precision="no"),
     "video": LoopConfig(11_000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
 }
 

@@ -103,8 +103,8 @@ class PairModels:
         return self._queries[text] if text in self._queries else self._queries.setdefault(text, self._embed(text))
 
     def embed_caption(self, text: str) -> Tensor:
-        """Not used: pairs are ranked by images or by time."""
-        raise NotImplementedError
+        """Raises ValueError: pairs are ranked by images or by time, so no memory asks for it."""
+        raise ValueError("pairs are not ranked by captions")
 
     def embed_image(self, images: Tensor) -> Tensor:
         """CLIP embeddings `[B, D]`, on the CPU, of images `[B, 3, H, W]` in 0…1."""
