@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ...memory.frame_memory import ContextFrame
-from ..layouts.chunks import Experts
+from ..layouts.chunks import Experts, VideoPlan
 from ..layouts.pairs import PairSettings
 from ..layouts.video_latents import Latent, MultiChunkVideo
 
-__all__ = ["Callback", "Conditioning", "NativeKeyframes", "NativeVideo"]
+__all__ = ["Callback", "Conditioning", "NativeKeyframes", "NativeUpscale", "NativeVideo"]
 
 Conditioning = list[Any]
 """ComfyUI's CONDITIONING: a list of [tokens [b, T, D], dict]."""
@@ -114,5 +114,47 @@ class NativeVideo(Protocol):
 
         Raises:
             InputError: a sampler that adds noise, or a MODEL patched for another video.
+        """
+        ...
+
+
+class NativeUpscale(Protocol):
+    """Keyframe-conditioned super-resolution (SmartDirector §3.3) on one class of MODEL."""
+
+    def sample(
+        self,
+        model: Any,
+        positive: Conditioning,
+        plan: VideoPlan,
+        z_lr: Tensor,
+        clean_latents: Tensor,
+        sigmas: Tensor,
+        *,
+        start_noise: float,
+        sampler: Any,
+        seed: int,
+        callback: Callback | None,
+        disable_pbar: bool,
+    ) -> Tensor:
+        """Sample high-resolution latents from the upsampled latents of a small video.
+
+        Args:
+            model: the MODEL.
+            positive: CONDITIONING; there is no guidance.
+            plan: the layout in latent time.
+            z_lr: [B, C, F, h, w], upsampled latents of the small video, as core's VAEs give them.
+            clean_latents: [B, C, K, h, w], latents of the large keyframes at `plan.pinned`.
+            sigmas: noise levels, falling to 0; from 1 the bridge of the paper, from below 1 without training for it.
+            start_noise: standard deviation of noise added to z_LR where the bridge starts; 0 in the paper.
+            sampler: a deterministic sampler's name, or a SAMPLER.
+            seed: of the noise, where there is any.
+            callback: called after every step.
+            disable_pbar: no progress bar in the console.
+
+        Returns:
+            [B, C, F, h, w] fp32; keyframe latents bit for bit.
+
+        Raises:
+            InputError: what cannot be sampled together.
         """
         ...

@@ -10,10 +10,10 @@ from typing import Any
 from ...core.errors import InputError
 from ..io.kinds import listed
 from . import BACKBONES, NativeModel
-from .native_adapter import NativeKeyframes, NativeVideo
+from .native_adapter import NativeKeyframes, NativeUpscale, NativeVideo
 from .native_pairs import NativePairs
 
-__all__ = ["backbone_of", "keyframes_on", "pairs_on", "video_on"]
+__all__ = ["backbone_of", "keyframes_on", "pairs_on", "upscale_on", "video_on"]
 
 
 def backbone_of(model: Any) -> NativeModel | None:
@@ -45,6 +45,14 @@ def pairs_on(model: Any) -> NativePairs:
     if native is None or native.pairs is None:
         raise _unfit(model, "pairs")
     return native.pairs()
+
+
+def upscale_on(model: Any) -> NativeUpscale:
+    """What upscales video through keyframes on a MODEL. Raises InputError if nothing does."""
+    native = backbone_of(model)
+    if native is None or native.upscale is None:
+        raise _unfit(model, "upscale")
+    return native.upscale()
 
 
 def _unfit(model: Any, slot: str) -> InputError:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..cost import Cost
     from ..encoders.vae import ImageCodec
-    from .native_adapter import NativeKeyframes, NativeVideo
+    from .native_adapter import NativeKeyframes, NativeUpscale, NativeVideo
     from .native_pairs import NativePairs
 
 __all__ = ["Backbone", "Native", "NativeModel", "Task", "VaeKind", "at"]
@@ -75,6 +75,7 @@ class NativeModel:
         keyframes: gives what samples interleaved keyframes on such a MODEL; None: nothing does.
         video: the same for video through keyframes.
         pairs: the same for start and end frames.
+        upscale: the same for super-resolution of video.
     """
 
     network: str
@@ -82,6 +83,7 @@ class NativeModel:
     keyframes: Callable[[], NativeKeyframes] | None = None
     video: Callable[[], NativeVideo] | None = None
     pairs: Callable[[], NativePairs] | None = None
+    upscale: Callable[[], NativeUpscale] | None = None
 
 
 @dataclass(frozen=True)

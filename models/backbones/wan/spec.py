@@ -47,6 +47,11 @@ WAN_2 = Backbone(
     temporal_stride=4,
     natives={16: Native((480, 832), 81, 16), 48: Native((704, 1280), 121, 24)},  # 2.1 and 2.2 A14B, then 2.2 5B
     experts=True,
-    native_model=NativeModel("WanModel", "text_embedding.0.in_features", video=at(".wan.native:VIDEO")),
+    native_model=NativeModel(
+        "WanModel",
+        "text_embedding.0.in_features",
+        video=at(".wan.native:VIDEO"),
+        upscale=at(".wan.native_upscale:UPSCALE"),
+    ),
     cost=at(".wan.cost:wan_cost"),
 )

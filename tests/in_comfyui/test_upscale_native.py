@@ -1,0 +1,85 @@
+"""Director-SR on ComfyUI's Wan models: the bridge from noise-free latents, equal to the headless network."""
+
+from __future__ import annotations
+
+import comfy.supported_models
+import pytest
+import torch
+from in_comfyui.tiny_wan import TEXT, headless, native, noise, relative
+from torch import Tensor
+
+from anchorshot.core.errors import InputError
+from anchorshot.models.backbones.native_models import upscale_on
+from anchorshot.models.backbones.wan.native_upscale import upscale_native
+from anchorshot.models.layouts.chunks import VideoPlan, frame_timesteps
+from anchorshot.sampling.flow import euler, flow_sigmas
+
+KINDS = {16: comfy.supported_models.WAN21_T2V, 48: comfy.supported_models.WAN22_T2V}
+WORDS = noise(1, 7, TEXT, seed=5)
+LAYOUTS = {
+    "none": VideoPlan("multi_chunk", [3], [], 9),
+    "first": VideoPlan("multi_chunk", [3], [0], 9),
+    "several": VideoPlan("multi_chunk", [2, 1, 2], [2, 3], 11),
+}
+"""Without keyframes, with the first frame, and with two inside a video that starts without one."""
+
+
+def reference(network, z_lr: Tensor, clean: Tensor, plan: VideoPlan, sigmas: Tensor) -> Tensor:
+    """Eq. 5 by hand, in the network's own scale: from z_LR, the velocity's ODE, keyframes held."""
+    z = z_lr.clone()
+    z[:, :, plan.pinned] = clean
+
+    def velocity(z: Tensor, t: float) -> Tensor:
+        v = network.forward_chunks(z, frame_timesteps(torch.full((1,), t), plan.pinned, plan.latents), WORDS,
+                                   plan.rope_index)  # fmt: skip
+        v[:, :, plan.pinned] = 0
+        return v
+
+    return euler(velocity, z, sigmas)
+
+
+@pytest.mark.parametrize("channels", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_bridge_equals_the_headless_network(channels: int, layout: str) -> None:
+    """For both classes' latent statistics: core neither scales z_LR nor adds to it."""
+    plan = LAYOUTS[layout]
+    network = headless(in_channels=channels, out_channels=channels)
+    model = native(network, KINDS[channels])
+    z_lr = noise(1, channels, plan.latents, 4, 6, seed=1)
+    clean = noise(1, channels, len(plan.pinned), 4, 6, seed=2)
+    sigmas = flow_sigmas(3, 1.5)
+    expected = reference(network, z_lr, clean, plan, sigmas)
+    out = model.model.process_latent_out
+    given = out(clean)
+    found = upscale_on(model).sample(
+        model, [[WORDS, {}]], plan, out(z_lr), given, sigmas, start_noise=0.0, sampler="euler", seed=4, callback=None,
+        disable_pbar=True,
+    )  # fmt: skip
+    assert relative(model.model.process_latent_in(found), expected) <= 1e-5
+    assert torch.equal(found[:, :, plan.pinned], given)
+    assert relative(expected, z_lr) > 0.1  # the network does something
+
+
+def test_noise_comes_only_where_it_is_asked_for() -> None:
+    """The seed says nothing about the bridge; it does with `start_noise` and without training."""
+    plan = LAYOUTS["first"]
+    model = native(headless())
+    z_lr, clean = noise(1, 16, 3, 4, 6, seed=1), noise(1, 16, 1, 4, 6, seed=2)
+
+    def made(seed: int, first: float = 1.0, start_noise: float = 0.0) -> Tensor:
+        sigmas = flow_sigmas(2, 1.0) * first
+        return upscale_native(model, [[WORDS, {}]], plan, z_lr, clean, sigmas, seed=seed, start_noise=start_noise,
+                              disable_pbar=True)  # fmt: skip
+
+    assert torch.equal(made(1), made(2))
+    assert not torch.allclose(made(1, start_noise=0.1), made(2, start_noise=0.1))
+    free = made(1, 0.3)
+    assert not torch.allclose(free, made(2, 0.3))
+    assert torch.equal(free[:, :, [0]], clean)
+
+
+def test_an_image_to_video_model_is_refused() -> None:
+    model = native(headless(in_channels=36), comfy.supported_models.WAN21_T2V)
+    plan = LAYOUTS["none"]
+    with pytest.raises(InputError, match=r"model: must upscale from latents alone.*5B"):
+        upscale_native(model, [[WORDS, {}]], plan, noise(1, 16, 3, 4, 6), noise(1, 16, 0, 4, 6), flow_sigmas(2, 1.0))
