@@ -47,27 +47,27 @@ def random_shots(count: int, split: str, seed: int, shots_per_story: int = 4) ->
     return out[:count]
 
 
-def picture_bank(count: int, split: str, seed: int = 0) -> np.ndarray:
-    """uint8 [count, 80, 160, 3]; each shot at a random time within two seconds."""
+def picture_bank(count: int, split: str, seed: int = 0, scale: int = 1) -> np.ndarray:
+    """uint8 [count, 80 · scale, 160 · scale, 3]; each shot at a random time within two seconds."""
     rng = generator(split, seed)
     shots = random_shots(count, split, seed)
-    return np.stack(draw_all(_draw_picture, [(s, float(rng.uniform(0, 2))) for s in shots]))
+    return np.stack(draw_all(partial(_draw_picture, scale), [(s, float(rng.uniform(0, 2))) for s in shots]))
 
 
-def _draw_picture(moment: tuple[ShotSpec, float]) -> np.ndarray:
-    return render(*moment)[0]
+def _draw_picture(scale: int, moment: tuple[ShotSpec, float]) -> np.ndarray:
+    return render(*moment, scale)[0]
 
 
-def clip_bank(count: int, frames: int, split: str, seed: int = 0) -> np.ndarray:
-    """uint8 [count, frames, 80, 160, 3]; clips start at a random time within the first second."""
+def clip_bank(count: int, frames: int, split: str, seed: int = 0, scale: int = 1) -> np.ndarray:
+    """uint8 [count, frames, 80 · scale, 160 · scale, 3]; clips start at a random time within the first second."""
     rng = generator(split, seed)
     shots = random_shots(count, split, seed + 10_000_000)
-    return np.stack(draw_all(partial(_draw_clip, frames), [(s, float(rng.uniform(0, 1))) for s in shots]))
+    return np.stack(draw_all(partial(_draw_clip, frames, scale), [(s, float(rng.uniform(0, 1))) for s in shots]))
 
 
-def _draw_clip(frames: int, moment: tuple[ShotSpec, float]) -> np.ndarray:
+def _draw_clip(frames: int, scale: int, moment: tuple[ShotSpec, float]) -> np.ndarray:
     shot, start = moment
-    return render_clip(shot, frames, start=start)[0]
+    return render_clip(shot, frames, start=start, scale=scale)[0]
 
 
 def to_tensor(pictures: np.ndarray | torch.Tensor) -> torch.Tensor:

@@ -276,15 +276,17 @@ def camera(shot: ShotSpec, t: float) -> tuple[float, float]:
     return 1.0, 0.0
 
 
-def render(shot: ShotSpec, t: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def render(shot: ShotSpec, t: float = 0.0, scale: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Draw a shot at a time.
 
     Args:
         shot: ground truth.
         t: seconds from the start of the shot.
+        scale: 1, or 2 or 4 times the size. It is one drawing at any scale: a small picture is the large one's mean over
+            squares of pixels.
 
     Returns:
-        (picture uint8 [80, 160, 3], character mask uint8 [80, 160], 255 inside a character).
+        (picture uint8 [80 · scale, 160 · scale, 3], character mask uint8 of its size, 255 inside a character).
     """
     picture = Image.new("RGB", (WIDTH * SS, HEIGHT * SS))
     mask = Image.new("L", (WIDTH * SS, HEIGHT * SS))
@@ -294,10 +296,12 @@ def render(shot: ShotSpec, t: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     _background(draw, shot.layout, BACKGROUND_ZOOM[shot.scale] * (1 + (zoom - 1) * 0.7), shift * 0.6)
     for actor in shot.actors:
         _actor((draw, mask_draw), actor, shot.scale, t, zoom, shift)
-    return np.asarray(picture.reduce(SS)), np.asarray(mask.reduce(SS))
+    return np.asarray(picture.reduce(SS // scale)), np.asarray(mask.reduce(SS // scale))
 
 
-def render_clip(shot: ShotSpec, frames: int, fps: int = FPS, start: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Draw consecutive frames: (uint8 [T, 80, 160, 3], masks uint8 [T, 80, 160])."""
-    pairs = [render(shot, start + k / fps) for k in range(frames)]
+def render_clip(
+    shot: ShotSpec, frames: int, fps: int = FPS, start: float = 0.0, scale: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw consecutive frames: (uint8 [T, 80 · scale, 160 · scale, 3], masks uint8 of their size)."""
+    pairs = [render(shot, start + k / fps, scale) for k in range(frames)]
     return np.stack([p for p, _ in pairs]), np.stack([m for _, m in pairs])

@@ -67,6 +67,17 @@ def test_clips_move_and_start_with_the_picture():
     assert any((moving[k] != moving[k + 1]).any() for k in range(8))
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_larger_pictures_are_the_same_drawing(scale):
+    shot = make_story(3, 1).shots[0]
+    small, large = render(shot, 0.5), render(shot, 0.5, scale)
+    for a, b in zip(small, large, strict=True):
+        assert b.shape == (80 * scale, 160 * scale, *a.shape[2:])
+        mean = b.reshape(80, scale, 160, scale, *a.shape[2:]).mean((1, 3))
+        assert np.abs(mean - a).max() <= 1, "each pixel is the mean of its square, rounded twice"
+    assert np.array_equal(render_clip(shot, 3, start=0.25, scale=scale)[0][2], render(shot, 0.5, scale)[0])
+
+
 def test_tokenizer_keeps_names_whole_and_captions_known():
     tokenizer = build_tokenizer()
     for seed in range(20):
