@@ -146,8 +146,8 @@ class VaeRecipe(Recipe[VaeBatch, VaeInputs]):
     """
 
     data: RenderedFrames
-    #: frames of the two chunks of a clip, in turn
-    joints = ((5, 5), (9, 1), (5, 5), (13, 1))
+    #: frames of the chunks of a clip, in turn
+    joints: tuple[tuple[int, ...], ...] = ((5, 5), (9, 1), (5, 5), (13, 1))
 
     edges = ("encoder.conv_in", "encoder.conv_out", "decoder.conv_in", "decoder.conv_out", "quant_conv")
     sizes = ((80, 160), (80, 160), (80, 160), (48, 96), (80, 160), (80, 160), (80, 160), (16, 32))
