@@ -21,11 +21,11 @@ from ..core.errors import InputError
 from ..core.files import atomic_path
 from .frames import from_uint8, to_uint8
 
-__all__ = ["VideoReader", "VideoWriter", "open_writer"]
+__all__ = ["ENCODER_THREADS", "VideoReader", "VideoWriter", "open_writer", "x264_parameters"]
 
-# A fixed number: x264 makes other (equally good) frames with other thread counts, and a film must not depend on the
-# machine's core count.
-_ENCODER_THREADS = 4
+ENCODER_THREADS = 4
+"""A fixed number: x264 makes other (equally good) frames with other thread counts, and a film must not depend on the
+machine's core count."""
 # Numbers of ISO/IEC 23091-2, as FFmpeg uses them.
 _BT709, _UNSPECIFIED, _BT601 = 1, 2, 5
 _LIMITED_RANGE, _FULL_RANGE = 1, 2
@@ -126,18 +126,24 @@ class VideoWriter:
             context.thread_count = 1
         else:
             stream.pix_fmt = "yuv420p"
-            # The scaler puts a colour between the two pixels that it stands for; H.264 that says nothing has it on the
-            # left one, and colours would move by half a pixel each time that a clip is read and written again.
-            parameters = ["chromaloc=1"]
-            if torch.backends.cpu.get_cpu_capability() == "AVX512":
-                # x264's macroblock tree in AVX-512 now and then makes other frames of the same input; AVX2 never did
-                parameters.append("asm=avx2")
-            stream.options = {"crf": str(self._crf), "preset": "medium", "x264-params": ":".join(parameters)}
-            context.thread_count = _ENCODER_THREADS
+            parameters = ":".join(x264_parameters())
+            stream.options = {"crf": str(self._crf), "preset": "medium", "x264-params": parameters}
+            context.thread_count = ENCODER_THREADS
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = _LIMITED_RANGE
         self._stream = stream
         self._size = size
+
+
+def x264_parameters(subsampled: bool = True) -> list[str]:
+    """Parameters that x264 is always given: where the chroma of 4:2:0 lies, and code that makes the same file twice."""
+    # Our colours lie between the two pixels that they stand for; H.264 that says nothing has them on the left one, and
+    # colours would move by half a pixel each time that a clip is read and written again.
+    parameters = ["chromaloc=1"] if subsampled else []
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        # x264's macroblock tree in AVX-512 now and then makes other frames of the same input; AVX2 never did
+        parameters.append("asm=avx2")
+    return parameters
 
 
 class VideoReader:
