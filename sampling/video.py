@@ -30,6 +30,7 @@ from ..models.layouts.chunks import (
     plan_extension,
     plan_video,
 )
+from ..models.layouts.upscale import Neighbourhood
 from ..story.timeline import Timeline
 from .flow import Callback, X0Transform, euler, flow_sigmas, with_x0_transform
 
@@ -62,6 +63,7 @@ def denoise(
     start: Callable[[Tensor], Tensor] | None = None,
     x0_transform: X0Transform | None = None,
     callback: Callback | None = None,
+    near: Neighbourhood | None = None,
 ) -> Tensor:
     """Fill in the latents that are not given (SmartDirector §3.2).
 
@@ -80,6 +82,7 @@ def denoise(
         start: what sampling starts from, made of the noise that was drawn; None: the noise itself.
         x0_transform: changes the clean latents that the model predicts (`blending`); pinned latents stay.
         callback: sees every step; its `x0` is a preview in latents. Raise in it to cancel.
+        near: which latent frames attend to which; None: all to all.
 
     Returns:
         `[B, C, F, h, w]` fp32.
@@ -94,14 +97,15 @@ def denoise(
     u = plan.rope_index
     text = text if callable(text) else text.to(device)
     negative = None if negative is None else negative.to(device)
+    limits = {} if near is None else {"near": near}
 
     def velocity(z: Tensor, t: float) -> Tensor:
         v_theta, scale = (experts.high, w_high) if t >= experts.boundary else (experts.low, w_low)
         t_i = frame_timesteps(torch.full((batch,), t, device=device), plan.pinned, plan.latents)
         prompt_embeds = text(t).to(device) if callable(text) else text
-        v = v_theta.forward_chunks(z, t_i, prompt_embeds, u)
+        v = v_theta.forward_chunks(z, t_i, prompt_embeds, u, **limits)
         if negative is not None and scale != 1:
-            v_empty = v_theta.forward_chunks(z, t_i, negative, u)
+            v_empty = v_theta.forward_chunks(z, t_i, negative, u, **limits)
             v = v_empty + scale * (v - v_empty)
         return v
 

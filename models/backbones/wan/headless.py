@@ -13,14 +13,16 @@ from typing import Any, cast
 
 import torch
 from diffusers import WanTransformer3DModel
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
+from diffusers.models.transformers.transformer_wan import WanAttention, WanRotaryPosEmbed, WanTransformerBlock
 from diffusers.utils import apply_lora_scale
 from einops import rearrange
 from torch import Tensor
 
 from ....core.errors import InputError
 from ...layouts.chunks import rope_table
+from ...layouts.upscale import Neighbourhood, attend_near
 
 __all__ = ["NUM_TRAIN_TIMESTEPS", "DirectorWan", "DirectorWanBlock", "MCRope"]
 
@@ -63,10 +65,16 @@ class DirectorWanBlock(WanTransformerBlock):
     """
 
     def forward(
-        self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary_emb: tuple[Tensor, Tensor]
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        temb: Tensor,
+        rotary_emb: tuple[Tensor, Tensor],
+        near: Neighbourhood | None = None,
     ) -> Tensor:
+        """The stock block; `near` limits self-attention, and then `temb` must come per segment."""
         tokens = hidden_states.shape[1]
-        if temb.ndim != 4 or temb.shape[1] == tokens:
+        if near is None and (temb.ndim != 4 or temb.shape[1] == tokens):
             return super().forward(hidden_states, encoder_hidden_states, temb, rotary_emb)
         segments = temb.shape[1]
         modulation = (self.scale_shift_table[None] + temb.float())[:, :, :, None]  # [B, S, 6, 1, D]
@@ -83,10 +91,34 @@ class DirectorWanBlock(WanTransformerBlock):
             x = split(hidden_states.float()) + split(update) * gate
             return x.flatten(1, 2).type_as(hidden_states)
 
-        hidden_states = gated(self.attn1(modulated(self.norm1, scale, shift), None, None, rotary_emb), gate)
+        x = modulated(self.norm1, scale, shift)
+        x = self.attn1(x, None, None, rotary_emb) if near is None else _attend(self.attn1, x, rotary_emb, near)
+        hidden_states = gated(x, gate)
         x = self.norm2(hidden_states.float()).type_as(hidden_states)
         hidden_states = hidden_states + self.attn2(x, encoder_hidden_states, None, None)
         return gated(self.ffn(modulated(self.norm3, c_scale, c_shift)).float(), c_gate)
+
+
+def _attend(attn: WanAttention, x: Tensor, rotary_emb: tuple[Tensor, Tensor], near: Neighbourhood) -> Tensor:
+    """Self-attention of diffusers' `WanAttnProcessor`, within a neighbourhood."""
+    q, k, v = (each.unflatten(2, (attn.heads, -1)) for each in _queries_keys_values(attn, x))
+    cos, sin = rotary_emb[0][..., 0::2], rotary_emb[1][..., 1::2]
+
+    def turned(y: Tensor) -> Tensor:
+        a, b = y.unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).type_as(y)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        backend = getattr(attn.processor, "_attention_backend", None)
+        return cast(Tensor, dispatch_attention_fn(q, k, v, backend=backend))
+
+    out = attend_near(attention, turned(q), turned(k), v, near)
+    return cast(Tensor, attn.to_out[0](out.flatten(2, 3).type_as(q)))
+
+
+def _queries_keys_values(attn: WanAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = attn.to_qkv(x).chunk(3, dim=-1) if attn.fused_projections else (attn.to_q(x), attn.to_k(x), attn.to_v(x))
+    return attn.norm_q(q), attn.norm_k(k), v
 
 
 class DirectorWan(WanTransformer3DModel):
@@ -137,15 +169,17 @@ class DirectorWan(WanTransformer3DModel):
         *,
         frame_timestep: Tensor | None = None,
         rope_index: Tensor | None = None,
+        near: Neighbourhood | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """The stock forward with two arguments more.
+        """The stock forward with three arguments more.
 
         Args:
             frame_timestep: `[B, F]` in 0…1000, fp32, one per latent frame, in the place of `timestep`.
             rope_index: `[F]`, or `[B, F]` where the rows' chunks differ; temporal index of `mc_index`. Keep it on the
                 CPU: reading it from a GPU would wait for the GPU at every step.
+            near: which latent frames attend to which; None: all to all.
         """
-        if frame_timestep is None and rope_index is None:
+        if frame_timestep is None and rope_index is None and near is None:
             return super().forward(
                 hidden_states,
                 timestep,
@@ -168,12 +202,18 @@ class DirectorWan(WanTransformer3DModel):
             encoder_hidden_states,
             encoder_hidden_states_image,
             rope_index,
+            near,
             attention_kwargs=attention_kwargs,
         )
         return Transformer2DModelOutput(sample=x) if return_dict else (x,)
 
     def forward_chunks(
-        self, latents: Tensor, timestep: Tensor, text: Tensor, rope_index: Tensor | None = None
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text: Tensor,
+        rope_index: Tensor | None = None,
+        near: Neighbourhood | None = None,
     ) -> Tensor:
         """Velocity of multi-chunk latents, in fp32.
 
@@ -182,6 +222,7 @@ class DirectorWan(WanTransformer3DModel):
             timestep: `[B, F]` in 0…1, 0 at keyframes (`frame_timesteps`).
             text: `[B, T, D]`, padded as `pad_text` does.
             rope_index: `mc_index` of the chunks; None for the stock index.
+            near: which latent frames attend to which; None: all to all.
 
         Returns:
             v = noise − data, shape of `latents`.
@@ -191,12 +232,21 @@ class DirectorWan(WanTransformer3DModel):
         if getattr(self._parallel_config, "context_parallel_config", None) is not None:
             # Each device then holds a slice of the tokens that need not end with a frame; diffusers' plan cuts a
             # per-token `timestep` the same way.
+            if near is not None:
+                fix = "leave near out: the devices share the work already"
+                raise InputError("near", "goes with one device for a video", "several devices", fix)
             tokens = latents.shape[3] * latents.shape[4] // (self.config.patch_size[1] * self.config.patch_size[2])
             t = {"timestep": t["frame_timestep"].repeat_interleave(tokens, dim=1)}
         t.setdefault("timestep", None)  # type: ignore[arg-type]
         dtype = self.dtype
+        limits = {} if near is None else {"near": near}
         out = self(
-            latents.to(dtype), encoder_hidden_states=text.to(dtype), rope_index=rope_index, return_dict=False, **t
+            latents.to(dtype),
+            encoder_hidden_states=text.to(dtype),
+            rope_index=rope_index,
+            return_dict=False,
+            **t,
+            **limits,
         )
         return cast(Tensor, out[0]).float()
 
@@ -208,6 +258,7 @@ class DirectorWan(WanTransformer3DModel):
         text: Tensor,
         image: Tensor | None,
         rope_index: Tensor | None,
+        near: Neighbourhood | None = None,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> Tensor:
         """Forward with `timestep` `[B, S]` for S equal runs of tokens: frames, single tokens, or all."""
@@ -229,7 +280,7 @@ class DirectorWan(WanTransformer3DModel):
         if torch.is_grad_enabled() and self.gradient_checkpointing:
             run = self._gradient_checkpointing_func
         for block in self.blocks:
-            x = run(block, x, text, modulation, rope)
+            x = run(block, x, text, modulation, rope, near)
 
         shift, scale = (self.scale_shift_table[None].to(temb.device) + temb[:, :, None]).to(x.device).unbind(2)
         y = self.norm_out(x.float()).unflatten(1, (segments, -1)) * (1 + scale[:, :, None]) + shift[:, :, None]
