@@ -2,8 +2,8 @@
 
 A flow from the low-resolution latent to the high-resolution one, without noise: z_t = (1−t)·z_HR + t·z_LR and
 v = z_LR − z_HR, with t from 1 to 0 (Eq. 5). The low-resolution latent stands where noise stands in Director-Gen;
-layout, timesteps and MC-RoPE are Director-Gen's, and keyframes are clean latents that never move. Nothing is random, and
-there is no guidance.
+layout, timesteps and MC-RoPE are Director-Gen's, and keyframes are clean latents that never move. Nothing is
+random, and there is no guidance.
 
 Ours, not the paper's: `training_free`, for a model that was trained on noise and knows no bridge, and `near`.
 """
