@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..media.video import VideoReader, open_writer
 
-__all__ = ["BLEND_SECONDS", "JoinedClip", "join_clips", "joined_clips", "overlap"]
+__all__ = ["BLEND_SECONDS", "JoinedClip", "join_clips", "joined_clips", "joined_frames", "overlap"]
 
 BLEND_SECONDS = Fraction(1, 2)
 """Longest cross-dissolve; a shorter clip gives at most half of its frames to one."""
@@ -68,16 +68,19 @@ def join_clips(
     At most one dissolve's frames are held in memory.
     """
     with open_writer(path, fps) as writer:
-        for frame in _film([VideoReader(clip) for clip in clips], placed):
+        for frame in joined_frames([VideoReader(clip).arrays() for clip in clips], placed):
             writer.write_array(frame)
 
 
-def _film(readers: Sequence[VideoReader], placed: Sequence[JoinedClip]) -> Iterator[np.ndarray]:
-    """The film's frames. The end of a clip is held back where the next one dissolves into it."""
+def joined_frames(clips: Iterable[Iterable[np.ndarray]], placed: Sequence[JoinedClip]) -> Iterator[np.ndarray]:
+    """The frames `[H, W, 3]` (codes) of all clips in a row, dissolved where they overlap; see `joined_clips`.
+
+    The end of a clip is held back where the next one dissolves into it.
+    """
     tail: deque[np.ndarray] = deque()
-    for i, (reader, clip) in enumerate(zip(readers, placed, strict=True)):
+    for i, (frames, clip) in enumerate(zip(clips, placed, strict=True)):
         held_back = placed[i + 1].overlap if i + 1 < len(placed) else 0
-        for number, frame in enumerate(reader.arrays()):
+        for number, frame in enumerate(frames):
             if number < clip.overlap:
                 frame = _mix(tail.popleft(), frame, (number + 1) / (clip.overlap + 1))
             if number < clip.frames - held_back:
@@ -87,4 +90,4 @@ def _film(readers: Sequence[VideoReader], placed: Sequence[JoinedClip]) -> Itera
 
 
 def _mix(old: np.ndarray, new: np.ndarray, weight: float) -> np.ndarray:
-    return (old * (1 - weight) + new * weight + 0.5).astype(np.uint8)
+    return (old * (1 - weight) + new * weight + 0.5).astype(new.dtype)

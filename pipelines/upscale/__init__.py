@@ -1,0 +1,1 @@
+"""Upscaling of any video: windows that never cross a cut, tiles, colours of the source, constant memory."""

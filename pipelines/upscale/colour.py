@@ -1,0 +1,29 @@
+"""Colours of the source: what a network drifts in broad areas is taken back, its detail stays."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["keep_colour"]
+
+
+def keep_colour(frames: Tensor, source: Tensor, cell: int = 8) -> Tensor:
+    """Give upscaled frames the low frequencies of their source (the "colour fix" of StableSR and SeedVR).
+
+    The difference between the source and the frames, both averaged over cells of the source, is interpolated and added:
+    what is finer than a cell stays as it is, and the mean colour of each part becomes that of the source.
+
+    Args:
+        frames: `[T, 3, H, W]` in 0…1.
+        source: `[T, 3, h, w]` in 0…1, smaller.
+        cell: side of a cell in pixels of the source.
+
+    Returns:
+        `[T, 3, H, W]`, clipped to 0…1.
+    """
+    height, width = source.shape[-2:]
+    grid = (max(1, round(height / cell)), max(1, round(width / cell)))
+    wanted, seen = (functional.adaptive_avg_pool2d(video, grid) for video in (source, frames))
+    drift = functional.interpolate(wanted - seen, frames.shape[-2:], mode="bilinear", align_corners=False)
+    return (frames + drift).clamp(0, 1)
