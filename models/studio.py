@@ -176,6 +176,39 @@ class Studio(StudioLoader):
         return self.image_vae if part is None else self._vae("pair_vae", part)
 
     @cached_property
+    def upscale(self) -> ChunkModel:
+        """The model that upscales clips. Raises InputError if the studio has none."""
+        return self._transformer("upscale", self._upscale_part())
+
+    @property
+    def upscale_model(self) -> ChunkModel:
+        """The same by the name that goes with `video_model`."""
+        return self.upscale
+
+    @property
+    def upscale_parts(self) -> tuple[str, ...]:
+        """Names of the parts that upscaling uses: its own, and where the studio names none those that serve as them.
+
+        Raises:
+            InputError: the studio has no model that upscales.
+        """
+        self._upscale_part()
+        others = (("upscale_text", "video_text", "keyframe_text"), ("upscale_vae", "video_vae"))
+        return ("upscale", *(next(name for name in names if getattr(self.config, name)) for names in others))
+
+    @cached_property
+    def upscale_text(self) -> TextEncoder:
+        """Its text encoder; the video's where the studio names none."""
+        part = self.config.upscale_text
+        return self.video_text if part is None else self._text("upscale_text", part, None)
+
+    @cached_property
+    def upscale_vae(self) -> VideoCodec:
+        """Its VAE; the video's where the studio names none."""
+        part = self.config.upscale_vae
+        return self.video_vae if part is None else self._vae("upscale_vae", part)
+
+    @cached_property
     def recogniser(self) -> Recogniser:
         """Reads what keyframes show. Raises InputError if the studio has none."""
         from ..pocket.recogniser import load_recogniser
@@ -214,8 +247,8 @@ class Studio(StudioLoader):
         """Refuse what this studio's models cannot do, before anything is loaded.
 
         Args:
-            task: `film`, `pairs`: a film of start and end frames; or a suite: `keyframes`, `video` (through keyframes),
-                or `storytelling`, which any can do; `recogniser`: a film whose keyframes are checked.
+            task: `film`, `pairs`: a film of start and end frames; `upscale`; or a suite: `keyframes`, `video` (through
+                keyframes), or `storytelling`, which any can do; `recogniser`: a film whose keyframes are checked.
 
         Raises:
             InputError: no keyframe model or recogniser for what needs one, or a video model that takes text alone.
@@ -231,6 +264,8 @@ class Studio(StudioLoader):
             self._present("keyframe", self.config.keyframe)
         if task == "pairs":
             self._pair_part(self.config.pair)
+        if task == "upscale":
+            self._upscale_part()
         if task == RECOGNISER:
             self._recogniser_part()
 
@@ -258,6 +293,8 @@ class Studio(StudioLoader):
             ("image_vae", "video_vae"),
             ("video_text", "keyframe_text"),
             ("pair_vae", "image_vae"),
+            ("upscale_vae", "video_vae"),
+            ("upscale_text", "video_text"),
         ):
             if getattr(self.config, missing) is None and other in models:
                 models[missing] = models[other]  # which serves as it, too

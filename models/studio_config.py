@@ -16,7 +16,7 @@ from . import backbones
 from .backbones import DEFAULT_VIDEO, Backbone, find_backbone
 from .encoders.kinds import find_text
 from .io.kinds import listed
-from .studio_defaults import Defaults, KeyframeDefaults, PairDefaults, Strict, VideoDefaults
+from .studio_defaults import Defaults, KeyframeDefaults, PairDefaults, Strict, UpscaleDefaults, VideoDefaults
 from .studio_names import built_in, find_studio
 from .studio_parts import (
     ClipPart,
@@ -29,6 +29,7 @@ from .studio_parts import (
     RecogniserPart,
     TextPart,
     TransformerPart,
+    UpscalePart,
     VaePart,
     VideoPart,
 )
@@ -47,6 +48,8 @@ __all__ = [
     "StudioConfig",
     "TextPart",
     "TransformerPart",
+    "UpscaleDefaults",
+    "UpscalePart",
     "VaePart",
     "VideoDefaults",
     "VideoPart",
@@ -78,6 +81,9 @@ class StudioConfig(Strict):
         pair: the transformer that makes start and end frames, for `anchorshot film --pairs`.
         pair_text: its text encoder; goes with it.
         pair_vae: its VAE; without it the keyframes'.
+        upscale: the transformer that upscales clips.
+        upscale_text: its text encoder; without it the video's.
+        upscale_vae: its VAE; without it the video's.
         defaults: sampler defaults.
         made_for: the size and rate that its models were trained on; without it, any.
     """
@@ -97,6 +103,9 @@ class StudioConfig(Strict):
     pair: PairPart | None = None
     pair_text: PairTextPart | None = None
     pair_vae: VaePart | None = None
+    upscale: UpscalePart | None = None
+    upscale_text: TextPart | None = None
+    upscale_vae: VaePart | None = None
     defaults: Defaults = Defaults()
     made_for: MadeFor = MadeFor()
 
@@ -127,6 +136,7 @@ class StudioConfig(Strict):
         if self.keyframe_text is None and self.video_text is None:
             raise InputError("video_text", "is required without keyframe_text", None, "name the text encoder")
         self._check_pair()
+        self._check_upscale()
         return self
 
     def _check_pair(self) -> None:
@@ -146,6 +156,24 @@ class StudioConfig(Strict):
         vae = self.pair_vae or self.image_vae or self.video_vae
         if vae.kind != backbone.vae.kind:
             field = "pair_vae" if self.pair_vae is None else "pair_vae.kind"
+            fix = f"name one of the kind {backbone.vae.kind}"
+            raise InputError(field, f"must be {backbone.title}'s VAE", vae.kind, fix)
+
+    def _check_upscale(self) -> None:
+        """The parts of an upscaling model belong together, and to a backbone."""
+        if self.upscale is None:
+            for field in ("upscale_text", "upscale_vae"):
+                if getattr(self, field) is not None:
+                    raise InputError(field, "goes with upscale", "no upscale", "add the upscaling model, or remove it")
+            return
+        backbone = find_backbone(self.upscale.kind)
+        text, vae = self.upscale_text or self.video_text or self.keyframe_text, self.upscale_vae or self.video_vae
+        if text is not None and text.kind not in backbone.text:
+            titles = listed([find_text(kind).title for kind in backbone.text])
+            field = "upscale_text" if self.upscale_text is None else "upscale_text.kind"
+            raise InputError(field, f"{backbone.title} reads {titles}", text.kind, f"name a {listed(backbone.text)}")
+        if vae.kind != backbone.vae.kind:
+            field = "upscale_vae" if self.upscale_vae is None else "upscale_vae.kind"
             fix = f"name one of the kind {backbone.vae.kind}"
             raise InputError(field, f"must be {backbone.title}'s VAE", vae.kind, fix)
 
@@ -223,6 +251,8 @@ def _model_at(location: tuple[Any, ...]) -> type[BaseModel] | None:
         ("recogniser",): RecogniserPart, ("made_for",): MadeFor,
         ("defaults", "keyframe"): KeyframeDefaults, ("defaults", "video"): VideoDefaults, ("pair",): PairPart,
         ("pair_text",): PairTextPart, ("pair_vae",): VaePart, ("defaults", "pair"): PairDefaults,
+        ("upscale",): UpscalePart, ("upscale_text",): TextPart, ("upscale_text", "clip_text"): Part,
+        ("upscale_vae",): VaePart, ("defaults", "upscale"): UpscaleDefaults,
     }  # fmt: skip
     names = tuple(str(part) for part in location if not isinstance(part, int))
     return LoraPart if names and names[-1] == "loras" and names != location else models.get(names)

@@ -17,8 +17,9 @@ from ..story.stages import MAX_WINDOW
 from .layouts.chunks import Method, VideoSettings
 from .layouts.pairs import check_noise
 from .layouts.start_end import PairLayoutName
+from .layouts.upscale import Interpolation, Mode, UpscaleSettings
 
-__all__ = ["Defaults", "KeyframeDefaults", "PairDefaults", "Strict", "Unit", "VideoDefaults"]
+__all__ = ["Defaults", "KeyframeDefaults", "PairDefaults", "Strict", "Unit", "UpscaleDefaults", "VideoDefaults"]
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -187,9 +188,67 @@ class PairDefaults(Strict):
         return re.sub(r"\{(?:text|seconds|frames)\}", lambda word: found[word[0]], self.prompt)
 
 
+class UpscaleDefaults(Strict):
+    """How clips are upscaled where nothing else is asked for (SmartDirector §3.3).
+
+    Attributes:
+        steps, shift: Euler steps and schedule shift.
+        mode: bridge, or training_free for a model that was not trained to upscale.
+        start_noise: noise where the bridge starts; the paper has none.
+        strength: noise level at which training_free starts.
+        near: latent frames on each side that a latent frame attends to, besides keyframes; null: all.
+        text_length: fill the prompt up with zeros to this many tokens.
+        interpolation: how latents come to the large size.
+        prompt: what the model reads where a clip has no text of its own.
+        window: frames that are made at once.
+        overlap: frames that successive windows share, and that are blended.
+        tile: side in pixels of the tiles that large frames are made in; null: whole frames.
+        tile_overlap: pixels that neighbouring tiles share.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=1000)] = 4
+    shift: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = 1.0
+    mode: Mode = "bridge"
+    start_noise: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
+    strength: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.4
+    near: Annotated[int | None, Field(ge=0, le=4096)] = None
+    text_length: Annotated[int | None, Field(ge=8, le=4096)] = None
+    interpolation: Interpolation = "bilinear"
+    prompt: Annotated[str, Field(max_length=4000)] = ""
+    window: Annotated[int, Field(ge=1, le=100_000)] = 81
+    overlap: Annotated[int, Field(ge=0, le=10_000)] = 8
+    tile: Annotated[int | None, Field(ge=64, le=16384)] = None
+    tile_overlap: Annotated[int, Field(ge=0, le=4096)] = 64
+
+    @model_validator(mode="after")
+    def _check(self) -> UpscaleDefaults:
+        if self.window > 1 and 2 * self.overlap > self.window:
+            rule, fix = f"must be at most half of window ({self.window})", f"use at most {self.window // 2}"
+            raise InputError("overlap", rule, self.overlap, fix)
+        if self.tile is not None and 2 * self.tile_overlap > self.tile:
+            rule, fix = f"must be at most half of tile ({self.tile})", f"use at most {self.tile // 2}"
+            raise InputError("tile_overlap", rule, self.tile_overlap, fix)
+        return self
+
+    @property
+    def sampling(self) -> UpscaleSettings:
+        """As samplers take them."""
+        return UpscaleSettings(
+            self.steps,
+            self.shift,
+            self.mode,
+            self.start_noise,
+            self.strength,
+            self.near,
+            self.text_length,
+            self.interpolation,
+        )
+
+
 class Defaults(Strict):
     """Sampler defaults per stage."""
 
     keyframe: KeyframeDefaults = KeyframeDefaults()
     video: VideoDefaults = VideoDefaults()
     pair: PairDefaults = PairDefaults()
+    upscale: UpscaleDefaults = UpscaleDefaults()

@@ -17,11 +17,22 @@ from .io.checkpoint import read_checkpoint, read_config
 from .studio_config import StudioConfig
 from .studio_parts import DTYPES, PairTextPart, Part, TextPart, TransformerPart
 
-__all__ = ["EXTRA", "PAIR_PARTS", "PARTS", "RECOGNISER", "StudioFiles", "check_name", "find_file", "model_roots"]
+__all__ = [
+    "EXTRA",
+    "PAIR_PARTS",
+    "PARTS",
+    "RECOGNISER",
+    "UPSCALE_PARTS",
+    "StudioFiles",
+    "check_name",
+    "find_file",
+    "model_roots",
+]
 
 RECOGNISER = "recogniser"
 PAIR_PARTS = ("pair_text", "pair", "pair_vae")
-EXTRA = (RECOGNISER, *PAIR_PARTS)
+UPSCALE_PARTS = ("upscale_text", "upscale_vae", "upscale")
+EXTRA = (RECOGNISER, *PAIR_PARTS, *UPSCALE_PARTS)
 """Parts that no film with keyframes needs: only where their names are given are they proven, counted or fingerprinted.
 So what was made without them stays resumable when a studio gains them."""
 PARTS = ("clip", "keyframe_text", "image_vae", "keyframe", "video_text", "video_vae", "video", "video_low")
@@ -108,7 +119,7 @@ class StudioFiles:
         without: dict[str, Any] = {"models_dir": True, "description": True, "made_for": True}
         without |= {part: True for part in EXTRA if part not in parts}
         without["video"] = self.config.video.unset  # films made before there was such a field stay resumable
-        without["defaults"] = {"keyframe": self.config.defaults.keyframe.unset, "pair": True}
+        without["defaults"] = {"keyframe": self.config.defaults.keyframe.unset, "pair": True, "upscale": True}
         for field in ("image_vae", "video_vae"):
             if (vae := getattr(self.config, field)) is not None:
                 without[field] = vae.unset
@@ -143,6 +154,9 @@ class StudioFiles:
             ("pair_text", c.pair_text),
             ("pair", c.pair),
             ("pair_vae", c.pair_vae),
+            ("upscale_text", c.upscale_text),
+            ("upscale_vae", c.upscale_vae),
+            ("upscale", c.upscale),
         ]
         found = [(field, part) for field, part in named if part is not None]
         for field, part in list(found):

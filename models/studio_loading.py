@@ -18,7 +18,7 @@ from .io.proof import named, prove_lora
 from .studio_config import StudioConfig
 from .studio_defaults import Defaults
 from .studio_files import StudioFiles
-from .studio_parts import PairTextPart, Part, TextPart, TransformerPart, VaePart
+from .studio_parts import PairTextPart, Part, TextPart, TransformerPart, UpscalePart, VaePart
 
 if TYPE_CHECKING:
     from .encoders.qwen_vl import QwenVLEncoder
@@ -64,6 +64,8 @@ class StudioLoader(StudioFiles):
         """The backbone of a transformer part."""
         if field == "pair":
             return self._pair_part(self.config.pair).kind
+        if field == "upscale":
+            return self._upscale_part().kind
         return DEFAULT_KEYFRAME if field == "keyframe" else self.config.video.kind
 
     def _loras(self, field: str, part: TransformerPart | PairTextPart) -> list[LoraSpec]:
@@ -148,3 +150,10 @@ class StudioLoader(StudioFiles):
             fix = "choose a studio that has one, such as qwen-wan, or leave --pairs out"
             raise InputError("pair", "must be set for start and end frames", None, fix, self.file.name)
         return part
+
+    def _upscale_part(self) -> UpscalePart:
+        """The part of the upscaling model."""
+        if self.config.upscale is None:
+            fix = "choose a studio that has one, such as pocket or flux-wan"
+            raise InputError("upscale", "must be set to upscale with a model", None, fix, self.file.name)
+        return self.config.upscale

@@ -27,6 +27,7 @@ __all__ = [
     "RecogniserPart",
     "TextPart",
     "TransformerPart",
+    "UpscalePart",
     "VaePart",
     "VideoPart",
 ]
@@ -52,6 +53,7 @@ def _kind(known: Callable[[], list[str]]) -> AfterValidator:
 
 VaeKindName = Annotated[str, _kind(lambda: [vae.kind for vae in vaes()])]
 VideoKindName = Annotated[str, _kind(lambda: kinds_for("video", "text_to_video"))]
+UpscaleKindName = Annotated[str, _kind(lambda: kinds_for("upscale"))]
 PairKindName = Annotated[str, _kind(lambda: kinds_for("pairs"))]
 TextKindName = Annotated[str, _kind(lambda: sorted(text.kind for text in TEXT_KINDS if not text.sees))]
 PairTextKindName = Annotated[str, _kind(lambda: sorted(text.kind for text in TEXT_KINDS if text.sees))]
@@ -196,6 +198,18 @@ class PairTextPart(Part):
     fp8: bool = False
     offload: Literal["none", "leaf"] = "none"
     loras: Annotated[list[LoraPart], Field(max_length=32)] = []
+
+
+class UpscalePart(TransformerPart):
+    """A transformer that upscales clips, with or without keyframes (SmartDirector §3.3).
+
+    Attributes:
+        kind: a backbone that can.
+        scale: the factor that it was trained for; without it, any.
+    """
+
+    kind: UpscaleKindName = DEFAULT_VIDEO
+    scale: Annotated[float | None, Field(gt=1, le=16, allow_inf_nan=False, examples=[2])] = None
 
 
 class ClipPart(Part):

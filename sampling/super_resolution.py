@@ -11,8 +11,7 @@ Ours, not the paper's: `training_free`, for a model that was trained on noise an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,11 +19,12 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..models.encoders.text_cond import TextCond
 from ..models.layouts.chunks import ChunkCodec, ChunkModel, Experts, VideoPlan, pad_text
+from ..models.layouts.neighbourhood import Neighbourhood
 from ..models.layouts.upscale import (
     Canvas,
-    Interpolation,
-    Neighbourhood,
+    Mode,
     UpscalePlan,
+    UpscaleSettings,
     decode_upscaled,
     encode_upscale,
     plan_canvas,
@@ -49,44 +49,6 @@ __all__ = [
     "upscale_latents",
     "upscale_sigmas",
 ]
-
-Mode = Literal["bridge", "training_free"]
-
-
-@dataclass(frozen=True)
-class UpscaleSettings:
-    """How a clip is upscaled.
-
-    Attributes:
-        steps: Euler steps; a bridge is nearly straight, so few do.
-        shift: of the schedule, see `flow_sigmas`.
-        mode: ``bridge`` (SmartDirector), for a model that was trained for it; or ``training_free`` (ours), for any
-            model of video: noise is put on the upscaled latents, and it takes it away again.
-        start_noise: standard deviation of noise on z_LR where the bridge starts; the paper has none.
-        strength: noise level at which ``training_free`` starts, 0…1: how much it may change.
-        near: latent frames that each attends to on both sides, besides all keyframes; None: all.
-        text_length: fill the text up with zeros to this many tokens.
-        interpolation: how latents come to the large size; as in training.
-    """
-
-    steps: int = 4
-    shift: float = 1.0
-    mode: Mode = "bridge"
-    start_noise: float = 0.0
-    strength: float = 0.4
-    near: int | None = None
-    text_length: int | None = None
-    interpolation: Interpolation = "bilinear"
-
-    def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise InputError("mode", f"must be {' or '.join(get_args(Mode))}", self.mode, "use bridge")
-        if not 0 < self.strength <= 1:
-            raise InputError("strength", "must lie above 0 and be at most 1", self.strength, "use 0.2 to 0.6")
-        if not 0 <= self.start_noise < float("inf"):
-            raise InputError("start_noise", "must be a number from 0 on", self.start_noise, "use 0, as published")
-        if self.near is not None and (isinstance(self.near, bool) or self.near < 0):
-            raise InputError("near", "must be a whole number from 0 on", self.near, "use e.g. 4, or leave it out")
 
 
 def upscale_sigmas(settings: UpscaleSettings) -> Tensor:

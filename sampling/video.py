@@ -30,7 +30,7 @@ from ..models.layouts.chunks import (
     plan_extension,
     plan_video,
 )
-from ..models.layouts.upscale import Neighbourhood
+from ..models.layouts.neighbourhood import Neighbourhood
 from ..story.timeline import Timeline
 from .flow import Callback, X0Transform, euler, flow_sigmas, with_x0_transform
 

@@ -10,14 +10,8 @@ from torch import Tensor
 from anchorshot.core.errors import InputError
 from anchorshot.models.backbones.wan.headless import DirectorWan
 from anchorshot.models.backbones.wan.vae import VideoVAE
-from anchorshot.models.layouts.upscale import (
-    Neighbourhood,
-    UpscalePlan,
-    attend_near,
-    plan_canvas,
-    plan_upscale,
-    upscale_latents,
-)
+from anchorshot.models.layouts.neighbourhood import Neighbourhood, attend_near
+from anchorshot.models.layouts.upscale import UpscalePlan, plan_canvas, plan_upscale, upscale_latents
 from anchorshot.sampling.flow import Step
 from anchorshot.sampling.super_resolution import UpscaleSettings, super_resolve, upscale_clip, upscale_sigmas
 

@@ -31,8 +31,9 @@ def at(path: str) -> Callable[[], Any]:
     return lambda: attrgetter(name)(import_module(module, __package__))
 
 
-Task = Literal["keyframes", "video", "text_to_video", "pairs"]
-"""What a backbone can do: interleaved keyframes, video through keyframes, video from text alone, start-end pairs."""
+Task = Literal["keyframes", "video", "text_to_video", "pairs", "upscale"]
+"""What a backbone can do: interleaved keyframes, video through keyframes, video from text alone, start-end pairs,
+super-resolution with keyframes."""
 
 
 class Native(NamedTuple):

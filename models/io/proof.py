@@ -75,13 +75,15 @@ def fit_together(models: Mapping[str, Any], file: str) -> None:
     pair = models.get("pair_vae")
     fit("pair", "in_channels", "the VAE", pair and pair.latent_channels * PATCH**2)
     fit("pair", "joint_attention_dim", "pair_text", _seeing_width(models.get("pair_text")))
-    text = _width(models.get("video_text"))
-    channels = models.get("video_vae") and models["video_vae"].latent_channels
-    for field in ("video", "video.low"):
+    for field, encoder, vae in (
+        ("video", "video_text", "video_vae"),
+        ("video.low", "video_text", "video_vae"),
+        ("upscale", "upscale_text", "upscale_vae"),
+    ):
         for argument in ("text_dim", "text_embed_dim"):
-            fit(field, argument, "video_text", text)
+            fit(field, argument, encoder, _width(models.get(encoder)))
         for argument in ("in_channels", "out_channels"):
-            fit(field, argument, "video_vae", channels)
+            fit(field, argument, vae, models.get(vae) and models[vae].latent_channels)
 
 
 def _width(encoder: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""SmartDirector §3.3: how a clip that is upscaled lies in latent time, and what each latent frame attends to.
+"""SmartDirector §3.3: how a clip that is upscaled lies in latent time and space.
 
 As in Director-Gen, a clip is cut into chunks at its keyframes and each chunk is encoded on its own. But every frame is
 given here, at low resolution, and keyframes stand where they stand: nothing is snapped. A chunk whose frames are no
@@ -11,10 +11,10 @@ and both hosts share.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -27,9 +27,9 @@ from .chunks import ChunkCodec, VideoPlan
 __all__ = [
     "Canvas",
     "Interpolation",
-    "Neighbourhood",
+    "Mode",
     "UpscalePlan",
-    "attend_near",
+    "UpscaleSettings",
     "decode_upscaled",
     "encode_upscale",
     "plan_canvas",
@@ -39,8 +39,46 @@ __all__ = [
 
 Interpolation = Literal["bilinear", "nearest"]
 
+Mode = Literal["bridge", "training_free"]
+
 _WHOLE = 1 / 64
 """What the low-resolution canvas may miss of the last latent pixel: a rounding error, no picture."""
+
+
+@dataclass(frozen=True)
+class UpscaleSettings:
+    """How a clip is upscaled.
+
+    Attributes:
+        steps: Euler steps; a bridge is nearly straight, so few do.
+        shift: of the schedule, see `flow_sigmas`.
+        mode: ``bridge`` (SmartDirector), for a model that was trained for it; or ``training_free`` (ours), for any
+            model of video: noise is put on the upscaled latents, and it takes it away again.
+        start_noise: standard deviation of noise on z_LR where the bridge starts; the paper has none.
+        strength: noise level at which ``training_free`` starts, 0…1: how much it may change.
+        near: latent frames that each attends to on both sides, besides all keyframes; None: all.
+        text_length: fill the text up with zeros to this many tokens.
+        interpolation: how latents come to the large size; as in training.
+    """
+
+    steps: int = 4
+    shift: float = 1.0
+    mode: Mode = "bridge"
+    start_noise: float = 0.0
+    strength: float = 0.4
+    near: int | None = None
+    text_length: int | None = None
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise InputError("mode", f"must be {' or '.join(get_args(Mode))}", self.mode, "use bridge")
+        if not 0 < self.strength <= 1:
+            raise InputError("strength", "must lie above 0 and be at most 1", self.strength, "use 0.2 to 0.6")
+        if not 0 <= self.start_noise < float("inf"):
+            raise InputError("start_noise", "must be a number from 0 on", self.start_noise, "use 0, as published")
+        if self.near is not None and (isinstance(self.near, bool) or self.near < 0):
+            raise InputError("near", "must be a whole number from 0 on", self.near, "use e.g. 4, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -280,73 +318,3 @@ def _drawn_out(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     """Pictures `[N, 3, H, W]` on a canvas, the last row and column repeated."""
     below, right = size[0] - pictures.shape[-2], size[1] - pictures.shape[-1]
     return functional.pad(pictures, (0, right, 0, below), mode="replicate") if below or right else pictures
-
-
-@dataclass(frozen=True)
-class Neighbourhood:
-    """Which latent frames a latent frame attends to: near ones, and the keyframes' always (ours, not the paper's).
-
-    Full attention grows with the square of a window's length; this with the length.
-
-    Attributes:
-        latents: F.
-        near: how many on each side.
-        always: positions of those that all attend to.
-    """
-
-    latents: int
-    near: int
-    always: tuple[int, ...] = ()
-
-    def visible(self, i: int) -> list[int]:
-        """Positions that latent frame i attends to, itself among them, ascending."""
-        return sorted({*range(max(0, i - self.near), min(self.latents, i + self.near + 1)), *self.always})
-
-    @property
-    def runs(self) -> list[tuple[slice, list[slice]]]:
-        """Successive latent frames that see the same, and what they see, in runs of successive frames."""
-        out: list[tuple[slice, list[int]]] = []
-        for i in range(self.latents):
-            seen = self.visible(i)
-            if out and out[-1][1] == seen:
-                out[-1] = (slice(out[-1][0].start, i + 1), seen)
-            else:
-                out.append((slice(i, i + 1), seen))
-        return [(frames, _slices(seen)) for frames, seen in out]
-
-    @property
-    def pairs(self) -> int:
-        """Pairs of latent frames that meet; full attention has F²."""
-        return sum(len(self.visible(i)) for i in range(self.latents))
-
-
-def _slices(positions: Sequence[int]) -> list[slice]:
-    out: list[slice] = []
-    for i in positions:
-        if out and out[-1].stop == i:
-            out[-1] = slice(out[-1].start, i + 1)
-        else:
-            out.append(slice(i, i + 1))
-    return out
-
-
-def attend_near(
-    attention: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor, near: Neighbourhood
-) -> Tensor:
-    """Self-attention within a neighbourhood, as dense calls: no mask of all tokens by all tokens is made.
-
-    Args:
-        attention: any full attention.
-        q, k, v: `[B, F · tokens, …]`, the tokens of one latent frame after those of another.
-        near: who sees whom.
-    """
-    tokens = q.shape[1] // near.latents
-
-    def take(x: Tensor, frames: slice) -> Tensor:
-        return x[:, frames.start * tokens : frames.stop * tokens]
-
-    def gather(x: Tensor, seen: list[slice]) -> Tensor:
-        return take(x, seen[0]) if len(seen) == 1 else torch.cat([take(x, frames) for frames in seen], dim=1)
-
-    parts = [attention(take(q, frames), gather(k, seen), gather(v, seen)) for frames, seen in near.runs]
-    return torch.cat(parts, dim=1)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ....core.errors import InputError
 from ...layouts.chunks import rope_table
-from ...layouts.upscale import Neighbourhood, attend_near
+from ...layouts.neighbourhood import Neighbourhood, attend_near
 
 __all__ = ["NUM_TRAIN_TIMESTEPS", "DirectorWan", "DirectorWanBlock", "MCRope"]
 
