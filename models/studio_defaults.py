@@ -202,8 +202,9 @@ class UpscaleDefaults(Strict):
         prompt: what the model reads where a clip has no text of its own.
         window: frames that are made at once.
         overlap: frames that successive windows share, and that are blended.
-        tile: side in pixels of the tiles that large frames are made in; null: whole frames.
-        tile_overlap: pixels that neighbouring tiles share.
+        tile: longest side, in pixels of the small frames, of the tiles that they are cut into; null: whole frames.
+        tile_overlap: pixels of the small frames that neighbouring tiles share.
+        colour_cell: side, in pixels of the small frames, of the cells whose mean colour is kept.
     """
 
     steps: Annotated[int, Field(ge=1, le=1000)] = 4
@@ -217,13 +218,14 @@ class UpscaleDefaults(Strict):
     prompt: Annotated[str, Field(max_length=4000)] = ""
     window: Annotated[int, Field(ge=1, le=100_000)] = 81
     overlap: Annotated[int, Field(ge=0, le=10_000)] = 8
-    tile: Annotated[int | None, Field(ge=64, le=16384)] = None
-    tile_overlap: Annotated[int, Field(ge=0, le=4096)] = 64
+    tile: Annotated[int | None, Field(ge=16, le=16384)] = None
+    tile_overlap: Annotated[int, Field(ge=0, le=4096)] = 32
+    colour_cell: Annotated[int, Field(ge=1, le=1024)] = 8
 
     @model_validator(mode="after")
     def _check(self) -> UpscaleDefaults:
-        if self.window > 1 and 2 * self.overlap > self.window:
-            rule, fix = f"must be at most half of window ({self.window})", f"use at most {self.window // 2}"
+        if 3 * self.overlap > self.window:
+            rule, fix = f"must be at most a third of window ({self.window})", f"use at most {self.window // 3}"
             raise InputError("overlap", rule, self.overlap, fix)
         if self.tile is not None and 2 * self.tile_overlap > self.tile:
             rule, fix = f"must be at most half of tile ({self.tile})", f"use at most {self.tile // 2}"

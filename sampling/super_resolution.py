@@ -19,7 +19,7 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..models.encoders.text_cond import TextCond
 from ..models.layouts.chunks import ChunkCodec, ChunkModel, Experts, VideoPlan, pad_text
-from ..models.layouts.neighbourhood import Neighbourhood
+from ..models.layouts.neighbourhood import neighbourhood
 from ..models.layouts.upscale import (
     Canvas,
     Mode,
@@ -109,9 +109,6 @@ def super_resolve(
             return (1 - level) * z + level * noise
         return z + settings.start_noise * noise if settings.start_noise else z.clone()
 
-    near = None if settings.near is None else Neighbourhood(plan.latents, settings.near, tuple(plan.pinned))
-    if near is not None and near.pairs == plan.latents**2:
-        near = None
     return denoise(
         model,
         tokens.expand(len(z_lr), *tokens.shape[1:]),
@@ -121,7 +118,7 @@ def super_resolve(
         generator=seeded(0) if generator is None else generator,
         start=start,
         callback=callback,
-        near=near,
+        near=neighbourhood(plan, settings.near),
     )
 
 

@@ -35,7 +35,7 @@ def studio_with(tiny_studio: Path, name: str, **changes: Any) -> Studio:
         ({"defaults": {"upscale": {"mode": "magic"}}}, "defaults.upscale.mode"),
         (
             {"defaults": {"upscale": {"window": 9, "overlap": 5}}},
-            "overlap: must be at most half of window",
+            "overlap: must be at most a third of window",
         ),
         ({"defaults": {"upscale": {"tile": 64, "tile_overlap": 33}}}, "tile_overlap: must be at most half of tile"),
     ],

@@ -131,6 +131,7 @@ class NativeUpscale(Protocol):
         sigmas: Tensor,
         *,
         start_noise: float,
+        near: int | None = None,
         sampler: Any,
         seed: int,
         callback: Callback | None,
@@ -146,6 +147,7 @@ class NativeUpscale(Protocol):
             clean_latents: [B, C, K, h, w], latents of the large keyframes at `plan.pinned`.
             sigmas: noise levels, falling to 0; from 1 the bridge of the paper, from below 1 without training for it.
             start_noise: standard deviation of noise added to z_LR where the bridge starts; 0 in the paper.
+            near: latent frames that each attends to on both sides, besides all keyframes; None: all.
             sampler: a deterministic sampler's name, or a SAMPLER.
             seed: of the noise, where there is any.
             callback: called after every step.

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Neighbourhood", "attend_near"]
+from .chunks import VideoPlan
+
+__all__ = ["Neighbourhood", "attend_near", "neighbourhood"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class Neighbourhood:
     def pairs(self) -> int:
         """Pairs of latent frames that meet; full attention has F²."""
         return sum(len(self.visible(i)) for i in range(self.latents))
+
+
+def neighbourhood(plan: VideoPlan, near: int | None) -> Neighbourhood | None:
+    """The neighbourhood of a video's latents: `near` on each side and the given ones; None where all see all."""
+    if near is None:
+        return None
+    found = Neighbourhood(plan.latents, near, tuple(plan.pinned))
+    return None if found.pairs == plan.latents**2 else found
 
 
 def _slices(positions: Sequence[int]) -> list[slice]:

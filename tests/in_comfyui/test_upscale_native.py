@@ -12,6 +12,7 @@ from anchorshot.core.errors import InputError
 from anchorshot.models.backbones.native_models import upscale_on
 from anchorshot.models.backbones.wan.native_upscale import upscale_native
 from anchorshot.models.layouts.chunks import VideoPlan, frame_timesteps
+from anchorshot.models.layouts.neighbourhood import neighbourhood
 from anchorshot.sampling.flow import euler, flow_sigmas
 
 KINDS = {16: comfy.supported_models.WAN21_T2V, 48: comfy.supported_models.WAN22_T2V}
@@ -24,14 +25,14 @@ LAYOUTS = {
 """Without keyframes, with the first frame, and with two inside a video that starts without one."""
 
 
-def reference(network, z_lr: Tensor, clean: Tensor, plan: VideoPlan, sigmas: Tensor) -> Tensor:
+def reference(network, z_lr: Tensor, clean: Tensor, plan: VideoPlan, sigmas: Tensor, near=None) -> Tensor:
     """Eq. 5 by hand, in the network's own scale: from z_LR, the velocity's ODE, keyframes held."""
     z = z_lr.clone()
     z[:, :, plan.pinned] = clean
 
     def velocity(z: Tensor, t: float) -> Tensor:
         v = network.forward_chunks(z, frame_timesteps(torch.full((1,), t), plan.pinned, plan.latents), WORDS,
-                                   plan.rope_index)  # fmt: skip
+                                   plan.rope_index, neighbourhood(plan, near))  # fmt: skip
         v[:, :, plan.pinned] = 0
         return v
 
@@ -58,6 +59,28 @@ def test_the_bridge_equals_the_headless_network(channels: int, layout: str) -> N
     assert relative(model.model.process_latent_in(found), expected) <= 1e-5
     assert torch.equal(found[:, :, plan.pinned], given)
     assert relative(expected, z_lr) > 0.1  # the network does something
+
+
+@pytest.mark.parametrize("words", [7, 30], ids=["prompt", "prompt of as many tokens as the video"])
+@pytest.mark.parametrize("channels", KINDS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_limited_attention_equals_the_headless_network(channels: int, layout: str, words: int, monkeypatch) -> None:
+    """One neighbour on each side, and the keyframes."""
+    plan = LAYOUTS[layout]
+    monkeypatch.setattr(f"{__name__}.WORDS", noise(1, words * plan.latents // 5 if words > 7 else words, TEXT, seed=5))
+    network = headless(in_channels=channels, out_channels=channels)
+    model = native(network, KINDS[channels])
+    z_lr = noise(1, channels, plan.latents, 4, 6, seed=1)
+    clean = noise(1, channels, len(plan.pinned), 4, 6, seed=2)
+    sigmas = flow_sigmas(2, 1.0)
+    out, back = model.model.process_latent_out, model.model.process_latent_in
+    full, near = (
+        back(upscale_native(model, [[WORDS, {}]], plan, out(z_lr), out(clean), sigmas, near=near, disable_pbar=True))
+        for near in (None, 1)
+    )
+    assert relative(full, reference(network, z_lr, clean, plan, sigmas)) <= 1e-5
+    assert relative(near, reference(network, z_lr, clean, plan, sigmas, 1)) <= 1e-5
+    assert layout == "first" or relative(near, full) > 1e-3  # with the first of three given, all see all but one
 
 
 def test_noise_comes_only_where_it_is_asked_for() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import comfy.model_base
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from ....core.errors import InputError
 from ...layouts.chunks import Experts, VideoPlan, frame_timesteps
+from ...layouts.neighbourhood import Neighbourhood, attend_near
 from ...layouts.video_latents import Latent, MultiChunkVideo, plan_of
 from ..native_adapter import NativeVideo
 from ..native_fit import fit_texts
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _KEY = "anchorshot_multi_chunk"
 _ROPE, _INPAINT = "diffusion_model.rope_encode", "scale_latent_inpaint"
+_OVERRIDE = "optimized_attention_override"
 
 
 def patch_video(model: ModelPatcher, video: MultiChunkVideo) -> ModelPatcher:
@@ -43,7 +46,9 @@ def patch_video(model: ModelPatcher, video: MultiChunkVideo) -> ModelPatcher:
     return patch_model(model, video.plan, video.image_latent if _takes_images(model) else None)
 
 
-def patch_model(model: ModelPatcher, plan: VideoPlan, image_latent: Tensor | None = None) -> ModelPatcher:
+def patch_model(
+    model: ModelPatcher, plan: VideoPlan, image_latent: Tensor | None = None, near: Neighbourhood | None = None
+) -> ModelPatcher:
     """A clone of a Wan MODEL that samples this layout, with any sampler: timestep 0 at given latents, and MC-RoPE.
 
     The latent to sample is `MultiChunkVideo.latent`; given latents come out of the sampler bit for bit, also from a
@@ -53,6 +58,7 @@ def patch_model(model: ModelPatcher, plan: VideoPlan, image_latent: Tensor | Non
         model: Wan 2.1 or 2.2: text-to-video, image-to-video, or 5B; with LoRAs, fp8, GGUF as it is.
         plan: the layout. Patching again replaces it.
         image_latent: for image-to-video models, `MultiChunkVideo.image_latent`.
+        near: which latent frames attend to which; None: all to all.
 
     Raises:
         InputError: another class of model, or one whose positions another node has patched.
@@ -63,7 +69,7 @@ def patch_model(model: ModelPatcher, plan: VideoPlan, image_latent: Tensor | Non
         if other is not None and not isinstance(other, _Rope) and other is not _keep_clean:
             fix = "remove the other node: one model can have one of them"
             raise InputError("model", "must be free of foreign position or inpainting patches", name, fix)
-    director = _Director(plan, image_latent, _takes_images(model))
+    director = _Director(plan, image_latent, _takes_images(model), near)
     patched = model.clone()
     patched.add_object_patch(_ROPE, _Rope(network.rope_embedder, network.patch_size, plan.rope_index))
     patched.add_object_patch(_INPAINT, _keep_clean)
@@ -175,8 +181,10 @@ def _keep_clean(sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: An
 class _Director:
     """The two wrappers of a patched MODEL. Holds nothing that changes, so interrupts and queued runs cannot mix."""
 
-    def __init__(self, plan: VideoPlan, image_latent: Tensor | None, takes_images: bool) -> None:
-        self.plan, self.image_latent, self.takes_images = plan, image_latent, takes_images
+    def __init__(
+        self, plan: VideoPlan, image_latent: Tensor | None, takes_images: bool, near: Neighbourhood | None
+    ) -> None:
+        self.plan, self.image_latent, self.takes_images, self.near = plan, image_latent, takes_images, near
 
     def forward(
         self,
@@ -204,6 +212,11 @@ class _Director:
         else:
             times = frame_timesteps(timestep.reshape(len(timestep), -1)[:, 0], plan.pinned, frames)
         options = {} if transformer_options is None else transformer_options
+        if self.near is not None:
+            _, rows, columns = executor.class_obj.patch_size
+            tokens = frames * -(-x.shape[3] // rows) * -(-x.shape[4] // columns)
+            limited = _NearAttention(self.near, tokens, context.shape[1] == tokens, options.get(_OVERRIDE))
+            options = {**options, _OVERRIDE: limited}
         return executor(x, times, context, clip_fea, time_dim_concat, options, **kwargs)
 
     def sample(
@@ -254,6 +267,30 @@ class _Director:
             if not all("concat_latent_image" in cond for conds in guider.conds.values() for cond in conds):
                 rule = "an image-to-video model must be given the keyframes as images too"
                 raise InputError("model", rule, "none", "patch it with patch_video, or use text-to-video")
+
+
+class _NearAttention:
+    """ComfyUI's attention override of one forward: self-attention within a neighbourhood; the prompt is seen whole.
+
+    Args:
+        near: who sees whom.
+        tokens: of the video.
+        alike: whether the prompt has as many; then calls are told apart by their order, as blocks have it.
+        outer: another's override (an attention kernel, say), which still does the computing.
+    """
+
+    def __init__(self, near: Neighbourhood, tokens: int, alike: bool, outer: Callable[..., Tensor] | None) -> None:
+        self.near, self.tokens, self.alike, self.outer = near, tokens, alike, outer
+        self.prompt_next = False
+
+    def __call__(self, func: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Any:
+        attend = func if self.outer is None else partial(self.outer, func)
+        itself = q.shape[1] == k.shape[1] == self.tokens
+        if itself and self.alike:
+            itself, self.prompt_next = not self.prompt_next, not self.prompt_next
+        if not itself:
+            return attend(q, k, v, *args, **kwargs)
+        return attend_near(lambda q, k, v: attend(q, k, v, *args, **kwargs), q, k, v, self.near)
 
 
 def _network(model: ModelPatcher) -> WanModel:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ....core.errors import InputError
 from ...layouts.chunks import VideoPlan
+from ...layouts.neighbourhood import neighbourhood
 from ...layouts.video_latents import lay_out
 from ..native_adapter import Callback, Conditioning, NativeUpscale
 from .native import _takes_images, patch_model, sample_native
@@ -33,6 +34,7 @@ def upscale_native(
     sigmas: Tensor,
     *,
     start_noise: float = 0.0,
+    near: int | None = None,
     sampler: Any = "euler",
     seed: int = 0,
     callback: Callback | None = None,
@@ -51,6 +53,7 @@ def upscale_native(
             it (ours, not the paper's), z_LR with as much noise as the first level says, and denoised.
         start_noise: standard deviation of noise added to z_LR where the bridge starts, in the network's scale; 0 in
             the paper.
+        near: latent frames that each attends to on both sides, besides all keyframes; None: all.
         sampler: a deterministic sampler's name, or a SAMPLER.
         seed: of the noise, where there is any.
         callback: as in `sample_native`.
@@ -78,7 +81,7 @@ def upscale_native(
         samples[:, :, plan.pinned] = latent["samples"][:, :, plan.pinned].to(samples)
         latent["samples"] = samples
     out: Tensor = sample_native(
-        patch_model(model, plan),
+        patch_model(model, plan, near=neighbourhood(plan, near)),
         positive,
         positive,
         latent,
