@@ -324,6 +324,7 @@ _CHECKS: dict[str, Check] = {
     "CONDITIONING": _conditioning,
     "SIGMAS": _sigmas,
     "AUDIO": _audio,
+    "VIDEO": _object("VIDEO", "get_components", "get_stream_source"),
     "MODEL": _object("MODEL", "model", "model_options", "clone", "get_model_object"),
     "GUIDER": _object("GUIDER", "model_patcher", "set_conds"),
     "CLIP": _object("CLIP", "tokenize", "encode_from_tokens", "cond_stage_model"),

@@ -26,7 +26,7 @@ from .images import batches_of, frames_of, to_image
 if TYPE_CHECKING:
     from ..story.storyboard import Storyboard
 
-__all__ = ["IN_MEMORY", "contact_sheet", "join", "transitions_of"]
+__all__ = ["IN_MEMORY", "contact_sheet", "join", "room", "transitions_of"]
 
 IN_MEMORY = 1 << 28
 """Bytes up to which a film is held in memory."""
@@ -56,7 +56,7 @@ def join(clips: Sequence[Tensor], transitions: Sequence[Transition], fps: Fracti
     """The film as IMAGE `[T, H, W, 3]`: clips end to end, dissolving where they overlap."""
     placed = joined_clips([len(clip) for clip in clips], transitions, fps)
     frames, height, width = placed[-1].start + placed[-1].frames, *clips[0].shape[-2:]
-    film = _room(frames, height, width, 3)
+    film = room(frames, height, width, 3)
     for clip, place in zip(clips, placed, strict=True):
         images, shared = clip.movedim(1, -1).cpu(), place.overlap
         if shared:
@@ -66,8 +66,8 @@ def join(clips: Sequence[Tensor], transitions: Sequence[Transition], fps: Fracti
     return film
 
 
-def _room(*shape: int) -> Tensor:
-    """An empty tensor; a large one lies in a file that the system may put out of memory, gone with the tensor.
+def room(*shape: int) -> Tensor:
+    """An empty tensor for frames; a large one lies in a file that the system may put out of memory, gone with the tensor.
 
     The film is the second copy of all its clips, and may be many times larger than the models.
     """

@@ -19,6 +19,7 @@ from .pairs import MemoryPackNode, PairsToTimeline, StartEndPairPredictor
 from .pocket import PocketStudio
 from .story import Shot, Storyboard
 from .timeline import KeyframeTimeline
+from .upscale import KeyframeSR
 from .video import ExtendVideo, MultiChunkDecode, MultiChunkModel, MultiChunkVideoSampler, RepinKeyframes
 
 __all__ = ["NODES", "AnchorshotExtension"]
@@ -49,6 +50,7 @@ NODES: list[type[io.ComfyNode]] = [
     PairLora,
     Director,
     ShotRefiner,
+    KeyframeSR,
 ]
 
 

@@ -1,0 +1,295 @@
+"""From Keyframe SR's inputs to windows, tiles and super-resolution on ComfyUI's own models (SmartDirector §3.3)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
+
+from ..core.errors import InputError
+from ..models.backbones.native_fit import text_width
+from ..models.backbones.native_models import upscale_on
+from ..models.backbones.native_solvers import ode_solver
+from ..models.layouts.upscale import decode_upscaled, encode_upscale, plan_canvas, plan_upscale
+from ..models.layouts.video_latents import ChunkVAE
+from ..pipelines.upscale.tiles import plan_tiles
+from ..pipelines.upscale.upscalers import Tiling, upscale_window
+from ..pipelines.upscale.windows import Window, check_window, plan_windows
+from ..sampling.upscale_settings import UpscaleSettings, upscale_sigmas
+from .fits import fit_prompt, fit_vae, sampled
+from .host import Progress, memory_errors, stop_if_asked, tell
+from .upscale_inputs import film_of, keyframes_of, positions, rate_of
+from .upscale_source import IN_MEMORY, source_of
+from .video import chunk_vae
+
+__all__ = ["BRIDGE", "NativeUpscaler", "Upscaling", "only_video", "upscale_video", "upscaled"]
+
+BRIDGE = "anchorshot_bridge"
+"""Where a MODEL says, among its attachments, that it was trained for the bridge of Eq. 5."""
+
+_FIX = "use a shorter window or smaller tiles, or load the model in fp8"
+_PATCH = (2, 2)
+
+
+@dataclass(frozen=True)
+class Upscaling:
+    """How a video is upscaled: Keyframe SR's widgets.
+
+    Attributes:
+        mode: auto, bridge or training_free; auto asks the MODEL.
+        scale: factor along both sides, where no size is given.
+        steps, strength, sampler_name, seed: of the sampler.
+        window, overlap: in frames.
+        tile, tile_overlap: in pixels of the video that comes in.
+        cuts: auto or none.
+        keep_colour: take broad colour drift back.
+        keyframe_times: moments of the keyframes, in words; empty: the timeline's.
+        width, height: of what comes out, in pixels; 0: by `scale`.
+        fit: of keyframes of another shape.
+        fps: rate of pictures.
+    """
+
+    mode: str = "auto"
+    scale: float = 2.0
+    steps: int = 4
+    strength: float = 0.4
+    sampler_name: str = "euler"
+    seed: int = 0
+    window: int = 81
+    overlap: int = 8
+    tile: int = 0
+    tile_overlap: int = 32
+    cuts: str = "auto"
+    keep_colour: bool = True
+    keyframe_times: str = ""
+    width: int = 0
+    height: int = 0
+    fit: str = "cover"
+    fps: float = 24.0
+
+    def settings(self, model: Any) -> UpscaleSettings:
+        """What the sampler is told; ``auto`` is the bridge for a MODEL that says it was trained for it."""
+        mode = self.mode
+        if mode == "auto":
+            mode = "bridge" if model.attachments.get(BRIDGE) else "training_free"
+        return UpscaleSettings(steps=self.steps, mode=mode, strength=self.strength)  # type: ignore[arg-type]
+
+    def size(self, low: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of what comes out of a video of size `low`; sides that are scaled come out even.
+
+        Raises:
+            InputError: one side without the other, or a size below the video's.
+        """
+        if bool(self.width) != bool(self.height):
+            missing = "height" if self.width else "width"
+            raise InputError(missing, "is needed with the other side", 0, "give both, or neither and a scale")
+        if self.width:
+            size = (self.height, self.width)
+        elif self.scale == 1:
+            size = low
+        else:
+            size = (2 * round(low[0] * self.scale / 2), 2 * round(low[1] * self.scale / 2))
+        for name, want, have in zip(("height", "width"), size, low, strict=True):
+            if want < have:
+                raise InputError(name, f"must be at least the video's {have} pixels", want, "give a larger size")
+        return size
+
+
+class NativeUpscaler:
+    """A MODEL and its VAE as what makes a window's frames larger (an `Upscaler`).
+
+    Args:
+        model: a MODEL.
+        vae: its VAE.
+        positive: CONDITIONING; None: a text of zeros.
+        upscaling: the widgets.
+
+    Raises:
+        InputError: a MODEL that cannot, another model's VAE or text, a sampler that adds noise.
+    """
+
+    reach = 16
+    keeps_colour = False
+
+    def __init__(self, model: Any, vae: Any, positive: Any, upscaling: Upscaling) -> None:
+        self.model, self.native = model, upscale_on(model)
+        fit_vae(vae, model)
+        width = text_width(model)
+        if positive is None:
+            positive = [[torch.zeros(1, 1, width or 4096), {}]]
+        fit_prompt(positive, "positive", width)
+        self.positive = positive
+        self.vae: ChunkVAE = chunk_vae(vae)
+        self.solver = ode_solver(upscaling.sampler_name)
+        self.seed = upscaling.seed
+        self.settings = upscaling.settings(model)
+        self.sigmas = upscale_sigmas(self.settings)
+        self.progress: Progress | None = None
+
+    @property
+    def align(self) -> int:
+        """Pixels of a latent pixel: tiles then begin where latents do."""
+        return self.vae.spatial_compression
+
+    @cached_property
+    def patch(self) -> tuple[int, int]:
+        """Latent pixels of a token, along both sides."""
+        _, rows, columns = getattr(self.model.model.diffusion_model, "patch_size", (1, *_PATCH))
+        return int(rows), int(columns)
+
+    def plan_progress(self, runs: int) -> None:
+        """One progress bar over so many runs of the sampler."""
+        self.progress = Progress(self.model, runs * (len(self.sigmas) - 1))
+
+    def __call__(
+        self, frames: Tensor, keyframes: Mapping[int, Tensor], size: tuple[int, int], report: Callable[[float], None]
+    ) -> Iterator[Tensor]:
+        """Upscale `[T, 3, h, w]` to `size`, given some frames of it by their index; see `Upscaler`."""
+        low = (frames.shape[-2], frames.shape[-1])
+        given = dict(sorted(keyframes.items()))
+        plan = plan_upscale(len(frames), list(given))
+        canvas = plan_canvas(low, size, self.vae.spatial_compression, self.patch)
+        with memory_errors("Keyframe SR", f"{len(frames)} frames of {size[1]}x{size[0]}", _FIX):
+            z_lr, clean_latents = encode_upscale(
+                self.vae, frames, given, plan, canvas, mode=self.settings.interpolation
+            )
+            z = self.native.sample(
+                self.model,
+                self.positive,
+                plan.video,
+                z_lr,
+                clean_latents,
+                self.sigmas,
+                start_noise=self.settings.start_noise,
+                sampler=self.solver,
+                seed=self.seed,
+                callback=None if self.progress is None else self.progress.callback(),
+                disable_pbar=False,
+            )
+            sampled([z])
+            report(0.9)
+            yield from decode_upscaled(self.vae, z, plan, canvas)
+        report(1)
+
+
+def upscaled(
+    upscaler: NativeUpscaler,
+    frames: Iterator[Tensor],
+    windows: Sequence[Window],
+    keyframes: Mapping[int, Tensor],
+    low: tuple[int, int],
+    size: tuple[int, int],
+    upscaling: Upscaling,
+) -> Iterator[Tensor]:
+    """The frames `[3, H, W]` of a video, larger, in order of time; memory does not grow with its length.
+
+    Args:
+        upscaler: makes a window's frames.
+        frames: `[3, h, w]` each, all of the video's.
+        windows: of `plan_windows`.
+        keyframes: `[3, H, W]` by frame of the video.
+        low: (h, w).
+        size: (H, W).
+        upscaling: tiles and colour.
+    """
+    tiling = Tiling(upscaling.tile, upscaling.tile_overlap)
+    tiles = plan_tiles(low, size, tiling.tile, tiling.overlap, reach=upscaler.reach, align=upscaler.align)
+    upscaler.plan_progress(len(windows) * len(tiles))
+
+    def larger() -> Iterator[Iterator[Tensor]]:
+        for i, (window, held) in enumerate(zip(windows, _held(frames, windows), strict=True)):
+            stop_if_asked()
+            told = f"window {i + 1}/{len(windows)} · frames {window.start}–{window.stop - 1}"
+            tell(told if len(tiles) == 1 else f"{told} · {len(tiles)} tiles")
+            own = {k - window.start: keyframes[k] for k in window.keyframes}
+            parts = upscale_window(
+                upscaler, held, own, size, tiling, colour=upscaling.keep_colour, where=f"window {i + 1}"
+            )
+            yield (frame for part in parts for frame in part)
+
+    yield from _blended(larger(), windows)
+
+
+def _blended(parts: Iterator[Iterator[Tensor]], windows: Sequence[Window]) -> Iterator[Tensor]:
+    """The frames of all windows in a row; where two overlap, one dissolves into the other."""
+    tail: deque[Tensor] = deque()
+    for i, (frames, window) in enumerate(zip(parts, windows, strict=True)):
+        held_back = windows[i + 1].overlap if i + 1 < len(windows) else 0
+        for number, frame in enumerate(frames):
+            if number < window.overlap:
+                old = tail.popleft()
+                # Where both are equal nothing changes, not even by rounding.
+                frame = old + (number + 1) / (window.overlap + 1) * (frame - old)
+            if number < window.frames - held_back:
+                yield frame
+            else:
+                tail.append(frame)
+
+
+def _held(frames: Iterator[Tensor], windows: Sequence[Window]) -> Iterator[Tensor]:
+    """The frames of each window, `[T, 3, h, w]`; those that two windows share are read once."""
+    kept: list[Tensor] = []
+    start = 0
+    for window in windows:
+        kept, start = kept[window.start - start :], window.start
+        while len(kept) < window.frames:
+            kept.append(next(frames))
+        yield torch.stack(kept[: window.frames])
+
+
+def upscale_video(
+    model: Any,
+    vae: Any,
+    video: Any,
+    upscaling: Upscaling,
+    *,
+    positive: Any = None,
+    keyframes: Any = None,
+    timeline: Any = None,
+    storyboard: Any = None,
+    audio: Any = None,
+) -> tuple[Any, Tensor | None, str]:
+    """A video made larger, by Keyframe SR's inputs.
+
+    Returns:
+        VIDEO; IMAGE `[T, H, W, 3]`, or None where its frames would not fit into memory; what was done, in words.
+
+    Raises:
+        InputError: inputs that do not fit together, or not enough memory on the device.
+    """
+    check_window(upscaling.window, upscaling.overlap)
+    upscaler = NativeUpscaler(model, vae, positive, upscaling)
+    source = source_of(video, rate_of(upscaling.fps, timeline, storyboard), audio)
+    for note in source.notes:
+        tell(note, warn=True)
+    size = upscaling.size(source.size)
+    film = None if storyboard is None else film_of(storyboard)
+    given = keyframes_of(keyframes, source, size, upscaling.fit, upscaling.keyframe_times, timeline, film)
+    cuts: list[int] = []
+    if film is not None and film.frames == source.count:
+        cuts = film.cuts
+    elif upscaling.cuts == "auto" and source.count > 1:
+        tell("looking for cuts")
+        cuts = source.cuts()
+    windows = plan_windows(source.count, cuts, list(given), upscaling.window, upscaling.overlap)
+    made, images = source.write(upscaled(upscaler, source.frames(), windows, given, source.size, size, upscaling), size)
+    if images is not None and upscaler.progress is not None:
+        upscaler.progress.show(images[len(images) // 2][None])
+    before, after = (f"{width}x{height}" for height, width in (source.size, size))
+    told = f"{source.count} frames, {before} → {after}, {upscaler.settings.mode}\n"
+    told += f"keyframes at frames: {positions(given)}\ncuts at frames: {', '.join(map(str, cuts)) or 'none'}\n"
+    return made, images, told + f"windows: {', '.join(f'{w.start}–{w.stop - 1}' for w in windows)}"
+
+
+def only_video() -> Any:
+    """What stands for the frames of a video that is too long to be held in memory."""
+    return ExecutionBlocker(
+        f"Keyframe SR: the frames of this video would need over {IN_MEMORY >> 30} GB; take the video output, for "
+        "Save Video"
+    )
