@@ -138,6 +138,8 @@ def _one(value: Any, field: str, part: Any) -> None:
     checks = [_CHECKS[kind] for kind in kinds if kind in _CHECKS]
     if len(checks) == 1:
         return checks[0](value, field, part)
+    if isinstance(value, Tensor) and "IMAGE" in kinds:  # whose error says more than that it is no other kind
+        return _image(value, field, part)
     for check in checks:
         with contextlib.suppress(InputError):
             return check(value, field, part)

@@ -67,9 +67,9 @@ def join(clips: Sequence[Tensor], transitions: Sequence[Transition], fps: Fracti
 
 
 def room(*shape: int) -> Tensor:
-    """An empty tensor for frames; a large one lies in a file that the system may put out of memory, gone with the tensor.
+    """An empty tensor; a large one lies in a file that the system may put out of memory, gone with the tensor.
 
-    The film is the second copy of all its clips, and may be many times larger than the models.
+    A film is the second copy of all its clips, and may be many times larger than the models.
     """
     size = 4 * math.prod(shape)
     if size < IN_MEMORY:

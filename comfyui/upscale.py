@@ -16,12 +16,12 @@ from ..core.errors import InputError
 from ..models.backbones.native_fit import text_width
 from ..models.backbones.native_models import upscale_on
 from ..models.backbones.native_solvers import ode_solver
-from ..models.layouts.upscale import decode_upscaled, encode_upscale, plan_canvas, plan_upscale
+from ..models.layouts.upscale import UpscaleSettings, decode_upscaled, encode_upscale, plan_canvas, plan_upscale
 from ..models.layouts.video_latents import ChunkVAE
 from ..pipelines.upscale.tiles import plan_tiles
 from ..pipelines.upscale.upscalers import Tiling, upscale_window
 from ..pipelines.upscale.windows import Window, check_window, plan_windows
-from ..sampling.upscale_settings import UpscaleSettings, upscale_sigmas
+from ..sampling.upscale_schedule import upscale_sigmas
 from .fits import fit_prompt, fit_vae, sampled
 from .host import Progress, memory_errors, stop_if_asked, tell
 from .upscale_inputs import film_of, keyframes_of, positions, rate_of

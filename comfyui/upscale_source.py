@@ -17,8 +17,7 @@ from comfy_api.latest import InputImpl, Types
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..media.cuts import find_cuts
-from ..media.source_video import SourceFrame, SourceVideo
+from ..media.source_video import SourceVideo
 from ..media.target_video import open_target
 from .film import room
 from .host import stop_if_asked, temporary_folder
@@ -96,7 +95,7 @@ class Pictures:
         return round(seconds * self.rate)
 
     def cuts(self) -> list[int]:
-        return find_cuts(_watched(self.frames()), self.rate)
+        return _cuts(self)
 
     def write(self, frames: Iterator[Tensor], size: tuple[int, int]) -> Made:
         images = room(self.count, *size, 3)
@@ -133,7 +132,7 @@ class Recording:
         return after - 1 if after and seconds - times[after - 1] <= times[after] - seconds else after
 
     def cuts(self) -> list[int]:
-        return find_cuts(_watched(self.frames()), self.rate)
+        return _cuts(self)
 
     def write(self, frames: Iterator[Tensor], size: tuple[int, int]) -> Made:
         kept: list[Tensor] | None = [] if 12 * size[0] * size[1] * self.count <= IN_MEMORY else None
@@ -195,3 +194,9 @@ def _watched(frames: Iterator[Tensor]) -> Iterator[Tensor]:
     for frame in frames:
         stop_if_asked()
         yield frame
+
+
+def _cuts(source: Source) -> list[int]:
+    from ..media.cuts import find_cuts
+
+    return find_cuts(_watched(source.frames()), source.rate)

@@ -31,8 +31,9 @@ from ..models.layouts.upscale import (
     plan_upscale,
     upscale_latents,
 )
-from .flow import Callback, flow_sigmas
+from .flow import Callback
 from .noise import Generators, seeded
+from .upscale_schedule import upscale_sigmas
 from .video import denoise
 
 __all__ = [
@@ -49,17 +50,6 @@ __all__ = [
     "upscale_latents",
     "upscale_sigmas",
 ]
-
-
-def upscale_sigmas(settings: UpscaleSettings) -> Tensor:
-    """Levels t, `[steps + 1]`: from 1 for the bridge, from `strength` where noise is taken away, to 0."""
-    if settings.mode == "bridge" or settings.strength == 1:
-        return flow_sigmas(settings.steps, settings.shift)
-    s, top = settings.shift, settings.strength
-    start = top / (s - (s - 1) * top)  # whose shifted level is `strength`
-    t = torch.linspace(start, 0, settings.steps + 1, dtype=torch.float64)
-    flow_sigmas(settings.steps, s)  # for its checks
-    return (s * t / (1 + (s - 1) * t)).float()
 
 
 @torch.no_grad()

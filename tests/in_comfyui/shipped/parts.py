@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from in_comfyui.server import ROOT
 from in_comfyui.sketch import Placed, Sketch
 from PIL import Image
+
+from anchorshot.media.video import open_writer
 
 
 class ModelFile(NamedTuple):
@@ -76,6 +80,8 @@ FILES = {
 
 EXAMPLE = "example.png"
 """A picture that every ComfyUI has in its input folder."""
+EXAMPLE_VIDEO = "example.mp4"
+"""Stands for a video of the user's."""
 NEGATIVE = (
     "overexposed, static, blurred details, subtitles, painting, still picture, grey overall, worst quality, low "
     "quality, JPEG artefacts, ugly, incomplete, extra fingers, badly drawn hands, badly drawn face, deformed, "
@@ -172,9 +178,10 @@ def load_clip(sketch: Sketch, name: str, kind: str, title: str) -> Placed:
 
 
 def place_files(base: Path) -> None:
-    """Put empty files by the names of all model files, and a picture, where a server with that base directory looks.
+    """Put empty files by the names of all model files where a server with that base directory looks.
 
-    They stand in lists, so graphs show without red frames and pass validation; nothing can be loaded from them.
+    And a picture and a video. They stand in lists, so graphs show without red frames and pass validation; no model can
+    be loaded from them.
     """
     for name, file in FILES.items():
         for folder in file.folders:
@@ -182,3 +189,6 @@ def place_files(base: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     Image.new("RGB", (1280, 720), "#7a94a8").save(base / "input" / EXAMPLE)
+    with open_writer(base / "input" / EXAMPLE_VIDEO, Fraction(8)) as writer:
+        for grey in range(9):
+            writer.write(torch.full((3, 48, 96), 0.1 * grey))
