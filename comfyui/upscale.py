@@ -17,21 +17,18 @@ from ..models.backbones.native_fit import text_width
 from ..models.backbones.native_models import upscale_on
 from ..models.backbones.native_solvers import ode_solver
 from ..models.layouts.upscale import UpscaleSettings, decode_upscaled, encode_upscale, plan_canvas, plan_upscale
-from ..models.layouts.video_latents import ChunkVAE
+from ..models.layouts.video_latents import BRIDGE, ChunkVAE, plan_of
 from ..pipelines.upscale.tiles import plan_tiles
 from ..pipelines.upscale.upscalers import Tiling, upscale_window
 from ..pipelines.upscale.windows import Window, check_window, plan_windows
 from ..sampling.upscale_schedule import upscale_sigmas
-from .fits import fit_prompt, fit_vae, sampled
+from .fits import fit_prompt, fit_vae, sampled, video_latent
 from .host import Progress, memory_errors, stop_if_asked, tell
 from .upscale_inputs import film_of, keyframes_of, positions, rate_of
 from .upscale_source import IN_MEMORY, source_of
 from .video import chunk_vae
 
-__all__ = ["BRIDGE", "NativeUpscaler", "Upscaling", "only_video", "upscale_video", "upscaled"]
-
-BRIDGE = "anchorshot_bridge"
-"""Where a MODEL says, among its attachments, that it was trained for the bridge of Eq. 5."""
+__all__ = ["NativeUpscaler", "Upscaling", "only_video", "upscale_video", "upscaled"]
 
 _FIX = "use a shorter window or smaller tiles, or load the model in fp8"
 _PATCH = (2, 2)
@@ -46,6 +43,7 @@ class Upscaling:
         scale: factor along both sides, where no size is given.
         steps, strength, sampler_name, seed: of the sampler.
         window, overlap: in frames.
+        near: latent frames that each attends to on both sides; 0: all.
         tile, tile_overlap: in pixels of the video that comes in.
         cuts: auto or none.
         keep_colour: take broad colour drift back.
@@ -63,6 +61,7 @@ class Upscaling:
     seed: int = 0
     window: int = 81
     overlap: int = 8
+    near: int = 0
     tile: int = 0
     tile_overlap: int = 32
     cuts: str = "auto"
@@ -78,7 +77,12 @@ class Upscaling:
         mode = self.mode
         if mode == "auto":
             mode = "bridge" if model.attachments.get(BRIDGE) else "training_free"
-        return UpscaleSettings(steps=self.steps, mode=mode, strength=self.strength)  # type: ignore[arg-type]
+        return UpscaleSettings(
+            steps=self.steps,
+            mode=mode,  # type: ignore[arg-type]
+            strength=self.strength,
+            near=self.near or None,
+        )
 
     def size(self, low: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of what comes out of a video of size `low`; sides that are scaled come out even.
@@ -131,6 +135,8 @@ class NativeUpscaler:
         self.settings = upscaling.settings(model)
         self.sigmas = upscale_sigmas(self.settings)
         self.progress: Progress | None = None
+        self.latent: Any = None
+        """LATENT of the only window there is, if it is known; it counts where it lies as the window does."""
 
     @property
     def align(self) -> int:
@@ -156,8 +162,9 @@ class NativeUpscaler:
         plan = plan_upscale(len(frames), list(given))
         canvas = plan_canvas(low, size, self.vae.spatial_compression, self.patch)
         with memory_errors("Keyframe SR", f"{len(frames)} frames of {size[1]}x{size[0]}", _FIX):
+            latents = self._known(plan.video.latent_chunks)
             z_lr, clean_latents = encode_upscale(
-                self.vae, frames, given, plan, canvas, mode=self.settings.interpolation
+                self.vae, frames, given, plan, canvas, latents=latents, mode=self.settings.interpolation
             )
             z = self.native.sample(
                 self.model,
@@ -167,6 +174,7 @@ class NativeUpscaler:
                 clean_latents,
                 self.sigmas,
                 start_noise=self.settings.start_noise,
+                near=self.settings.near,
                 sampler=self.solver,
                 seed=self.seed,
                 callback=None if self.progress is None else self.progress.callback(),
@@ -176,6 +184,15 @@ class NativeUpscaler:
             report(0.9)
             yield from decode_upscaled(self.vae, z, plan, canvas)
         report(1)
+
+    def _known(self, latent_chunks: Sequence[int]) -> Tensor | None:
+        """The latents of the window, if they are given and lie in these chunks."""
+        if self.latent is None:
+            return None
+        if list(plan_of(self.latent).latent_chunks) != list(latent_chunks):
+            tell("latent: lies in other chunks, the frames are encoded again", warn=True)
+            return None
+        return video_latent(self.latent, "latent", self.vae.latent_channels)[:1]
 
 
 def upscaled(
@@ -254,6 +271,7 @@ def upscale_video(
     timeline: Any = None,
     storyboard: Any = None,
     audio: Any = None,
+    latent: Any = None,
 ) -> tuple[Any, Tensor | None, str]:
     """A video made larger, by Keyframe SR's inputs.
 
@@ -278,6 +296,8 @@ def upscale_video(
         tell("looking for cuts")
         cuts = source.cuts()
     windows = plan_windows(source.count, cuts, list(given), upscaling.window, upscaling.overlap)
+    if len(windows) == 1 and not upscaling.tile:
+        upscaler.latent = latent
     made, images = source.write(upscaled(upscaler, source.frames(), windows, given, source.size, size, upscaling), size)
     if images is not None and upscaler.progress is not None:
         upscaler.progress.show(images[len(images) // 2][None])

@@ -116,6 +116,15 @@ class KeyframeSR(io.ComfyNode):
                     "8. A window must be at least three times as long.",
                 ),
                 io.Int.Input(
+                    "near",
+                    default=0,
+                    min=0,
+                    max=1200,
+                    advanced=True,
+                    tooltip="How many latents (of four frames) each looks at on both sides, besides all keyframes; "
+                    "default 0, all of the window. 2 to 8 need less time in long windows.",
+                ),
+                io.Int.Input(
                     "tile",
                     default=0,
                     min=0,
@@ -222,6 +231,13 @@ class KeyframeSR(io.ComfyNode):
                     optional=True,
                     tooltip="Sound of an IMAGE batch, from its start; a VIDEO keeps its own. Default: silent.",
                 ),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="The video's own latent, of this VAE, as Multi-Chunk Video Sampler gives it: it takes the "
+                    "place of the frames, which then need not be encoded again. Used where one window holds the video "
+                    "and the same keyframes are given. Default: none.",
+                ),
             ],
             outputs=[
                 io.Video.Output("video_out", display_name="video", tooltip="The large video, for Save Video."),
@@ -254,10 +270,13 @@ class KeyframeSR(io.ComfyNode):
         timeline: Any = None,
         storyboard: Any = None,
         audio: Any = None,
+        latent: Any = None,
         **widgets: Any,
     ) -> io.NodeOutput:
         from ..comfyui.upscale import Upscaling, only_video, upscale_video
 
         given = {"positive": positive, "keyframes": keyframes, "timeline": timeline, "storyboard": storyboard}
-        made, images, report = upscale_video(model, vae, video, Upscaling(**widgets), audio=audio, **given)
+        made, images, report = upscale_video(
+            model, vae, video, Upscaling(**widgets), audio=audio, latent=latent, **given
+        )
         return io.NodeOutput(made, only_video() if images is None else images, report)

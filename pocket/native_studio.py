@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..models.layouts.video_latents import BRIDGE, NATIVE_SIZE
 from ..models.studio_config import Part, read_studio
 from ..models.studio_parts import PairPart, PairTextPart
 from . import native, native_pairs
@@ -99,6 +100,24 @@ class NativeStudio:
             tokenizer.prompting = replace(tokenizer.prompting, drop_tokens=defaults.drop_tokens)
         tokenizer.template = defaults.prompt
         return self._made_for(native_pairs.with_loras(made, self._loras(part), "text_encoders."))
+
+    @cached_property
+    def upscale(self) -> Any:
+        """MODEL that upscales video, ComfyUI's Wan class; it says what it was trained for."""
+        path = self._file("upscale", self.config.upscale)
+        made = native.load_video_model(
+            path, self.defaults.upscale.shift, native.preview_factors(self.upscale_vae.for_images())
+        )
+        made.attachments.pop(NATIVE_SIZE, None)  # any video is larger than what the pocket makes
+        made.set_attachments(BRIDGE, self.defaults.upscale.mode == "bridge")
+        return made
+
+    @cached_property
+    def upscale_vae(self) -> native.PocketVAE:
+        """Its VAE."""
+        if self.config.upscale_vae is None:
+            return self.video_vae
+        return native.load_video_vae(self._file("upscale_vae", self.config.upscale_vae))
 
     @property
     def names(self) -> list[str]:

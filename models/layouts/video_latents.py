@@ -30,6 +30,7 @@ from .chunks import (
 from .pairs import PATCH
 
 __all__ = [
+    "BRIDGE",
     "NATIVE_SIZE",
     "PLAN",
     "ChunkVAE",
@@ -49,6 +50,9 @@ PLAN = "anchorshot_plan"
 
 NATIVE_SIZE = "anchorshot_size"
 """Where a MODEL carries the (height, width) that it was made for, among its attachments, if it says so."""
+
+BRIDGE = "anchorshot_bridge"
+"""Where a MODEL says, among its attachments, that it was trained to upscale without noise (SmartDirector, Eq. 5)."""
 
 Latent = dict[str, Any]
 

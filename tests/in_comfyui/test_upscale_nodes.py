@@ -17,7 +17,10 @@ from torch import Tensor
 
 from anchorshot.comfyui import upscale, upscale_source
 from anchorshot.comfyui.upscale_inputs import film_of, read_times
+from anchorshot.comfyui.video import chunk_vae
 from anchorshot.core.errors import InputError
+from anchorshot.models.layouts.upscale import plan_upscale
+from anchorshot.models.layouts.video_latents import PLAN
 from anchorshot.nodes.upscale import KeyframeSR
 from anchorshot.pocket.native import load_video_vae
 from anchorshot.story.storyboard import Storyboard, parse_storyboard
@@ -81,6 +84,18 @@ def test_times_of_keyframes(tiny: dict[str, Any]) -> None:
     assert f"frames: 0, {own.keyframe_frames[1]}" in run(tiny, pixels(own.frames), keyframes=large, timeline=own)[2]
     assert "frames: 0, 4" in run(tiny, pixels(6), keyframes=large, timeline=own)[2]
     assert "frames: 0\n" in run(tiny, pixels(6), keyframes=large[:1])[2]
+
+
+def test_a_latent_takes_the_place_of_the_frames(tiny: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """That the VAE made of the same frames in the same chunks: nothing changes; in other chunks it is left out."""
+    frames, large, vae = pixels(6), pixels(1, 32, 64), chunk_vae(tiny["vae"])
+    plan = plan_upscale(6, [1])
+    encoded = vae.encode_chunks(frames.movedim(-1, 1)[None, plan.source], plan.video.chunks)
+    latent = {"samples": encoded, PLAN: plan.video}
+    given = {"keyframes": large, "keyframe_times": "1 frame"}
+    images = run(tiny, frames, **given)[1]
+    assert torch.allclose(run(tiny, torch.zeros_like(frames), latent=latent, **given)[1], images, atol=1e-5)
+    assert torch.equal(run(tiny, frames, latent=latent)[1], run(tiny, frames)[1]) and "other chunks" in caplog.text
 
 
 def test_small_keyframes_are_left_out(tiny: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
