@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from ..core.errors import InputError
 from ..media.source_video import SourceVideo
 from ..media.target_video import open_target
 from .film import room
-from .host import stop_if_asked, temporary_folder
+from .host import stop_if_asked, tell, temporary_folder
 from .images import frames_of
 
 __all__ = ["IN_MEMORY", "Source", "source_of"]
@@ -197,6 +198,10 @@ def _watched(frames: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 def _cuts(source: Source) -> list[int]:
-    from ..media.cuts import find_cuts
-
-    return find_cuts(_watched(source.frames()), source.rate)
+    try:
+        finder: Any = import_module("..media.cuts", __package__)
+    except ImportError as error:
+        tell(f"cuts are not looked for, the video is taken for one shot: {error}", warn=True)
+        return []
+    found: list[int] = finder.find_cuts(_watched(source.frames()), source.rate)
+    return found
