@@ -66,7 +66,8 @@ def _queue(scope: Graph, prefix: str, given: Graph, subgraphs: Mapping[str, Grap
         node = nodes[origin]
         if node["mode"] == BYPASSED:  # what comes in of that type goes out
             kind = node["outputs"][slot]["type"]
-            return source(next(i["link"] for i in node["inputs"] if i["type"] == kind and i["link"]))
+            through = next((i["link"] for i in node["inputs"] if i["type"] == kind and i["link"]), None)
+            return None if through is None else source(through)
         if node["type"] in subgraphs:
             part = subgraphs[node["type"]]
             inner, slot = _origins(part)[part["outputs"][slot]["linkIds"][0]]

@@ -31,6 +31,8 @@ CARDS = {
         "Video from start to end|Wan 2.2 14B",
         "Film",
     ),
+    "wan22_5b_keyframe_sr": ("Large pictures", "Small video through them|Wan 2.2 5B", "Large video|the same pictures"),
+    "upscale_any_video": ("Your video", "Windows, never across a cut", "Larger, with sound|Wan 2.2 5B"),
 }
 """What a workflow with public models does, step by step: what it is, and after the bar with which model."""
 
