@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     _direct(commands)
     _film(commands)
     _tell(commands)
+    _upscale(commands)
     _evaluate(commands)
     _bench(commands)
     _train(commands)
@@ -225,6 +226,38 @@ def _tell(commands: argparse._SubParsersAction) -> None:
     _device(tell)
     _json(tell, "write the summary here, too")
     _workers(tell)
+
+
+def _upscale(commands: argparse._SubParsersAction) -> None:
+    text = "Make a video, or a finished film, larger: sharp where keyframes show how."
+    upscale = _command(commands, "upscale", "upscale:run", text)
+    upscale.add_argument(
+        "video", metavar="VIDEO|RUN", type=_path, help="a video file, or the folder of a finished film"
+    )
+    upscale.add_argument("--scale", metavar="F", type=float, help="factor from 1 to 8 (default: 2)")
+    upscale.add_argument("--size", metavar="SIZE", help="pixels of the result, WIDTHxHEIGHT, in place of --scale")
+    keyframes = (
+        "sharp pictures of some frames: a folder (0012.png is frame 12, 1.5s.png a time, 00-00-01-12.png a timecode; "
+        "or a keyframes.yaml), auto: a film's own where they are larger than it, or none (auto)"
+    )
+    upscale.add_argument("--keyframes", metavar="DIR", default="auto", help=keyframes)
+    cuts = "where shots begin: auto finds it, none, or frames from 0, e.g. 48,97 (auto; a film knows its own)"
+    upscale.add_argument("--cuts", metavar="LIST", default="auto", help=cuts)
+    method = "the studio's model, or interpolation to compare it with (model)"
+    upscale.add_argument("--method", choices=("model", "bicubic", "lanczos"), default="model", help=method)
+    _studio(upscale)
+    upscale.add_argument("--out", metavar="DIR", type=_path, help="folder of the run (default: output/<name>_upscaled)")
+    upscale.add_argument("--resume", action="store_true", help="go on with what DIR holds; make only what is missing")
+    own = upscale.add_argument_group("memory, in place of the studio's settings")
+    own.add_argument("--window", metavar="N", type=_whole(0, 10**5), help="frames made at once; 0: a whole shot")
+    own.add_argument("--overlap", metavar="N", type=_whole(0, 10**4), help="frames that windows share and blend")
+    own.add_argument("--tile", metavar="N", type=_whole(0, 16384), help="side of a tile in pixels; 0: whole frames")
+    own.add_argument("--tile-overlap", metavar="N", type=_whole(0, 4096), help="pixels that tiles share and blend")
+    colour = "leave the model's colours as they are; else the source's stay in areas of 8 of its pixels"
+    upscale.add_argument("--no-colour-fix", action="store_true", help=colour)
+    upscale.add_argument("--keep-windows", action="store_true", help="keep the lossless windows in DIR")
+    _device(upscale)
+    _json(upscale, "write the summary here, too")
 
 
 def _evaluate(commands: argparse._SubParsersAction) -> None:

@@ -180,6 +180,19 @@ class RunFolder:
         if _remove(self.path, self._manifest, self._kinds):
             self._save()
 
+    def drop(self, results: Sequence[str]) -> None:
+        """Forget finished results and remove their files: what was made of them is there.
+
+        As in `complete`, the manifest forgets them first.
+        """
+        files = {name for result in results for name in self._results.pop(result)["outputs"]}
+        if not files:
+            return
+        self._manifest["removed"] = sorted(files | set(self._manifest.get("removed", ())))
+        self._save()
+        if _remove(self.path, self._manifest, self._kinds):
+            self._save()
+
     def restate(self, results: Sequence[str], **inputs: Any) -> None:
         """Enter other values for some inputs of finished results, which stay: for values that now mean the same."""
         for result in results:

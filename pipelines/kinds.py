@@ -16,8 +16,10 @@ from .stages.join import Join
 from .stages.keyframes import Keyframes
 from .stages.pairs import Pairs
 from .stages.prompts import Prompts
+from .stages.scan import Scan
 from .stages.segments import Backward, Segments
 from .stages.sheet import PairSheet, Sheet, TextSheet, Weights
+from .stages.upscale import Upscaled, Windows
 
 __all__ = ["KINDS", "check_outside", "check_run", "open_run", "owns"]
 
@@ -25,6 +27,7 @@ KINDS = Kinds(
     FilmKind("film", "a film with keyframes", (Keyframes, Clips, Join, Sheet)),
     FilmKind("pairs", "a film of start and end frames", (Pairs, Prompts, Clips, Join, PairSheet)),
     FilmKind("tell", "a told film", (Segments, Backward, Decode, Join, TextSheet, Weights)),
+    FilmKind("upscale", "an upscaled video", (Scan, Windows, Upscaled)),
 )
 
 

@@ -21,7 +21,7 @@ from .stages.keyframes import Keyframes
 if TYPE_CHECKING:
     from .text_film import TextFilmJob
 
-__all__ = ["film_facts", "no_progress", "summarise", "summarise_text", "write_summary"]
+__all__ = ["film_facts", "no_progress", "peak_memory", "summarise", "summarise_text", "write_summary"]
 
 
 def summarise(job: FilmJob, run: RunFolder, placed: Sequence[JoinedClip], seconds: float) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def film_facts(job: Job, placed: Sequence[JoinedClip]) -> dict[str, Any]:
         "size": list(story.size),
         "frames": frames,
         "seconds": round(float(frames / story.rate), 6),
-        "peak_memory_mb": _peak_memory(job.studio.device),
+        "peak_memory_mb": peak_memory(job.studio.device),
     }
 
 
@@ -169,7 +169,7 @@ def no_progress(stage: str, done: float, total: float, note: str = "") -> None:
     """Reports to nobody."""
 
 
-def _peak_memory(device: torch.device) -> dict[str, float]:
+def peak_memory(device: torch.device) -> dict[str, float]:
     """Most memory used so far, in MB: of the process, and of a CUDA device if it is one."""
     peak: dict[str, float] = {}
     if sys.platform != "win32":

@@ -29,7 +29,7 @@ def test_windows_cover_every_shot_and_never_cross_a_cut() -> None:
         cuts = sorted(set(generator.integers(0, frames, 3).tolist()))
         keys = sorted(set(generator.integers(0, frames, 6).tolist()))
         overlap = int(generator.integers(0, 5))
-        window = int(generator.integers(max(1, 3 * overlap), 40))
+        window = int(generator.integers(max(1, 2 * overlap), 40))
         windows = plan_windows(frames, cuts, keys, window, overlap)
         assert all(w.frames <= window for w in windows)
         assert not any(w.start < cut < w.stop for w in windows for cut in cuts)
@@ -63,7 +63,7 @@ def test_a_window_begins_at_a_keyframe_where_it_can() -> None:
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [
-        ((10, [], [], 8, 3), "window"),
+        ((10, [], [], 5, 3), "window"),
         ((10, [], [], -1, 0), "window"),
         ((10, [], [], 9, -1), "overlap"),
         ((10, [12], [], 9, 1), "cuts"),

@@ -43,6 +43,8 @@ class Upscaler(Protocol):
     def __call__(self, frames: Tensor, keyframes: Mapping[int, Tensor], size: Size, report: Report) -> Iterator[Tensor]:
         """Upscale `[T, 3, h, w]` in 0…1 to `size` = (H, W), given some frames `[3, H, W]` of that size by their index.
 
+        An index below 0 or from T on is that of a frame of the same shot before or after these.
+
         Yields parts `[t, 3, H, W]` in order; `report` is told the share that is done, 0…1.
         """
         ...
@@ -112,7 +114,7 @@ def upscale_window(
     Args:
         upscaler: makes the frames.
         frames: `[T, 3, h, w]` in 0…1.
-        keyframes: `[3, H, W]` in 0…1, by frame of the window.
+        keyframes: `[3, H, W]` in 0…1, by frame of the window; below 0 or from T on they are frames around it.
         size: (H, W).
         tiling: how frames are cut; None takes them whole.
         colour: give the result the low frequencies of the source, unless the upscaler keeps them itself.

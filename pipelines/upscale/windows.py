@@ -72,12 +72,12 @@ def plan_windows(frames: int, cuts: Sequence[int], keyframes: Sequence[int], win
 
 
 def check_window(window: int, overlap: int) -> None:
-    """Refuse (InputError) windows that are shorter than three overlaps: a frame would be in three windows."""
+    """Refuse (InputError) windows that are shorter than two overlaps: a frame would be in three windows."""
     if overlap < 0:
         raise InputError("overlap", "must be at least 0 frames", overlap, "use e.g. 4")
-    if window < 0 or (window and window < max(1, 3 * overlap)):
-        rule = f"must be 0, or at least three times the overlap of {overlap} frames"
-        raise InputError("window", rule, window, f"use at least {max(1, 3 * overlap)}, or a smaller overlap")
+    if window < 0 or (window and window < 2 * overlap):
+        rule = f"must be 0, or at least twice the overlap of {overlap} frames"
+        raise InputError("window", rule, window, f"use at least {max(1, 2 * overlap)}, or a smaller overlap")
 
 
 def _spans(first: int, last: int, keys: Sequence[int], window: int, overlap: int) -> Iterator[tuple[int, int]]:
@@ -86,7 +86,7 @@ def _spans(first: int, last: int, keys: Sequence[int], window: int, overlap: int
     while last - start > window:
         left = last - start
         count = math.ceil((left - overlap) / (window - overlap))
-        after = start + math.ceil((left + (count - 1) * overlap) / count) - overlap
+        after = start + max(overlap, math.ceil((left - overlap) / count))
         # Not later than a full window allows; not so early that windows become short.
         low, high = bisect_left(keys, start + (window + 1) // 2), bisect_right(keys, start + window - overlap)
         if low < high:

@@ -1,0 +1,185 @@
+"""What all stages of one upscaling share: the clips, how they are cut into windows, and who makes them larger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from ...core.errors import InputError
+from ...core.files import sha256_file
+from ...execution.pool import Runner
+from ...execution.stage import Stage
+from ..join import JoinedClip
+from .keyframes import Picture
+from .source_info import SourceInfo
+from .upscalers import Interpolation, Tiling, Upscaler
+from .windows import Window, check_window, plan_windows
+
+if TYPE_CHECKING:
+    from ...models.studio import Studio
+
+__all__ = ["Method", "UpscaleClip", "UpscaleCrew", "UpscaleJob", "UpscaleOptions"]
+
+Method = Literal["model", "bicubic", "lanczos"]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """How a video is upscaled.
+
+    Attributes:
+        method: the studio's super-resolution model, or interpolation.
+        window, overlap: frames of a window at most, 0 for a whole shot, and those that neighbours share.
+        tile, tile_overlap: longest side of a tile in pixels of the upscaled frame, 0 for none, and what neighbours
+            share.
+        colour: give the result the low frequencies of its source.
+    """
+
+    method: Method = "model"
+    window: int = 81
+    overlap: int = 8
+    tile: int = 0
+    tile_overlap: int = 64
+    colour: bool = True
+
+    def __post_init__(self) -> None:
+        check_window(self.window, self.overlap)
+        if self.tile < 0:
+            raise InputError("tile", "must be 0 or a number of pixels", self.tile, "use 0 to take frames whole")
+
+    @classmethod
+    def of(cls, studio: Studio, method: Method = "model", **changed: Any) -> UpscaleOptions:
+        """The studio's defaults with those values `changed` that are not None."""
+        own = studio.defaults.upscale
+        found = {"window": own.window, "overlap": own.overlap, "tile": own.tile or 0, "tile_overlap": own.tile_overlap}
+        return cls(method, **found | {name: value for name, value in changed.items() if value is not None})
+
+    def inputs(self) -> dict[str, Any]:
+        """What a window depends on; where windows begin is told by the window itself."""
+        return {name: value for name, value in asdict(self).items() if name not in ("window", "overlap")}
+
+
+@dataclass(frozen=True)
+class UpscaleClip:
+    """A video that is upscaled, or one clip of a film.
+
+    Attributes:
+        name: its results begin with it: the shot's id, or ``video``.
+        frames: its length.
+        size: (height, width) of its frames.
+        file: of the film that is being made, such as ``clips/s01.mkv``; "" if it is a file of its own.
+        path: its own file.
+        identity: what tells its file from others; of the film's own files the hash of the result is taken.
+        result: the film's result that `file` belongs to.
+        cuts: frames that a new shot begins at.
+        keyframes: pictures of the target's size, by frame.
+        depth: bits of the values of kept windows.
+    """
+
+    name: str
+    frames: int
+    size: Size
+    file: str = ""
+    path: Path | None = None
+    identity: str = ""
+    result: str = ""
+    cuts: tuple[int, ...] = ()
+    keyframes: Mapping[int, Picture] = field(default_factory=dict)
+    depth: int = 8
+
+
+@dataclass
+class UpscaleJob:
+    """One upscaling. It says what to make, not where, and can be sent to another process.
+
+    Attributes:
+        clips: in order.
+        placed: where each lies in what comes out.
+        target: (H, W) of the upscaled frames.
+        rate: frames per second, where the clips are a film's.
+        studio: the models.
+        options: how.
+        source: the one video, where times and sound come from; None for the clips of a film.
+        file: what comes out.
+    """
+
+    clips: list[UpscaleClip]
+    placed: list[JoinedClip]
+    target: Size
+    rate: Fraction
+    studio: Studio
+    options: UpscaleOptions
+    source: SourceInfo | None = None
+    file: str = "upscaled.mp4"
+
+    @cached_property
+    def windows(self) -> dict[str, list[Window]]:
+        """The windows of each clip, by its name."""
+        window, overlap = self.options.window, self.options.overlap
+        return {
+            clip.name: plan_windows(clip.frames, clip.cuts, sorted(clip.keyframes), window, overlap)
+            for clip in self.clips
+        }
+
+    @cached_property
+    def digests(self) -> dict[str, dict[int, str]]:
+        """The hashes of the keyframes of each clip, by frame."""
+        return {clip.name: {k: sha256_file(path) for k, path in clip.keyframes.items()} for clip in self.clips}
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Everything besides frames and keyframes that windows are made from, as plain JSON."""
+        own: dict[str, Any] = {"size": list(self.target), **self.options.inputs()}
+        if self.options.method == "model":
+            own["studio"] = self.studio.fingerprint(*self.studio.upscale_parts)
+        return own
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Parts of the studio that make windows."""
+        return self.studio.upscale_parts if self.options.method == "model" else ()
+
+    def tiling(self, size: Size) -> Tiling:
+        """How frames of (height, width) are cut."""
+        scale = max(after / before for after, before in zip(self.target, size, strict=True))
+        return Tiling(int(self.options.tile / scale), math.ceil(self.options.tile_overlap / scale))
+
+    @cached_property
+    def upscaler(self) -> Upscaler:
+        """Makes frames larger; loads the models."""
+        if self.options.method == "model":
+            from .model_upscaler import ModelUpscaler
+
+            return ModelUpscaler(self.studio)
+        return Interpolation(self.options.method)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what refers to loaded models."""
+        return {name: value for name, value in vars(self).items() if name != "upscaler"}
+
+
+@dataclass(frozen=True)
+class UpscaleCrew:
+    """Makes the runner of an upscaling in any process; see `execution.pool.Crew`."""
+
+    job: UpscaleJob
+    stages: tuple[type[Stage], ...]
+
+    @property
+    def device(self) -> str:
+        """The kind of device that the studio's models compute on."""
+        return self.job.studio.device.type
+
+    def __call__(self, device: str | None = None) -> Runner:
+        """A runner whose models compute on `device`, by default where the studio's do."""
+        if device is not None:
+            self.job.studio.device = torch.device(device)
+        return Runner([stage(self.job) for stage in self.stages], self.job.studio.release)  # type: ignore[call-arg]
