@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from anchorshot.core.errors import InputError
 from anchorshot.media.image import write_image
 from anchorshot.media.lossless import read_lossless
 from anchorshot.media.source_video import SourceVideo
-from anchorshot.media.video import open_writer
+from anchorshot.media.video import VideoReader, open_writer
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.upscale.job import UpscaleOptions
 from anchorshot.pipelines.upscale.keyframes import find_keyframes
 from anchorshot.pipelines.upscale.target import target_size
 from anchorshot.pipelines.upscale_video import upscale_video
 
+FILM = Path(__file__).parent / "run_folders" / "film"
 LANCZOS = UpscaleOptions("lanczos", 8, 2)
 SIZE = (32, 48)
 
@@ -49,46 +50,45 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(tiny_studio: Path) -> Studio:
-    return load_studio(tiny_studio, device="cpu")
+def studio() -> Studio:
+    """Interpolation loads none of its models."""
+    return load_studio("pocket", device="cpu")
 
 
 def windows(folder: Path) -> list[np.ndarray]:
     return [np.stack(list(read_lossless(path))) for path in sorted((folder / "windows").iterdir())]
 
 
-def test_a_video_comes_out_larger_with_its_times(clip: Path, studio: Studio, tmp_path: Path) -> None:
-    summary = upscale_video(clip, studio, tmp_path, cuts=[11], keyframes="none", options=LANCZOS)
-    large, small = SourceVideo(tmp_path / "upscaled.mp4"), SourceVideo(clip)
+@pytest.fixture(scope="module")
+def whole(clip: Path, studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """The clip, upscaled in one go, with its windows."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, upscale_video(clip, studio, folder, cuts=[11], keyframes="none", options=LANCZOS, keep_windows=True)
+
+
+def test_a_video_comes_out_larger_with_its_times(clip: Path, whole: tuple[Path, dict]) -> None:
+    folder, summary = whole
+    large, small = SourceVideo(folder / "upscaled.mp4"), SourceVideo(clip)
     assert large.size == (64, 96) and list(large.times) == list(small.times)
     assert (summary["shots"], summary["frames"], summary["windows"]) == (2, 20, 4)
     shown = torch.stack([frame.pixels for frame in large.frames()])
     assert (functional.avg_pool2d(shown, 2) - frames()).abs().mean() < 3 / 255
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == [
-        "manifest.json", "source.json", "summary.json", "upscaled.mp4",
-    ]  # fmt: skip
 
 
-def test_both_sides_of_a_cut_are_those_of_the_shots_alone(clip: Path, studio: Studio, tmp_path: Path) -> None:
-    for name, part in (("first", frames()[:11]), ("second", frames()[11:])):
-        with open_writer(tmp_path / f"{name}.mkv", 24, lossless=True) as writer:
-            for frame in part:
-                writer.write(frame)
-    for name, source, cuts in (
-        ("whole", clip, [11]),
-        ("one", tmp_path / "first.mkv", "none"),
-        ("two", tmp_path / "second.mkv", "none"),
-    ):
-        upscale_video(
-            source, studio, tmp_path / name, cuts=cuts, keyframes="none", options=LANCZOS, keep_windows=True
-        )
-    alone = [*windows(tmp_path / "one"), *windows(tmp_path / "two")]
-    assert all(np.array_equal(a, b) for a, b in zip(windows(tmp_path / "whole"), alone, strict=True))
+def test_a_side_of_a_cut_is_that_of_the_shot_alone(whole: tuple[Path, dict], studio: Studio, tmp_path: Path) -> None:
+    with open_writer(tmp_path / "second.mkv", 24, lossless=True) as writer:
+        for frame in frames()[11:]:
+            writer.write(frame)
+    arguments = {"cuts": "none", "keyframes": "none", "options": LANCZOS, "keep_windows": True}
+    upscale_video(tmp_path / "second.mkv", studio, tmp_path / "alone", **arguments)
+    together, alone = windows(whole[0]), windows(tmp_path / "alone")
+    assert len(alone) == 2
+    assert all(np.array_equal(a, b) for a, b in zip(together[2:], alone, strict=True))
 
 
-def test_stopped_anywhere_it_resumes_to_the_same_bytes(clip: Path, studio: Studio, tmp_path: Path) -> None:
-    whole = upscale_video(clip, studio, tmp_path / "whole", cuts=[11], keyframes="none", options=LANCZOS)
-    assert len(whole["timings"]["made"]) == 6
+def test_stopped_anywhere_it_resumes_to_the_same_bytes(
+    whole: tuple[Path, dict], clip: Path, studio: Studio, tmp_path: Path
+) -> None:
     made: list[str] = []
 
     def stop(name: str, seconds: float) -> None:
@@ -96,19 +96,17 @@ def test_stopped_anywhere_it_resumes_to_the_same_bytes(clip: Path, studio: Studi
         if len(made) in (2, 4, 5):
             raise KeyboardInterrupt
 
-    for run in range(4):
-        arguments = {"cuts": [11], "keyframes": "none", "options": LANCZOS, "resume": run > 0, "on_finish": stop}
-        if run < 3:
-            with pytest.raises(KeyboardInterrupt):
-                upscale_video(clip, studio, tmp_path / "stopped", **arguments)
-        else:
-            upscale_video(clip, studio, tmp_path / "stopped", **arguments)
-    assert len(made) == len(set(made)) == 6
-    whole_bytes = (tmp_path / "whole" / "upscaled.mp4").read_bytes()
-    assert (tmp_path / "stopped" / "upscaled.mp4").read_bytes() == whole_bytes
-    again = upscale_video(
-        clip, studio, tmp_path / "whole", cuts=[11], keyframes="none", options=LANCZOS, resume=True
-    )
+    arguments = {"cuts": [11], "keyframes": "none", "options": LANCZOS, "on_finish": stop}
+    for run in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            upscale_video(clip, studio, tmp_path, resume=run > 0, **arguments)
+    upscale_video(clip, studio, tmp_path, resume=True, **arguments)
+    assert len(made) == len(set(made)) == len(whole[1]["timings"]["made"]) == 6
+    assert (tmp_path / "upscaled.mp4").read_bytes() == (whole[0] / "upscaled.mp4").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == [
+        "manifest.json", "source.json", "summary.json", "upscaled.mp4",
+    ]  # fmt: skip
+    again = upscale_video(clip, studio, tmp_path, resume=True, **arguments)
     assert again["kept"] and not again["timings"]["made"]
 
 
@@ -189,19 +187,21 @@ def test_what_is_in_the_way_is_refused_before_anything_is_made(clip: Path, studi
 
 
 def test_a_films_folder_is_upscaled_clip_by_clip(studio: Studio, tmp_path: Path) -> None:
-    from anchorshot.media.video import VideoReader
-    from anchorshot.pipelines.film import make_film
-    from tiny_film import story
-
-    make_film(story(), studio, tmp_path / "film", shots="s01,s02")
+    """A dissolve is made of upscaled clips, and lies where it lay."""
     said: list[str] = []
     options = UpscaleOptions("bicubic", 0, 0)
-    summary = upscale_video(tmp_path / "film", studio, tmp_path / "large", options=options, say=said.append)
-    small, large = (VideoReader(tmp_path / name) for name in ("film/film.mp4", "large/upscaled.mp4"))
-    assert large.size == (64, 128) and large.frames == small.frames == summary["frames"]
-    assert (summary["shots"], summary["windows"]) == (2, 2)
+    summary = upscale_video(FILM, studio, tmp_path, options=options, say=said.append, keep_windows=True)
+    small = VideoReader(FILM / "film.mp4")
+    large = VideoReader(tmp_path / "upscaled.mp4")
+    assert large.size == (2 * small.size[0], 2 * small.size[1]) and large.frames == small.frames == summary["frames"]
+    assert (summary["shots"], summary["windows"]) == (3, 3)
     assert "not larger than the film" in said[0]
     for a, b in zip(small, large, strict=True):
-        assert (functional.avg_pool2d(b, 2) - a).abs().mean() < 4 / 255
-    manifest = json.loads((tmp_path / "large" / "manifest.json").read_text())
-    assert "upscaled" in manifest["stages"] and not (tmp_path / "large" / "windows").exists()
+        assert (functional.avg_pool2d(b, 2) - a).abs().mean() < 6 / 255
+
+
+def test_a_clip_that_changed_since_is_refused(studio: Studio, tmp_path: Path) -> None:
+    shutil.copytree(FILM, tmp_path / "film")
+    (tmp_path / "film" / "clips" / "s02.mkv").write_bytes(b"another")
+    with pytest.raises(InputError, match="must have the clips that its film was made of"):
+        upscale_video(tmp_path / "film", studio, tmp_path / "out", options=UpscaleOptions("bicubic"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ...execution.stage import Records, Stage, Task, Workspace
@@ -57,7 +59,7 @@ class Scan(Stage):
                 yield frame.pixels
 
         if self.job.cuts is None:
-            cuts = _found(frames(), source)
+            cuts = _found(frames(), source, workspace)
         else:
             cuts = list(self.job.cuts)
             for _ in frames():
@@ -67,7 +69,11 @@ class Scan(Stage):
         return [{}]
 
 
-def _found(frames: Iterator[Tensor], source: SourceVideo) -> list[int]:
-    from ...media.cuts import find_cuts
-
-    return list(find_cuts(frames, source.rate))
+def _found(frames: Iterator[Tensor], source: SourceVideo, workspace: Workspace) -> list[int]:
+    name = f"{__package__}.media.cuts".replace(".pipelines.stages", "")
+    if find_spec(name) is None:
+        workspace.say("cuts are not looked for: the detector is missing; name them with --cuts")
+        for _ in frames:
+            pass
+        return []
+    return list(import_module(name).find_cuts(frames, source.rate))
