@@ -97,6 +97,7 @@ def pair_sampling(single: Mapping[str, Any]) -> PairSampling:
             layout=single["layout"],
             reference_timestep=None if asked == "auto" else asked,
             rescale=single["rescale"],
+            guidance_against=single.get("guidance_against") or "text",
         ),
     )
 

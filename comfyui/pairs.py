@@ -211,8 +211,9 @@ def _sample(
     with memory_errors("Start-End Pair Predictor", work, fix):
         shown = [] if before is None else [before]
         positive = _encoded(sampling, task.prompt, shown)
-        negative = positive if sampling.cfg == 1 else _encoded(sampling, sampling.negative, shown)
         settings = sampling.settings
+        unused = sampling.cfg == 1 or settings.guidance_against == "memory"
+        negative = positive if unused else _encoded(sampling, sampling.negative, shown)
         remembered: list[tuple[PackTile, Tensor]] = []
         if memory is not None and isinstance(memory.packing, MemoryPack):
             grid = size[0] // _TOKEN, size[1] // _TOKEN

@@ -16,7 +16,7 @@ from ..memory.retrieval import Retrieval
 from ..story.stages import MAX_WINDOW
 from .layouts.chunks import Method, VideoSettings
 from .layouts.pairs import check_noise
-from .layouts.start_end import PairLayoutName
+from .layouts.start_end import GuidanceAgainst, PairLayoutName
 from .layouts.upscale import Interpolation, Mode, UpscaleSettings
 
 __all__ = ["Defaults", "KeyframeDefaults", "PairDefaults", "Strict", "Unit", "UpscaleDefaults", "VideoDefaults"]
@@ -147,7 +147,9 @@ class PairDefaults(Strict):
         steps: Euler steps.
         shift: of the noise schedule; null takes `flow.dynamic_shift` of one frame's size.
         last_level: the last noise level that the model sees, to which the schedule is stretched; null leaves it.
-        guidance: classifier-free guidance, away from an empty prompt; 1 is off.
+        guidance: classifier-free guidance; 1 is off.
+        guidance_against: what it leads away from: text (an empty prompt), memory (the same prompt that remembers
+            nothing) or both.
         rescale: give the guided velocity of each token the norm of the prompt's.
         layout: stacked (as published) or sequence.
         joint: denoise both frames together; false makes each on its own, for comparison.
@@ -175,6 +177,20 @@ class PairDefaults(Strict):
     prompt: Annotated[str, Field(max_length=4000), AfterValidator(_template)] = "{text}"
     system_prompt: Annotated[str | None, Field(max_length=8000)] = None
     drop_tokens: Annotated[int | None, Field(ge=0, le=4096)] = None
+    guidance_against: GuidanceAgainst = "text"
+
+    @model_validator(mode="after")
+    def _check(self) -> PairDefaults:
+        if self.guidance_against != "text" and self.guidance == 1:
+            fix = "set guidance to e.g. 2, or remove it"
+            raise InputError("guidance_against", "matters only with guidance", self.guidance_against, fix)
+        return self
+
+    @property
+    def unset(self) -> set[str]:
+        """As `KeyframeDefaults.unset`."""
+        younger = type(self).model_fields["guidance_against"]
+        return {"guidance_against"} if self.guidance_against == younger.default else set()
 
     @property
     def pack(self) -> MemoryPack:

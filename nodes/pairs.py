@@ -333,6 +333,16 @@ class StartEndPairPredictor(io.ComfyNode):
                     tooltip="Noise level of the last step, to which the scheduler's levels are stretched; 0.02 in "
                     "Qwen-Image's and STAGE's own programs. Default 0: the scheduler's.",
                 ),
+                io.Combo.Input(
+                    "guidance_against",
+                    options=["text", "memory", "both"],
+                    default="text",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What the branch lacks that guidance leads away from. text (default, as published): the "
+                    "negative stands in its place. memory: the same text, but nothing is remembered, so characters "
+                    "come back more alike; the negative is not read; try cfg 2 with rescale off. both: neither.",
+                ),
             ],
             outputs=[
                 io.Image.Output("starts", is_output_list=True, tooltip="Start frame of every shot, in order."),

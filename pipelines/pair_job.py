@@ -96,11 +96,14 @@ class PairFilmSettings:
         shift = d.shift
         if shift is None:
             shift = dynamic_shift(tokens, max_tokens=MAX_TOKENS, base_mu=BASE_MU, max_mu=MAX_MU)
-        return cls(d, PairSettings(d.steps, shift, d.last_level, d.guidance, d.rescale, d.layout, d.joint))
+        sampling = PairSettings(
+            d.steps, shift, d.last_level, d.guidance, d.rescale, d.layout, d.joint, d.guidance_against
+        )
+        return cls(d, sampling)
 
     def inputs(self) -> dict[str, Any]:
-        """Everything that a pair depends on, as plain JSON."""
-        return self.defaults.model_dump(mode="json") | {"shift": self.sampling.shift}
+        """Everything that a pair depends on, as plain JSON; `PairDefaults.unset` is left out."""
+        return self.defaults.model_dump(mode="json", exclude=self.defaults.unset) | {"shift": self.sampling.shift}
 
 
 @dataclass

@@ -176,10 +176,10 @@ class PairFrameSampler:
         return pictures, info
 
     def _encode(self, position: int, seen: MemoryFrame | None) -> tuple[TextCond, TextCond | None]:
-        """U: the shot's prompt with the end of the shot before it, and the same picture with a blank."""
+        """U: the shot's prompt with the end of the shot before it, and the same picture with a blank where needed."""
         job, encoder = self._job, self._job.studio.pair_text
         defaults = job.pair_settings.defaults
-        prompts = [self._prompts[position], *([" "] if defaults.guidance != 1 else [])]
+        prompts = [self._prompts[position], *([" "] if job.pair_settings.sampling.negative_prompt else [])]
         images = None if seen is None else [seen.image[0]] * len(prompts)
         states, mask = encoder.encode(
             prompts, images, system_prompt=defaults.system_prompt, drop_tokens=defaults.drop_tokens

@@ -18,6 +18,7 @@ from ..memory.golden_mem import Size
 from ..memory.memory_pack import MemoryPack, PackTile
 from ..models.encoders.text_cond import TextCond
 from ..models.layouts.start_end import (
+    GuidanceAgainst,
     PairLayoutName,
     Segment,
     SegmentModel,
@@ -43,6 +44,8 @@ class PairSettings:
             published weights take 20 steps with shift 2.2 and last level 0.02.
         guidance: classifier-free guidance; 1 is off.
         rescale: give the guided velocity of each token the norm of the positive prompt's, as published.
+        guidance_against: what the branch that guidance leads away from lacks: ``text``, a negative prompt stands in its
+            place (as published); ``memory``; or ``both``. Given frames are in it always.
         layout: where the end frame stands, ``stacked`` below the start frame (as published) or behind it in
             ``sequence``.
         joint: denoise both frames together (dual encoding, §4.1); False makes each on its own, for comparison.
@@ -55,6 +58,12 @@ class PairSettings:
     rescale: bool = True
     layout: PairLayoutName = "stacked"
     joint: bool = True
+    guidance_against: GuidanceAgainst = "text"
+
+    @property
+    def negative_prompt(self) -> bool:
+        """Whether guidance takes a negative prompt."""
+        return self.guidance != 1 and self.guidance_against != "memory"
 
     @property
     def schedule(self) -> Tensor:
@@ -84,7 +93,7 @@ def sample_pair(
         settings: steps, guidance, layout.
         generator: CPU generator, or one per row; the noise of the start frame is drawn first, then the end frame's.
         callback: sees every step; `x` there is [B, n·tokens, 4C], the frames that are made, one after the other.
-        negative: what guidance leads away from, 1 or B rows; needed where it is not 1.
+        negative: what guidance leads away from, 1 or B rows; needed where `PairSettings.negative_prompt` says so.
         start, end: a given frame's latent, `[B, C, H, W]` or `[1, C, H, W]`: it is clean and stays as it is.
 
     Returns:
@@ -105,7 +114,7 @@ def sample_pair(
         """These frames from noise, beside what is given and the memory."""
         clean = {k: Segment(x.to(model.device, model.dtype), ids[k], clean=True) for k, x in given.items()}
 
-        def velocity_of(text: TextCond) -> Velocity:
+        def velocity_of(text: TextCond, memory: Sequence[Segment]) -> Velocity:
             mask = None if bool(text.mask.all()) else text.mask.to(model.device)
             tokens = text.tokens.to(model.device, model.dtype)
 
@@ -119,9 +128,10 @@ def sample_pair(
 
             return velocity
 
-        velocity = velocity_of(prompt)
-        if negative is not None and settings.guidance != 1:
-            against = velocity_of(negative.expand(batch))
+        velocity = velocity_of(prompt, memory)
+        if settings.guidance != 1 and (settings.guidance_against != "memory" or memory):  # else both branches are equal
+            other = prompt if negative is None or not settings.negative_prompt else negative.expand(batch)
+            against = velocity_of(other, memory if settings.guidance_against == "text" else ())
             velocity = rescaled(velocity, against, settings.guidance, settings.rescale)
         x = torch.cat([noise[k] for k in frames], 1).to(model.device)
         return list(euler(velocity, x, settings.schedule, callback).chunk(len(frames), 1))
@@ -216,7 +226,7 @@ def _check(
 ) -> None:
     if shape[1] % 2 or shape[2] % 2:
         raise InputError("size", "latent height and width must be even", shape[1:], "use multiples of 16 pixels")
-    if settings.guidance != 1 and negative is None:
+    if settings.negative_prompt and negative is None:
         raise InputError("negative", "is needed for guidance", None, "encode an empty prompt, or set guidance to 1")
     if negative is not None and len(negative) not in (1, batch):
         raise InputError("negative", f"must have 1 or {batch} rows", len(negative), "give one negative prompt for all")

@@ -175,7 +175,7 @@ def test_two_workers_make_the_same_film(whole: Path, studio: Studio, tmp_path: P
     [
         {"packing": "references", "pyramid": True, "rank_by": "image", "layout": "sequence", "last_level": 0.02},
         {"level": "pixel", "aspect": "fit", "rank_by": "recency", "joint": False, "guidance": 1.0, "shift": 2.2},
-        {"packing": "references", "limit": 1, "area": 0.5, "drop_tokens": 3, "rescale": False},
+        {"packing": "references", "limit": 1, "area": 0.5, "drop_tokens": 3, "guidance_against": "memory"},
     ],
 )
 def test_every_setting_makes_other_pairs(pair_studio: Path, whole: Path, tmp_path: Path, settings: dict) -> None:
@@ -193,6 +193,7 @@ def test_every_setting_makes_other_pairs(pair_studio: Path, whole: Path, tmp_pat
     assert not torch.equal(picture(tmp_path / "out", "s02_01"), picture(whole, "s02_01"))
     kept = json.loads((tmp_path / "out" / "manifest.json").read_text())["stages"]["s02/keyframe-0"]["inputs"]
     assert all(kept["settings"][name] == value for name, value in settings.items())
+    assert ("guidance_against" in kept["settings"]) == ("guidance_against" in settings), "older folders have none"
 
 
 def test_a_refiner_writes_the_prompts_of_the_clips(whole: Path, studio: Studio, tmp_path: Path) -> None:

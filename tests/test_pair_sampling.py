@@ -177,6 +177,42 @@ def test_every_remembered_frame_counts(model, pack: MemoryPack) -> None:
         assert gap(pair(other), whole) > 1e-4, f"frame {k} has no effect"
 
 
+@pytest.mark.parametrize("against", ["text", "memory", "both"])
+def test_what_guidance_leads_away_from(model, against: str) -> None:
+    """The branch lacks the text, the memory or both; a given frame is in it always."""
+    settings = PairSettings(steps=2, guidance=2.0, rescale=False, guidance_against=against)
+    memory, (given,), blank, (noise, _) = remembered(2), frames(1, 7), text(4, seed=2), pair_noise(SHAPE, 1, seeded(1))
+    ids = pair_ids(GRID)
+    other, recalled = {"text": (blank, memory), "memory": (text(), []), "both": (blank, [])}[against]
+
+    @torch.no_grad()
+    def velocity(x: Tensor, t: float) -> Tensor:
+        pair = [Segment(x, ids[0]), Segment(patchify(given), ids[1], clean=True)]
+        times = torch.tensor([t])
+        v = model.forward_segments([*pair, *memory], text().tokens, None, times)[0]
+        empty = model.forward_segments([*pair, *recalled], other.tokens, None, times)[0]
+        return empty + 2 * (v - empty)
+
+    made = sample_pair(
+        model, text(), SHAPE, memory, settings, seeded(1), negative=None if against == "memory" else blank, end=given
+    )
+    torch.testing.assert_close(patchify(made[0]), euler(velocity, noise, settings.schedule), atol=1e-5, rtol=1e-5)
+
+
+def test_without_memory_nothing_is_led_away_from() -> None:
+    class Counted:
+        device, dtype, calls = torch.device("cpu"), torch.float32, 0
+
+        def forward_segments(self, segments, *_) -> list[Tensor]:
+            self.calls += 1
+            return [segment.tokens for segment in segments if not segment.clean]
+
+    for memory, calls in (((), 3), (remembered(1), 6)):
+        network = Counted()
+        sample_pair(network, text(), SHAPE, memory, PairSettings(steps=3, guidance=2.0, guidance_against="memory"))
+        assert network.calls == calls
+
+
 def test_rows_do_not_depend_on_their_batch(model) -> None:
     settings = PairSettings(steps=2, guidance=2.0)
     both = text(rows=2, seed=4)

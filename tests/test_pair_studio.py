@@ -27,6 +27,8 @@ from anchorshot.models.studio_config import StudioConfig
         ({"defaults": {"pair": {"prompt": "shot"}}}, r"defaults.pair.prompt: must hold \{text\}"),
         ({"defaults": {"pair": {"prompt": "{text} {size}"}}}, r"defaults.pair.prompt: may hold \{text\}"),
         ({"defaults": {"pair": {"area": 0}}}, "defaults.pair.area"),
+        ({"defaults": {"pair": {"guidance": 2.0, "guidance_against": "it"}}}, "defaults.pair.guidance_against"),
+        ({"defaults": {"pair": {"guidance_against": "memory"}}}, "guidance_against: matters only with guidance"),
         ({"defaults": {"pair": {"packing": "grid"}}}, "defaults.pair.packing"),
     ],
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...memory.memory_pack import PackTile
 from ..layouts.pairs import Size
-from ..layouts.start_end import Centring, Packing, PairLayoutName, ReferenceTimestep
+from ..layouts.start_end import Centring, GuidanceAgainst, Packing, PairLayoutName, ReferenceTimestep
 from .native_adapter import Callback, Conditioning
 
 __all__ = ["PAIR", "NativePairs", "PairFrame", "PairModelSettings"]
@@ -33,6 +33,7 @@ class PairModelSettings:
         canvas: (rows, columns) of the canvas; None: a frame's.
         reference_timestep: t of clean frames, ``zero`` or ``shared``; None: as the model's file says.
         rescale: bring the guided velocity of every token to the length of the positive one's (published).
+        guidance_against: what the negative branch lacks: ``text``, ``memory`` or ``both``, see `GuidanceAgainst`.
         centring: where a side with an odd number of tokens has its middle.
     """
 
@@ -42,6 +43,7 @@ class PairModelSettings:
     reference_timestep: ReferenceTimestep | None = None
     rescale: bool = True
     centring: Centring = "qwen"
+    guidance_against: GuidanceAgainst = "text"
 
 
 class NativePairs(Protocol):
@@ -69,7 +71,7 @@ class NativePairs(Protocol):
 
         Args:
             model: the MODEL.
-            positive, negative: one prompt each, without references.
+            positive, negative: one prompt each, without references; against ``memory`` the negative is not read.
             size: (height, width) of a frame's latent.
             memory: remembered frames, most relevant first: place in the pack, and latent `[C, 2·rows, 2·cols]` (or
                 `[1, C, …]`) as the VAE gives it.

@@ -19,6 +19,7 @@ from .pairs import PATCH, Size, pack_latent
 
 __all__ = [
     "Centring",
+    "GuidanceAgainst",
     "PairLayoutName",
     "Packing",
     "ReferenceTimestep",
@@ -40,6 +41,10 @@ PairLayoutName = Literal["stacked", "sequence"]
 
 The paper does not say; the published weights were trained with ``stacked``.
 """
+
+GuidanceAgainst = Literal["text", "memory", "both"]
+"""What the branch that guidance leads away from lacks: the shot's text, in whose place stands a negative prompt (as
+published), the memory, or both. Where memory is lacking, guidance leads towards what is remembered."""
 
 Packing = Literal["references", "canvas"]
 """Memory as images of their own, each with its frame id, or as tiles of one canvas (STAGE Eq. 1)."""

@@ -72,6 +72,7 @@ defaults:
     steps: 4 # a divisor of the levels that core keeps
     shift: 2.0
     guidance: GUIDANCE
+    guidance_against: AGAINST
     packing: PACKING
     system_prompt: look at {it}
     prompt: "{text}\\n{frames} frames"
@@ -141,7 +142,7 @@ def differences(board: Storyboard, studio: NativeStudio, wanted: list[tuple[Tens
     single: dict[str, Any] = {
         "model": studio.pair, "clip": studio.pair_clip, "vae": studio.image_vae, "seed": 0, "steps": defaults.steps,
         "cfg": defaults.guidance, "sampler_name": "euler", "scheduler": "simple", "layout": defaults.layout,
-        "match_cut": False, "reference_timestep": "auto", "rescale": defaults.rescale, "storyboard": board,
+        "match_cut": False, "guidance_against": defaults.guidance_against, "reference_timestep": "auto", "rescale": defaults.rescale, "storyboard": board,
     }  # fmt: skip
     sampling, tasks = pair_sampling(single), pair_tasks({}, single, board.frame_size)
     encoders = ComfyEncoders(studio.image_vae, None, studio.clip_vision, studio.retrieval_clip)
@@ -155,14 +156,20 @@ def differences(board: Storyboard, studio: NativeStudio, wanted: list[tuple[Tens
     return errors
 
 
-@pytest.mark.parametrize(("packing", "guidance"), [("canvas", 2.5), ("references", 1.0)])
-def test_the_nodes_make_the_command_line_s_frames(files: Path, tmp_path: Path, packing: str, guidance: float) -> None:
-    yaml = files / f"{packing}.yaml"
-    yaml.write_text(STUDIO.replace("PACKING", packing).replace("GUIDANCE", str(guidance)), "utf-8")
+def studio(files: Path, packing: str, guidance: float, against: str = "text") -> Path:
+    """A studio file."""
+    yaml = files / "studio.yaml"
+    filled = STUDIO.replace("PACKING", packing).replace("GUIDANCE", str(guidance)).replace("AGAINST", against)
+    yaml.write_text(filled, "utf-8")
+    return yaml
+
+
+@pytest.mark.parametrize("settings", [("canvas", 2.5), ("references", 1.0), ("canvas", 2.0, "memory")])
+def test_the_nodes_make_the_command_line_s_frames(files: Path, tmp_path: Path, settings: Any) -> None:
+    yaml = studio(files, *settings)
     board = load_storyboard(files / "story.yaml")
     wanted = headless(yaml, board, tmp_path)
-    studio = NativeStudio(yaml)
-    errors = differences(board, studio, wanted)
+    errors = differences(board, NativeStudio(yaml), wanted)
     assert max(errors) < 0.5 / 255 + 2e-4, errors
     assert torch.equal(wanted[2][0], wanted[1][1]), "a match"
 
@@ -175,10 +182,9 @@ def test_the_pocket_pair_model_is_the_same_in_both(tmp_path: Path) -> None:
 
 
 def test_prompts_are_put_as_the_studio_says(files: Path) -> None:
-    (files / "plain.yaml").write_text(STUDIO.replace("PACKING", "canvas").replace("GUIDANCE", "1.0"), "utf-8")
-    studio, board = NativeStudio(files / "plain.yaml"), load_storyboard(files / "story.yaml")
-    single = {"clip": studio.pair_clip, "seed": 0, "match_cut": False, "storyboard": board}
+    clip, board = NativeStudio(studio(files, "canvas", 1.0)).pair_clip, load_storyboard(files / "story.yaml")
+    single = {"clip": clip, "seed": 0, "match_cut": False, "storyboard": board}
     first, second, *_ = pair_tasks({}, single, board.frame_size)
     looks = "<Mira>, a yellow square with a crown, (smiling) stands on the left."
     assert first.prompt == f"wide shot, static, in the desert. {looks}\n17 frames"
-    assert second.end is not None and studio.pair_clip.tokenizer.prompting.system_prompt == "look at {it}"
+    assert second.end is not None and clip.tokenizer.prompting.system_prompt == "look at {it}"

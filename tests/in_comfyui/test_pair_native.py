@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import comfy.sample
@@ -49,6 +50,7 @@ def headless_pair(
     settings: PairModelSettings = PLAIN,
     cfg: float = 1.0,
     zero: bool = True,
+    against: str = "text",
 ) -> dict[str, Tensor]:
     """Euler over the command line's network, in plain arithmetic."""
     network = tiny_qwen.headless(model, zero)
@@ -65,8 +67,8 @@ def headless_pair(
     x = [patchify(NOISE[name]) for name in new]
     texts = [prompt(1)[0][0], prompt(2, 4)[0][0]]
 
-    def velocity(text: Tensor, t: float) -> list[Tensor]:
-        segments = [Segment(tokens, places[name]) for tokens, name in zip(x, new, strict=True)] + fixed
+    def velocity(text: Tensor, t: float, clean: list[Segment] = fixed) -> list[Tensor]:
+        segments = [Segment(tokens, places[name]) for tokens, name in zip(x, new, strict=True)] + clean
         with torch.no_grad():
             return network.forward_segments(
                 segments, text, None, torch.tensor([t]), reference_timestep=settings.reference_timestep
@@ -75,8 +77,8 @@ def headless_pair(
     for now, after in zip(SIGMAS[:-1].tolist(), SIGMAS[1:].tolist(), strict=True):
         v = velocity(texts[0], now)
         if cfg != 1.0:
-            against = velocity(texts[1], now)
-            guided = [b + cfg * (a - b) for a, b in zip(v, against, strict=True)]
+            away = velocity(texts[against != "memory"], now, fixed if against == "text" else fixed[: len(clean)])
+            guided = [b + cfg * (a - b) for a, b in zip(v, away, strict=True)]
             if settings.rescale:
                 pairs = zip(guided, v, strict=True)
                 guided = [g * a.norm(dim=-1, keepdim=True) / g.norm(dim=-1, keepdim=True) for g, a in pairs]
@@ -112,6 +114,29 @@ def test_a_given_frame_is_clean_and_untouched(model: Any, name: Any, pack: Memor
     assert torch.equal(made[name], given[name])
     made = native_pair(model, memory=memory, given=given, settings=settings, cfg=3.0)
     assert gap(made, headless_pair(model, memory, given, settings, 3.0)) < 1e-5
+
+
+@pytest.mark.parametrize("against", ["memory", "both"])
+@pytest.mark.parametrize("names", [(), ("start",)])
+@pytest.mark.parametrize("pack", [None, CANVAS])
+def test_guidance_against_what_is_not_remembered(model: Any, against: Any, names: Any, pack: MemoryPack | None) -> None:
+    given = {name: model.model.process_latent_out(frame(30)[:, :, None])[:, :, 0] for name in names}
+    memory = [] if pack is None else remembered(model, pack)
+    settings = PairModelSettings(packing="canvas", guidance_against=against, rescale=not names)
+    calls = []
+    handle = model.model.diffusion_model.img_in.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        made = native_pair(model, memory=memory, given=given, settings=settings, cfg=3.0)
+    finally:
+        handle.remove()
+    once = against == "memory" and not memory
+    assert once == (len(calls) == len(SIGMAS) - 1), "without a memory there is nothing to lead away from"
+    assert gap(made, headless_pair(model, memory, given, settings, 3.0, against=against)) < 1e-5
+    if memory:
+        other = native_pair(
+            model, memory=memory, given=given, settings=replace(settings, guidance_against="text"), cfg=3
+        )
+        assert gap(made, other) > 1e-3
 
 
 def test_what_memory_is_modulated_at(model: Any) -> None:

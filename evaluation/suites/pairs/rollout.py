@@ -178,7 +178,7 @@ def roll_out(
         begin = clock(models.transformer.device)
         ends = list(pairs[-1][:, 1]) if pairs and policy.previous else None
         prompt = _text(models, [_prompt(models, story, shot, policy.looks) for story in stories], ends)
-        against = None if settings.guidance == 1 else _text(models, [_BLANK] * len(stories), ends)
+        against = _text(models, [_BLANK] * len(stories), ends) if settings.negative_prompt else None
         segments, remembered = _remember(memory, stories, shot, policy, settings)
         start, end = sample_pair(
             models.transformer,

@@ -9,7 +9,7 @@ LoRA, quantisation, offload, samplers, previews, interrupt. The model that was c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.ldm.qwen_image.model
@@ -55,6 +55,10 @@ def sample_pair(
     """Sample a start and an end frame together. Arguments and errors as `NativePairs.sample`."""
     sequence, clean = lay_out(size, memory, given or {}, settings or PairModelSettings())
     fixed = dict(given or {})
+    against = sequence.settings.guidance_against
+    if against == "memory":
+        negative = positive
+        cfg = cfg if memory else 1.0  # else both branches would be equal
     start = torch.cat([_plain(noise[name], size) for name in sequence.new], 2)
     out = comfy.sample.sample_custom(
         patch_pair(model, sequence),
@@ -63,7 +67,7 @@ def sample_pair(
         comfy.samplers.sampler_object("euler") if sampler is None else sampler,
         sigmas.clone(),  # some samplers write into theirs (uni_pc)
         _with_references("positive", positive, clean),
-        _with_references("negative", negative, clean),
+        _with_references("negative", negative, clean if against == "text" else clean[: len(fixed)]),
         torch.zeros_like(start),
         callback=callback,
         disable_pbar=disable_pbar,
@@ -147,16 +151,17 @@ class _Patch:
         **kwargs: Any,
     ) -> Tensor:
         """The stock forward, with our positions; other packs' wrappers still go around it."""
-        sequence = self.sequence
-        clean = len(sequence.given) + len(sequence.tiles)
-        if len(ref_latents or ()) != clean:
+        sequence, clean = self.sequence, len(ref_latents or ())
+        if sequence.settings.guidance_against != "text" and clean == len(sequence.given):
+            sequence = replace(sequence, tiles=())  # the negative branch remembers nothing
+        if clean != (wanted := len(sequence.given) + len(sequence.tiles)):
             fix = "take model, positive and negative from the same node"
-            raise InputError("conditioning", f"must hold {clean} clean frames", len(ref_latents or ()), fix)
+            raise InputError("conditioning", f"must hold {wanted} clean frames", clean, fix)
         if clean:  # a conditioning's own method would win over the model's
             kwargs["ref_latents_method"] = METHODS[self._reference_timestep(executor.class_obj)]
         options = dict(transformer_options or {})
         patches = options.get("patches", {})
-        options["patches"] = patches | {"post_input": [*patches.get("post_input", ()), self.positions]}
+        options["patches"] = patches | {"post_input": [*patches.get("post_input", ()), _Patch(sequence).positions]}
         return executor(x, timestep, context, attention_mask, ref_latents, additional_t_cond, options, **kwargs)
 
     def positions(self, args: Mapping[str, Any]) -> dict[str, Any]:
