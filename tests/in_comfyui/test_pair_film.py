@@ -142,7 +142,8 @@ def differences(board: Storyboard, studio: NativeStudio, wanted: list[tuple[Tens
     single: dict[str, Any] = {
         "model": studio.pair, "clip": studio.pair_clip, "vae": studio.image_vae, "seed": 0, "steps": defaults.steps,
         "cfg": defaults.guidance, "sampler_name": "euler", "scheduler": "simple", "layout": defaults.layout,
-        "match_cut": False, "guidance_against": defaults.guidance_against, "reference_timestep": "auto", "rescale": defaults.rescale, "storyboard": board,
+        "match_cut": False, "reference_timestep": "auto", "rescale": defaults.rescale, "storyboard": board,
+        "guidance_against": defaults.guidance_against,
     }  # fmt: skip
     sampling, tasks = pair_sampling(single), pair_tasks({}, single, board.frame_size)
     encoders = ComfyEncoders(studio.image_vae, None, studio.clip_vision, studio.retrieval_clip)
