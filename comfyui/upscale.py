@@ -17,7 +17,8 @@ from ..models.backbones.native_fit import text_width
 from ..models.backbones.native_models import upscale_on
 from ..models.backbones.native_solvers import ode_solver
 from ..models.layouts.upscale import UpscaleSettings, decode_upscaled, encode_upscale, plan_canvas, plan_upscale
-from ..models.layouts.video_latents import BRIDGE, ChunkVAE, plan_of
+from ..models.layouts.video_latents import BRIDGE, COLOUR_CELL, ChunkVAE, plan_of
+from ..pipelines.upscale.colour import keep_colour
 from ..pipelines.upscale.tiles import plan_tiles
 from ..pipelines.upscale.upscalers import Tiling, upscale_window
 from ..pipelines.upscale.windows import Window, check_window, plan_windows
@@ -32,6 +33,7 @@ __all__ = ["NativeUpscaler", "Upscaling", "only_video", "upscale_video", "upscal
 
 _FIX = "use a shorter window or smaller tiles, or load the model in fp8"
 _PATCH = (2, 2)
+_CELL = 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Upscaling:
         near: latent frames that each attends to on both sides; 0: all.
         tile, tile_overlap: in pixels of the video that comes in.
         cuts: auto or none.
-        keep_colour: take broad colour drift back.
+        keep_colour: take colour drift back.
+        colour_cell: side of the areas whose colour is kept, in pixels of the video that comes in; 0: as the MODEL says.
         keyframe_times: moments of the keyframes, in words; empty: the timeline's.
         width, height: of what comes out, in pixels; 0: by `scale`.
         fit: of keyframes of another shape.
@@ -71,6 +74,7 @@ class Upscaling:
     height: int = 0
     fit: str = "cover"
     fps: float = 24.0
+    colour_cell: int = 0
 
     def settings(self, model: Any) -> UpscaleSettings:
         """What the sampler is told; ``auto`` is the bridge for a MODEL that says it was trained for it."""
@@ -83,6 +87,10 @@ class Upscaling:
             strength=self.strength,
             near=self.near or None,
         )
+
+    def cell(self, model: Any) -> int:
+        """Side of the areas whose colour is kept; 0: none are."""
+        return (self.colour_cell or int(model.attachments.get(COLOUR_CELL) or _CELL)) if self.keep_colour else 0
 
     def size(self, low: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of what comes out of a video of size `low`; sides that are scaled come out even.
@@ -156,16 +164,22 @@ class NativeUpscaler:
     def __call__(
         self, frames: Tensor, keyframes: Mapping[int, Tensor], size: tuple[int, int], report: Callable[[float], None]
     ) -> Iterator[Tensor]:
-        """Upscale `[T, 3, h, w]` to `size`, given some frames of it by their index; see `Upscaler`."""
+        """Upscale `[T, 3, h, w]` to `size`, given some frames of it by their index.
+
+        Keyframes below 0 or from T on are frames around it, which it sees, too.
+        """
         low = (frames.shape[-2], frames.shape[-1])
-        given = dict(sorted(keyframes.items()))
-        plan = plan_upscale(len(frames), list(given))
+        given = {key: keyframes[key] for key in sorted(keyframes) if 0 <= key < len(frames)}
+        before = [picture for key, picture in keyframes.items() if key < 0]
+        after = [picture for key, picture in keyframes.items() if key >= len(frames)]
+        plan = plan_upscale(len(frames), list(given), len(before), len(after))
         canvas = plan_canvas(low, size, self.vae.spatial_compression, self.patch)
         with memory_errors("Keyframe SR", f"{len(frames)} frames of {size[1]}x{size[0]}", _FIX):
             latents = self._known(plan.video.latent_chunks)
             z_lr, clean_latents = encode_upscale(
-                self.vae, frames, given, plan, canvas, latents=latents, mode=self.settings.interpolation
-            )
+                self.vae, frames, given, plan, canvas, outside=[*before, *after], latents=latents,
+                mode=self.settings.interpolation,
+            )  # fmt: skip
             z = self.native.sample(
                 self.model,
                 self.positive,
@@ -224,13 +238,21 @@ def upscaled(
             stop_if_asked()
             told = f"window {i + 1}/{len(windows)} · frames {window.start}–{window.stop - 1}"
             tell(told if len(tiles) == 1 else f"{told} · {len(tiles)} tiles")
-            own = {k - window.start: keyframes[k] for k in window.keyframes}
-            parts = upscale_window(
-                upscaler, held, own, size, tiling, colour=upscaling.keep_colour, where=f"window {i + 1}"
-            )
-            yield (frame for part in parts for frame in part)
+            seen = [k for k in (window.before, *window.keyframes, window.after) if k is not None]
+            own = {k - window.start: keyframes[k] for k in seen}
+            parts = upscale_window(upscaler, held, own, size, tiling, colour=False, where=f"window {i + 1}")
+            yield _coloured(parts, held, upscaling.cell(upscaler.model))
 
     yield from _blended(larger(), windows)
+
+
+def _coloured(parts: Iterator[Tensor], source: Tensor, cell: int) -> Iterator[Tensor]:
+    """The frames of a window in the colours of its source; a cell of 0 leaves them."""
+    begin = 0
+    for part in parts:
+        own = source[begin : begin + len(part)].to(part)
+        begin += len(part)
+        yield from keep_colour(part, own, cell) if cell else part
 
 
 def _blended(parts: Iterator[Iterator[Tensor]], windows: Sequence[Window]) -> Iterator[Tensor]:

@@ -157,7 +157,7 @@ class KeyframeSR(io.ComfyNode):
                     default=True,
                     advanced=True,
                     tooltip="Give broad areas the small video's colours, whatever the model made of them; default on. "
-                    "Detail finer than 8 pixels of the small video stays.",
+                    "Finer detail stays: see colour_cell.",
                 ),
                 io.Conditioning.Input(
                     "positive",
@@ -237,6 +237,17 @@ class KeyframeSR(io.ComfyNode):
                     tooltip="The video's own latent, of this VAE, as Multi-Chunk Video Sampler gives it: it takes the "
                     "place of the frames, which then need not be encoded again. Used where one window holds the video "
                     "and the same keyframes are given. Default: none.",
+                ),
+                io.Int.Input(
+                    "colour_cell",
+                    default=0,
+                    min=0,
+                    max=256,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Side of the areas whose colour keep_colour takes from the small video, in its pixels; "
+                    "default 0, as the model says, else 8. 1 makes the result, shrunk again, the small video itself: "
+                    "for clean sources.",
                 ),
             ],
             outputs=[

@@ -31,6 +31,7 @@ from .pairs import PATCH
 
 __all__ = [
     "BRIDGE",
+    "COLOUR_CELL",
     "NATIVE_SIZE",
     "PLAN",
     "ChunkVAE",
@@ -53,6 +54,9 @@ NATIVE_SIZE = "anchorshot_size"
 
 BRIDGE = "anchorshot_bridge"
 """Where a MODEL says, among its attachments, that it was trained to upscale without noise (SmartDirector, Eq. 5)."""
+
+COLOUR_CELL = "anchorshot_colour_cell"
+"""Where a MODEL that upscales says how large the areas are whose colour the source gives, in pixels of the source."""
 
 Latent = dict[str, Any]
 

@@ -14,13 +14,14 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from in_comfyui.node_inputs import STORY
 from in_comfyui.tiny_wan import TEXT, headless, native, noise, pixels, vae_file
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from anchorshot.comfyui import upscale, upscale_source
 from anchorshot.comfyui.upscale_inputs import film_of, read_times
 from anchorshot.comfyui.video import chunk_vae
 from anchorshot.core.errors import InputError
 from anchorshot.models.layouts.upscale import plan_upscale
-from anchorshot.models.layouts.video_latents import PLAN
+from anchorshot.models.layouts.video_latents import COLOUR_CELL, PLAN
 from anchorshot.nodes.upscale import KeyframeSR
 from anchorshot.pocket.native import load_video_vae
 from anchorshot.story.storyboard import Storyboard, parse_storyboard
@@ -75,6 +76,21 @@ def test_windows_share_what_they_overlap(tiny: dict[str, Any]) -> None:
     first, second = (run(tiny, frames[part], window=0)[1] for part in (slice(0, 9), slice(6, 14)))
     assert torch.equal(images[:6], first[:6]) and torch.equal(images[9:], second[3:])
     assert torch.allclose(images[7], (first[7] + second[1]) / 2, atol=1e-6)
+
+
+def test_colours_are_the_small_videos(tiny: dict[str, Any]) -> None:
+    """With areas of one pixel the result, shrunk again, is nearly the video that came in; the MODEL may say so."""
+    frames = pixels(5) * 0.6 + 0.2
+    plain, kept = (run(tiny, frames, keep_colour=keep, colour_cell=1)[1] for keep in (False, True))
+
+    def off(images: Tensor) -> float:
+        return float((avg_pool2d(images.movedim(-1, 1), 2) - frames.movedim(-1, 1)).abs().mean())
+
+    assert off(kept) < 0.5 * off(plain)
+    told = {**tiny, "model": tiny["model"].clone()}
+    told["model"].set_attachments(COLOUR_CELL, 1)
+    assert torch.equal(run(told, frames, keep_colour=True)[1], kept)
+    assert not torch.equal(run(tiny, frames, keep_colour=True)[1], kept)
 
 
 def test_times_of_keyframes(tiny: dict[str, Any]) -> None:
