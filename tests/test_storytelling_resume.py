@@ -15,7 +15,8 @@ from close import same_picture, same_result
 from anchorshot import evaluation
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.networks import MetricModels
-from anchorshot.evaluation.suites.text2story.films import Figures, FilmCache, FilmRunner, films_row
+from anchorshot.evaluation.parts import PartCache
+from anchorshot.evaluation.suites.text2story.films import Figures, FilmRunner, films_row
 from anchorshot.evaluation.suites.text2story.prompt_set import film_key
 from anchorshot.evaluation.suites.text2story.storytelling_set import DATA, ScenePrompts, SetStory
 from anchorshot.models.studio import load_studio
@@ -138,7 +139,7 @@ def test_costs_of_another_device_are_left_out(tmp_path: Path, monkeypatch: pytes
     film = {name: torch.rand(4) for name in ("scene", "action", "both", "cosines", "jumps", "seconds")}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     film["peak"] = torch.tensor(1 << 30)
-    cuda, cpu = (FilmCache(tmp_path / "parts", True, torch.device(kind)) for kind in ("cuda", "cpu"))
+    cuda, cpu = (PartCache(tmp_path / "parts", True, torch.device(kind)) for kind in ("cuda", "cpu"))
     cuda.save("full", 0, {"seed": 0}, film)
     same, other = cuda.load("full", 0, {"seed": 0}), cpu.load("full", 0, {"seed": 0})
     assert same is not None and other is not None and cpu.load("full", 0, {"seed": 1}) is None

@@ -1,4 +1,4 @@
-"""Metrics of pixels beside PSNR (`media.frames`): SSIM, change, boundary jump, diversity. Pure functions of tensors.
+"""Metrics of pixels beside PSNR (`media.frames`): SSIM, colour, change, boundary jump, diversity. Pure functions.
 
 Images and clips are float32 in 0…1, `[…, 3, H, W]`.
 """
@@ -11,7 +11,16 @@ import torch
 from kornia.metrics import ssim
 from torch import Tensor
 
-__all__ = ["EXACT", "boundary_jump", "diversity", "frame_change", "jump", "same_picture"]
+__all__ = [
+    "EXACT",
+    "boundary_jump",
+    "colour_error",
+    "diversity",
+    "frame_change",
+    "jump",
+    "same_picture",
+    "structural_similarity",
+]
 
 EXACT = 0.5 / 255
 """Largest difference that rounding to 8 bits can hide."""
@@ -20,6 +29,19 @@ EXACT = 0.5 / 255
 def jump(before: Tensor, after: Tensor) -> Tensor:
     """1 − SSIM of the frames on both sides of a joint, `[N, 3, H, W]` each → `[N]`; 0 is the same image."""
     return 1 - ssim(before, after, window_size=7).mean((1, 2, 3))
+
+
+def structural_similarity(images: Tensor, reference: Tensor) -> Tensor:
+    """SSIM (Wang et al. 2004) of images `[N, 3, H, W]`, mean over pixels and channels → `[N]`.
+
+    With the paper's Gaussian window of 11 pixels and σ = 1.5, as super-resolution is measured.
+    """
+    return ssim(images, reference, window_size=11).mean((1, 2, 3))
+
+
+def colour_error(images: Tensor, reference: Tensor) -> Tensor:
+    """Shift of colour `[N]`: the absolute difference of both images' mean colours, mean over the three channels."""
+    return (images.double() - reference.double()).mean((-2, -1)).abs().mean(-1).float()
 
 
 def diversity(frames: Tensor, lengths: Sequence[int] | None = None) -> float | None:

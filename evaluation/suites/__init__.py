@@ -8,6 +8,7 @@ from ..suite import Suite
 from .keyframes.suite import KeyframesSuite
 from .pairs.suite import PairsSuite
 from .text2story.suite import Text2StorySuite
+from .upscale.suite import UpscaleSuite
 from .video.suite import VideoSuite
 
 __all__ = ["SUITES"]
@@ -17,4 +18,5 @@ SUITES: tuple[Suite[Any], ...] = (
     VideoSuite(),
     Text2StorySuite(),
     PairsSuite(),
+    UpscaleSuite(),
 )

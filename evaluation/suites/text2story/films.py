@@ -1,29 +1,21 @@
-"""Films of a set as they are made: what is kept of each, and the folder where that waits for a run to go on."""
+"""Films of a set as they are made, and what is kept of each."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from ....core.files import atomic_path
 from ....sampling.noise import noise_source
 from ....sampling.text2story.segments import Made, StorySampler
 from ...metrics.cost import clock, peak_bytes
 from .scores import StoryMetrics, film_row, scene_weights, shown_frames
 from .storytelling_set import SetStory, prompt_pair
 
-__all__ = ["SHEET_STORIES", "Figures", "FilmCache", "FilmRunner", "films_row"]
+__all__ = ["SHEET_STORIES", "Figures", "FilmRunner", "films_row"]
 
 SHEET_STORIES, _SHEET_HEIGHT = 4, 96
 """Of so many stories pictures are kept, so high."""
@@ -99,53 +91,6 @@ def films_row(films: Sequence[Figures]) -> dict[str, float | None]:
     peaks = [int(film["peak"]) for film in films if "peak" in film]
     cost = {"seconds": statistics.median(seconds) if seconds else None, "peak": max(peaks) if peaks else None}
     return film_row(films) | cost
-
-
-class FilmCache:
-    """A folder with the figures of every finished film, for a run that resumes from them.
-
-    Films that depend on something else lie beside each other, so no run loses what another one has finished.
-
-    Args:
-        folder: where they lie; made with the first.
-        resume: take those that are there.
-        device: where this run makes films. What a film took elsewhere is not compared with what it takes here.
-    """
-
-    def __init__(self, folder: Path, resume: bool, device: torch.device) -> None:
-        self.folder, self._resume = folder, resume
-        self._device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        self._own: set[Path] = set()
-
-    def load(self, variant: str, number: int, inputs: Mapping[str, Any]) -> Figures | None:
-        """Figures of the film that depends on these inputs (plain JSON), if they are there and whole."""
-        path = self._file(variant, number, inputs)
-        with contextlib.suppress(OSError, SafetensorError):
-            if self._resume:
-                with safe_open(path, framework="pt") as file:
-                    elsewhere = set() if (file.metadata() or {}).get("device") == self._device else {"seconds", "peak"}
-                    # Copies: what is still mapped to a file keeps it from being removed on Windows.
-                    return {name: file.get_tensor(name).clone() for name in {*file.keys()} - elsewhere}
-        return None
-
-    def save(self, variant: str, number: int, inputs: Mapping[str, Any], figures: Figures) -> None:
-        """Keep the figures of a film."""
-        whole = {name: tensor.contiguous() for name, tensor in figures.items()}
-        with atomic_path(self._file(variant, number, inputs)) as temporary:
-            save_file(whole, temporary, metadata={"device": self._device})
-
-    def remove(self) -> None:
-        """Remove those that this run asked for or made; the report has them."""
-        for path in self._own:
-            path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it is not there, or holds what other runs have finished
-            self.folder.rmdir()
-
-    def _file(self, variant: str, number: int, inputs: Mapping[str, Any]) -> Path:
-        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-        path = self.folder / f"{variant.replace(':', '_')}-{number:04d}-{digest[:16]}.safetensors"
-        self._own.add(path)
-        return path
 
 
 def _small(frames: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ from ....pipelines.story_stage import (
 )
 from ....sampling.text2story.segments import StorySampler, StorySettings
 from ...metrics.networks import MetricFiles, MetricModels
-from .films import SHEET_STORIES, Figures, FilmCache, FilmRunner, films_row
+from ...parts import PartCache
+from .films import SHEET_STORIES, Figures, FilmRunner, films_row
 from .scores import StoryMetrics, scene_curve
 from .story_size import check_files, check_frames, check_size, natural_length
 from .storytelling_set import SetStory, StorytellingSet, prompt_pair
@@ -117,7 +118,7 @@ def run_prompt_set(
     progress: Progress | None = None,
     full: StorySettings = SETTINGS,
     keep: Callable[[dict[str, Any], int], None] | None = None,
-    cache: FilmCache | None = None,
+    cache: PartCache | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
     """Film stories of a set and score the films.
 

@@ -56,17 +56,17 @@ class Text2StorySuite(Suite[Text2StoryOptions]):
         return Result(figures, stories, shots, films, "pocket")
 
     def _run_set(self, studio: Studio, chosen: str, options: Text2StoryOptions, run: Run) -> Result:
+        from ...parts import PartCache
         from ...report import PartialReport
-        from .films import FilmCache
         from .prompt_set import read_set, run_prompt_set
 
         prompts, name = read_set(chosen), named_set(chosen, ("pocket", "benchmark"))
         partial: PartialReport | None = None
-        cache: FilmCache | None = None
+        cache: PartCache | None = None
         if run.out is not None:
             facts = {"suite": self.name, "studio": studio.name, "seed": options.seed, "set": name}
             partial = PartialReport(Path(run.out), facts)
-            cache = FilmCache(Path(run.out) / "storytelling_parts", options.resume, studio.device)
+            cache = PartCache(Path(run.out) / "storytelling_parts", options.resume, studio.device)
         try:
             figures, films = run_prompt_set(
                 studio,

@@ -1,0 +1,1 @@
+"""Suite `upscale`: SmartDirector's second stage on held-out clips of the pocket world."""

@@ -1,0 +1,120 @@
+"""Held-out clips for super-resolution: what is upscaled, and the truth at twice its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ....pocket.bank import to_tensor
+from ....pocket.render import render_clip
+from ....pocket.world import FPS, ShotSpec
+from ....story.timeline import Timeline
+from ...stories import MAX_STORIES, held_out_stories
+from ..video.run import REQUESTS
+from .suite import Source
+
+if TYPE_CHECKING:
+    from ....models.studio import Studio
+
+__all__ = ["SCALE", "SourceClip", "held_out_source"]
+
+SCALE = 2
+
+
+@dataclass(frozen=True)
+class SourceClip:
+    """A held-out clip of one shot.
+
+    Attributes:
+        number: counts the clips.
+        shot: what it shows.
+        timeline: its length, and where its keyframes are.
+        truth: what upscaling should give, `[T, 3, SCALE·h, SCALE·w]` in 0…1.
+        characters: bool `[T, SCALE·h, SCALE·w]`: where the characters are.
+        frames: what is upscaled, `[T, 3, h, w]` in 0…1.
+        latents: of a film: the latents `[1, C, F, h', w']` that `frames` were decoded from, in the timeline's chunks.
+    """
+
+    number: int
+    shot: ShotSpec
+    timeline: Timeline
+    truth: Tensor
+    characters: Tensor
+    frames: Tensor
+    latents: Tensor | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the truth."""
+        height, width = self.truth.shape[-2:]
+        return height, width
+
+    @property
+    def seconds(self) -> float:
+        """Length of the clip."""
+        return float(Fraction(len(self.truth), FPS))
+
+    @property
+    def keyframes(self) -> list[int]:
+        """Frames that a variant may be given at full size."""
+        return self.timeline.keyframe_frames
+
+    @property
+    def measured(self) -> list[int]:
+        """All other frames: those that no variant is given."""
+        return [t for t in range(len(self.truth)) if t not in self.keyframes]
+
+    @property
+    def shown(self) -> list[int]:
+        """Frames for the sheet: the first keyframe, the frame half-way to the next, and the last one before that."""
+        first, end = [*self.keyframes, len(self.truth)][:2]
+        return sorted({first, (first + end) // 2, end - 1})
+
+    def sheet(self, video: Tensor) -> Tensor:
+        """Of frames of this clip in the truth's size: `shown` whole, and after them, a character at twice the size."""
+        height, width = self.size
+        box = height // 2, width // 2
+        rows, columns = torch.nonzero(self.characters[self.shown[-1]], as_tuple=True)
+        own = columns < box[1] if self.shot.actors and self.shot.actors[0].side == 0 else columns >= box[1]
+        if not own.any():
+            own = torch.ones_like(own)
+        middle = [float(at[own].double().mean()) if len(at) else 0.0 for at in (rows, columns)]
+        y, x = (min(max(round(m) - b // 2, 0), b) for m, b in zip(middle, box, strict=True))
+        whole = video[self.shown]
+        detail = whole[..., y : y + box[0], x : x + box[1]]
+        return torch.cat([whole, F.interpolate(detail, self.size, mode="nearest")])
+
+
+def held_out_source(studio: Studio, seed: int, number: int, shots: int, source: Source) -> SourceClip:
+    """Clip `number` of a seed: one shot of that story, with the suite `video`'s lengths and keyframe times in turn.
+
+    Args:
+        studio: whose video VAE a `film`'s frames come from.
+        seed: which stories, and the degradations.
+        number: of the story and of the clip.
+        shots: length of the story; a shot of it is taken, the next clip takes its story's next.
+        source: `clean`: the same drawing at half the size, which is the truth's mean over squares of pixels;
+            `degraded`: that truth through the degradations that models are trained with, by a seed of the clip's own;
+            `film`: the clean frames as the studio's video VAE shows them, chunk by chunk, with their latents.
+    """
+    story = held_out_stories(seed, number + 1, shots)[number]
+    shot = story.shots[number % shots]
+    seconds, times = REQUESTS[number % len(REQUESTS)]
+    timeline = Timeline.plan(FPS, seconds, times)
+    pictures, masks = render_clip(shot, timeline.frames, scale=SCALE)
+    truth = to_tensor(pictures)
+    frames, latents = to_tensor(render_clip(shot, timeline.frames)[0]), None
+    if source == "degraded":
+        from ....training.degradations import degrade
+
+        frames = degrade(truth, SCALE, seed * MAX_STORIES + number)
+    elif source == "film":
+        vae = studio.video_vae
+        latents = vae.encode_chunks(frames[None], timeline.chunks)
+        frames = torch.cat(list(vae.decode_chunks(latents, timeline.latent_chunks)), 1)[0].float().cpu().clamp(0, 1)
+    return SourceClip(number, shot, timeline, truth, torch.from_numpy(masks) > 127, frames, latents)

@@ -1,0 +1,189 @@
+"""The rows of the suite: resampling, and super-resolution with as many keyframes as a row is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from ....core.errors import InputError
+from ....sampling.noise import noise_source
+from .sources import SourceClip
+from .suite import UpscaleSuite
+
+if TYPE_CHECKING:
+    from ....models.layouts.chunks import ChunkModel, Experts
+    from ....models.studio import Studio
+    from ....sampling.super_resolution import UpscaleSettings
+
+__all__ = ["Upscaler", "Variant", "chosen_variants", "load_models", "resample", "upscaler"]
+
+Kind = Literal["truth", "bicubic", "lanczos", "bridge", "training_free"]
+Upscaler = Callable[[SourceClip], Tensor]
+"""Makes `[T, 3, H, W]` in 0…1, on the CPU, of a clip."""
+
+_GIVEN = {"no_keyframes": 0, "one_keyframe": 1, "all_keyframes": None, "training_free": None}
+_NUMBERS = ("near:N", "steps:N", "training_free:T")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row's way of upscaling.
+
+    Attributes:
+        name: what the row is called.
+        kind: `truth`: true frames after the VAE; `bridge`: the studio's model; `training_free`: its video model.
+        given: so many of a clip's keyframes, from the first; None: all.
+        near, steps, strength: of the sampler, where it is not the studio's.
+    """
+
+    name: str
+    kind: Kind
+    given: int | None = 0
+    near: int | None = None
+    steps: int | None = None
+    strength: float | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> Variant:
+        """Read a variant's name.
+
+        Raises:
+            InputError: no such variant.
+        """
+        head, _, number = name.partition(":")
+        if not number and ":" not in name:
+            plain: dict[str, Kind] = {"ground_truth": "truth", "bicubic": "bicubic", "lanczos": "lanczos"}
+            if head in plain:
+                return cls(name, plain[head])
+            if head in _GIVEN:
+                return cls(name, "training_free" if head == "training_free" else "bridge", _GIVEN[head])
+        elif head == "near" and number.isascii() and number.isdigit() and len(number) < 5:
+            return cls(name, "bridge", None, near=int(number))
+        elif head == "steps" and number.isascii() and number.isdigit() and 0 < int(number) <= 1000:
+            return cls(name, "bridge", None, steps=int(number))
+        elif head == "training_free" and (level := _level(number)) is not None:
+            return cls(name, "training_free", None, strength=level)
+        known = ", ".join((*UpscaleSuite.variants, *_NUMBERS))
+        raise InputError("variants", f"must be among {known}", name, "choose some of them")
+
+    def settings(self, own: UpscaleSettings) -> UpscaleSettings:
+        """The studio's settings with what the row changes."""
+        changed = {name: value for name in ("near", "steps", "strength") if (value := getattr(self, name)) is not None}
+        return replace(own, mode="training_free" if self.kind == "training_free" else "bridge", **changed)
+
+    def depends_on(self, studio: Studio, source: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """The studio's parts that a row's clips depend on, and the settings, as plain JSON."""
+        parts = {"video_vae"} if source == "film" else set()
+        settings: dict[str, Any] = {}
+        text = "keyframe_text" if studio.config.video_text is None else "video_text"
+        if self.kind == "training_free":
+            parts |= {"video", "video_low", "video_vae", text}
+        elif self.kind == "bridge":
+            parts |= {"upscale", "upscale_vae", "upscale_text", "video_vae", text}
+        elif self.kind == "truth":
+            parts |= {"upscale_vae", "video_vae"}
+        if self.kind in ("bridge", "training_free"):
+            settings = asdict(self.settings(studio.defaults.upscale.sampling))
+        return tuple(sorted(parts)), settings
+
+
+def _level(text: str) -> float | None:
+    """A noise level above 0, up to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 < value <= 1 else None
+
+
+def chosen_variants(studio: Studio, names: Sequence[str] | None) -> list[Variant]:
+    """The rows that are run; by default all that this studio can do.
+
+    Raises:
+        InputError: no such variant, or one that needs a model which the studio does not have.
+    """
+    able = studio.config.upscale is not None
+    found = [Variant.parse(name) for name in dict.fromkeys(UpscaleSuite.variants if names is None else names)]
+    if names is None and not able:
+        return [variant for variant in found if variant.kind != "bridge"]
+    for variant in found:
+        if variant.kind == "bridge" and not able:
+            rule = "needs a studio with a model for super-resolution"
+            raise InputError("variants", f"{variant.name} {rule}", variant.name, "name one as `upscale` in its file")
+    return found
+
+
+def load_models(studio: Studio, variants: Sequence[Variant]) -> None:
+    """Load what the variants upscale with."""
+    kinds = {variant.kind for variant in variants}
+    if kinds & {"truth", "bridge"}:
+        _ = studio.upscale_vae
+    if "bridge" in kinds:
+        _ = studio.upscale_model, studio.upscale_text
+    if "training_free" in kinds:
+        _ = studio.video_model, studio.video_vae, studio.video_text
+
+
+def upscaler(studio: Studio, variant: Variant, seed: int) -> Upscaler:
+    """How a variant upscales.
+
+    Args:
+        studio: models and defaults.
+        variant: the row.
+        seed: with a clip's number it fixes the noise, where there is any.
+    """
+    if variant.kind == "truth":
+        return lambda clip: _through_vae(studio, clip)
+    if variant.kind in ("bicubic", "lanczos"):
+        method: Literal["bicubic", "lanczos"] = "bicubic" if variant.kind == "bicubic" else "lanczos"
+        return lambda clip: resample(clip.frames, clip.size, method)
+    return lambda clip: _super_resolved(studio, variant, clip, seed)
+
+
+def resample(frames: Tensor, size: tuple[int, int], method: Literal["bicubic", "lanczos"]) -> Tensor:
+    """Frames `[T, 3, h, w]` in another size, in 0…1: bicubic as PyTorch has it (a = −0.75), Lanczos-3 as Pillow has it,
+    neither rounded to 8 bits."""
+    if method == "bicubic":
+        return F.interpolate(frames, size, mode="bicubic", antialias=False).clamp(0, 1)
+    planes = frames.flatten(0, 1).numpy()
+    large = [np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.LANCZOS)) for plane in planes]
+    return torch.from_numpy(np.stack(large)).unflatten(0, frames.shape[:2]).clamp(0, 1)
+
+
+def _through_vae(studio: Studio, clip: SourceClip) -> Tensor:
+    """The true clip after the VAE, chunk by chunk: what no model can surpass but by guessing the VAE's errors."""
+    vae = studio.upscale_vae
+    latents = vae.encode_chunks(clip.truth[None], clip.timeline.chunks)
+    return torch.cat(list(vae.decode_chunks(latents, clip.timeline.latent_chunks)), 1)[0].float().cpu().clamp(0, 1)
+
+
+def _super_resolved(studio: Studio, variant: Variant, clip: SourceClip, seed: int) -> Tensor:
+    from ....sampling.super_resolution import upscale_clip
+
+    free = variant.kind == "training_free"
+    model: ChunkModel | Experts = studio.video_model if free else studio.upscale_model
+    vae, encoder = (studio.video_vae, studio.video_text) if free else (studio.upscale_vae, studio.upscale_text)
+    defaults = studio.defaults.upscale
+    text = encoder.encode(encoder.alias([clip.shot.prompt]))
+    keys = clip.keyframes[: variant.given]
+    # A film's latents lie in the chunks of all its keyframes.
+    latents = clip.latents if keys == clip.keyframes and vae is studio.video_vae else None
+    parts = upscale_clip(
+        model,
+        vae,
+        text,
+        clip.frames,
+        {key: clip.truth[key] for key in keys},
+        clip.size,
+        variant.settings(defaults.sampling),
+        latents=latents,
+        generator=[noise_source(seed, clip.number)],
+    )
+    return torch.cat([part.float().cpu() for part in parts]).clamp(0, 1)
