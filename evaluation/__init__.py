@@ -1,20 +1,20 @@
 """Evaluation: a studio on held-out stories of the pocket world, whose ground truth is known for every frame.
 
-Suites: `keyframes` (Captain Cinema's ablations), `video` (SmartDirector's), `pairs` (STAGE's) and `storytelling`
-(Text2Story's, which also runs on sets of prompt pairs, with a studio of any size); see `suites.SUITES`, and
-docs/evaluation.md for every column.
+Suites: `keyframes` (Captain Cinema's ablations), `video` and `upscale` (SmartDirector's two stages), `pairs`
+(STAGE's) and `storytelling` (Text2Story's, which also runs on sets of prompt pairs, with a studio of any size); see
+`suites.SUITES`, and docs/evaluation.md for every column.
 
 `run` takes:
 
 * `suite`: the name of one of them;
 * `studio`: a studio, or its name or file (then on the CPU);
 * `seed`: which held-out stories, and the noise; two seeds share no story of the pocket world;
-* `stories`: how many stories, or clips (`video`); None takes 16, or all of a set;
+* `stories`: how many stories, or clips (`video`, `upscale`); None takes 16, or all of a set;
 * `shots`: shots or segments in each story; None takes 8, and 4 for `storytelling`. Written stories are as long as they
   are; `pairs` cuts them;
 * `out`: folder for ``SUITE.json``, ``SUITE.png`` (plots) and ``SUITE_frames.png`` (frames); None writes nothing. While
   films of a set are made, ``storytelling_partial.json`` holds the figures of the stories that are finished, and
-  ``storytelling_parts`` those of every film;
+  ``storytelling_parts`` those of every film; so does `upscale`;
 * `recogniser`: reads the frames of the pocket world; None takes the pocket studio's;
 * `progress`: called with what is done;
 * `variants`: the names of the rows; None runs all that `Suite.variants` lists;
@@ -24,13 +24,15 @@ Rows of `keyframes`: `ground_truth`, `full`, `none`, `joint`, `goldenmem` and `l
 `:RANKING`), `retrieval:clip|text|recency` (also with `:TIER`), `noise:T` or `noise:LOW-HIGH`; of `video`:
 `ground_truth`, `multi_chunk`, `latent_replacement`, `replication`; of `storytelling`: `ground_truth`, `full`,
 `without_dipw`, `without_twb`, `without_sar`, `plain`, and what `text2story.variants.settings_of` names; of `pairs`:
-those of `PairsSuite.variants` and of `suites.pairs.suite.EXTRA`.
+those of `PairsSuite.variants` and of `suites.pairs.suite.EXTRA`; of `upscale`: those of `UpscaleSuite.variants`,
+`near:N`, `steps:N`, `training_free:T`.
 
 It returns ``{"suite", "studio", "seed", "stories", "shots", "set", "rows": [{"variant", …}], …}``, plain JSON; `shots`
 is the largest of `pairs`, and `video` has no set. `keyframes` adds `by_shot` (identity along the story) and `reader`
 (scores of the true frames), `video` adds `clips` and `change` (frame by frame), `storytelling` adds `weights` (of the
 scene, by step) and what the metrics were measured with (`clip`, `features`, `jump_metric`, `judges`), `pairs` adds
-`paired` (differences to `full`), `by_shot`, `films`, and the same of the metrics.
+`paired` (differences to `full`), `by_shot`, `films`, and the same of the metrics, `upscale` adds `paired` (to `bicubic`
+and to `no_keyframes`), `clips`, `by_distance`, `reader` and `source`.
 """
 
 from __future__ import annotations

@@ -248,7 +248,7 @@ def test_bad_requests_are_refused(studio: Studio, tmp_path: Path) -> None:
         ("set: is for the suites keyframes and storytelling", "video", {"prompt_set": "benchmark"}),
         ("size: is for the suite storytelling", "keyframes", {"size": SIZE}),
         ("judges: is for the suites storytelling and pairs", "keyframes", {"judges": MetricModels()}),
-        ("resume: is for a set", "keyframes", {"resume": True}),
+        ("resume: is for the suites storytelling and upscale", "keyframes", {"resume": True}),
         ("resume: is for a set", "storytelling", {"resume": True, "prompt_set": "pocket"}),
         ("pairs: is for the suite keyframes", "storytelling", benchmark | {"pairs": [8]}),
     ):  # fmt: skip

@@ -87,7 +87,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_new_suite_has_flags_a_run_a_table_and_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "keyframes, video, storytelling, pairs or tiny" in shown and "grey levels that are drawn" in shown
+    assert "keyframes, video, storytelling, pairs, upscale or tiny" in shown and "grey levels that are drawn" in shown
     assert "(default: 8; storytelling 4; tiny 2)" in shown
     arguments = ["evaluate", "tiny", "--grey-levels", "51,204", "--blurred", "--out", str(tmp_path), "--device", "cpu"]
     assert main(arguments) == 0
@@ -120,7 +120,7 @@ def test_its_options_are_refused_elsewhere_and_others_here(capsys: pytest.Captur
         ("tiny", {"levels": "dark"}, "^levels: "),
         ("tiny", {"variants": []}, "^variants: must name at least one"),
         ("tiny", {"stories": 0}, "^stories: must be a whole number from 1"),
-        ("everything", {}, "^suite: must be one of keyframes, video, storytelling, pairs, tiny"),
+        ("everything", {}, "^suite: must be one of keyframes, video, storytelling, pairs, upscale, tiny"),
     ):
         with pytest.raises(InputError, match=words):
             evaluation.run(suite, **options)  # type: ignore[arg-type]

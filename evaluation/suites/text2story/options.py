@@ -90,7 +90,7 @@ class Text2StoryOptions(SuiteOptions, FilmOptions):
     ] = None
     resume: Annotated[
         bool,
-        Flag("with a set: go on with the films that DIR has figures of", owner="a set of storytelling"),
+        Flag("with a set: go on with the films that DIR has figures of"),
     ] = False
     judges: Any = None
 
