@@ -75,7 +75,8 @@ def run(
         InputError: an unknown suite or variant, a number, size or length out of range, or a missing model file.
     """
     settings = _settings(suite, {"seed": seed, "stories": stories, "shots": shots, **options})
-    chosen, models = find(suites.SUITES, suite), _models(suite, studio)
+    chosen = find(suites.SUITES, suite)
+    models = _models(chosen, studio)
     folder = None if out is None else Path(out)
     if folder is not None:
         check_report_folder(folder, suite)
@@ -104,12 +105,12 @@ def _settings(suite: str, given: Mapping[str, Any]) -> SuiteOptions:
     return find(suites.SUITES, suite).options.parse(given)
 
 
-def _models(suite: str, studio: Studio | str | os.PathLike[str]) -> Studio:
+def _models(suite: Suite[Any], studio: Studio | str | os.PathLike[str]) -> Studio:
     """The studio, which must be able to do what the suite measures."""
     from ..models.studio import Studio, load_studio  # here, so that the command can list the suites without torch
 
     models = studio if isinstance(studio, Studio) else load_studio(studio)
-    models.check_task(suite)
+    suite.check(models)
     return models
 
 

@@ -147,6 +147,14 @@ class Suite(ABC, Generic[O]):
         """What the suite writes in the folder of its report."""
         return report_names(self.name)
 
+    def check(self, studio: Studio) -> None:
+        """Refuse a studio that cannot do what the suite measures, before anything is loaded.
+
+        Raises:
+            InputError: what it lacks.
+        """
+        studio.check_task(self.name)
+
     @abstractmethod
     def run(self, studio: Studio, options: O, run: Run) -> Result:
         """Measure a studio.

@@ -21,10 +21,11 @@ from anchorshot.evaluation.metrics.pixels import colour_error, structural_simila
 from anchorshot.evaluation.stories import shipped_recogniser
 from anchorshot.evaluation.suites.upscale.figures import ClipFigures, by_distance, pooled
 from anchorshot.evaluation.suites.upscale.sources import SourceClip, held_out_source
-from anchorshot.evaluation.suites.upscale.variants import Variant, chosen_variants, resample, upscaler
+from anchorshot.evaluation.suites.upscale.variants import Variant, chosen_variants, upscaler
 from anchorshot.media.frames import PSNR_CAP
 from anchorshot.models.io.keymaps import to_public
 from anchorshot.models.studio import Studio, load_studio
+from anchorshot.pipelines.upscale.upscalers import Interpolation
 from anchorshot.pocket.configs import T5, VAE, VIDEO
 from anchorshot.pocket.recogniser import Recogniser
 from anchorshot.pocket.tokenizer import build_tokenizer
@@ -125,22 +126,12 @@ def test_sources_are_one_drawing_at_two_sizes(studio: Studio, clip: SourceClip) 
     assert torch.equal(film.truth, clip.truth) and not torch.equal(film.frames, clip.frames)
 
 
-def test_resampling_keeps_even_areas_and_is_not_rounded(clip: SourceClip) -> None:
-    grey = torch.full((2, 3, 8, 12), 0.3001)
-    for method in ("bicubic", "lanczos"):
-        large = resample(grey, (16, 24), method)  # type: ignore[arg-type]
-        torch.testing.assert_close(large, torch.full((2, 3, 16, 24), 0.3001), atol=1e-6, rtol=0)
-    assert not torch.equal(
-        resample(clip.frames[:1], clip.size, "bicubic"), resample(clip.frames[:1], clip.size, "lanczos")
-    )
-
-
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def test_frames_that_a_variant_was_given_do_not_flatter_it(recogniser: Recogniser, clip: SourceClip) -> None:
     score = ClipFigures(recogniser)
-    bicubic = resample(clip.frames, clip.size, "bicubic")
+    bicubic = torch.cat([*Interpolation("bicubic")(clip.frames, {}, clip.size, lambda share: None)])
     given = bicubic.clone()
     given[clip.keyframes] = clip.truth[clip.keyframes]
     plain, flattered, perfect = score(clip, bicubic), score(clip, given), score(clip, clip.truth)
@@ -201,10 +192,10 @@ def test_a_studio_without_a_model_of_its_own_is_told_so(studio: Studio, tmp_path
 
 def test_keyframes_reach_the_model_and_come_back(studio: Studio, clip: SourceClip) -> None:
     short = SourceClip(0, clip.shot, clip.timeline, clip.truth, clip.characters, clip.frames)
-    made = {name: upscaler(studio, Variant.parse(name), 0)(short) for name in ("no_keyframes", "all_keyframes")}
+    made = {name: upscaler(studio, Variant.parse(name), 0)(short) for name in ("no_keyframes", "own_colour")}
     vae = studio.upscale_vae
     shown = vae.decode_image(vae.encode_image(clip.truth[clip.keyframes])).cpu().clamp(0, 1)
-    torch.testing.assert_close(made["all_keyframes"][clip.keyframes], shown, atol=1e-4, rtol=0)
+    torch.testing.assert_close(made["own_colour"][clip.keyframes], shown, atol=1e-4, rtol=0)
     assert float((made["no_keyframes"][clip.keyframes] - shown).abs().max()) > 1e-2
     assert made["no_keyframes"].shape == clip.truth.shape
 

@@ -60,6 +60,9 @@ class UpscaleSuite(Suite[UpscaleOptions]):
     )
     subject = "held-out clips"
 
+    def check(self, studio: Studio) -> None:
+        """Any studio: rows that it has no model for are left out, or refused where they are asked for."""
+
     def run(self, studio: Studio, options: UpscaleOptions, run: Run) -> Result:
         """See `Suite.run`."""
         from ...metrics.networks import MetricModels

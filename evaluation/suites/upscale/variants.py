@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from ....core.errors import InputError
+from ....pipelines.upscale.colour import keep_colour
+from ....pipelines.upscale.upscalers import Interpolation
 from ....sampling.noise import noise_source
 from .sources import SourceClip
 from .suite import UpscaleSuite
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
     from ....models.studio import Studio
     from ....sampling.super_resolution import UpscaleSettings
 
-__all__ = ["Upscaler", "Variant", "chosen_variants", "load_models", "resample", "upscaler"]
+__all__ = ["Upscaler", "Variant", "chosen_variants", "load_models", "upscaler"]
 
-Kind = Literal["truth", "bicubic", "lanczos", "bridge", "training_free"]
+Kind = Literal["truth", "bicubic", "lanczos", "model", "training_free"]
 Upscaler = Callable[[SourceClip], Tensor]
 """Makes `[T, 3, H, W]` in 0…1, on the CPU, of a clip."""
 
 _GIVEN = {"no_keyframes": 0, "one_keyframe": 1, "all_keyframes": None, "training_free": None}
-_NUMBERS = ("near:N", "steps:N", "training_free:T")
+_ASKED = ("near:N", "steps:N", "training_free:T", "own_colour")
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,11 @@ class Variant:
 
     Attributes:
         name: what the row is called.
-        kind: `truth`: true frames after the VAE; `bridge`: the studio's model; `training_free`: its video model.
+        kind: `truth`: true frames after the VAE; `model`: the
+            studio's for super-resolution; `training_free`: its video model.
         given: so many of a clip's keyframes, from the first; None: all.
         near, steps, strength: of the sampler, where it is not the studio's.
+        colour: keep the colours of the source, as the command does.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Variant:
     near: int | None = None
     steps: int | None = None
     strength: float | None = None
+    colour: bool = True
 
     @classmethod
     def parse(cls, name: str) -> Variant:
@@ -62,34 +64,36 @@ class Variant:
             plain: dict[str, Kind] = {"ground_truth": "truth", "bicubic": "bicubic", "lanczos": "lanczos"}
             if head in plain:
                 return cls(name, plain[head])
+            if head == "own_colour":
+                return cls(name, "model", None, colour=False)
             if head in _GIVEN:
-                return cls(name, "training_free" if head == "training_free" else "bridge", _GIVEN[head])
+                return cls(name, "training_free" if head == "training_free" else "model", _GIVEN[head])
         elif head == "near" and number.isascii() and number.isdigit() and len(number) < 5:
-            return cls(name, "bridge", None, near=int(number))
+            return cls(name, "model", None, near=int(number))
         elif head == "steps" and number.isascii() and number.isdigit() and 0 < int(number) <= 1000:
-            return cls(name, "bridge", None, steps=int(number))
+            return cls(name, "model", None, steps=int(number))
         elif head == "training_free" and (level := _level(number)) is not None:
             return cls(name, "training_free", None, strength=level)
-        known = ", ".join((*UpscaleSuite.variants, *_NUMBERS))
+        known = ", ".join((*UpscaleSuite.variants, *_ASKED))
         raise InputError("variants", f"must be among {known}", name, "choose some of them")
 
     def settings(self, own: UpscaleSettings) -> UpscaleSettings:
         """The studio's settings with what the row changes."""
         changed = {name: value for name in ("near", "steps", "strength") if (value := getattr(self, name)) is not None}
-        return replace(own, mode="training_free" if self.kind == "training_free" else "bridge", **changed)
+        return replace(own, mode="training_free" if self.kind == "training_free" else own.mode, **changed)
 
     def depends_on(self, studio: Studio, source: str) -> tuple[tuple[str, ...], dict[str, Any]]:
         """The studio's parts that a row's clips depend on, and the settings, as plain JSON."""
         parts = {"video_vae"} if source == "film" else set()
         settings: dict[str, Any] = {}
-        text = "keyframe_text" if studio.config.video_text is None else "video_text"
         if self.kind == "training_free":
-            parts |= {"video", "video_low", "video_vae", text}
-        elif self.kind == "bridge":
-            parts |= {"upscale", "upscale_vae", "upscale_text", "video_vae", text}
+            text = "keyframe_text" if studio.config.video_text is None else "video_text"
+            parts |= {"video", "video_vae", text}
+        elif self.kind == "model":
+            parts |= {*studio.upscale_parts}
         elif self.kind == "truth":
-            parts |= {"upscale_vae", "video_vae"}
-        if self.kind in ("bridge", "training_free"):
+            parts |= {"video_vae" if studio.config.upscale_vae is None else "upscale_vae"}
+        if self.kind in ("model", "training_free"):
             settings = asdict(self.settings(studio.defaults.upscale.sampling))
         return tuple(sorted(parts)), settings
 
@@ -111,10 +115,13 @@ def chosen_variants(studio: Studio, names: Sequence[str] | None) -> list[Variant
     """
     able = studio.config.upscale is not None
     found = [Variant.parse(name) for name in dict.fromkeys(UpscaleSuite.variants if names is None else names)]
-    if names is None and not able:
-        return [variant for variant in found if variant.kind != "bridge"]
+    if names is None:
+        # A studio whose model was not trained for this has that row under another name.
+        free = able and studio.defaults.upscale.mode == "training_free"
+        left = {"training_free"} if free else set() if able else {"model"}
+        return [variant for variant in found if variant.kind not in left]
     for variant in found:
-        if variant.kind == "bridge" and not able:
+        if variant.kind == "model" and not able:
             rule = "needs a studio with a model for super-resolution"
             raise InputError("variants", f"{variant.name} {rule}", variant.name, "name one as `upscale` in its file")
     return found
@@ -123,9 +130,9 @@ def chosen_variants(studio: Studio, names: Sequence[str] | None) -> list[Variant
 def load_models(studio: Studio, variants: Sequence[Variant]) -> None:
     """Load what the variants upscale with."""
     kinds = {variant.kind for variant in variants}
-    if kinds & {"truth", "bridge"}:
+    if kinds & {"truth", "model"}:
         _ = studio.upscale_vae
-    if "bridge" in kinds:
+    if "model" in kinds:
         _ = studio.upscale_model, studio.upscale_text
     if "training_free" in kinds:
         _ = studio.video_model, studio.video_vae, studio.video_text
@@ -141,20 +148,10 @@ def upscaler(studio: Studio, variant: Variant, seed: int) -> Upscaler:
     """
     if variant.kind == "truth":
         return lambda clip: _through_vae(studio, clip)
-    if variant.kind in ("bicubic", "lanczos"):
-        method: Literal["bicubic", "lanczos"] = "bicubic" if variant.kind == "bicubic" else "lanczos"
-        return lambda clip: resample(clip.frames, clip.size, method)
+    if variant.kind == "bicubic" or variant.kind == "lanczos":
+        enlarge = Interpolation(variant.kind)
+        return lambda clip: torch.cat([*enlarge(clip.frames, {}, clip.size, lambda share: None)])
     return lambda clip: _super_resolved(studio, variant, clip, seed)
-
-
-def resample(frames: Tensor, size: tuple[int, int], method: Literal["bicubic", "lanczos"]) -> Tensor:
-    """Frames `[T, 3, h, w]` in another size, in 0…1: bicubic as PyTorch has it (a = −0.75), Lanczos-3 as Pillow has it,
-    neither rounded to 8 bits."""
-    if method == "bicubic":
-        return F.interpolate(frames, size, mode="bicubic", antialias=False).clamp(0, 1)
-    planes = frames.flatten(0, 1).numpy()
-    large = [np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.LANCZOS)) for plane in planes]
-    return torch.from_numpy(np.stack(large)).unflatten(0, frames.shape[:2]).clamp(0, 1)
 
 
 def _through_vae(studio: Studio, clip: SourceClip) -> Tensor:
@@ -186,4 +183,5 @@ def _super_resolved(studio: Studio, variant: Variant, clip: SourceClip, seed: in
         latents=latents,
         generator=[noise_source(seed, clip.number)],
     )
-    return torch.cat([part.float().cpu() for part in parts]).clamp(0, 1)
+    made = torch.cat([part.float().cpu() for part in parts]).clamp(0, 1)
+    return keep_colour(made, clip.frames) if variant.colour else made
