@@ -28,6 +28,7 @@ FIGURES = (
     "psnr_characters",
     "identity",
     "identity_loss",
+    "likeness",
     "psnr_keyframes",
     "psnr_all",
     "temporal_error",
@@ -67,6 +68,7 @@ class ClipFigures:
             "psnr_characters": self._within(clip.characters[at], made, true),
             "identity": share,
             "identity_loss": loss,
+            "likeness": self._likeness(clip.characters[at], made, true),
             "psnr_keyframes": frames[keys].mean(),
             "psnr_all": frames.mean(),
             "temporal_error": temporal_error(video, clip.truth),
@@ -98,6 +100,12 @@ class ClipFigures:
         right = [(row.argmax(-1) == value).double().mean() for row, value in rows]
         losses = [F.cross_entropy(row, torch.full((len(row),), value)) for row, value in rows]
         return float(torch.stack(right).mean()), float(torch.stack(losses).mean())
+
+    def _likeness(self, mask: Tensor, made: Tensor, true: Tensor) -> Tensor | None:
+        """Mean cosine of the recogniser's features of both, in their full size, where characters are."""
+        one, other = (self._recogniser.features(frames * 2 - 1) for frames in (made, true))
+        covered = F.adaptive_avg_pool2d(mask[:, None].float(), one.shape[-2:])[:, 0] > 0.5
+        return F.cosine_similarity(one, other, dim=1)[covered].mean() if covered.any() else None
 
 
 def pooled(figures: Sequence[Figures], starts: Sequence[Sequence[int]]) -> dict[str, float | None]:

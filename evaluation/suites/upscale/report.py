@@ -24,6 +24,7 @@ _COMPARED = {
     "ssim": ("SSIM", 4, ""),
     "lpips": ("LPIPS", 4, ""),
     "identity": ("identity", 3, ""),
+    "likeness": ("likeness", 4, ""),
 }
 _MB = 2**-20
 
@@ -39,10 +40,11 @@ def tables(result: Result) -> Sequence[Columns]:
             "characters": figure("psnr_characters", 2),
             "identity": figure("identity"),
             "loss": figure("identity_loss"),
-            "keyframes": figure("psnr_keyframes", 2),
+            "likeness": figure("likeness", 4),
         },
         NAME
         | {
+            "keyframes": figure("psnr_keyframes", 2),
             "flicker": figure("flicker", 3),
             "still": figure("still_flicker", 2, 255),
             "change": figure("temporal_error", 2, 255),
@@ -58,7 +60,8 @@ def note(result: Result) -> str:
     """What is upscaled, and what the model's rows differ by from bicubic and from no keyframes."""
     source = {
         "clean": "clean frames",
-        "degraded": "degraded frames",
+        "mild": "mildly degraded frames",
+        "strong": "strongly degraded frames",
         "film": "frames of a film, and their latents",
     }[result["source"]]
     lines = [f"of {source}; without the keyframes' own frames, but for keyframes, change, flicker and colour"]
@@ -90,6 +93,8 @@ def panels(result: Result) -> list[Panel]:
         lambda axes: _bars(
             axes, rows, "identity", "share", "looks read right; dotted: bicubic's", line("identity"), 0.05
         ),
+        lambda axes: _bars(axes, rows, "likeness", "cosine", "features of characters", line("likeness"), 0.01),
+        lambda axes: bars(axes, rows, "seconds", "seconds", "time for a second of video", None),
         lambda axes: _distances(axes, result["by_distance"]),
         lambda axes: bars(axes, rows, "flicker", "ratio", "change over true change; dotted: equal", 1.0),
         lambda axes: bars(

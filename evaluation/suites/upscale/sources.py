@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ....media.degradations import MILD, Degradations, degrade
 from ....pocket.bank import to_tensor
 from ....pocket.render import render_clip
 from ....pocket.world import FPS, ShotSpec
@@ -99,7 +100,8 @@ def held_out_source(studio: Studio, seed: int, number: int, shots: int, source: 
         number: of the story and of the clip.
         shots: length of the story; a shot of it is taken, the next clip takes its story's next.
         source: `clean`: the same drawing at half the size, which is the truth's mean over squares of pixels;
-            `degraded`: that truth through the degradations that models are trained with, by a seed of the clip's own;
+            `mild`, `strong`: the truth through the degradations that the pocket model is trained with, or through those
+            of clips from anywhere, by a seed of the clip's own;
             `film`: the clean frames as the studio's video VAE shows them, chunk by chunk, with their latents.
     """
     story = held_out_stories(seed, number + 1, shots)[number]
@@ -109,10 +111,9 @@ def held_out_source(studio: Studio, seed: int, number: int, shots: int, source: 
     pictures, masks = render_clip(shot, timeline.frames, scale=SCALE)
     truth = to_tensor(pictures)
     frames, latents = to_tensor(render_clip(shot, timeline.frames)[0]), None
-    if source == "degraded":
-        from ....training.degradations import degrade
-
-        frames = degrade(truth, SCALE, seed * MAX_STORIES + number)
+    if source in ("mild", "strong"):
+        settings = MILD if source == "mild" else Degradations()
+        frames = degrade(truth, SCALE, seed * MAX_STORIES + number, settings)
     elif source == "film":
         vae = studio.video_vae
         latents = vae.encode_chunks(frames[None], timeline.chunks)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Source", "UpscaleOptions", "UpscaleSuite"]
 
-Source = Literal["degraded", "clean", "film"]
+Source = Literal["mild", "strong", "clean", "film"]
 """What is upscaled; see `sources.held_out_sources`."""
 
 
@@ -25,7 +25,8 @@ class UpscaleOptions(SuiteOptions):
     """Options of the suite.
 
     Attributes:
-        source: what is upscaled: `degraded` frames, `clean` ones, or a `film`'s, with its own latents.
+        source: what is upscaled: frames that are degraded in a `mild` or a `strong` way, `clean` ones, or a `film`'s,
+            with its own latents.
         lpips: file of the perceptual distance; None leaves the column out.
         resume: take the clips whose figures the folder has from a run that was interrupted.
         judges: networks in the place of files.
@@ -35,8 +36,11 @@ class UpscaleOptions(SuiteOptions):
 
     source: Annotated[
         Source,
-        Flag("what is upscaled: degraded frames, clean ones, or a film's with its latents (default: degraded)", "NAME"),
-    ] = "degraded"
+        Flag(
+            "what is upscaled: mild or strong degradations, clean, or film: its frames and latents (default: mild)",
+            "NAME",
+        ),
+    ] = "mild"
     lpips: Annotated[
         str | None, Flag("LPIPS to the truth: safetensors of the lpips package's weights", "FILE", reads_file=True)
     ] = None
