@@ -116,7 +116,8 @@ def _once(x: Tensor, size: tuple[int, int] | None, rng: random.Random, settings:
     factor, way = rng.uniform(*settings.resize), rng.choice(_RESIZE)
     if size is not None or happens():
         x = _resized(x, size or tuple(max(1, round(n * factor)) for n in x.shape[-2:]), way)  # type: ignore[arg-type]
-    strength, grey, shot, seed = rng.uniform(*settings.noise), rng.random() < 0.5, rng.random() < 0.5, rng.getrandbits(60)
+    strength, grey, shot = rng.uniform(*settings.noise), rng.random() < 0.5, rng.random() < 0.5
+    seed = rng.getrandbits(60)
     photons = rng.uniform(*settings.shot_noise)
     if happens():
         x = _noisy(x, photons if shot else strength, grey, shot, seed)
