@@ -46,7 +46,7 @@ def run_upscale(
     stories: int,
     shots: int,
     variants: Sequence[Variant],
-    source: Source = "degraded",
+    source: Source = "mild",
     networks: MetricModels | None = None,
     progress: Progress | None = None,
     keep: Callable[[dict[str, Any], int], None] | None = None,
