@@ -82,9 +82,24 @@ class PairsBenchmark(Benchmark[Options]):
         return run_pairs(studio)
 
 
+class UpscaleBenchmark(Benchmark[Options]):
+    """Super-resolution on the Wan 2.2 5B class: attention to near latents and keyframes against full attention."""
+
+    name = "upscale"
+    options = Options
+    needs_studio = False
+
+    def run(self, studio: Studio | None, options: Options) -> list[Row]:
+        """See `Benchmark.run`."""
+        from .upscale import run_upscale
+
+        return run_upscale()
+
+
 SUITES: tuple[Benchmark[Any], ...] = (
     KeyframesBenchmark(),
     VideoBenchmark(),
     Text2StoryBenchmark(),
     PairsBenchmark(),
+    UpscaleBenchmark(),
 )

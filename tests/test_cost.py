@@ -15,6 +15,7 @@ from anchorshot.models.backbones.flux.headless import CaptainFlux
 from anchorshot.models.backbones.wan.cost import WAN, count_wan, wan_cost
 from anchorshot.models.backbones.wan.headless import DirectorWan
 from anchorshot.models.cost import Cost, Pair, count_flops, memory_pairs
+from anchorshot.models.layouts.neighbourhood import Neighbourhood
 
 SMALL_FLUX = {
     **FLUX_DEV,
@@ -134,6 +135,27 @@ def test_a_timestep_per_frame_equals_director_wan() -> None:
     expected = wan_cost(SMALL_WAN, latent, text=9, timesteps=6)
     assert count_wan(model, latent, text=9) == expected.flops
     assert expected.flops - wan_cost(SMALL_WAN, latent, text=9).flops == expected.parts["conditioning"] * 5 // 6
+
+
+@pytest.mark.parametrize("always", [(), (0, 5)])
+def test_attention_to_near_latents_equals_director_wan(always: tuple[int, ...]) -> None:
+    latent, near = (6, 4, 6), Neighbourhood(6, 1, always)
+    expected = wan_cost(SMALL_WAN, latent, text=9, timesteps=6, near=near)
+    assert count_wan(DirectorWan(**SMALL_WAN).eval(), latent, text=9, near=near) == expected.flops
+    full = wan_cost(SMALL_WAN, latent, text=9, timesteps=6).parts["self attention"]
+    assert expected.parts["self attention"] * 36 == full * near.pairs
+
+
+def test_near_latents_and_keyframes_take_less_than_six_tenths_at_full_hd() -> None:
+    """Wan 2.2 5B, 31 latents of 1088×1920, three keyframes, four latents on each side; the real width, one layer."""
+    latent, near = (31, 68, 120), Neighbourhood(31, 4, (0, 15, 30))
+    config = {**WAN["wan2.2-ti2v-5b"], "num_layers": 1}
+    model = on_meta(DirectorWan, config)
+    limited, full = (count_wan(model, latent, near=kind) for kind in (near, None))
+    assert limited == wan_cost(config, latent, timesteps=31, near=near).flops
+    assert limited / full <= 0.6
+    whole = (wan_cost(WAN["wan2.2-ti2v-5b"], latent, timesteps=31, near=kind).flops for kind in (near, None))
+    assert next(whole) / next(whole) <= 0.6
 
 
 def test_local_attention_equals_separate_calls() -> None:

@@ -1,6 +1,6 @@
 """Exact tokens and FLOPs of one forward pass of the Wan class; see `models.cost`.
 
-Source: SmartDirector §3.2 (one timestep per latent frame).
+Source: SmartDirector §3.2 (one timestep per latent frame); attention within a neighbourhood is ours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 
 from ....core.errors import InputError
 from ...cost import Config, Cost, count_flops
+from ...layouts.neighbourhood import Neighbourhood
 from .headless import DirectorWan
 
 __all__ = ["WAN", "count_wan", "wan_cost"]
@@ -51,6 +52,7 @@ def wan_cost(
     timesteps: int = 1,
     image: int = 0,
     batch: int = 1,
+    near: Neighbourhood | None = None,
 ) -> Cost:
     """Cost of one forward of a Wan-class model.
 
@@ -62,6 +64,7 @@ def wan_cost(
             the tokens (stock Wan 2.2 5B image-to-video).
         image: CLIP image tokens (257 for Wan 2.1 image-to-video).
         batch: rows of the batch.
+        near: which latent frames attend to which; None: all to all.
 
     Raises:
         InputError: a latent that the patches do not divide, or image tokens the model cannot take.
@@ -77,12 +80,14 @@ def wan_cost(
     layers, patch = config["num_layers"], pt * ph * pw
     out = config.get("out_channels") or config["in_channels"]
     tokens = math.prod(latent) // patch
+    frames = latent[0] // pt
+    meetings = tokens * tokens if near is None else near.pairs * (tokens // frames) ** 2
     parts = {
         "embedding": tokens * config["in_channels"] * patch * d + text * (config["text_dim"] * d + d * d),
         # Sinusoids → d → d, then six modulation vectors, once for all blocks.
         "conditioning": timesteps * (config["freq_dim"] * d + d * d + 6 * d * d),
         "self linear": layers * tokens * 4 * d * d,
-        "self attention": layers * tokens * tokens * 2 * d,
+        "self attention": layers * meetings * 2 * d,
         "cross linear": layers * (tokens * 2 * d * d + text * 2 * d * d),
         "cross attention": layers * tokens * text * 2 * d,
         "mlp linear": layers * tokens * 2 * d * config["ffn_dim"],
@@ -95,7 +100,9 @@ def wan_cost(
     return Cost(tokens, 0, {name: 2 * batch * products for name, products in parts.items()})
 
 
-def count_wan(model: DirectorWan, latent: tuple[int, int, int], *, text: int = 512) -> int:
+def count_wan(
+    model: DirectorWan, latent: tuple[int, int, int], *, text: int = 512, near: Neighbourhood | None = None
+) -> int:
     """Count one `forward_chunks` of a model (best on the meta device): a timestep for each latent frame."""
     frames, height, width = latent
     config, device = model.config, model.device
@@ -103,4 +110,4 @@ def count_wan(model: DirectorWan, latent: tuple[int, int, int], *, text: int = 5
     timestep = torch.zeros(1, frames, device=device)
     tokens = torch.zeros(1, text, config.text_dim, device=device)
     index = torch.arange(frames, dtype=torch.float64)
-    return count_flops(lambda: model.forward_chunks(latents, timestep, tokens, index))
+    return count_flops(lambda: model.forward_chunks(latents, timestep, tokens, index, near))
