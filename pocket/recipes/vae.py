@@ -142,10 +142,11 @@ class VaeRecipe(Recipe[VaeBatch, VaeInputs]):
     error, which does not prefer stillness where motion is uncertain, and by L1, which keeps from flickering what is
     still.
     Stage ``decoder``: the same with a frozen encoder, so that models trained on the latents stay valid.
-    Stage ``scales``: the decoder goes on, on pictures of twice the size as well (see `ScalesRecipe`).
     """
 
     data: RenderedFrames
+    #: architecture
+    config = VAE
     #: frames of the chunks of a clip, in turn
     joints: tuple[tuple[int, ...], ...] = ((5, 5), (9, 1), (5, 5), (13, 1))
 
@@ -173,7 +174,7 @@ class VaeRecipe(Recipe[VaeBatch, VaeInputs]):
         self.data.device = device
 
     def build(self) -> AutoencoderKLWan:
-        model = AutoencoderKLWan(**VAE)
+        model = AutoencoderKLWan(**self.config)
         if self.start is not None:
             model.load_state_dict(load_file(self.start))
         elif self.stage == "pictures":
@@ -183,7 +184,7 @@ class VaeRecipe(Recipe[VaeBatch, VaeInputs]):
                         module.weight[:, :, :-1] = 0
         if self.stage == "clips":
             inflate_time(model)
-        if self.stage in ("decoder", "scales"):
+        if self.stage == "decoder":
             model.encoder.requires_grad_(False)
             model.quant_conv.requires_grad_(False)
         return model
@@ -208,51 +209,6 @@ class VaeRecipe(Recipe[VaeBatch, VaeInputs]):
             return inputs
         rows = share.rows(len(inputs.clips), "clips")
         return inputs._replace(clips=rows.of(inputs.clips), clip_rows=rows)
-
-
-class ScalesRecipe(VaeRecipe):
-    """The decoder learns pictures of 160×320 beside those of 80×160: what super-resolution decodes to.
-
-    The encoder is frozen, so the video model's latents are the same as before, and a film's own latents can be upscaled
-    (SmartDirector §3.3 has one VAE for both). Large clips are cut to 80×160 somewhere: convolutions do not mind.
-    """
-
-    #: of the pictures, in turn; of the large ones it takes a third as many
-    sizes = ((160, 320), (80, 160), (160, 320), (80, 160), (160, 320), (48, 96), (160, 320), (80, 160))
-    joints = ((5, 1), (9,), (1, 5), (5, 5))
-
-    def __init__(self, seed: int = 0, pictures: int = 12, clips: int = 2, bank: int = 2400, start: Path | None = None):
-        super().__init__("scales", seed, pictures, clips, bank, start=start)
-        self.data = RenderedFrames(seed, pictures, clips, bank, max(map(sum, self.joints)), scale=2)
-        self.objective = Reconstruction((2.0, 0.6, 0.1), 0.0)
-
-    def inputs(self, batch: VaeBatch, step: int) -> VaeInputs:
-        """Pictures at the size whose turn it is; clips whole at half their size, or cut from the large ones."""
-        size = self.sizes[step % len(self.sizes)]
-        large = size == (160, 320)
-        rows = batch.pictures[: max(1, len(batch.pictures) // 3)] if large else batch.pictures
-        pictures = _reduced(to_tensor(self.data.picture_frames[rows]), size)
-        inputs = VaeInputs(pictures[:, None], Share().rows(len(pictures), "pictures"))
-        assert batch.clips is not None
-        chunks = self.joints[step // 2 % len(self.joints)]
-        clips = to_tensor(self.data.clip_frames[batch.clips, : sum(chunks)])
-        if large:
-            rng = np.random.default_rng([self.data.seed, step, 1])
-            top, left = (2 * int(rng.integers(n // 4 + 1)) for n in clips.shape[-2:])
-            clips = clips[..., top : top + 80, left : left + 160]
-        else:
-            clips = _reduced(clips.flatten(0, 1), (80, 160)).unflatten(0, clips.shape[:2])
-        return inputs._replace(clips=clips, clip_rows=Share().rows(len(clips), "clips"), chunks=chunks)
-
-
-def _reduced(pictures: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Pictures [N, 3, 160, 320] at another size: half of it as the renderer draws them, less as GoldenMem does."""
-    if size == pictures.shape[-2:]:
-        return pictures
-    pictures = F.avg_pool2d(pictures, 2)
-    if size == pictures.shape[-2:]:
-        return pictures
-    return F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def _code(model: AutoencoderKLWan, x: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, Ratio]:
