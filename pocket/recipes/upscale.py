@@ -39,17 +39,16 @@ SCALE = 2
 """Sides of the large pictures over those of the small ones."""
 
 PLANS = (
-    plan_upscale(17),
     plan_upscale(17, (0,)),
     plan_upscale(17, (0, 8)),
-    plan_upscale(17, (0, 12)),
     plan_upscale(17, (0, 5)),
-    plan_upscale(17, (0, 6, 11)),
     plan_upscale(13, (0, 9), after=1),
     plan_upscale(17, (), before=1),
-    plan_upscale(9, (0, 4), before=1, after=1),
 )
 """How clips are laid out: chunks that are full and chunks that are filled up, keyframes inside and outside."""
+
+KEYFRAMES = (0.55, 0.2, 0.25)
+"""How often a batch has all of its keyframes at high resolution, none, or each with an even chance."""
 
 DEGRADED = 0.5
 """Share of clips whose low-resolution frames are more than the mean of the large ones' pixels."""
@@ -163,9 +162,8 @@ class PairDraws:
             # on even places: a token is 2×2 of the latents, and 2×2 of these are one of the small picture's
             top, left = (2 * rng.randrange(n // 4 + 1) for n in (height, width))
             window, rows = (top, left, height // 2, width // 2), 4 * rows
-        keyframes = PLANS[plan].video.pinned
-        if rng.random() < 0.3:
-            keyframes = [k for k in keyframes if rng.random() < 0.5]
+        chance = rng.choices((1.0, 0.0, 0.5), KEYFRAMES)[0]
+        keyframes = [k for k in PLANS[plan].video.pinned if rng.random() < chance]
         clips = [rng.randrange(len(self.pairs.high[plan])) for _ in range(rows)]
         times = [1.0 if rng.random() < self.at_start else rng.uniform(0.05, 1) for _ in range(rows)]
         return UpscaleBatch(plan, torch.tensor(clips), keyframes, torch.tensor(times), rng.random() < 0.5, window)

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...media.frames import psnr_of_error
+from ...training.objectives import Ratio, mean_of
 from ...training.processes import Share
 from ..bank import to_tensor
 from ..configs import UPSCALE_VAE
@@ -26,8 +28,31 @@ _LOG_VARIANCE = -5.0
 """Of a new channel's latents at the start."""
 
 
+class DetailReconstruction(Reconstruction):
+    """`Reconstruction` that weighs most what a picture of half the size cannot tell.
+
+    What it can tell is put right from the source after decoding (`pipelines.upscale.keep_colour`), so an error of an
+    upscaled frame is what is left of it then.
+    """
+
+    detail = 10.0
+
+    def _errors(self, y: Tensor, x: Tensor) -> dict[str, Ratio]:
+        error = (y - x).movedim(1, 2).flatten(0, 1)
+        told = F.interpolate(F.avg_pool2d(error, 2), scale_factor=2, mode="bilinear")
+        return super()._errors(y, x) | {"detail": mean_of((error - told).square())}
+
+    def loss(self, means: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """`Reconstruction.loss` and the squared error of details; logs their PSNR in dB."""
+        loss, numbers = super().loss(means)
+        for kind in [k for k in ("pictures", "clips") if f"{k}_detail" in means]:
+            loss = loss + self.detail * means[f"{kind}_detail"]
+            numbers[f"detail_{kind}"] = psnr_of_error(means[f"{kind}_detail"].detach(), peak=2.0)
+        return loss, numbers
+
+
 class UpscaleVaeRecipe(VaeRecipe):
-    """`VaeRecipe` on 80×160 windows of large frames and, every fourth step, on whole small ones.
+    """`VaeRecipe` on 80×160 windows of large frames and, every eighth step, on whole small ones.
 
     A small frame is the large one's mean over 2×2 pixels, as the renderer draws it. Convolutions do not mind the
     windows, which give twice as many steps from the same time.
@@ -51,7 +76,7 @@ class UpscaleVaeRecipe(VaeRecipe):
         self.name = f"upscale_{self.name}"
         stills = stage == "pictures"
         self.data = RenderedFrames(seed, pictures, 0 if stills else clips, bank, max(map(sum, self.joints)), scale=2)
-        self.objective = Reconstruction((3.0, 0.2, 0.05) if stills else (2.0, 0.6, 0.1), kl)
+        self.objective = DetailReconstruction((3.0, 0.2, 0.05) if stills else (2.0, 0.6, 0.1), kl)
 
     def build(self) -> AutoencoderKLWan:
         """At first the video model's VAE with more channels (`widened`)."""
@@ -74,8 +99,8 @@ class UpscaleVaeRecipe(VaeRecipe):
 
 
 def _window(frames: Tensor, turn: int, rng: np.random.Generator) -> Tensor:
-    """[N, 3, 160, 320] → [N, 3, 80, 160]: whole at half the size every fourth turn, else cut out somewhere."""
-    if turn % 4 == 3:
+    """[N, 3, 160, 320] → [N, 3, 80, 160]: whole at half the size every eighth turn, else cut out somewhere."""
+    if turn % 8 == 7:
         return F.avg_pool2d(frames, 2)
     top, left = (2 * int(rng.integers(n // 2 + 1)) for n in (HEIGHT, WIDTH))
     return frames[..., top : top + HEIGHT, left : left + WIDTH]

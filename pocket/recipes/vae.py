@@ -106,13 +106,17 @@ class Reconstruction:
         coded = [_code(model, part, rows) for part in x.split(chunks, 2)]
         y = torch.cat([part for part, _ in coded], 2).float()
         sums = {f"{kind}_kl{n}": kl for n, (_, kl) in enumerate(coded)}
-        sums[f"{kind}_square"], sums[f"{kind}_l1"] = mean_of((y - x).square()), mean_of((y - x).abs())
-        sums[f"{kind}_edges"] = mean_of(_edge_error(y, x))
+        sums |= {f"{kind}_{name}": error for name, error in self._errors(y, x).items()}
         if kind == "clips":
             change = (y - x).diff(dim=2)
             sums["change_square"], sums["change_l1"] = mean_of(change.square()), mean_of(change.abs())
             sums["motion"] = mean_of(x.diff(dim=2).abs())
         return sums
+
+    def _errors(self, y: torch.Tensor, x: torch.Tensor) -> dict[str, Ratio]:
+        """Errors of decoded frames [B, 3, T, H, W] in −1…1."""
+        edges = mean_of(_edge_error(y, x))
+        return {"square": mean_of((y - x).square()), "l1": mean_of((y - x).abs()), "edges": edges}
 
     def loss(self, means: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The weighted sum over pictures and clips; logs their PSNR in dB and the clips' error of change."""
