@@ -53,8 +53,12 @@ def _by_file(options: argparse.Namespace, device: str, threads: int | None) -> J
     if options.warm:
         fix = "remove it; name weights to begin with under lora.start"
         raise InputError("--warm", "is for the pocket studio's recipes", options.recipe, fix)
-    from ..training.pairs import run as files
+    from ..training.pairs import run as pairs
+    from ..training.pairs.recipe_file import read_mapping
+    from ..training.upscale import run as upscale
+    from ..training.upscale.recipe_file import STAGE
 
+    files: Any = upscale if read_mapping(Path(options.recipe))[0].get("stage") == STAGE else pairs
     how = (options.out, options.resume, device, options.steps, options.shard, threads)
     return files.run, files.check, (Path(options.recipe), *how)
 

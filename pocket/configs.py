@@ -57,8 +57,8 @@ VIDEO: dict[str, Any] = {
     "rope_max_seq_len": 256,
 }
 
-#: WanTransformer3DModel of super-resolution: the video model's shape on 48 channels.
-UPSCALE: dict[str, Any] = {**VIDEO, "in_channels": 48, "out_channels": 48}
+#: WanTransformer3DModel of super-resolution: 4 blocks of the video model's shape, on 48 channels.
+UPSCALE: dict[str, Any] = {**VIDEO, "in_channels": 48, "out_channels": 48, "num_layers": 4}
 
 #: T5EncoderModel; the vocabulary size comes from the tokenizer.
 T5: dict[str, Any] = {

@@ -51,9 +51,12 @@ class Targets:
 
 TARGETS = {
     "qwen_image": Targets("transformer_blocks.", ("_mod.",), "transformer.", False),
+    "wan": Targets("blocks.", (), "diffusion_model.", True),
     "qwen_vl": Targets("language_model.layers.", (), "text_encoders.qwen25_7b.transformer.", True),
 }
-"""By kind: a transformer's names are diffusers' own, a text encoder's those under which ComfyUI finds its layers."""
+"""By kind: Qwen-Image's names are diffusers' own, Wan's those of the published files, a text encoder's those under
+which ComfyUI finds its layers.
+"""
 
 
 def add_lora(model: nn.Module, kind: str, rank: int, seed: int = 0) -> list[str]:

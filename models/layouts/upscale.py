@@ -31,6 +31,7 @@ __all__ = [
     "UpscalePlan",
     "UpscaleSettings",
     "decode_upscaled",
+    "drawn_out",
     "encode_upscale",
     "plan_canvas",
     "plan_upscale",
@@ -282,7 +283,7 @@ def encode_upscale(
     if latents is None:
         if len(frames) != plan.frames:
             raise InputError("frames", f"must be {plan.frames}, as planned", len(frames), "plan for these frames")
-        video = _drawn_out(frames, canvas.low)[None, plan.source]
+        video = drawn_out(frames, canvas.low)[None, plan.source]
         latents = vae.encode_chunks(video, plan.video.chunks)
     elif latents.ndim != 5 or latents.shape[2] != plan.video.latents:
         rule = f"must be the {plan.video.latents} latent frames of this layout"
@@ -298,7 +299,7 @@ def encode_upscale(
             raise InputError("keyframes", rule, list(picture.shape), "scale them to the size that is wanted")
     if not pictures:
         return z_lr, z_lr[:, :, :0]
-    stills = _drawn_out(torch.stack(pictures), canvas.high)[None]
+    stills = drawn_out(torch.stack(pictures), canvas.high)[None]
     return z_lr, vae.encode_chunks(stills, [1] * len(pictures)).to(z_lr)
 
 
@@ -314,7 +315,7 @@ def decode_upscaled(vae: ChunkCodec, latents: Tensor, plan: UpscalePlan, canvas:
             yield part[0, held][..., : canvas.size[0], : canvas.size[1]]
 
 
-def _drawn_out(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+def drawn_out(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     """Pictures `[N, 3, H, W]` on a canvas, the last row and column repeated."""
     below, right = size[0] - pictures.shape[-2], size[1] - pictures.shape[-1]
     return functional.pad(pictures, (0, right, 0, below), mode="replicate") if below or right else pictures

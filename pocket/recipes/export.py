@@ -119,6 +119,23 @@ def scaled_fp8(tensors: StateDict, others: Collection[str] = ()) -> StateDict:
     return out
 
 
+def rows_fp8(tensors: StateDict, keep: Collection[str] = ()) -> StateDict:
+    """Every kernel of three dimensions or more as fp8 with a scale for each of its rows, but for those in `keep`.
+
+    A VAE loses 0.3 dB of its 31 that way, and 0.6 dB with one scale for a whole kernel.
+    """
+    out: StateDict = {"scaled_fp8": torch.empty(2, dtype=torch.float8_e4m3fn).fill_(0)}
+    for key, value in tensors.items():
+        if value.ndim < 3 or value.shape[1] == 1 or not key.endswith(".weight") or key in keep:
+            out[key] = value
+            continue
+        flat = value.float().flatten(1)
+        scale = flat.abs().amax(1).clamp_min(1e-12) / 448
+        out[key] = (flat / scale[:, None]).to(torch.float8_e4m3fn).view(value.shape)
+        out[key.removesuffix(".weight") + ".scale_weight"] = scale
+    return out
+
+
 def fp8_matrix(tensors: StateDict, key: str) -> StateDict:
     """One matrix as fp8 with its scale."""
     scale = tensors[key].float().abs().amax().clamp_min(1e-12) / 448
@@ -154,6 +171,22 @@ def export_video(folder: Path, weights: StateDict, seed: int, figures: Mapping[s
     """The video model in the original Wan names, as ComfyUI's scaled fp8: the family has to stay under 30 MB."""
     meta = metadata("video", seed, configs.VIDEO, figures)
     return write_weights(folder / "video.safetensors", scaled_fp8(keymaps.to_public("wan", weights)), meta)
+
+
+def export_upscale_vae(
+    folder: Path, weights: StateDict, mean: list[float], std: list[float], seed: int, figures: Mapping[str, Any]
+) -> Path:
+    """The VAE of super-resolution in the original Wan names, kernels as scaled fp8; its statistics in the config."""
+    config = {**configs.UPSCALE_VAE, "latents_mean": mean, "latents_std": std}
+    meta = metadata("upscale_vae", seed, config, figures)
+    public = rows_fp8(keymaps.to_public("wan_vae", weights))
+    return write_weights(folder / "upscale_vae.safetensors", public, meta)
+
+
+def export_upscale(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:
+    """The super-resolution model in the original Wan names, as ComfyUI's scaled fp8."""
+    meta = metadata("upscale", seed, configs.UPSCALE, figures)
+    return write_weights(folder / "upscale.safetensors", scaled_fp8(keymaps.to_public("wan", weights)), meta)
 
 
 def export_clip(folder: Path, weights: StateDict, seed: int, figures: Mapping[str, Any]) -> Path:

@@ -1,9 +1,9 @@
 """The pocket family's recipes by name: each trains its model and puts it in the family of its run.
 
 Order of dependence: ``vae``, ``clip`` and ``text`` → ``keyframes`` (which trains the text encoder on) and ``video``;
-``keyframes`` → ``pair_text`` → ``pairs`` →
-``pair_dpo``; ``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe
-takes what it needs from the weights that the earlier ones wrote.
+``keyframes`` → ``pair_text`` → ``pairs`` → ``pair_dpo``; ``vae`` → ``upscale_vae``, and with ``video`` → ``upscale``;
+``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe takes what it needs from the weights that the
+earlier ones wrote.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from .pairs import PairRecipe
 from .recogniser import RecogniserRecipe, held_out_accuracy
 from .story_frames import StoryFrames
 from .text import ReadingRecipe, Teacher, grown
+from .upscale_run import train_upscale, train_upscale_vae
 from .vae import VaeRecipe, fast_stills, reconstruction_psnr
 from .video import VideoRecipe, encode_clips
 
@@ -60,7 +61,7 @@ class Scale:
         batch_multiplier, vae_multiplier: batch size as a multiple of that of the recipes, which fit two CPU cores.
         stories, copies, clips, bank: data to draw: stories for the keyframes, some of them also as the studio draws
             them; clips of each layout for the video, pictures for the VAE (and a quarter of that in clips), stories for
-            the pairs.
+            the pairs; clips of each layout for super-resolution.
     """
 
     batch_multiplier: int = 1
@@ -70,11 +71,21 @@ class Scale:
     clips: int = 400
     bank: int = 2400
     pairs: int = 700
+    upscaled: int = 40
 
 
 SCALES = {
     "cpu": Scale(),
-    "cuda": Scale(batch_multiplier=6, vae_multiplier=16, stories=2500, copies=600, clips=800, bank=12_000, pairs=2500),
+    "cuda": Scale(
+        batch_multiplier=6,
+        vae_multiplier=16,
+        stories=2500,
+        copies=600,
+        clips=800,
+        bank=12_000,
+        pairs=2500,
+        upscaled=400,
+    ),
 }
 
 CONFIGS = {
@@ -89,6 +100,8 @@ CONFIGS = {
     "pairs": LoopConfig(5800, lr=6e-4, muon_lr=6e-3, warmup=30, ema=0.998, final_lr=0.03, save_every=100),
     "pair_dpo": LoopConfig(250, lr=2e-4, warmup=10, ema=0.98, save_every=50, final_lr=0.1, precision="no"),
     "video": LoopConfig(11_000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
+    "upscale_vae": LoopConfig(1500, lr=6e-4, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
+    "upscale": LoopConfig(4000, lr=1e-3, muon_lr=0.005, warmup=30, ema=0.995, weight_decay=0.0, save_every=100),
 }
 
 #: going on from shipped weights (``--warm``)
@@ -378,6 +391,8 @@ MODELS: dict[str, Callable[[Path, _Run], None]] = {
     "pair_text": _pair_text,
     "pairs": _pairs,
     "pair_dpo": _pair_dpo,
+    "upscale_vae": train_upscale_vae,
+    "upscale": train_upscale,
 }
 RECIPES = (*MODELS, "pocket")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,17 +23,17 @@ from torch.nn import functional as F
 from ...core.files import atomic_path
 from ...models.backbones.wan.headless import DirectorWan
 from ...models.encoders.vae import VideoCodec
-from ...models.layouts.chunks import frame_timesteps, mc_index
 from ...models.layouts.upscale import UpscalePlan, plan_upscale, upscale_latents
+from ...sampling.noise import noise_like
 from ...training.degradations import MILD, degrade
-from ...training.objectives import FlowInputs, FlowMatching
+from ...training.objectives import FlowInputs, FlowMatching, Ratio, flow_error, interpolate, velocity
 from ...training.processes import Share
 from ...training.recipe import Recipe
+from ...training.upscale.bridge import KeyframeChances, bridge_inputs, draw_times, predict, share_rows
 from ..bank import draw_all, to_tensor
 from ..configs import UPSCALE
 from ..render import render_clip
 from ..world import make_story
-from .video import VideoConditions
 
 SCALE = 2
 """Sides of the large pictures over those of the small ones."""
@@ -47,17 +47,13 @@ PLANS = (
 )
 """How clips are laid out: chunks that are full and chunks that are filled up, keyframes inside and outside."""
 
-KEYFRAMES = (0.55, 0.2, 0.25)
-"""How often a batch has all of its keyframes at high resolution, none, or each with an even chance."""
-
 DEGRADED = 0.5
 """Share of clips whose low-resolution frames are more than the mean of the large ones' pixels."""
 
 
 @dataclass(frozen=True)
 class UpscaleLatents:
-    """Encoded clips: per plan [N, C, F, h', w'] of the large frames, [N, C, F, h, w] of the small ones (fp16), captions.
-    """
+    """Encoded clips: per plan [N, C, F, h', w'] of the large frames, [N, C, F, h, w] of the small ones; captions."""
 
     high: list[Tensor]
     low: list[Tensor]
@@ -103,9 +99,9 @@ def encode_pairs(
             drawn = draw_all(partial(_draw, plan, split), row[start : start + rows])
             for side in (0, 1):
                 video = to_tensor(np.stack([pair[side] for pair in drawn]))
-                parts[side].append(vae.encode_chunks(video, plan.video.chunks).cpu().half())
-        high.append(torch.cat(parts[0]))
-        low.append(torch.cat(parts[1]))
+                parts[side].append(vae.encode_chunks(video, plan.video.chunks).cpu().float())
+        high.append(torch.cat(parts[0]).half())
+        low.append(torch.cat(parts[1]).half())
     if cache is not None:
         with atomic_path(cache) as temporary:
             tensors = {f"high{i}": z for i, z in enumerate(high)} | {f"low{i}": z for i, z in enumerate(low)}
@@ -162,16 +158,66 @@ class PairDraws:
             # on even places: a token is 2×2 of the latents, and 2×2 of these are one of the small picture's
             top, left = (2 * rng.randrange(n // 4 + 1) for n in (height, width))
             window, rows = (top, left, height // 2, width // 2), 4 * rows
-        chance = rng.choices((1.0, 0.0, 0.5), KEYFRAMES)[0]
-        keyframes = [k for k in PLANS[plan].video.pinned if rng.random() < chance]
+        keyframes = KeyframeChances().draw(PLANS[plan].video.pinned, rng)
         clips = [rng.randrange(len(self.pairs.high[plan])) for _ in range(rows)]
-        times = [1.0 if rng.random() < self.at_start else rng.uniform(0.05, 1) for _ in range(rows)]
-        return UpscaleBatch(plan, torch.tensor(clips), keyframes, torch.tensor(times), rng.random() < 0.5, window)
+        times = torch.tensor(draw_times(rows, self.at_start, rng))
+        return UpscaleBatch(plan, torch.tensor(clips), keyframes, times, rng.random() < 0.5, window)
 
 
-def _predict(model: DirectorWan, noisy: Tensor, inputs: FlowInputs) -> Tensor:
-    times, text, latent_chunks = inputs.conditions
-    return model.forward_chunks(noisy, times, text, mc_index(latent_chunks))
+class SeenFlow(FlowMatching):
+    """Flow matching whose error counts as far as it is seen in decoded details.
+
+    Args:
+        metric: [C, C], from `seen_errors`; None: every channel counts the same.
+        plain: share of the error that counts as it is.
+    """
+
+    def __init__(self, metric: Tensor | None, plain: float = 0.3) -> None:
+        super().__init__(predict)
+        self.root: Tensor | None = None
+        if metric is not None:
+            eye = torch.eye(len(metric), dtype=torch.float64)
+            mixed = plain * eye + (1 - plain) * metric.double() * len(metric) / metric.double().trace()
+            values, vectors = torch.linalg.eigh(mixed)
+            self.root = (vectors * values.clamp(min=0).sqrt() @ vectors.T).float()
+
+    def sums(self, model: Any, inputs: FlowInputs) -> dict[str, Ratio]:
+        """``flow``: the error as it is seen; ``plain``: as it is."""
+        noisy = interpolate(inputs.clean, inputs.noise, inputs.t)
+        error = self.predict(model, noisy, inputs).float() - velocity(inputs.clean, inputs.noise)
+        seen = error if self.root is None else torch.einsum("ij,njfhw->nifhw", self.root.to(error), error)
+        nothing = torch.zeros_like(error)
+        (_, weighted), (_, plain) = (flow_error(e, nothing, inputs.weight) for e in (seen, error.detach()))
+        return {"flow": weighted, "plain": plain}
+
+
+@torch.no_grad()
+def seen_errors(vae: VideoCodec, latents: Tensor, seed: int = 0, step: float = 0.2) -> Tensor:
+    """How much errors of latent channels show together, [C, C]: mean products of what they change in decoded details.
+
+    Details are what is finer than the small picture's pixels; the rest is put right from the source, see
+    `DetailReconstruction`.
+
+    Args:
+        vae: decodes.
+        latents: [N, C, F, h, w], one chunk each, around which is looked.
+        seed: of the signs of errors at different places, which keep them apart.
+        step: size of an error.
+    """
+    signs = noise_like((1, 1, *latents.shape[2:]), torch.Generator().manual_seed(seed)).sign() * step
+
+    def details(z: Tensor) -> Tensor:
+        frames = torch.cat(list(vae.decode_chunks(z, [z.shape[2]])), 1).flatten(0, 1)
+        return (frames - F.interpolate(F.avg_pool2d(frames, SCALE), scale_factor=SCALE)).flatten()
+
+    still = details(latents)
+    changes = []
+    for channel in range(latents.shape[1]):
+        moved = latents.clone()
+        moved[:, channel] += signs[:, 0]
+        changes.append(details(moved) - still)
+    changed = torch.stack(changes)
+    return changed @ changed.T / changed.shape[1]
 
 
 class UpscaleRecipe(Recipe[UpscaleBatch, FlowInputs]):
@@ -181,12 +227,13 @@ class UpscaleRecipe(Recipe[UpscaleBatch, FlowInputs]):
         data: pairs to learn from.
         encode_text: texts → (states [N, T, D] with zeros at padding, mask).
         batch_size: whole clips of a step.
+        whole: share of the steps that see whole pictures.
         start: weights to begin with, see `from_video_model`.
+        metric: how errors count, see `SeenFlow`.
     """
 
     name = "upscale"
     data: PairDraws
-    objective = FlowMatching(_predict)
     edges = ("condition_embedder", "patch_embedding", "proj_out", "scale_shift_table")
     units = ("DirectorWanBlock",)
 
@@ -198,7 +245,9 @@ class UpscaleRecipe(Recipe[UpscaleBatch, FlowInputs]):
         batch_size: int = 2,
         whole: float = 0.3,
         start: Mapping[str, Tensor] | None = None,
+        metric: Tensor | None = None,
     ) -> None:
+        self.objective = SeenFlow(metric)
         self.data = PairDraws(data, seed, batch_size, whole)
         self.start = start
         self._text = [encode_text(captions)[0].half() for captions in data.captions]
@@ -224,17 +273,11 @@ class UpscaleRecipe(Recipe[UpscaleBatch, FlowInputs]):
         if batch.window is not None:
             top, left, height, width = batch.window
             high, low = (z[..., top : top + height, left : left + width] for z in (high, low))
-        times = frame_timesteps(batch.times, batch.pinned, video.latents)
         text = self._text[batch.plan][batch.clips] if batch.captioned else self._silence.expand(len(high), -1, -1)
-        t = times[:, None, :, None, None]
-        conditions = VideoConditions(times, text.float(), video.latent_chunks)
-        return FlowInputs(clean=high, noise=low, t=t, weight=(t > 0).float(), conditions=conditions)
+        return bridge_inputs(high, low, text.float(), video.latent_chunks, batch.pinned, batch.times)
 
     def share(self, inputs: FlowInputs, share: Share) -> FlowInputs:
-        rows = share.rows(len(inputs.clean), "clips")
-        times, text, latent_chunks = inputs.conditions
-        clean, noise, t, weight = (rows.of(x) for x in inputs[:4])
-        return FlowInputs(clean, noise, t, weight, VideoConditions(rows.of(times), rows.of(text), latent_chunks))
+        return share_rows(inputs, share)
 
 
 def from_video_model(video: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -243,7 +286,7 @@ def from_video_model(video: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     out = DirectorWan(**UPSCALE).state_dict()
     for key, value in video.items():
-        if out[key].shape == value.shape:
+        if key in out and out[key].shape == value.shape:
             out[key] = value.float()
     for key in ("proj_out.weight", "proj_out.bias"):
         out[key] = torch.zeros_like(out[key])

@@ -17,7 +17,7 @@ from ..loop import LoopConfig
 from .draws import Chances
 from .recipes import Preferences, Times
 
-__all__ = ["RecipeFile", "read_recipe"]
+__all__ = ["RecipeFile", "read_mapping", "read_recipe"]
 
 _MAX_BYTES = 1 << 20
 
@@ -199,20 +199,29 @@ def read_recipe(path: Path) -> RecipeFile:
     Raises:
         InputError: no such file, broken YAML, or a fault in it (field, line, rule, value, fix).
     """
+    return _parse(*read_mapping(path), path.name)
+
+
+def read_mapping(path: Path) -> tuple[Mapping[str, Any], Lines]:
+    """A recipe's fields as they are, and their lines.
+
+    Raises:
+        InputError: no such file, or no mapping in YAML.
+    """
     raw = read_bytes(path, "RECIPE", limit=_MAX_BYTES, what="recipe file")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError("RECIPE", "must be UTF-8 text", path.name, "save the file as UTF-8") from error
     data, lines = read_yaml(text, path.name)
-    return _parse(data, lines, path.name)
-
-
-def _parse(data: Any, lines: Lines, source: str) -> RecipeFile:
     if not isinstance(data, Mapping):
         seen = "nothing" if data is None else type(data).__name__
         fix = "write name, stage, studio, data and training; see docs/training.md"
-        raise InputError(source, "must be a mapping (field: value)", seen, fix)
+        raise InputError(path.name, "must be a mapping (field: value)", seen, fix)
+    return data, lines
+
+
+def _parse(data: Mapping[str, Any], lines: Lines, source: str) -> RecipeFile:
     try:
         return RecipeFile.model_validate(dict(data))
     except ValidationError as error:
