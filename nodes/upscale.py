@@ -113,7 +113,7 @@ class KeyframeSR(io.ComfyNode):
                     max=256,
                     advanced=True,
                     tooltip="Frames that two windows of one shot share, where one dissolves into the other; default "
-                    "8. A window must be at least three times as long.",
+                    "8. A window must be at least twice as long.",
                 ),
                 io.Int.Input(
                     "near",

@@ -46,7 +46,7 @@ def test_a_file_becomes_a_larger_one(server: ComfyServer) -> None:
     ("changed", "words"),
     [
         ({"model": ["studio", 0]}, ["model", "Wan"]),
-        ({"window": 4}, ["window", "three times the overlap"]),
+        ({"window": 3}, ["window", "the overlap of 2"]),
         ({"keyframe_times": "9 s", "keyframes": ["frames", 0]}, ["keyframe_times", "9 frames"]),
     ],
 )
