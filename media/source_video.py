@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,7 +27,7 @@ from .yuv import HDR_CURVES, colour_of, frame_to_rgb
 
 __all__ = ["SourceFrame", "SourceVideo"]
 
-_BACK = (0, 2, 10)  # seconds before the frame that is wanted; some containers land behind the place they are asked for
+_BACK = (0, 1, 4, 16)  # seconds before the frame that is wanted; some containers land behind what they are asked for
 _INTERLACED = {2, 3, 4, 5}  # field orders of FFmpeg
 _MAY_INTERLACE = {"h264", "mpeg1video", "mpeg2video", "mpeg4", "vc1", "dvvideo", "prores"}  # frame by frame
 
@@ -88,7 +89,7 @@ class SourceVideo:
             self._rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
             self.audio = tuple(sound.codec_context.name for sound in container.streams.audio)
             try:
-                frame = next(container.decode(stream), None)
+                frame = next(_in_order(container, stream), None)
             except av.error.FFmpegError as error:
                 raise self._damaged(error) from None
             if frame is None:
@@ -144,6 +145,11 @@ class SourceVideo:
             pixels = self.orientation.upright(frame_to_rgb(frame, self.colour))
             yield SourceFrame(index, time, self._duration(frame), pixels)
 
+    def decoded(self) -> Iterator[av.VideoFrame]:
+        """Yield all frames as they are stored, neither turned nor converted: for a quick look at the whole file."""
+        for _, frame, _ in self._whole():
+            yield frame
+
     def _whole(self) -> Iterator[tuple[int, av.VideoFrame, Fraction]]:
         """All frames from the beginning; remembers their times once it comes to the end."""
         times: list[Fraction] = []
@@ -197,7 +203,7 @@ class SourceVideo:
         try:
             if at is not None:
                 container.seek(int((at + self.origin) / Fraction(stream.time_base or 1)), stream=stream)
-            for frame in container.decode(stream):
+            for frame in _in_order(container, stream):
                 if (frame.height, frame.width) != self._stored:
                     seen = f"{frame.width}×{frame.height} after {self._stored[1]}×{self._stored[0]} in {self.path}"
                     raise InputError(self.field, "must have frames of one size", seen, "re-encode it to one size")
@@ -272,6 +278,25 @@ class SourceVideo:
     def _damaged(self, error: Exception) -> InputError:
         fix = f"the file is damaged or of an unknown kind ({type(error).__name__}); convert it to MP4"
         return InputError(self.field, "must be a readable video", str(self.path), fix)
+
+
+def _in_order(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """Decoded frames with their times. AVI only counts packets, in the order of decoding: B-frames need new times."""
+    if container.format.name != "avi":
+        yield from container.decode(stream)
+        return
+    times: deque[int] = deque()
+    for packet in container.demux(stream):
+        if packet.size:
+            times.append(packet.dts)
+            frames = packet.decode()
+        elif packet.dts is None:
+            frames = packet.decode()  # the end
+        else:
+            continue  # the frame before it stays
+        for frame in frames:
+            frame.pts = times.popleft() if times else None
+            yield frame
 
 
 def _seconds(ticks: int | None, base: Fraction | None) -> Fraction:

@@ -27,6 +27,7 @@ _FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _AHEAD = Fraction(1, 2)  # seconds of sound written ahead of the picture, so that the muxer never waits
 _PRIMING = Fraction(1, 2)  # sound before 0 that a decoder needs to start; edit lists hide it
 _SAME_SHAPE = 0.01
+_LEAST_HEVC = 128  # x265 4.1 writes beyond its memory where a picture is 48 wide
 
 
 @contextlib.contextmanager
@@ -45,7 +46,8 @@ def open_target(
     primaries, transfer curve and range, always tagged; the shape of the picture on the screen; and all sound tracks,
     their packets copied as they are, each at its distance from the picture.
 
-    8 bits become H.264, 10 (a source of more than 8) HEVC Main 10. Both are 4:2:0; a picture with an odd side is 4:4:4,
+    8 bits become H.264, 10 (a source of more than 8) HEVC Main 10, or H.264's High 10 below 128 lines or columns, where
+    the HEVC encoder is not safe. All are 4:2:0; a picture with an odd side is 4:4:4,
     since halves of it would need one column or row more. RGB becomes BT.709. Equal frames give equal files.
 
     Args:
@@ -66,14 +68,36 @@ def open_target(
         raise InputError("output", f"must end in {', '.join(_FORMATS)}", path.name, "write an .mp4")
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(atomic_path(path))
-        options = {"fflags": "+bitexact"} | ({} if kind == "matroska" else {"movflags": "+faststart"})
+        options = {"fflags": "+bitexact"}
+        if kind != "matroska":
+            # Edit lists say in this unit when a track begins; the default of a millisecond would move it.
+            options |= {"movflags": "+faststart", "movie_timescale": str(_fine(source.time_base.denominator))}
         container = stack.enter_context(av.open(str(temporary), "w", format=kind, options=options))
         tracks = None
         if sound and source.audio:
             tracks = _Sound(stack.enter_context(av.open(str(source.path))), container, source, path)
         writer = TargetVideo(container, source, size or source.size, crf, depth, tracks)
+        try:
+            container.start_encoding()
+        except av.error.ArgumentError:
+            if tracks is None:
+                raise
+            raise _unheld(source, path) from None
         yield writer
         writer.finish()
+
+
+def _unheld(source: SourceVideo, path: Path) -> InputError:
+    seen = f"{', '.join(source.audio)} in {path.suffix}"
+    fix = f"write {path.with_suffix('.mkv').name}"
+    return InputError("output", f"must be able to hold the sound of {source.field}", seen, fix)
+
+
+def _fine(ticks: int) -> int:
+    """At least 10,000 ticks a second, as a multiple of `ticks`; what MP4 takes for a track."""
+    while ticks < 10_000:
+        ticks *= 2
+    return ticks
 
 
 class TargetVideo:
@@ -147,7 +171,8 @@ class TargetVideo:
         """Set up the encoder."""
         height, width = self.size
         colour, deep = self._colour, self._colour.depth > 8
-        stream = self._container.add_stream("libx265" if deep else "libx264", rate=self._source.rate)
+        hevc = deep and min(height, width) >= _LEAST_HEVC
+        stream = self._container.add_stream("libx265" if hevc else "libx264", rate=self._source.rate)
         stream.width, stream.height = width, height
         stream.pix_fmt = ("yuv420p" if self._subsampled else "yuv444p") + ("10le" if deep else "")
         context = stream.codec_context
@@ -155,7 +180,7 @@ class TargetVideo:
         context.sample_aspect_ratio = self._aspect()
         context.colorspace, context.color_range = colour.matrix, 2 if colour.full_range else 1
         context.color_primaries, context.color_trc = colour.primaries, colour.transfer
-        if deep:
+        if hevc:
             parameters = ["log-level=none", "pools=1", "frame-threads=1"] + ["chromaloc=1"] * self._subsampled
             stream.options = {"crf": str(crf), "preset": "medium", "x265-params": ":".join(parameters)}
             if self._container.format.name != "matroska":
@@ -187,9 +212,7 @@ class _Sound:
             try:
                 copy = target.add_stream_from_template(stream)
             except (ValueError, av.error.FFmpegError):
-                seen = f"{stream.codec_context.name} in {source.path}"
-                rule = f"must be able to hold the sound of {source.field}"
-                raise InputError("output", rule, seen, f"write {path.with_suffix('.mkv').name}") from None
+                raise _unheld(source, path) from None
             copy.metadata.update({key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata})
             self._streams[stream.index] = copy
         self._packets = container.demux(*container.streams.audio)
