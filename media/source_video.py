@@ -285,7 +285,7 @@ def _in_order(container: InputContainer, stream: VideoStream) -> Iterator[av.Vid
     if container.format.name != "avi":
         yield from container.decode(stream)
         return
-    times: deque[int] = deque()
+    times: deque[int | None] = deque()
     for packet in container.demux(stream):
         if packet.size:
             times.append(packet.dts)
