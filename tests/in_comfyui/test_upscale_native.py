@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import comfy.supported_models
 import pytest
 import torch
-from in_comfyui.tiny_wan import TEXT, headless, native, noise, relative
+from in_comfyui.tiny_wan import PLAIN_VAE, TEXT, VAE, headless, native, noise, relative, vae_file
 from torch import Tensor
 
+from anchorshot.comfyui.video import chunk_vae
 from anchorshot.core.errors import InputError
 from anchorshot.models.backbones.native_models import upscale_on
 from anchorshot.models.backbones.wan.native_upscale import upscale_native
+from anchorshot.models.backbones.wan.vae import VideoVAE
+from anchorshot.models.io.loading import load_vae
 from anchorshot.models.layouts.chunks import VideoPlan, frame_timesteps
 from anchorshot.models.layouts.neighbourhood import neighbourhood
+from anchorshot.models.layouts.upscale import decode_upscaled, encode_upscale, plan_canvas, plan_upscale
+from anchorshot.pocket.native import load_video_vae
 from anchorshot.sampling.flow import euler, flow_sigmas
 
 KINDS = {16: comfy.supported_models.WAN21_T2V, 48: comfy.supported_models.WAN22_T2V}
@@ -106,3 +114,23 @@ def test_an_image_to_video_model_is_refused() -> None:
     plan = LAYOUTS["none"]
     with pytest.raises(InputError, match=r"model: must upscale from latents alone.*5B"):
         upscale_native(model, [[WORDS, {}]], plan, noise(1, 16, 3, 4, 6), noise(1, 16, 0, 4, 6), flow_sigmas(2, 1.0))
+
+
+@pytest.mark.parametrize("config", [VAE, PLAIN_VAE], ids=["wan 2.2's class", "wan 2.1's class"])
+def test_pixels_equal_headless(tmp_path: Path, config: dict[str, Any]) -> None:
+    """Into the bridge and out of it, through core's VAE and diffusers': a clip that fills no chunk, of odd sizes."""
+    path = vae_file(tmp_path, config)
+    core, own = chunk_vae(load_video_vae(path)), VideoVAE(load_vae("wan_vae", path))
+    frames, picture = (torch.rand(n, 3, *size, generator=torch.Generator().manual_seed(n))
+                       for n, size in ((6, (12, 22)), (1, (30, 44))))  # fmt: skip
+    plan, canvas = plan_upscale(6, [4]), plan_canvas((12, 22), (30, 44), 8, (2, 2))
+    (low, clean), (low_too, clean_too) = (
+        encode_upscale(vae, frames, {4: picture[0]}, plan, canvas) for vae in (core, own)
+    )
+    assert relative(low, low_too) <= 1e-5 and relative(clean, clean_too) <= 1e-5
+    z = low_too.clone()
+    z[:, :, plan.video.pinned] = clean_too
+    made, made_too = (torch.cat(list(decode_upscaled(vae, z, plan, canvas))) for vae in (core, own))
+    assert made.shape == (6, 3, 30, 44) and (made - made_too).abs().max() <= 1e-5
+    shown = own.decode_image(clean_too[:, :, 0])[0, :, :30, :44]
+    assert torch.allclose(made[4], shown, atol=1e-5)
