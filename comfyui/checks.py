@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ..core.documents import as_integer, as_number
 from ..core.errors import InputError
+from ..models.encoders.prompt_text import from_prompt
 
-__all__ = ["MAX_TEXT", "check_inputs", "checked", "finite"]
+__all__ = ["MAX_TEXT", "check_inputs", "checked", "finite", "texts_of"]
 
 MAX_TEXT = 4000
 """Characters of a text that a node encodes: a text encoder's memory grows with the square of its length."""
@@ -84,6 +85,21 @@ def check_inputs(schema: io.Schema, given: Mapping[str, Any], many: Sequence[str
             _all(value if isinstance(value, list) else [value], part.id, part)
         else:
             _only(value, part)
+
+
+def texts_of(values: Sequence[str | None] | None, field: str) -> list[str]:
+    """A list of texts, one for each shot or keyframe, as they were written; none where all are empty.
+
+    Raises:
+        InputError: an empty one among others: without it they would belong to other shots.
+    """
+    texts = [from_prompt(text or "").strip() for text in values or ()]
+    if not any(texts):
+        return []
+    if "" in texts:
+        fix = "write it, or connect as many texts as there are"
+        raise InputError(f"{field}[{texts.index('')}]", f"must not be empty among {len(texts)}", "", fix)
+    return texts
 
 
 def finite(values: Tensor, field: str, what: str = "values") -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import math
 import os
@@ -22,8 +23,8 @@ from torch import Tensor
 from ..core.errors import InputError
 
 __all__ = [
-    "Progress", "input_folder", "input_path", "memory_errors", "relative_paths", "stop_if_asked", "tell",
-    "temporary_folder",
+    "Progress", "input_folder", "input_path", "memory_errors", "picture_reader", "relative_paths", "stop_if_asked",
+    "tell", "temporary_folder",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,27 @@ def tell(text: str, warn: bool = False) -> None:
 def stop_if_asked() -> None:
     """Raise ComfyUI's interruption if the user has pressed Cancel; call between pieces of work that do not sample."""
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def picture_reader(prompt: Any, node_id: Any, output: int) -> str:
+    """A node that cannot do without the picture of an output, as people know it; empty if there is none.
+
+    Args:
+        prompt: the graph that runs, as the server got it.
+        node_id: whose output.
+        output: its number.
+    """
+    nodes = importlib.import_module("nodes")  # ComfyUI's own; late, because it imports every core node
+    for other, entry in (prompt or {}).items():
+        schema = nodes.NODE_CLASS_MAPPINGS.get(entry.get("class_type"))
+        for name, value in entry.get("inputs", {}).items():
+            if schema is None or not isinstance(value, list) or value != [node_id, output]:
+                continue
+            kind, *_ = schema.INPUT_TYPES().get("required", {}).get(name.partition(".")[0]) or ("",)
+            if isinstance(kind, str) and ("IMAGE" in kind.split(",") or kind.startswith("COMFY_AUTOGROW")):
+                title = nodes.NODE_DISPLAY_NAME_MAPPINGS.get(entry["class_type"], entry["class_type"])
+                return f"{title} (node {other})"
+    return ""
 
 
 @contextlib.contextmanager

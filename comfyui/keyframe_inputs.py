@@ -11,8 +11,8 @@ import comfy.samplers
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..models.encoders.prompt_text import from_prompt
 from ..models.layouts.pairs import PairSettings
+from .checks import texts_of
 from .keyframes import KeyframeTask, Sampling
 
 __all__ = ["empty_latent", "sampling_of", "with_queries"]
@@ -65,7 +65,7 @@ def with_queries(tasks: Sequence[KeyframeTask], queries: Sequence[str] | None, p
     Raises:
         InputError: another number of queries.
     """
-    texts = [from_prompt(query).strip() for query in queries or () if query and query.strip()]
+    texts = texts_of(queries, "queries")
     if not texts:
         return list(tasks)
     if len(texts) not in (1, prompts):

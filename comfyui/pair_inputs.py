@@ -19,6 +19,7 @@ from ..pipelines.pair_job import pair_story
 from ..sampling.pairs import stretched
 from ..story.stages import FIRST_TAKE, alias_names, stage_seed
 from ..story.timeline import Time, Timeline
+from .checks import texts_of
 from .host import relative_paths, tell
 from .images import batches_of, frames_of, to_image
 from .pair_text import prompting_of
@@ -110,7 +111,7 @@ def pair_tasks(inputs: Mapping[str, Any], single: Mapping[str, Any], size: tuple
     """
     storyboard = single.get("storyboard")
     encoded: list[Any] = list(inputs.get("positive") or ())
-    texts = _texts(inputs, "prompts")
+    texts = texts_of(inputs.get("prompts"), "prompts")
     if storyboard is not None:
         tasks = _of_storyboard(storyboard, single, size)
     else:
@@ -120,7 +121,7 @@ def pair_tasks(inputs: Mapping[str, Any], single: Mapping[str, Any], size: tuple
     if not tasks:
         fix = "connect a storyboard, or one prompt for each shot"
         raise InputError("prompts", "are needed where there is no storyboard", 0, fix)
-    queries = _texts(inputs, "queries")
+    queries = texts_of(inputs.get("queries"), "queries")
     for field, values, name in (
         ("positive", encoded, "prompt"),
         ("prompts", texts, "prompt"),
@@ -147,11 +148,6 @@ def pair_tasks(inputs: Mapping[str, Any], single: Mapping[str, Any], size: tuple
     if single["match_cut"]:
         tasks = [tasks[0], *(replace(task, matched=True) for task in tasks[1:])]
     return tasks
-
-
-def _texts(inputs: Mapping[str, Any], field: str) -> list[str]:
-    """A list of prompts, as they were written."""
-    return [from_prompt(text).strip() for text in inputs.get(field) or () if text and text.strip()]
 
 
 def _of_storyboard(storyboard: Storyboard, single: Mapping[str, Any], size: tuple[int, int]) -> list[PairTask]:

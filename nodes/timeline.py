@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..comfyui.checks import checked
+from ..comfyui.host import picture_reader
 from ..comfyui.images import keyframe_images
 from ..comfyui.timeline import plan, read_edit
 from ..core.errors import InputError
@@ -14,6 +15,9 @@ from ..story.timeline import MAX_FPS, MAX_FRAMES, MIN_FPS
 from .sockets import StoryboardSocket, TimelineSocket
 
 __all__ = ["KeyframeTimeline"]
+
+_PICTURES = 1
+"""The number of the output `keyframes`."""
 
 
 class KeyframeTimeline(io.ComfyNode):
@@ -93,6 +97,7 @@ class KeyframeTimeline(io.ComfyNode):
                 io.Float.Output("fps_out", display_name="fps", tooltip="Frames per second."),
                 io.String.Output("json", display_name="json", tooltip="The timeline as JSON, snapped times included."),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )
 
     @classmethod
@@ -116,6 +121,10 @@ class KeyframeTimeline(io.ComfyNode):
     ) -> io.NodeOutput:
         planned = plan(read_edit(timeline), fps, seconds, storyboard, shot)
         image = keyframe_images(keyframes, planned)
+        graph = cls.hidden
+        if image is None and graph and (reader := picture_reader(graph.prompt, graph.unique_id, _PICTURES)):
+            fix = "connect one picture for each keyframe, or take that link away"
+            raise InputError("keyframes", f"are needed, because {reader} takes them from here", None, fix)
         shown: dict[str, Any] = {"timeline": [planned.to_json()], "text": [planned.describe()]}
         if image is not None:
             shown["thumbnails"] = ui.PreviewImage(image, cls=cls).values

@@ -164,12 +164,6 @@ def test_the_command_makes_pairs_and_refuses_what_is_for_keyframes(
     assert "a match is a cut without --pairs: s02" in capsys.readouterr().out
 
 
-def test_two_workers_make_the_same_film(whole: Path, studio: Studio, tmp_path: Path) -> None:
-    executor = WorkerExecutor([None, None], threads=1)
-    make_film(story(s03={"transition": "match"}), studio, tmp_path / "out", pairs=True, executor=executor)
-    assert not changed(frames(whole), frames(tmp_path / "out"))
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -196,7 +190,7 @@ def test_every_setting_makes_other_pairs(pair_studio: Path, whole: Path, tmp_pat
     assert ("guidance_against" in kept["settings"]) == ("guidance_against" in settings), "older folders have none"
 
 
-def test_a_refiner_writes_the_prompts_of_the_clips(whole: Path, studio: Studio, tmp_path: Path) -> None:
+def test_a_refiner_writes_the_prompts_of_the_clips_also_for_two_workers(whole: Path, studio: Studio, tmp_path: Path) -> None:
     board, out = story(s03={"transition": "match"}), tmp_path / "out"
     shutil.copytree(whole, out)
     summary = make_film(board, studio, out, pairs=True, resume=True, refiner=RulesClient())
@@ -206,6 +200,6 @@ def test_a_refiner_writes_the_prompts_of_the_clips(whole: Path, studio: Studio, 
     assert made(make_film(board, studio, out, pairs=True, resume=True, refiner=RulesClient())) == set()
     two = WorkerExecutor([None, None], threads=1)
     make_film(board, studio, tmp_path / "workers", pairs=True, refiner=RulesClient(), executor=two)
-    assert not changed(frames(out), frames(tmp_path / "workers"))
+    assert not changed(frames(out), frames(tmp_path / "workers")), "pairs and clips, all made anew"
     with pytest.raises(InputError, match="refiner: goes with start and end frames"):
         make_film(board, studio, tmp_path / "b", refiner=RulesClient())

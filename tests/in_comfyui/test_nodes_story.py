@@ -197,6 +197,24 @@ def test_timeline_errors_say_what_to_do(pictures: Tensor, board: Storyboard) -> 
     assert node.validate_inputs("[0]") is True and node.validate_inputs(None) is True
 
 
+def test_a_timeline_without_pictures_says_who_needs_them(monkeypatch: pytest.MonkeyPatch, pictures: Tensor) -> None:
+    """Core's nodes would go on with nothing, and fail on it without naming the input."""
+    node = timeline.KeyframeTimeline
+    graph = {
+        "1": {"class_type": "AnchorshotKeyframeTimeline", "inputs": {"fps": 8.0}},
+        "2": {"class_type": "VAEEncode", "inputs": {"pixels": ["1", 1], "vae": ["9", 0]}},
+        "3": {"class_type": "AnchorshotMultiChunkVideoSampler", "inputs": {"keyframes": ["1", 1]}},
+    }
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="1", prompt=graph))
+    with pytest.raises(InputError, match=r"keyframes: are needed, because VAE Encode \(node 2\) takes them"):
+        node.execute(8, 2.0, "")
+    assert node.execute(8, 2.0, "", keyframes=pictures[:1]).args[1] is not None
+    del graph["2"]
+    assert node.execute(8, 2.0, "").args[1] is None
+    graph["4"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["1", 0]}}
+    assert node.execute(8, 2.0, "").args[1] is None
+
+
 # --- film ------------------------------------------------------------------------------------------------------------
 
 

@@ -136,6 +136,8 @@ def test_sizes_come_from_what_is_there(parts: dict[str, Any]) -> None:
         ({"width": 0}, ["width", "other side"]),
         ({"width": 0, "height": 0}, ["width", "storyboard"]),
         ({"queries": ["a"]}, ["queries", "3"]),
+        ({"prompts": [PROMPTS[0], " ", PROMPTS[2]]}, ["prompts[1]", "empty"]),
+        ({"queries": ["a", "b", ""]}, ["queries[2]", "empty"]),
         ({"start_frames": [picture(i) for i in range(4)]}, ["start_frames", "3"]),
         ({"clip": "retrieval_clip"}, ["clip", "Qwen2.5-VL"]),
         ({"model": "keyframe_model"}, ["model", "Qwen-Image"]),
