@@ -190,7 +190,9 @@ def test_every_setting_makes_other_pairs(pair_studio: Path, whole: Path, tmp_pat
     assert ("guidance_against" in kept["settings"]) == ("guidance_against" in settings), "older folders have none"
 
 
-def test_a_refiner_writes_the_prompts_of_the_clips_also_for_two_workers(whole: Path, studio: Studio, tmp_path: Path) -> None:
+def test_a_refiner_writes_the_prompts_of_the_clips_also_for_two_workers(
+    whole: Path, studio: Studio, tmp_path: Path
+) -> None:
     board, out = story(s03={"transition": "match"}), tmp_path / "out"
     shutil.copytree(whole, out)
     summary = make_film(board, studio, out, pairs=True, resume=True, refiner=RulesClient())
