@@ -25,7 +25,7 @@ from anchorshot.sampling.text2story.segments import StorySettings
 # The package that the tiny LPIPS is made with asks torchvision for its networks in an old way.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:torchvision.models.*")
 
-SMALL: dict[str, Any] = {"size": (80, 160), "frames": 9}
+SMALL: dict[str, Any] = {"size": (64, 96), "frames": 5}
 
 
 def test_a_broken_off_run_leaves_what_is_finished(tiny_studio: Path, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: MetricModels, judge
     (broken_part,) = parts.glob("plain-0000-*.safetensors")
     broken_part.write_bytes(b"half a file")
     with pytest.raises(InputError, match="size"):  # a mistake costs nothing
-        run("out", size=(81, 160))
+        run("out", size=(65, 96))
     resumed, made = run("out", resume=True)
     assert same_result(resumed, expected) and made == ["plain 0", "full 1"]
     assert same_picture(*(tmp_path / out / "storytelling_frames.png" for out in ("whole", "out")))
@@ -121,8 +121,8 @@ def test_a_broken_off_run_goes_on(tiny_studio: Path, judges: MetricModels, judge
         {"judges": None},
         {"judges": MetricModels(dino=judges.dino)},
         {"judges": gelu},
-        {"frames": 5},
-        {"size": (80, 176)},
+        {"frames": 9},
+        {"size": (64, 112)},
         {"prompt_set": tmp_path / "set.yaml"},
         {"studio": tmp_path / "slower.yaml"},
     ):

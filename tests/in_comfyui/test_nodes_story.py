@@ -205,7 +205,7 @@ def test_a_timeline_without_pictures_says_who_needs_them(monkeypatch: pytest.Mon
         "2": {"class_type": "VAEEncode", "inputs": {"pixels": ["1", 1], "vae": ["9", 0]}},
         "3": {"class_type": "AnchorshotMultiChunkVideoSampler", "inputs": {"keyframes": ["1", 1]}},
     }
-    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="1", prompt=graph))
+    monkeypatch.setattr(node, "hidden", SimpleNamespace(unique_id="1", prompt=graph, extra_pnginfo=None))
     with pytest.raises(InputError, match=r"keyframes: are needed, because VAE Encode \(node 2\) takes them"):
         node.execute(8, 2.0, "")
     assert node.execute(8, 2.0, "", keyframes=pictures[:1]).args[1] is not None
