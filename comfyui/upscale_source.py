@@ -8,26 +8,28 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from comfy_api.latest import InputImpl, Types
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..media.cuts import CutFinder, find_cuts
 from ..media.source_video import SourceVideo
 from ..media.target_video import open_target
 from .film import room
-from .host import stop_if_asked, tell, temporary_folder
+from .host import stop_if_asked, temporary_folder
 from .images import frames_of
 
 __all__ = ["IN_MEMORY", "Source", "source_of"]
 
 IN_MEMORY = 1 << 31
 """Bytes of frames that a VIDEO from a file also gives as IMAGE; longer ones come as VIDEO alone."""
+
+Frame = TypeVar("Frame")
 
 Made = tuple[Any, Tensor | None]
 """VIDEO, and its frames as IMAGE `[T, H, W, 3]`; None where they would need too much memory."""
@@ -96,7 +98,7 @@ class Pictures:
         return round(seconds * self.rate)
 
     def cuts(self) -> list[int]:
-        return _cuts(self)
+        return find_cuts(_watched(self.frames()), self.rate)
 
     def write(self, frames: Iterator[Tensor], size: tuple[int, int]) -> Made:
         images = room(self.count, *size, 3)
@@ -114,10 +116,13 @@ class Recording:
         self.size = self._video.size
         self.rate = self._video.rate
         self.notes: Sequence[str] = self._video.notes
+        self._count = 0
 
     @property
     def count(self) -> int:
-        return len(self._video.times)
+        if not self._count:
+            self._count = sum(1 for _ in _watched(self._video.decoded()))  # which finds the times, too
+        return self._count
 
     def frames(self) -> Iterator[Tensor]:
         for frame in self._video.frames():
@@ -133,7 +138,10 @@ class Recording:
         return after - 1 if after and seconds - times[after - 1] <= times[after] - seconds else after
 
     def cuts(self) -> list[int]:
-        return _cuts(self)
+        finder, found = CutFinder(self.rate), list[int]()
+        for frame in _watched(self._video.decoded()):
+            found += finder.push_decoded(frame)
+        return found + finder.finish()
 
     def write(self, frames: Iterator[Tensor], size: tuple[int, int]) -> Made:
         kept: list[Tensor] | None = [] if 12 * size[0] * size[1] * self.count <= IN_MEMORY else None
@@ -191,17 +199,8 @@ def _file_of(video: Any) -> Path:
     return Path(name)
 
 
-def _watched(frames: Iterator[Tensor]) -> Iterator[Tensor]:
+def _watched(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """The same frames, until the user presses Cancel."""
     for frame in frames:
         stop_if_asked()
         yield frame
-
-
-def _cuts(source: Source) -> list[int]:
-    try:
-        finder: Any = import_module("..media.cuts", __package__)
-    except ImportError as error:
-        tell(f"cuts are not looked for, the video is taken for one shot: {error}", warn=True)
-        return []
-    found: list[int] = finder.find_cuts(_watched(source.frames()), source.rate)
-    return found

@@ -68,6 +68,15 @@ def test_a_shot_comes_out_as_it_would_alone(tiny: dict[str, Any], board: Storybo
         assert torch.equal(whole[shot], run(tiny, frames[shot], window=0)[1])
 
 
+def test_cuts_are_found_by_looking(tiny: dict[str, Any], folders: Path) -> None:
+    """In pictures and in a file: the same."""
+    shots = torch.cat([pixels(1, seed=seed).expand(6, -1, -1, -1) + 0.02 * pixels(6, seed=9) for seed in (1, 2)])
+    frames = shots.clamp(0, 1)
+    file = InputImpl.VideoFromFile(str(recorded(folders / "input" / "cut.mp4", frames)))
+    for video in (frames, file):
+        assert "cuts at frames: 6\nwindows: 0–5, 6–11" in run(tiny, video, cuts="auto")[2]
+
+
 def test_windows_share_what_they_overlap(tiny: dict[str, Any]) -> None:
     """Outside of the blend a window is what it is alone."""
     frames = pixels(14, seed=1)
