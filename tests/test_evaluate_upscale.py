@@ -186,7 +186,7 @@ def test_a_studio_without_a_model_of_its_own_is_told_so(studio: Studio, tmp_path
     (tmp_path / "bare.yaml").write_text(yaml.safe_dump(data | {"models_dir": str(studio.file.parent)}))
     bare = load_studio(tmp_path / "bare.yaml")
     names = [variant.name for variant in chosen_variants(bare, None)]
-    assert names == ["ground_truth", "bicubic", "lanczos", "training_free"]
+    assert names == ["ground_truth", "bicubic", "lanczos", "corrected_bicubic", "training_free"]
     with pytest.raises(InputError, match="all_keyframes needs a studio with a model for super-resolution"):
         chosen_variants(bare, ["all_keyframes"])
 
@@ -199,6 +199,9 @@ def test_keyframes_reach_the_model_and_come_back(studio: Studio, clip: SourceCli
     torch.testing.assert_close(made["own_colour"][clip.keyframes], shown, atol=1e-4, rtol=0)
     assert float((made["no_keyframes"][clip.keyframes] - shown).abs().max()) > 1e-2
     assert made["no_keyframes"].shape == clip.truth.shape
+    # What comes out of the random network has the colours of the source all the same.
+    assert float(colour_error(made["no_keyframes"], clip.truth).max()) < 3 / 255
+    assert float(colour_error(made["own_colour"], clip.truth).max()) > 10 / 255
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ class UpscaleSuite(Suite[UpscaleOptions]):
         "ground_truth",
         "bicubic",
         "lanczos",
+        "corrected_bicubic",
         "no_keyframes",
         "one_keyframe",
         "all_keyframes",

@@ -41,7 +41,7 @@ class Variant:
             studio's for super-resolution; `training_free`: its video model.
         given: so many of a clip's keyframes, from the first; None: all.
         near, steps, strength: of the sampler, where it is not the studio's.
-        colour: keep the colours of the source, as the command does.
+        colour: keep the colours of the source, as the command does for models (`keep_colour`).
     """
 
     name: str
@@ -63,7 +63,9 @@ class Variant:
         if not number and ":" not in name:
             plain: dict[str, Kind] = {"ground_truth": "truth", "bicubic": "bicubic", "lanczos": "lanczos"}
             if head in plain:
-                return cls(name, plain[head])
+                return cls(name, plain[head], colour=head == "ground_truth")
+            if head == "corrected_bicubic":
+                return cls(name, "bicubic")
             if head == "own_colour":
                 return cls(name, "model", None, colour=False)
             if head in _GIVEN:
@@ -95,6 +97,8 @@ class Variant:
             parts |= {"video_vae" if studio.config.upscale_vae is None else "upscale_vae"}
         if self.kind in ("model", "training_free"):
             settings = asdict(self.settings(studio.defaults.upscale.sampling))
+        if self.colour:
+            settings["colour_cell"] = studio.defaults.upscale.colour_cell
         return tuple(sorted(parts)), settings
 
 
@@ -146,6 +150,13 @@ def upscaler(studio: Studio, variant: Variant, seed: int) -> Upscaler:
         variant: the row.
         seed: with a clip's number it fixes the noise, where there is any.
     """
+    make = _maker(studio, variant, seed)
+    if not variant.colour:
+        return make
+    return lambda clip: keep_colour(make(clip), clip.frames, studio.defaults.upscale.colour_cell)
+
+
+def _maker(studio: Studio, variant: Variant, seed: int) -> Upscaler:
     if variant.kind == "truth":
         return lambda clip: _through_vae(studio, clip)
     if variant.kind == "bicubic" or variant.kind == "lanczos":
@@ -183,5 +194,4 @@ def _super_resolved(studio: Studio, variant: Variant, clip: SourceClip, seed: in
         latents=latents,
         generator=[noise_source(seed, clip.number)],
     )
-    made = torch.cat([part.float().cpu() for part in parts]).clamp(0, 1)
-    return keep_colour(made, clip.frames) if variant.colour else made
+    return torch.cat([part.float().cpu() for part in parts]).clamp(0, 1)
