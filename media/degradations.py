@@ -97,9 +97,10 @@ def degrade(video: Tensor, scale: float, seed: int, settings: Degradations = Deg
         raise InputError("scale", "must be at least 1 and leave a pixel", scale, "use e.g. 2")
     rng = random.Random(f"degrade/{seed}")
     x = video.float()
-    for order in range(settings.orders):
-        now = settings if order == 0 else replace(settings, chance=settings.chance / 2)
-        x = _once(x, size if order + 1 == settings.orders else None, rng, now)
+    with torch.autocast(x.device.type, enabled=False):  # pixels are no place for bf16
+        for order in range(settings.orders):
+            now = settings if order == 0 else replace(settings, chance=settings.chance / 2)
+            x = _once(x, size if order + 1 == settings.orders else None, rng, now)
     return x.clamp(0, 1)
 
 
@@ -116,8 +117,12 @@ def _once(x: Tensor, size: tuple[int, int] | None, rng: random.Random, settings:
     factor, way = rng.uniform(*settings.resize), rng.choice(_RESIZE)
     if size is not None or happens():
         x = _resized(x, size or tuple(max(1, round(n * factor)) for n in x.shape[-2:]), way)  # type: ignore[arg-type]
-    strength, grey, shot = rng.uniform(*settings.noise), rng.random() < 0.5, rng.random() < 0.5
-    seed = rng.getrandbits(60)
+    strength, grey, shot, seed = (
+        rng.uniform(*settings.noise),
+        rng.random() < 0.5,
+        rng.random() < 0.5,
+        rng.getrandbits(60),
+    )
     photons = rng.uniform(*settings.shot_noise)
     if happens():
         x = _noisy(x, photons if shot else strength, grey, shot, seed)

@@ -5,12 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from anchorshot.core.errors import InputError
+from anchorshot.media import degradations
+from anchorshot.media.degradations import MILD, Degradations, degrade
 from anchorshot.media.frames import psnr
 from anchorshot.pocket.bank import to_tensor
 from anchorshot.pocket.render import render_clip
 from anchorshot.pocket.world import make_story
-from anchorshot.training import degradations
-from anchorshot.training.degradations import MILD, Degradations, degrade
 
 NOTHING = Degradations(orders=1, chance=0.0)
 

@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.files import atomic_path
+from ...media.degradations import MILD, degrade
 from ...models.backbones.wan.headless import DirectorWan
 from ...models.encoders.vae import VideoCodec
 from ...models.layouts.upscale import UpscalePlan, plan_upscale, upscale_latents
 from ...sampling.noise import noise_like
-from ...training.degradations import MILD, degrade
 from ...training.objectives import FlowInputs, FlowMatching, Ratio, flow_error, interpolate, velocity
 from ...training.processes import Share
 from ...training.recipe import Recipe

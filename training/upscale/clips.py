@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from ...core.documents import as_integer, as_object, read_json
 from ...core.errors import InputError
 from ...core.files import write_atomic
+from ...media.degradations import Degradations, degrade
 from ...media.source_video import SourceVideo
 from ...models.layouts.upscale import UpscalePlan, drawn_out, plan_canvas, plan_upscale
-from ..degradations import Degradations, degrade
 from .bridge import KeyframeChances, draw_times
 
 __all__ = ["ClipBatch", "ClipDraws", "VideoFile", "find_videos"]

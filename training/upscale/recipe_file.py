@@ -10,9 +10,9 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from ...core.errors import InputError
 from ...core.validation import Lines, to_input_error
+from ...media.degradations import Degradations
 from ...models.studio_defaults import Strict
 from ...story.timeline import TEMPORAL_STRIDE
-from ..degradations import Degradations
 from ..pairs.recipe_file import Name, Share, Size, TrainingPart, read_mapping
 from .bridge import KeyframeChances
 
