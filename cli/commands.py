@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     _film(commands)
     _tell(commands)
     _upscale(commands)
+    _extend(commands)
     _evaluate(commands)
     _bench(commands)
     _train(commands)
@@ -260,6 +261,33 @@ def _upscale(commands: argparse._SubParsersAction) -> None:
     _json(upscale, "write the summary here, too")
 
 
+def _extend(commands: argparse._SubParsersAction) -> None:
+    extend = _command(commands, "extend", "extend:run", "Let a video go on: new frames after its own, without a seam.")
+    extend.add_argument(
+        "video", metavar="VIDEO", type=_path, help="the video; its frames and its sound stay as they are"
+    )
+    extend.add_argument("--story", metavar="FILE", type=_path, help="storyboard of what follows, shot by shot")
+    extend.add_argument("--prompt", metavar="TEXT", help="or: what follows, in words")
+    extend.add_argument("--seconds", metavar="S", type=float, help="with --prompt: how long it shall last")
+    pictures = "with --prompt: your own pictures, by seconds after the video's end; one at 0 is the first new frame"
+    extend.add_argument("--keyframes", metavar="S=PICTURE", nargs="+", help=pictures)
+    extend.add_argument("--seed", metavar="N", type=_whole(0, 2**63 - 1), help="with --prompt: another seed (0)")
+    context = "how far the model looks back (default: half of what it makes in one go); bounds time and memory"
+    extend.add_argument("--context", metavar="S", type=float, help=context)
+    size = "size that the model works in (default: the video's, or its shape in the model's own size)"
+    extend.add_argument("--size", metavar="WxH", help=size)
+    fps = "rate that the model works at, of a video with more frames (default: the model's own, or nearly)"
+    extend.add_argument("--fps", metavar="N", type=_rate, help=fps)
+    _studio(extend)
+    extend.add_argument("--out", metavar="DIR", type=_path, help="folder (default: output/<name of VIDEO>_extended)")
+    extend.add_argument("--resume", action="store_true", help="go on with what DIR holds; make only what is missing")
+    redo = "a new take of these shots, and all after them made again (implies --resume)"
+    extend.add_argument("--redo", metavar="IDS", help=redo)
+    _device(extend)
+    _json(extend, "write the summary here, too")
+    _workers(extend)
+
+
 def _evaluate(commands: argparse._SubParsersAction) -> None:
     evaluate = _command(commands, "evaluate", "suites:run_evaluate", "Measure a studio on stories it has never seen.")
     evaluate.fill = _evaluate_options
@@ -356,6 +384,18 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def _rate(text: str) -> float:
+    """Frames per second; 24000/1001 may be written so."""
+    above, _, below = text.partition("/")
+    try:
+        rate = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        rate = 0.0
+    if not 0.1 <= rate <= 1000:
+        raise argparse.ArgumentTypeError(f"must be a number from 0.1 to 1000, got {text!r}")
+    return rate
 
 
 def _quiet_libraries() -> None:

@@ -20,7 +20,6 @@ from ..models.layouts.video_latents import (
     ChunkVAE,
     MultiChunkVideo,
     decode_frames,
-    extend_video,
     multi_chunk_video,
 )
 from ..story.timeline import Timeline
@@ -33,7 +32,6 @@ __all__ = [
     "check_rate",
     "decode",
     "build_latent",
-    "build_extension",
     "chunk_vae",
     "patch_video",
     "sample_video",
@@ -89,16 +87,6 @@ def check_rate(clip_fps: float, timeline: Timeline) -> None:
         rule = f"must be the timeline's {timeline.fps:g} frames per second"
         fix = "bring the clip to that rate first, or give the timeline the clip's"
         raise InputError("clip_fps", rule, round(clip_fps, 3), fix)
-
-
-def build_extension(
-    vae: Any, clip: Tensor, timeline: Timeline, keyframes: Any, context: int, fit: str = "cover"
-) -> MultiChunkVideo:
-    """`extend_video` for a node: `context` 0 looks back at the whole clip."""
-    height, width = clip.shape[-3:-1]
-    images: Any = () if keyframes is None else fitted(keyframes, (height, width), fit, "keyframes")
-    with memory_errors("vae", f"a clip of {len(clip)} frames", "look back at fewer frames (context_frames)"):
-        return extend_video(chunk_vae(vae), clip, timeline, images, context_frames=context or None)
 
 
 def decode(vae: Any, latent: Any, timeline: Timeline | None = None, method: Any = "multi_chunk") -> Tensor:

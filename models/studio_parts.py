@@ -229,7 +229,9 @@ class MadeFor(Strict):
     Attributes:
         size: [width, height] in pixels.
         fps: frames per second.
+        frames: of a clip.
     """
 
     size: Annotated[tuple[Side, Side] | None, Field(strict=False, examples=[[160, 80]])] = None
     fps: Annotated[float | None, Field(ge=MIN_FPS, le=MAX_FPS, examples=[8])] = None
+    frames: Annotated[int | None, Field(ge=1, le=4801, examples=[17])] = None

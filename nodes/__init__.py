@@ -10,6 +10,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..comfyui.story_route import add_route
 from .agents import Director, ShotRefiner
+from .extend import ExtendedVideo, ExtendVideo
 from .film import ContactSheet, Film
 from .keyframes import InterleavedKeyframeSampler
 from .memory import GoldenMemContext, GoldenMemReferences
@@ -20,7 +21,7 @@ from .pocket import PocketStudio
 from .story import Shot, Storyboard
 from .timeline import KeyframeTimeline
 from .upscale import KeyframeSR
-from .video import ExtendVideo, MultiChunkDecode, MultiChunkModel, MultiChunkVideoSampler, RepinKeyframes
+from .video import MultiChunkDecode, MultiChunkModel, MultiChunkVideoSampler, RepinKeyframes
 
 __all__ = ["NODES", "AnchorshotExtension"]
 
@@ -36,6 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
     MultiChunkDecode,
     RepinKeyframes,
     ExtendVideo,
+    ExtendedVideo,
     Film,
     ContactSheet,
     PocketStudio,

@@ -11,7 +11,7 @@ from ..comfyui.checks import checked
 from ..comfyui.images import FITS
 from .sockets import TimelineSocket
 
-__all__ = ["ExtendVideo", "MultiChunkDecode", "MultiChunkModel", "MultiChunkVideoSampler", "RepinKeyframes"]
+__all__ = ["MultiChunkDecode", "MultiChunkModel", "MultiChunkVideoSampler", "RepinKeyframes"]
 
 METHODS = ["multi_chunk", "latent_replacement", "replication"]
 _TIMELINE = "Length and keyframe times, from Keyframe Timeline, Shot or Storyboard. No default."
@@ -273,73 +273,3 @@ class RepinKeyframes(io.ComfyNode):
         from ..models.layouts.video_latents import repin
 
         return io.NodeOutput(repin(latent, clean))
-
-
-class ExtendVideo(io.ComfyNode):
-    """A video MODEL and the LATENT that continue a given clip."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="AnchorshotExtendVideo",
-            display_name="Extend Video",
-            category="Anchorshot/video",
-            description="Prepares a model and a latent so that any core sampler goes on from a given clip, all of "
-            "which is clean context. Multi-Chunk Decode then gives the new frames only.",
-            search_aliases=["continue video", "video extension", "longer video", "next clip"],
-            inputs=[
-                io.Model.Input("model", tooltip="Wan 2.1 or 2.2. No default."),
-                io.Vae.Input("vae", tooltip="VAE of the model. No default."),
-                io.Image.Input("clip", tooltip="The frames to go on from. No default."),
-                TimelineSocket.Input(
-                    "timeline",
-                    tooltip="Of the new part; its clock starts at the clip's last frame. A keyframe at 0 starts a "
-                    "new shot. No default.",
-                ),
-                io.Int.Input(
-                    "context_frames",
-                    default=0,
-                    min=0,
-                    max=4801,
-                    tooltip="Look back at most this many frames; default 0, the whole clip. Fewer need less time and "
-                    "memory.",
-                ),
-                io.Image.Input("keyframes", optional=True, tooltip=_KEYFRAMES),
-                io.Combo.Input("fit", options=FITS, default=FITS[0], optional=True, tooltip=_FIT),
-                io.Float.Input(
-                    "clip_fps",
-                    default=0.0,
-                    min=0.0,
-                    max=1000.0,
-                    optional=True,
-                    force_input=True,
-                    tooltip="Frames per second of the clip, e.g. from Get Video Components. A clip of another rate "
-                    "than the timeline's, or of varying rate, would play too fast or too slow: it is refused. Default: "
-                    "0, the clip is taken at the timeline's rate.",
-                ),
-            ],
-            outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="For this latent only."),
-                io.Latent.Output("latent", tooltip="The clip as clean context, and room for the new part."),
-            ],
-        )
-
-    @classmethod
-    @checked()
-    def execute(
-        cls,
-        model: Any,
-        vae: Any,
-        clip: Any,
-        timeline: Any,
-        context_frames: int,
-        keyframes: Any = None,
-        fit: str = "cover",
-        clip_fps: float = 0.0,
-    ) -> io.NodeOutput:
-        from ..comfyui.video import build_extension, check_rate, hint_size, patch_video
-
-        check_rate(clip_fps, timeline)
-        video = build_extension(vae, clip, timeline, keyframes, context_frames, fit)
-        hint_size(model, video)
-        return io.NodeOutput(patch_video(model, video), video.latent)

@@ -12,6 +12,7 @@ from ..execution.run_folder import RunFolder
 from ..execution.stage import FilmKind, Kinds
 from .stages.clips import Clips
 from .stages.decode import Decode
+from .stages.extension import Append, Extension, Given
 from .stages.join import Join
 from .stages.keyframes import Keyframes
 from .stages.pairs import Pairs
@@ -28,6 +29,7 @@ KINDS = Kinds(
     FilmKind("pairs", "a film of start and end frames", (Pairs, Prompts, Clips, Join, PairSheet)),
     FilmKind("tell", "a told film", (Segments, Backward, Decode, Join, TextSheet, Weights)),
     FilmKind("upscale", "an upscaled video", (Scan, Windows, Upscaled)),
+    FilmKind("extend", "an extended video", (Given, Extension, Append)),
 )
 
 

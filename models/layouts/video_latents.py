@@ -32,6 +32,7 @@ from .pairs import PATCH
 __all__ = [
     "BRIDGE",
     "COLOUR_CELL",
+    "FPS",
     "NATIVE_SIZE",
     "PLAN",
     "ChunkVAE",
@@ -48,6 +49,9 @@ __all__ = [
 
 PLAN = "anchorshot_plan"
 """Where a LATENT carries its plan; core samplers hand unknown keys on."""
+
+FPS = "anchorshot_fps"
+"""Where the LATENT of an extension carries the frames per second of its timeline."""
 
 NATIVE_SIZE = "anchorshot_size"
 """Where a MODEL carries the (height, width) that it was made for, among its attachments, if it says so."""
@@ -195,7 +199,7 @@ def extend_video(
     images = stack_images(keyframes, len(timeline.keyframes), size, vae.pixels_per_token)
     clean_latents = encode_extension(vae, frames, images, timeline, plan)
     pixels = torch.cat([frames[:, -plan.first :], images.to(frames)], dim=1)
-    return MultiChunkVideo(plan, lay_out(plan, clean_latents), vae, pixels)
+    return MultiChunkVideo(plan, lay_out(plan, clean_latents) | {FPS: timeline.fps}, vae, pixels)
 
 
 def decode_frames(vae: ChunkVAE, latent: Latent, plan: VideoPlan | None = None) -> Tensor:

@@ -128,7 +128,9 @@ def bases() -> dict[str, Prompt]:
                          timeline=["plan", 0], context_frames=0, keyframes=["pictures", 0]),
             "sample": ksampler(["laid", 0], ["laid", 1]),
             "decoded": node("AnchorshotMultiChunkDecode", latent=["sample", 0], vae=["studio", 5]),
+            "both": node("AnchorshotExtendedVideo", latent=["sample", 0], vae=["studio", 5], clip=["clip", 0]),
             "look": node("OddLook", value=["decoded", 0]),
+            "look2": node("OddLook", value=["both", 1]),
         },
         "film": {
             "film": node("AnchorshotFilm", fps=8.0, transition="blend", storyboard=["story", 0],

@@ -25,7 +25,7 @@ from anchorshot.core.errors import InputError
 from anchorshot.memory.frame_memory import MemoryFrame
 from anchorshot.memory.golden_mem import GoldenMem, token_report
 from anchorshot.models.studio import load_studio
-from anchorshot.nodes import keyframes, memory, story, video
+from anchorshot.nodes import extend, keyframes, memory, story, video
 from anchorshot.story import stages
 from anchorshot.story.storyboard import Storyboard
 from anchorshot.story.timeline import Timeline
@@ -405,8 +405,8 @@ def test_extension_starts_where_the_clip_ends(studio: dict[str, Any], pictures: 
     clip = pictures[:1].expand(5, -1, -1, -1)
     more = Timeline.plan(8, 0.6, [])
     with pytest.raises(InputError, match="clip_fps: must be the timeline's"):
-        video.ExtendVideo.execute(studio["video_model"], studio["video_vae"], clip, more, 0, clip_fps=more.fps * 1.03)
-    model, latent = video.ExtendVideo.execute(
+        extend.ExtendVideo.execute(studio["video_model"], studio["video_vae"], clip, more, 0, clip_fps=more.fps * 1.03)
+    model, latent = extend.ExtendVideo.execute(
         studio["video_model"], studio["video_vae"], clip, more, 0, clip_fps=more.fps
     ).args
     assert latent["samples"].shape[2] == 3 and latent["noise_mask"][0, 0, :, 0, 0].tolist() == [0, 0, 1]
