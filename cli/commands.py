@@ -152,11 +152,19 @@ def _film(commands: argparse._SubParsersAction) -> None:
     film.add_argument("--check", action="store_true", help=check)
     pairs = "make every shot from a start and an end frame (default: as the storyboard's mode says)"
     film.add_argument("--pairs", action=argparse.BooleanOptionalAction, default=None, help=pairs)
+    _film_upscale(film)
     _keyframes(film)
     _refiner(film)
     _device(film)
     _json(film, "write the summary here, too")
     _workers(film)
+
+
+def _film_upscale(film: argparse.ArgumentParser) -> None:
+    factor = "make the finished clips F times as large, too: upscaled.mp4"
+    film.add_argument("--upscale", metavar="F", type=float, nargs="?", const=2.0, help=factor)
+    method = "with --upscale: the studio's model, or interpolation to compare it with (model)"
+    film.add_argument("--upscale-method", choices=("model", "bicubic", "lanczos"), help=method)
 
 
 def _keyframes(film: argparse.ArgumentParser) -> None:

@@ -20,6 +20,8 @@ from .workers import check_workers, open_executor
 
 if TYPE_CHECKING:
     from ..agents.client import Client
+    from ..models.studio import Studio
+    from ..pipelines.upscale.film_job import FilmUpscale
 
 __all__ = ["run"]
 
@@ -50,6 +52,7 @@ def run(options: argparse.Namespace) -> None:
     keyframe = _keyframe(options)
     studio = open_studio(options, target)
     refiner = _refiner(options, pairs, studio.name)
+    upscale = _upscale(options, studio)
     executor = open_executor(options)
     show_mode_notes(story, options.story, pairs)
     show_studio_notes(story, options.story, studio, "pair_text" if pairs else "keyframe_text")
@@ -66,12 +69,25 @@ def run(options: argparse.Namespace) -> None:
             check=options.check,
             pairs=pairs,
             refiner=refiner,
+            upscale=upscale,
             progress=progress.update,
             say=progress.say,
             on_finish=progress.finished,
             executor=executor,
         )
     hand_over(target, summary, out, _show)
+
+
+def _upscale(options: argparse.Namespace, studio: Studio) -> FilmUpscale | None:
+    """How the clips are made larger; None: they are not."""
+    if options.upscale is None:
+        if options.upscale_method is not None:
+            raise InputError("--upscale-method", "goes with --upscale", options.upscale_method, "add e.g. --upscale 2")
+        return None
+    from ..pipelines.upscale.film_job import FilmUpscale
+    from ..pipelines.upscale.job import UpscaleOptions
+
+    return FilmUpscale(options.upscale, UpscaleOptions.of(studio, options.upscale_method or "model"))
 
 
 _REFINER = {"client": "refine"} | {name: f"refiner_{name}" for name in ("model", "url", "key_env", "cache", "timeout")}

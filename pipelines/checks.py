@@ -11,8 +11,9 @@ from ..story.storyboard import Storyboard
 if TYPE_CHECKING:
     from ..models.encoders.vae import ImageCodec
     from ..models.studio import Studio
+    from .job import FilmJob
 
-__all__ = ["check_size", "prove"]
+__all__ = ["check_size", "check_upscale", "prove"]
 
 
 def prove(studio: Studio, *parts: str) -> None:
@@ -35,3 +36,13 @@ def check_size(story: Storyboard, studio: Studio, *vaes: ImageCodec) -> None:
         near = [max(side, round(value / side) * side) for value in (width, height)]
         rule = f"must be multiples of {side} for the studio {studio.name}"
         raise InputError("size", rule, list(story.size), f"use {near}")
+
+
+def check_upscale(job: FilmJob) -> None:
+    """Refuse, with an `InputError`, a film that cannot be upscaled as is asked, before anything is made."""
+    from .upscale.film_job import film_upscale
+
+    if job.upscale is not None and job.upscale.options.method == "model":
+        job.studio.check_task("upscale")
+        prove(job.studio, *job.studio.upscale_parts)
+    film_upscale(job)  # its size and its pictures

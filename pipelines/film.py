@@ -16,7 +16,7 @@ from ..media.image import read_image
 from ..story.shot import Shot
 from ..story.storyboard import Storyboard
 from . import kinds
-from .checks import check_size, prove
+from .checks import check_size, check_upscale, prove
 from .job import FilmCrew, FilmJob, FilmSettings, Progress
 from .kinds import check_run, open_run, owns
 from .pair_job import PAIR_MODELS, PairJob, pair_story
@@ -28,6 +28,7 @@ from .summary import no_progress, summarise, write_summary
 if TYPE_CHECKING:
     from ..agents.client import Client
     from ..models.studio import Studio
+    from .upscale.film_job import FilmUpscale
 
 __all__ = ["make_film"]
 
@@ -45,6 +46,7 @@ def make_film(
     check: bool = False,
     pairs: bool | None = None,
     refiner: Client | None = None,
+    upscale: FilmUpscale | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     on_finish: Callable[[str, float], None] | None = None,
@@ -71,6 +73,7 @@ def make_film(
         pairs: make every shot from a start and an end frame (STAGE) instead of keyframes; None: as the storyboard says.
         refiner: with pairs: writes the prompt of every shot's video from both frames, in place of its caption (STAGE
             Eq. 9).
+        upscale: make the finished clips larger, too, and join them to ``upscaled.mp4`` (SmartDirector §3.3).
         progress, say: receive progress and lines for people.
         on_finish: told every stage that is finished, such as ``s01/keyframe-0``, and the seconds that it took.
         executor: who makes the stages; None makes them in this process. The film is the same, byte for byte.
@@ -104,6 +107,9 @@ def make_film(
         raise InputError("refiner", "goes with start and end frames", refiner.who, "add pairs, or leave it out")
     else:
         job = _job(story, chosen, studio, keyframe, check)
+    job.upscale = upscale
+    if upscale is not None:
+        check_upscale(job)
     with open_run(out, resume=resume, task=kind.name) as run:
         run.on_finish = on_finish or run.on_finish
         run.describe(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..models.studio import Studio
     from ..models.studio_config import VideoDefaults
     from .join import Transition
+    from .upscale.film_job import FilmUpscale
 
 __all__ = [
     "FilmCrew", "FilmJob", "FilmSettings", "Job", "KeyframeCheck", "Progress", "size_tokens",
@@ -156,10 +157,12 @@ class FilmJob(Job):
     Attributes:
         settings: how to sample.
         checked: whether keyframes are compared with their captions, and made again where they lack something.
+        upscale: how the finished clips are made larger; None: they are not.
     """
 
     settings: FilmSettings
     checked: bool = False
+    upscale: FilmUpscale | None = None
 
     @cached_property
     def check(self) -> KeyframeCheck | None:

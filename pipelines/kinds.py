@@ -20,13 +20,15 @@ from .stages.prompts import Prompts
 from .stages.scan import Scan
 from .stages.segments import Backward, Segments
 from .stages.sheet import PairSheet, Sheet, TextSheet, Weights
-from .stages.upscale import Upscaled, Windows
+from .stages.upscale import ShotWindows, Upscaled, UpscaledFilm, Windows
 
 __all__ = ["KINDS", "check_outside", "check_run", "open_run", "owns"]
 
 KINDS = Kinds(
-    FilmKind("film", "a film with keyframes", (Keyframes, Clips, Join, Sheet)),
-    FilmKind("pairs", "a film of start and end frames", (Pairs, Prompts, Clips, Join, PairSheet)),
+    FilmKind("film", "a film with keyframes", (Keyframes, Clips, Join, Sheet, ShotWindows, UpscaledFilm)),
+    FilmKind(
+        "pairs", "a film of start and end frames", (Pairs, Prompts, Clips, Join, PairSheet, ShotWindows, UpscaledFilm)
+    ),
     FilmKind("tell", "a told film", (Segments, Backward, Decode, Join, TextSheet, Weights)),
     FilmKind("upscale", "an upscaled video", (Scan, Windows, Upscaled)),
     FilmKind("extend", "an extended video", (Given, Extension, Append)),

@@ -128,7 +128,7 @@ class PairJob(FilmJob):
         refined = "" if refiner is None else _identity(refiner)
         settings = FilmSettings(KeyframeSettings(), GoldenMem(), "clip", studio.defaults.video)
         pair = PairFilmSettings.of(studio, story.frame_size)
-        return cls(story, chosen, studio, settings, checked, pair, refiner, refined)
+        return cls(story, chosen, studio, settings, checked, pair=pair, refiner=refiner, refined=refined)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what refers to loaded models, or to a language model."""

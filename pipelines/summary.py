@@ -58,8 +58,25 @@ def summarise(job: FilmJob, run: RunFolder, placed: Sequence[JoinedClip], second
         },
         "check": _check(keyframes),
         "settings": job.sampling_inputs(),
-        "files": ["film.mp4", "contact_sheet.png", "summary.json"],
+        **_upscaled(job),
+        "files": ["film.mp4", *(["upscaled.mp4"] if job.upscale else []), "contact_sheet.png", "summary.json"],
     }
+
+
+def _upscaled(job: FilmJob) -> dict[str, Any]:
+    """What was made larger, where the film was."""
+    from .upscale.film_job import film_upscale
+
+    larger = film_upscale(job)
+    if larger is None:
+        return {}
+    figures = {
+        "size": [larger.target[1], larger.target[0]],
+        "windows": sum(map(len, larger.windows.values())),
+        "keyframes": sum(len(clip.keyframes) for clip in larger.clips),
+        "settings": larger.settings,
+    }
+    return {"upscaled": figures}
 
 
 def film_facts(job: Job, placed: Sequence[JoinedClip]) -> dict[str, Any]:

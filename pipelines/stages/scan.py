@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...execution.stage import Records, Stage, Task, Workspace
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ...media.source_video import SourceVideo
     from ..upscale.source_info import ScanJob
 
 __all__ = ["FILE", "Scan"]
@@ -45,35 +40,17 @@ class Scan(Stage):
         from ...core.files import write_atomic
         from ...media.source_video import SourceVideo
 
+        workspace.report(0, self.job.path.name)
         source = SourceVideo(self.job.path)
-        ticks: list[int] = []
-        last = 0
-
-        def frames() -> Iterator[Tensor]:
-            nonlocal last
-            for frame in source.frames():
-                ticks.append(round(frame.time / source.time_base))
-                last = round(frame.duration / source.time_base)
-                if len(ticks) % 100 == 1:
-                    workspace.report(0, f"{len(ticks)} frames")
-                yield frame.pixels
-
         if self.job.cuts is None:
-            cuts = _found(frames(), source, workspace)
+            from ...media.cuts import cuts_of_video
+
+            cuts = cuts_of_video(source)
         else:
             cuts = list(self.job.cuts)
-            for _ in frames():
-                pass
-        data = {"base": str(source.time_base), "last": last, "cuts": cuts, "ticks": ticks}
+        times, base = source.times, source.time_base
+        ticks = [round(time / base) for time in times]
+        last = round((source.duration - times[-1]) / base)
+        data = {"base": str(base), "last": last, "cuts": cuts, "ticks": ticks}
         write_atomic(workspace.target(FILE), json.dumps(data) + "\n")
         return [{}]
-
-
-def _found(frames: Iterator[Tensor], source: SourceVideo, workspace: Workspace) -> list[int]:
-    name = f"{__package__}.media.cuts".replace(".pipelines.stages", "")
-    if find_spec(name) is None:
-        workspace.say("cuts are not looked for: the detector is missing; name them with --cuts")
-        for _ in frames:
-            pass
-        return []
-    return list(import_module(name).find_cuts(frames, source.rate))

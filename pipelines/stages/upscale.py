@@ -12,11 +12,21 @@ from ...execution.stage import Records, Stage, Task, Workspace
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..job import FilmJob
     from ..upscale.feed import Feed
     from ..upscale.job import UpscaleClip, UpscaleJob
     from ..upscale.windows import Window
 
-__all__ = ["FILES", "Upscaled", "Windows", "clip_frames", "upscaled_inputs", "window_files"]
+__all__ = [
+    "FILES",
+    "ShotWindows",
+    "Upscaled",
+    "UpscaledFilm",
+    "Windows",
+    "clip_frames",
+    "upscaled_inputs",
+    "window_files",
+]
 
 FILES = ("upscaled.mp4", "upscaled.mkv")
 
@@ -89,7 +99,9 @@ class Windows(Stage):
         if self._feed is None or self._feed.path != path:
             self._feed = Feed(path, None if job.source is None else job.source.times)
         frames = self._feed.read(window.start, window.stop)
-        pictures = {key: read_keyframe(clip.keyframes[key], job.target) for key in _shown(window)}
+        pictures = {
+            key: read_keyframe(clip.keyframes[key], job.target, crop=bool(clip.result)) for key in _shown(window)
+        }
         count = 0
         with open_lossless(workspace.target(task.files[0]), clip.depth) as writer:
             for part in upscale_window(
@@ -187,3 +199,72 @@ def upscaled_inputs(job: UpscaleJob) -> dict[str, Any]:
         for clip in job.clips
     ]
     return {"clips": clips, "placed": [[place.start, place.overlap] for place in job.placed], **job.settings}
+
+
+class ShotWindows(Windows):
+    """Makes the windows of a film's shots, if the film is to be upscaled, as soon as their clips are there."""
+
+    def __init__(self, job: FilmJob) -> None:
+        super().__init__(_of_film(job))
+
+
+class UpscaledFilm(Stage):
+    """Joins the upscaled shots as the film is joined, if it is to be upscaled."""
+
+    name = "upscaled film"
+    files = FILES
+    records = "upscaled"
+    announced = False
+
+    def __init__(self, job: FilmJob) -> None:
+        self.job = _of_film(job)
+
+    def tasks(self, run: Records) -> list[Task]:
+        """The film."""
+        if self.job is None:
+            return []
+        keys = tuple(key for _, key, _ in self._windows())
+        return [Task(self.name, "upscaled", {"upscaled": (self.job.file,)}, asks=keys)]
+
+    def inputs(self, task: Task, run: Records) -> Mapping[str, Mapping[str, Any]]:
+        """The hashes of the windows, and how they follow each other."""
+        job = self._film
+        found = [(run.record(key), file) for _, key, file in self._windows()]
+        placed = [window for clip in job.clips for window in job.windows[clip.name]]
+        inputs = {
+            "windows": [record.outputs[file] for record, file in found if record is not None],
+            "overlaps": [window.overlap for window in placed],
+            "placed": [[place.start, place.overlap] for place in job.placed],
+            "fps": str(job.rate),
+        }
+        return {task.key: inputs}
+
+    def reads(self, task: Task) -> Sequence[str]:
+        """All windows."""
+        return [file for _, _, file in self._windows()]
+
+    def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
+        """Stream the windows into the encoder."""
+        from ..upscale.assemble import assemble
+
+        workspace.say("joining the upscaled film")
+        job = self._film
+        assemble(job, workspace.target(job.file), workspace.source, lambda done, note: None)
+        return [{}]
+
+    @property
+    def _film(self) -> UpscaleJob:
+        assert self.job is not None, "asked for tasks that it has not"
+        return self.job
+
+    def _windows(self) -> list[tuple[UpscaleClip, str, str]]:
+        job = self._film
+        return [(clip, *names) for clip in job.clips for names in window_files(clip, job.windows[clip.name])]
+
+
+def _of_film(job: FilmJob) -> UpscaleJob | None:
+    if job.upscale is None:
+        return None
+    from ..upscale.film_job import film_upscale
+
+    return film_upscale(job)

@@ -145,8 +145,14 @@ def _shown_at(time: Fraction, times: Sequence[Fraction], rate: Fraction) -> int:
     return min(near, key=lambda i: abs(times[i] - time))
 
 
-def read_keyframe(path: Path, size: tuple[int, int], field: str = "--keyframes") -> Tensor:
+def read_keyframe(path: Path, size: tuple[int, int], field: str = "--keyframes", crop: bool = False) -> Tensor:
     """Read a keyframe and bring it to the size of the upscaled video.
+
+    Args:
+        path: the picture.
+        size: (H, W).
+        field: what errors call it.
+        crop: cut another shape to the video's around the centre, as films do with pictures.
 
     Returns:
         `[3, H, W]` in 0…1.
@@ -156,7 +162,7 @@ def read_keyframe(path: Path, size: tuple[int, int], field: str = "--keyframes")
     """
     picture = read_image(path, field)
     height, width = picture.shape[-2:]
-    if abs(width * size[0] / (height * size[1]) - 1) > _ASPECT:
+    if not crop and abs(width * size[0] / (height * size[1]) - 1) > _ASPECT:
         seen, fix = f"{width}×{height} in {path.name}", "crop it to the same part of the picture"
         raise InputError(field, f"must have the shape of the video, {size[1]}×{size[0]}", seen, fix)
     return fit_image(picture, size)

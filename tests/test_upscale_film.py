@@ -1,0 +1,90 @@
+"""Upscaling by a (tiny, random) model: in films as a stage, and shot by shot of a video with cuts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from test_upscale_video import frames, windows
+from tiny_film import STORY, made
+
+from anchorshot.core.errors import InputError
+from anchorshot.media.image import write_image
+from anchorshot.media.lossless import pixels_of
+from anchorshot.media.source_video import SourceVideo
+from anchorshot.media.video import open_writer
+from anchorshot.models.studio import Studio, load_studio
+from anchorshot.pipelines.film import make_film
+from anchorshot.pipelines.upscale.film_job import FilmUpscale
+from anchorshot.pipelines.upscale.job import UpscaleOptions
+from anchorshot.pipelines.upscale_video import upscale_video
+from anchorshot.story.storyboard import Storyboard
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_studio: Path) -> Studio:
+    """The tiny studio, whose video model upscales, too."""
+    data = yaml.safe_load(tiny_studio.read_text())
+    data["upscale"] = {"file": "video.safetensors", "scale": 2}
+    data["defaults"]["upscale"] = {"steps": 1, "window": 9, "overlap": 2}
+    path = tiny_studio.parent / "tiny_upscale_film.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return load_studio(path, device="cpu")
+
+
+def test_a_film_ends_in_larger_clips_with_the_users_sharp_pictures(studio: Studio, tmp_path: Path) -> None:
+    write_image(tmp_path / "sharp.png", torch.rand(3, 64, 128))
+    first = STORY["shots"][0] | {"keyframes": [{"at": 0.0, "image": "sharp.png"}]}
+    tale = Storyboard.parse(STORY | {"shots": [first, *STORY["shots"][1:]]}, folder=tmp_path)
+    upscale = FilmUpscale(2, UpscaleOptions.of(studio))
+    summary = make_film(tale, studio, tmp_path / "film", shots="s01", upscale=upscale)
+    assert {"s01/window-0", "upscaled"} <= made(summary)
+    assert summary["upscaled"]["size"] == [128, 64] and summary["upscaled"]["keyframes"] == 1
+    large = SourceVideo(tmp_path / "film" / "upscaled.mp4")
+    assert large.size == (64, 128) and len(large.times) == 5
+    again = make_film(tale, studio, tmp_path / "film", shots="s01", upscale=upscale, resume=True)
+    plain = make_film(tale, studio, tmp_path / "film", shots="s01", resume=True)
+    assert not made(again) and not made(plain) and "upscaled" not in plain
+    with pytest.raises(InputError, match="--scale"):
+        make_film(tale, studio, tmp_path / "other", shots="s01", upscale=FilmUpscale(1.01, upscale.options))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_model_sees_nothing_beyond_a_cut(studio: Studio, tmp_path: Path) -> None:
+    """Both sides equal those of the shots alone, bit for bit, and have the colours of their source."""
+    source = frames(17, 6)
+    keyframes = {2: torch.rand(3, 64, 96), 13: torch.rand(3, 64, 96)}
+    parts = {"whole": (0, 17), "first": (0, 6), "second": (6, 17)}
+    for name, (start, stop) in parts.items():
+        with open_writer(tmp_path / f"{name}.mkv", 24, lossless=True) as writer:
+            for frame in source[start:stop]:
+                writer.write(frame)
+        for key, picture in keyframes.items():
+            if start <= key < stop:
+                write_image(tmp_path / f"{name}_keys" / f"{key - start}.png", picture)
+        upscale_video(
+            tmp_path / f"{name}.mkv",
+            studio,
+            tmp_path / name,
+            cuts=[6] if name == "whole" else "none",
+            keyframes=tmp_path / f"{name}_keys",
+            keep_windows=True,
+        )
+    together = windows(tmp_path / "whole")
+    alone = [*windows(tmp_path / "first"), *windows(tmp_path / "second")]
+    assert len(alone) == 3
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+    first = torch.stack([pixels_of(frame) for frame in together[0]])
+    assert (first.mean((0, 2, 3)) - source[:6].mean((0, 2, 3))).abs().max() < 2 / 255
+
+
+def test_what_a_studio_lacks_is_said_before_anything_is_made(tiny_studio: Path, tmp_path: Path) -> None:
+    with open_writer(tmp_path / "a.mkv", 24, lossless=True) as writer:
+        writer.write(torch.zeros(3, 32, 48))
+    plain = load_studio(tiny_studio, device="cpu")
+    with pytest.raises(InputError, match="upscale"):
+        upscale_video(tmp_path / "a.mkv", plain, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
