@@ -165,6 +165,8 @@ def _film_upscale(film: argparse.ArgumentParser) -> None:
     film.add_argument("--upscale", metavar="F", type=float, nargs="?", const=2.0, help=factor)
     method = "with --upscale: the studio's model, or interpolation to compare it with (model)"
     film.add_argument("--upscale-method", choices=("model", "bicubic", "lanczos"), help=method)
+    sharp = "with --upscale: make the keyframes at the large size; the clips' model gets them smaller"
+    film.add_argument("--sharp-keyframes", action="store_true", help=sharp)
 
 
 def _keyframes(film: argparse.ArgumentParser) -> None:

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     keyframe = _keyframe(options)
     studio = open_studio(options, target)
     refiner = _refiner(options, pairs, studio.name)
-    upscale = _upscale(options, studio)
+    upscale = _upscale(options, studio, pairs)
     executor = open_executor(options)
     show_mode_notes(story, options.story, pairs)
     show_studio_notes(story, options.story, studio, "pair_text" if pairs else "keyframe_text")
@@ -78,16 +78,22 @@ def run(options: argparse.Namespace) -> None:
     hand_over(target, summary, out, _show)
 
 
-def _upscale(options: argparse.Namespace, studio: Studio) -> FilmUpscale | None:
+def _upscale(options: argparse.Namespace, studio: Studio, pairs: bool) -> FilmUpscale | None:
     """How the clips are made larger; None: they are not."""
     if options.upscale is None:
         if options.upscale_method is not None:
             raise InputError("--upscale-method", "goes with --upscale", options.upscale_method, "add e.g. --upscale 2")
+        if options.sharp_keyframes:
+            raise InputError("--sharp-keyframes", "goes with --upscale", "no --upscale", "add e.g. --upscale 2")
         return None
+    if options.sharp_keyframes and pairs:
+        fix = "leave it out; your own pictures may be larger"
+        raise InputError("--sharp-keyframes", "is for films of keyframes", "start and end frames", fix)
     from ..pipelines.upscale.film_job import FilmUpscale
     from ..pipelines.upscale.job import UpscaleOptions
 
-    return FilmUpscale(options.upscale, UpscaleOptions.of(studio, options.upscale_method or "model"))
+    method = UpscaleOptions.of(studio, options.upscale_method or "model")
+    return FilmUpscale(options.upscale, method, options.sharp_keyframes)
 
 
 _REFINER = {"client": "refine"} | {name: f"refiner_{name}" for name in ("model", "url", "key_env", "cache", "timeout")}

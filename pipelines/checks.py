@@ -45,4 +45,10 @@ def check_upscale(job: FilmJob) -> None:
     if job.upscale is not None and job.upscale.options.method == "model":
         job.studio.check_task("upscale")
         prove(job.studio, *job.studio.upscale_parts)
+    if job.upscale is not None and job.upscale.sharp:
+        side = job.studio.image_vae.pixels_per_token
+        height, width = job.keyframe_size
+        if height % side or width % side:
+            rule = f"must make keyframes of multiples of {side} pixels for the studio {job.studio.name}"
+            raise InputError("--upscale", rule, f"{width}×{height}", "use e.g. 2")
     film_upscale(job)  # its size and its pictures

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..execution.stage import Workspace
 from ..media.frames import check_finite, psnr
-from ..media.image import read_image
+from ..media.image import fit_image, read_image
 from ..media.video import open_writer
 from ..models.encoders.text import TextCond
 from ..models.studio import Studio
@@ -41,7 +41,8 @@ def make_clip(
     studio, settings, timeline = job.studio, job.settings.video, shot.timeline(job.story.fps)
     note = f"{shot.id}, {timeline.frames} frames"
     workspace.report(0, note)
-    keyframes = torch.stack([read_image(workspace.source(file)) for file in keyframe_names])
+    size = job.story.frame_size  # keyframes may be sharper than the film, for its upscaling
+    keyframes = torch.stack([fit_image(read_image(workspace.source(file)), size) for file in keyframe_names])
     latents = sample_with_defaults(
         studio,
         settings,

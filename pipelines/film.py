@@ -106,9 +106,9 @@ def make_film(
     elif refiner is not None:
         raise InputError("refiner", "goes with start and end frames", refiner.who, "add pairs, or leave it out")
     else:
-        job = _job(story, chosen, studio, keyframe, check)
-    job.upscale = upscale
+        job = _job(story, chosen, studio, keyframe, check, upscale)
     if upscale is not None:
+        job.upscale = upscale
         check_upscale(job)
     with open_run(out, resume=resume, task=kind.name) as run:
         run.on_finish = on_finish or run.on_finish
@@ -141,11 +141,19 @@ def _digest(story: Storyboard) -> str:
 
 
 def _job(
-    story: Storyboard, chosen: list[int], studio: Studio, keyframe: Mapping[str, Any] | None, check: bool
+    story: Storyboard,
+    chosen: list[int],
+    studio: Studio,
+    keyframe: Mapping[str, Any] | None,
+    check: bool,
+    upscale: FilmUpscale | None,
 ) -> FilmJob:
     prove(studio)
     check_size(story, studio, studio.image_vae, studio.video_vae)
-    return FilmJob(story, chosen, studio, FilmSettings.of(studio, story.frame_size, keyframe), checked=check)
+    job = FilmJob(story, chosen, studio, FilmSettings.of(studio, story.frame_size, keyframe), check, upscale)
+    if job.keyframe_size != story.frame_size:  # their noise schedule may follow their size
+        job.settings = FilmSettings.of(studio, job.keyframe_size, keyframe)
+    return job
 
 
 def _pair_job(

@@ -177,6 +177,14 @@ class FilmJob(Job):
         """How everything is sampled, as plain JSON."""
         return {"keyframe": self.settings.keyframe_inputs(), "video": self.settings.video_inputs()}
 
+    @property
+    def keyframe_size(self) -> tuple[int, int]:
+        """(height, width) that keyframes are made in: the film's, or that of the upscaled film."""
+        from .upscale.target import target_size
+
+        size = self.story.frame_size
+        return target_size(size, self.upscale.scale) if self.upscale is not None and self.upscale.sharp else size
+
     def prompt_file(self, position: int) -> str | None:
         """Where the film has a prompt for the video of the shot at a position; None: its caption is the prompt."""
         return None

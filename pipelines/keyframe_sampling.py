@@ -62,7 +62,7 @@ class KeyframeSampler:
             return read_image(self._workspace.source(name))[None]
 
         query = job.keyframe_captions[position][index].query
-        return MemoryFrame(image, query, (position, index), name, job.story.frame_size)
+        return MemoryFrame(image, query, (position, index), name, job.keyframe_size)
 
     def _recall(self, places: Sequence[tuple[int, int]]) -> list[Recalled]:
         """What new keyframes of these places remember, of all before them."""
@@ -85,7 +85,7 @@ class KeyframeSampler:
         given = job.story.image_path(shot.keyframes[first.index])
         if given is not None:
             field = f"shots[{first.position}].keyframes[{first.index}].image"
-            made = [(fit_image(read_image(given, field), job.story.frame_size), {"source": "image", "remembers": []})]
+            made = [(fit_image(read_image(given, field), job.keyframe_size), {"source": "image", "remembers": []})]
         else:
             made = self._attempt(window, workspace, note)
         for place, (picture, _) in zip(window, made, strict=True):
@@ -127,9 +127,9 @@ class KeyframeSampler:
         """The window's pictures, and what the manifest reports about each."""
         job, studio, settings = self._job, self._job.studio, self._job.settings
         vae = studio.image_vae
-        height, width = job.story.frame_size
+        height, width = job.keyframe_size
         cell = vae.spatial_compression
-        grid = size_tokens(studio, job.story.frame_size)
+        grid = size_tokens(studio, job.keyframe_size)
         places = [(place.position, place.index) for place in window]
         recalled = self._recall(places)
         places += [rank.frame.text for rank in recalled]

@@ -73,7 +73,7 @@ def _upscaled(job: FilmJob) -> dict[str, Any]:
     figures = {
         "size": [larger.target[1], larger.target[0]],
         "windows": sum(map(len, larger.windows.values())),
-        "keyframes": sum(len(clip.keyframes) for clip in larger.clips),
+        "keyframes": sum(len(clip.keyframes) + len(clip.made) for clip in larger.clips),
         "settings": larger.settings,
     }
     return {"upscaled": figures}

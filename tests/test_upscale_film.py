@@ -12,7 +12,7 @@ from test_upscale_video import frames, windows
 from tiny_film import STORY, made
 
 from anchorshot.core.errors import InputError
-from anchorshot.media.image import write_image
+from anchorshot.media.image import read_image, write_image
 from anchorshot.media.lossless import pixels_of
 from anchorshot.media.source_video import SourceVideo
 from anchorshot.media.video import open_writer
@@ -51,6 +51,17 @@ def test_a_film_ends_in_larger_clips_with_the_users_sharp_pictures(studio: Studi
     with pytest.raises(InputError, match="--scale"):
         make_film(tale, studio, tmp_path / "other", shots="s01", upscale=FilmUpscale(1.01, upscale.options))
     assert not (tmp_path / "other").exists()
+
+
+def test_keyframes_are_made_sharp_for_the_upscaled_film(studio: Studio, tmp_path: Path) -> None:
+    """The clip gets them smaller; the large film, and the film's folder taken as a video later, as they are."""
+    upscale = FilmUpscale(2, UpscaleOptions.of(studio), sharp=True)
+    summary = make_film(Storyboard.parse(STORY), studio, tmp_path / "film", shots="s01", upscale=upscale)
+    assert summary["upscaled"]["keyframes"] == 1
+    assert read_image(tmp_path / "film" / "keyframes" / "s01_00.png").shape == (3, 64, 128)
+    again = upscale_video(tmp_path / "film", studio, tmp_path / "again")
+    assert again["keyframes"] == 1
+    assert (tmp_path / "film" / "upscaled.mp4").read_bytes() == (tmp_path / "again" / "upscaled.mp4").read_bytes()
 
 
 def test_a_model_sees_nothing_beyond_a_cut(studio: Studio, tmp_path: Path) -> None:

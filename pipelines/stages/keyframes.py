@@ -136,7 +136,7 @@ class Keyframes(Stage):
     def _inputs(self, place: KeyframePlace) -> dict[str, Any]:
         job = self.job
         path = job.story.image_path(job.story.shots[place.position].keyframes[place.index])
-        inputs: dict[str, Any] = {"size": job.story.frame_size}
+        inputs: dict[str, Any] = {"size": job.keyframe_size}
         if path is not None:
             return inputs | {"image": sha256_file(path)}
         caption = job.keyframe_captions[place.position][place.index]

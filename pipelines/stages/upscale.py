@@ -69,20 +69,24 @@ class Windows(Stage):
         if clip.result:
             record = run.record(clip.result)
             identity = "" if record is None else record.outputs[clip.file]
-        digests, shown = job.digests[clip.name], (window.before, *window.keyframes, window.after)
+        digests = dict(job.digests[clip.name])
+        for key, (result, file) in clip.made.items():
+            record = run.record(result)
+            digests[key] = "" if record is None else record.outputs[file]
         return {
             task.key: {
                 "source": identity,
                 "frames": [window.start, window.stop],
-                "keyframes": {str(key): digests[key] for key in shown if key is not None},
+                "keyframes": {str(key): digests[key] for key in _shown(window)},
                 **job.settings,
             }
         }
 
     def reads(self, task: Task) -> list[str]:
-        """The clip, where it is the film's own."""
-        clip, _ = self._place(task)
-        return [clip.file] if clip.file else []
+        """The clip and the keyframes, where they are the film's own."""
+        clip, window = self._place(task)
+        own = [clip.made[key][1] for key in _shown(window) if key in clip.made]
+        return [clip.file, *own] if clip.file else []
 
     def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
         """Read the window's frames, make them larger, and write them as they come."""
@@ -99,9 +103,9 @@ class Windows(Stage):
         if self._feed is None or self._feed.path != path:
             self._feed = Feed(path, None if job.source is None else job.source.times)
         frames = self._feed.read(window.start, window.stop)
-        pictures = {
-            key: read_keyframe(clip.keyframes[key], job.target, crop=bool(clip.result)) for key in _shown(window)
-        }
+        paths = dict(clip.keyframes) | {key: workspace.source(file) for key, (_, file) in clip.made.items()}
+        crop = bool(clip.result)
+        pictures = {key: read_keyframe(paths[key], job.target, crop=crop) for key in _shown(window)}
         count = 0
         with open_lossless(workspace.target(task.files[0]), clip.depth) as writer:
             for part in upscale_window(

@@ -80,7 +80,8 @@ class UpscaleClip:
         identity: what tells its file from others; of the film's own files the hash of the result is taken.
         result: the film's result that `file` belongs to.
         cuts: frames that a new shot begins at.
-        keyframes: pictures of the target's size, by frame.
+        keyframes: pictures of at least about the target's size, by frame.
+        made: or the film's own keyframes: the result and the file of each, by frame.
         depth: bits of the values of kept windows.
     """
 
@@ -93,6 +94,7 @@ class UpscaleClip:
     result: str = ""
     cuts: tuple[int, ...] = ()
     keyframes: Mapping[int, Picture] = field(default_factory=dict)
+    made: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     depth: int = 8
 
 
@@ -125,7 +127,7 @@ class UpscaleJob:
         """The windows of each clip, by its name."""
         window, overlap = self.options.window, self.options.overlap
         return {
-            clip.name: plan_windows(clip.frames, clip.cuts, sorted(clip.keyframes), window, overlap)
+            clip.name: plan_windows(clip.frames, clip.cuts, sorted({*clip.keyframes, *clip.made}), window, overlap)
             for clip in self.clips
         }
 
