@@ -14,7 +14,7 @@ __all__ = ["PARTS", "load_pocket", "weights_fingerprint"]
 
 PARTS = (
     "keyframe", "video", "keyframe_clip", "video_clip", "image_vae", "video_vae", "clip_vision", "retrieval_clip",
-    "pair", "pair_clip",
+    "pair", "pair_clip", "upscale", "upscale_vae",
 )  # fmt: skip
 """Attributes of the studio, in the order of the node's outputs."""
 

@@ -36,6 +36,10 @@ class PocketStudio(io.ComfyNode):
                     "pair_model", tooltip="Qwen-Image class model for start and end frames, 160x80 pixels."
                 ),
                 io.Clip.Output("pair_clip", tooltip="Text encoder of the pair model, which sees pictures, too."),
+                io.Model.Output(
+                    "upscale_model", tooltip="Wan-class model that doubles video to 320x160 pixels, for Keyframe SR."
+                ),
+                io.Vae.Output("upscale_vae", tooltip="VAE of the upscaling model."),
             ],
         )
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from comfy_api.latest import InputImpl, Types
 from comfy_execution.graph_utils import ExecutionBlocker
-from in_comfyui.node_inputs import STORY
+from in_comfyui.node_inputs import STORY, encode
 from in_comfyui.tiny_wan import TEXT, headless, native, noise, pixels, vae_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
@@ -22,8 +22,10 @@ from anchorshot.comfyui.video import chunk_vae
 from anchorshot.core.errors import InputError
 from anchorshot.models.layouts.upscale import plan_upscale
 from anchorshot.models.layouts.video_latents import COLOUR_CELL, PLAN
+from anchorshot.models.studio import load_studio
 from anchorshot.nodes.upscale import KeyframeSR
 from anchorshot.pocket.native import load_video_vae
+from anchorshot.sampling.super_resolution import upscale_clip
 from anchorshot.story.storyboard import Storyboard, parse_storyboard
 from anchorshot.story.timeline import Timeline
 
@@ -121,6 +123,21 @@ def test_a_latent_takes_the_place_of_the_frames(tiny: dict[str, Any], caplog: py
     images = run(tiny, frames, **given)[1]
     assert torch.allclose(run(tiny, torch.zeros_like(frames), latent=latent, **given)[1], images, atol=1e-5)
     assert torch.equal(run(tiny, frames, latent=latent)[1], run(tiny, frames)[1]) and "other chunks" in caplog.text
+
+
+def test_the_pocket_upscales_as_the_command_line(studio: dict[str, Any]) -> None:
+    """The same files on both hosts: with a keyframe, in the studio's own way."""
+    text, frames, large = "<Mira> jumps.", pixels(6), pixels(1, 32, 64)
+    home = load_studio("pocket")
+    parts = upscale_clip(
+        home.upscale, home.upscale_vae, home.upscale_text.encode([text]), frames.movedim(-1, 1),
+        {2: large[0].movedim(-1, 0)}, settings=home.defaults.upscale.sampling,
+    )  # fmt: skip
+    models = {"model": studio["upscale_model"], "vae": studio["upscale_vae"]}
+    images, report = run(models, frames, mode="auto", steps=home.defaults.upscale.steps, keyframes=large,
+                         keyframe_times="2 frames", positive=encode(studio["video_clip"], text))[1:]  # fmt: skip
+    assert "bridge" in report
+    assert (images.movedim(-1, 1) - torch.cat(list(parts)).clamp(0, 1)).abs().max() < 1e-4
 
 
 def test_small_keyframes_are_left_out(tiny: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:

@@ -187,7 +187,8 @@ def test_overlaps_are_noticed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "frames", "rate"), [("pocket_timeline", 19, 8), ("pocket_story", 51, 8), ("pocket_pairs_film", 5 * 18, 8)]
+    ("name", "frames", "rate"),
+    [("pocket_timeline", 19, 8), ("pocket_story", 51, 8), ("pocket_pairs_film", 5 * 18, 8), ("pocket_film_sr", 19, 8)],
 )
 def test_a_pocket_workflow_makes_a_video(server: ComfyServer, name: str, frames: int, rate: int) -> None:
     """Through /prompt, as loaded; the film itself is compared with the command line's in test_film_parity.py."""
@@ -199,7 +200,8 @@ def test_a_pocket_workflow_makes_a_video(server: ComfyServer, name: str, frames:
     with av.open(str(Path(server.base, "output", saved["subfolder"], saved["filename"]))) as video:
         stream = video.streams.video[0]
         assert sum(1 for _ in video.decode(stream)) == frames
-        assert (stream.width, stream.height, stream.average_rate) == (160, 80, rate)
+        size = (320, 160) if name == "pocket_film_sr" else (160, 80)
+        assert (stream.width, stream.height, stream.average_rate) == (*size, rate)
         assert stream.codec_context.name == "h264" and stream.codec_context.pix_fmt == "yuv420p"
 
 

@@ -10,7 +10,7 @@ from in_comfyui.shipped.keyframes import pocket_timeline, wan22_5b_keyframes, wa
 from in_comfyui.shipped.pairs import pocket_pairs_film, qwen_edit_pairs_wan, start_end_pairs
 from in_comfyui.shipped.references import flux2_references, qwen_image_edit_references
 from in_comfyui.shipped.stories import mochi_story, pocket_story, wan22_5b_story
-from in_comfyui.shipped.upscaling import upscale_any_video, wan22_5b_keyframe_sr
+from in_comfyui.shipped.upscaling import pocket_film_sr, upscale_any_video, wan22_5b_keyframe_sr
 from in_comfyui.sketch import Sketch
 
 __all__ = ["BLUEPRINTS", "FILMED", "WORKFLOWS"]
@@ -28,12 +28,13 @@ WORKFLOWS: dict[str, Callable[[], Sketch]] = {
     "mochi_story": mochi_story,
     "qwen_edit_pairs_wan": qwen_edit_pairs_wan,
     "pocket_pairs_film": pocket_pairs_film,
+    "pocket_film_sr": pocket_film_sr,
     "wan22_5b_keyframe_sr": wan22_5b_keyframe_sr,
     "upscale_any_video": upscale_any_video,
 }
 """The shipped workflows by short name; titles.py has the names of their files."""
 
-FILMED = ("pocket_film", "pocket_timeline", "pocket_story", "pocket_pairs_film")
+FILMED = ("pocket_film", "pocket_timeline", "pocket_story", "pocket_pairs_film", "pocket_film_sr")
 """Those whose models come along: they run anywhere, and their thumbnails show what they make."""
 
 BLUEPRINTS: dict[str, Callable[[], Sketch]] = {

@@ -17,6 +17,7 @@ TITLES = {
     "mochi_story": "10 Story with Mochi 1",
     "pocket_pairs_film": "12 Pocket start and end frames (no download)",
     "qwen_edit_pairs_wan": "11 Start and end frames with Qwen and Wan 2.2",
+    "pocket_film_sr": "13 Pocket film, larger (no download)",
     "wan22_5b_keyframe_sr": "14 Keyframes to a large video with Wan 2.2 5B",
     "upscale_any_video": "15 Upscale any video",
 }

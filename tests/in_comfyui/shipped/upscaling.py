@@ -216,8 +216,9 @@ def pocket_film_sr() -> Sketch:
             "AnchorshotKeyframeSR",
             size=(400, 0),
             model=second["upscale_model"],
-            vae=second["video_vae"],
+            vae=second["upscale_vae"],
             video=small["images"],
+            cuts="none",
             positive=spoken[0],
             timeline=story["timelines"],
         )
