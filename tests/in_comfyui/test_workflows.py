@@ -193,6 +193,9 @@ def test_overlaps_are_noticed() -> None:
 def test_a_pocket_workflow_makes_a_video(server: ComfyServer, name: str, frames: int, rate: int) -> None:
     """Through /prompt, as loaded; the film itself is compared with the command line's in test_film_parity.py."""
     prompt = to_prompt(shipped(name))
+    if name == "pocket_film_sr":  # its keyframes and small video are made as in the others
+        for node in prompt.values():
+            node["inputs"] |= {"steps": 2} if "steps" in node["inputs"] else {}
     history = server.run(prompt, timeout=900)
     assert history["status"]["status_str"] == "success", history["status"]
     outputs = history["outputs"].items()
