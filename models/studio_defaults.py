@@ -218,8 +218,8 @@ class UpscaleDefaults(Strict):
         prompt: what the model reads where a clip has no text of its own.
         window: frames that are made at once.
         overlap: frames that successive windows share, and that are blended.
-        tile: longest side, in pixels of the small frames, of the tiles that they are cut into; null: whole frames.
-        tile_overlap: pixels of the small frames that neighbouring tiles share.
+        tile: longest side, in pixels of the result, of the tiles that frames are made in; null: whole frames.
+        tile_overlap: pixels of the result that neighbouring tiles share.
         colour_cell: side, in pixels of the small frames, of the cells whose mean colour is kept.
     """
 
@@ -235,7 +235,7 @@ class UpscaleDefaults(Strict):
     window: Annotated[int, Field(ge=1, le=100_000)] = 81
     overlap: Annotated[int, Field(ge=0, le=10_000)] = 8
     tile: Annotated[int | None, Field(ge=16, le=16384)] = None
-    tile_overlap: Annotated[int, Field(ge=0, le=4096)] = 32
+    tile_overlap: Annotated[int, Field(ge=0, le=4096)] = 64
     colour_cell: Annotated[int, Field(ge=1, le=1024)] = 8
 
     @model_validator(mode="after")
