@@ -59,7 +59,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     data = {"name": "tiny", "models_dir": ".", "video_text": {"kind": "t5", "file": "t5.safetensors"}}
     data |= {name: {"file": f"{name}.safetensors"} for name in ("video", "upscale")}
     data |= {"clip": {"file": "none.safetensors"}, "video_vae": {"kind": "wan_vae", "file": "vae.safetensors"}}
-    data |= {"defaults": {"upscale": {"steps": 1}, "video": {"steps": 1, "shift": 3.0}}}
+    data |= {"defaults": {"upscale": {"steps": 1, "window": 12, "overlap": 2}, "video": {"steps": 1, "shift": 3.0}}}
     (folder / "studio.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
     return load_studio(folder / "studio.yaml")
 

@@ -12,14 +12,15 @@ from torch import Tensor
 from ....core.errors import InputError
 from ....pipelines.upscale.colour import keep_colour
 from ....pipelines.upscale.upscalers import Interpolation
+from ....pipelines.upscale.windows import plan_windows
 from ....sampling.noise import noise_source
+from ....sampling.super_resolution import upscale_clip
 from .sources import SourceClip
 from .suite import UpscaleSuite
 
 if TYPE_CHECKING:
-    from ....models.layouts.chunks import ChunkModel, Experts
+    from ....models.layouts.upscale import UpscaleSettings
     from ....models.studio import Studio
-    from ....sampling.super_resolution import UpscaleSettings
 
 __all__ = ["Upscaler", "Variant", "chosen_variants", "load_models", "upscaler"]
 
@@ -96,7 +97,8 @@ class Variant:
         elif self.kind == "truth":
             parts |= {"video_vae" if studio.config.upscale_vae is None else "upscale_vae"}
         if self.kind in ("model", "training_free"):
-            settings = asdict(self.settings(studio.defaults.upscale.sampling))
+            own = studio.defaults.upscale
+            settings = asdict(self.settings(own.sampling)) | {"window": own.window, "overlap": own.overlap}
         if self.colour:
             settings["colour_cell"] = studio.defaults.upscale.colour_cell
         return tuple(sorted(parts)), settings
@@ -173,25 +175,34 @@ def _through_vae(studio: Studio, clip: SourceClip) -> Tensor:
 
 
 def _super_resolved(studio: Studio, variant: Variant, clip: SourceClip, seed: int) -> Tensor:
-    from ....sampling.super_resolution import upscale_clip
-
-    free = variant.kind == "training_free"
-    model: ChunkModel | Experts = studio.video_model if free else studio.upscale_model
+    """A clip in windows as the command makes them, blended where they overlap, or as a film's latents in one piece."""
+    free, defaults = variant.kind == "training_free", studio.defaults.upscale
+    model = studio.video_model if free else studio.upscale_model
     vae, encoder = (studio.video_vae, studio.video_text) if free else (studio.upscale_vae, studio.upscale_text)
-    defaults = studio.defaults.upscale
     text = encoder.encode(encoder.alias([clip.shot.prompt]))
     keys = clip.keyframes[: variant.given]
-    # A film's latents lie in the chunks of all its keyframes.
-    latents = clip.latents if keys == clip.keyframes and vae is studio.video_vae else None
-    parts = upscale_clip(
-        model,
-        vae,
-        text,
-        clip.frames,
-        {key: clip.truth[key] for key in keys},
-        clip.size,
-        variant.settings(defaults.sampling),
-        latents=latents,
-        generator=[noise_source(seed, clip.number)],
-    )
-    return torch.cat([part.float().cpu() for part in parts]).clamp(0, 1)
+    given = {key: clip.truth[key] for key in keys}
+    settings, frames = variant.settings(defaults.sampling), len(clip.frames)
+    windows = plan_windows(frames, [], keys, defaults.window, defaults.overlap)
+    made = torch.zeros(frames, 3, *clip.size)
+    for window in windows:
+        # A film's latents lie in the chunks of all its keyframes, and of the whole clip.
+        own = clip.latents if len(windows) == 1 and keys == clip.keyframes and vae is studio.video_vae else None
+        parts = upscale_clip(
+            model,
+            vae,
+            text,
+            clip.frames[window.start : window.stop],
+            {key - window.start: given[key] for key in window.keyframes},
+            clip.size,
+            settings,
+            before=[] if window.before is None else [given[window.before]],
+            after=[] if window.after is None else [given[window.after]],
+            latents=own,
+            generator=[noise_source(seed, clip.number, window.start)],
+        )
+        new = torch.cat([part.float().cpu() for part in parts])
+        weight = torch.ones(len(new), 1, 1, 1)
+        weight[: window.overlap, 0, 0, 0] = torch.arange(1, window.overlap + 1) / (window.overlap + 1)
+        made[window.start : window.stop] = torch.lerp(made[window.start : window.stop], new, weight)
+    return made.clamp(0, 1)
