@@ -126,7 +126,7 @@ class NativeUpscaler:
         InputError: a MODEL that cannot, another model's VAE or text, a sampler that adds noise.
     """
 
-    reach = 16
+    reach = 0  # it sees all of a tile: what tiles share is blended
     keeps_colour = False
 
     def __init__(self, model: Any, vae: Any, positive: Any, upscaling: Upscaling) -> None:
@@ -148,8 +148,8 @@ class NativeUpscaler:
 
     @property
     def align(self) -> int:
-        """Pixels of a latent pixel: tiles then begin where latents do."""
-        return self.vae.spatial_compression
+        """Whole tokens in both sizes."""
+        return self.vae.spatial_compression * max(self.patch)
 
     @cached_property
     def patch(self) -> tuple[int, int]:

@@ -29,6 +29,9 @@ __all__ = ["IN_MEMORY", "Source", "source_of"]
 IN_MEMORY = 1 << 31
 """Bytes of frames that a VIDEO from a file also gives as IMAGE; longer ones come as VIDEO alone."""
 
+_IN_MP4 = {"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"}
+"""Sound that MP4 holds, whose times are exact; Matroska holds all."""
+
 Frame = TypeVar("Frame")
 
 Made = tuple[Any, Tensor | None]
@@ -145,7 +148,7 @@ class Recording:
 
     def write(self, frames: Iterator[Tensor], size: tuple[int, int]) -> Made:
         kept: list[Tensor] | None = [] if 12 * size[0] * size[1] * self.count <= IN_MEMORY else None
-        suffix = ".mkv" if self._video.path.suffix.lower() in (".mkv", ".webm") else ".mp4"
+        suffix = ".mp4" if _IN_MP4.issuperset(self._video.audio) else ".mkv"
         handle, name = tempfile.mkstemp(suffix, "keyframe_sr_", temporary_folder())
         os.close(handle)
         path = Path(name)

@@ -70,6 +70,15 @@ def test_a_shot_comes_out_as_it_would_alone(tiny: dict[str, Any], board: Storybo
         assert torch.equal(whole[shot], run(tiny, frames[shot], window=0)[1])
 
 
+def test_tiles_are_blended_where_they_overlap(tiny: dict[str, Any]) -> None:
+    """Elsewhere a tile is what it is alone, keyframe included."""
+    frames, large = pixels(3, 32, 64, seed=1), pixels(1, 64, 128, seed=2)
+    images = run(tiny, frames, tile=48, tile_overlap=16, keyframes=large)[1]
+    left, right = frames[:, :, :48], frames[:, :, 32:]
+    assert torch.equal(images[:, :, :64], run(tiny, left, keyframes=large[:, :, :96])[1][:, :, :64])
+    assert torch.equal(images[:, :, 96:], run(tiny, right, keyframes=large[:, :, 64:])[1][:, :, 32:])
+
+
 def test_cuts_are_found_by_looking(tiny: dict[str, Any], folders: Path) -> None:
     """In pictures and in a file: the same."""
     shots = torch.cat([pixels(1, seed=seed).expand(6, -1, -1, -1) + 0.02 * pixels(6, seed=9) for seed in (1, 2)])
