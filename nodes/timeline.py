@@ -7,7 +7,6 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..comfyui.checks import checked
-from ..comfyui.host import picture_reader
 from ..comfyui.images import keyframe_images
 from ..comfyui.timeline import plan, read_edit
 from ..core.errors import InputError
@@ -119,6 +118,8 @@ class KeyframeTimeline(io.ComfyNode):
         shot: str = "",
         keyframes: Any = None,
     ) -> io.NodeOutput:
+        from ..comfyui.host import picture_reader
+
         planned = plan(read_edit(timeline), fps, seconds, storyboard, shot)
         image = keyframe_images(keyframes, planned)
         graph = cls.hidden
