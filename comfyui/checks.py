@@ -21,7 +21,6 @@ from torch import Tensor
 
 from ..core.documents import as_integer, as_number
 from ..core.errors import InputError
-from ..models.encoders.prompt_text import from_prompt
 
 __all__ = ["MAX_TEXT", "check_inputs", "checked", "finite", "texts_of"]
 
@@ -93,6 +92,8 @@ def texts_of(values: Sequence[str | None] | None, field: str) -> list[str]:
     Raises:
         InputError: an empty one among others: without it they would belong to other shots.
     """
+    from ..models.encoders.prompt_text import from_prompt
+
     texts = [from_prompt(text or "").strip() for text in values or ()]
     if not any(texts):
         return []
