@@ -41,16 +41,26 @@ def direct(
         A checked storyboard; its `notes` tell what was mended.
 
     Raises:
-        InputError: a theme or number that cannot be used, or no usable answer within the client's time.
+        InputError: a theme, number, rate or size that cannot be used, or no usable answer within the client's time.
     """
     theme = check_theme(theme)
     if shots is not None and not 1 <= shots <= MAX_DIRECTED:
         fix = "direct a longer film in parts"
         raise InputError("shots", f"must be from 1 to {MAX_DIRECTED}", shots, fix)
+    _check_film(fps, size)
     asked = f"exactly {shots}" if shots else "as many as the story needs, 4 to 12"
     vocabularies = {f"{field}s": ", ".join(terms) for field, terms in VOCABULARIES.items()}
     messages = messages_for("director", {"theme": theme, "shots": shots}, theme=theme, shots=asked, **vocabularies)
     return client.ask(messages, director_schema(shots, title=shorten(theme, 80), fps=fps, size=size))
+
+
+def _check_film(fps: float, size: tuple[int, int]) -> None:
+    """Refuse, before anybody is asked, what no answer could make good."""
+    try:
+        Storyboard.parse({"fps": fps, "size": list(size), "shots": [{"scene": "x"}]})
+    except InputError as error:
+        field = {"size[0]": "width", "size[1]": "height"}.get(error.field, error.field)
+        raise InputError(field, error.rule, error.value, error.fix) from None
 
 
 def check_theme(theme: str) -> str:

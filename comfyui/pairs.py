@@ -187,7 +187,8 @@ def _check(
         height, wide = memory.frames[0].size
         rule = f"must have the size of the new frames, {size[1]}x{size[0]}"
         raise InputError("context", rule, f"{wide}x{height}", "scale the frames, or change width and height")
-    if memory.retrieval == "clip" and not memory.query and not all(task.query for task in tasks[1:]):
+    ranked = tasks if len(memory.frames) > 1 else tasks[1:]
+    if memory.retrieval == "clip" and not memory.query and not all(task.query for task in ranked):
         fix = "connect the storyboard or its queries, or rank by image or recency"
         raise InputError("queries", "are needed to rank frames by clip", None, fix)
 

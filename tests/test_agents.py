@@ -212,6 +212,17 @@ def test_what_cannot_be_asked_is_refused_at_once(theme: str, count: int, said: s
         direct(RulesClient(), theme, count)
 
 
+@pytest.mark.parametrize(
+    ("film_of", "said"),
+    [({"size": (161, 80)}, "width: must be a multiple"), ({"size": (160, 0)}, "height: "), ({"fps": -1.0}, "fps: ")],
+)
+def test_a_film_that_cannot_be_is_refused_before_anybody_is_asked(film_of: dict[str, Any], said: str) -> None:
+    client = RulesClient()
+    with pytest.raises(InputError, match=said):
+        direct(client, "Mira waits", SHOTS, **film_of)
+    assert not client.cost.requests
+
+
 def test_repair_takes_time_in_proportion() -> None:
     for text in ('{"a": "' + '" "' * 100_000, "{" * 200_000, "[{" * 100_000, '{"a": ' + "/* " * 100_000, "{'" * 100_000,
                  '{"a": [' + '"x", ' * 100_000, "\\" * 300_000, '{"' + " " * 300_000):  # fmt: skip

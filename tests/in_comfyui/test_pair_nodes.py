@@ -100,6 +100,9 @@ def test_negative_and_positive_conditionings(parts: dict[str, Any]) -> None:
     encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in PROMPTS]
     starts, *_ = predict(parts, positive=encoded, prompts=None, cfg=3.0, negative="blurry")
     assert all(torch.isfinite(frame).all() for frame in starts) and len(starts) == 3
+    context, *_ = pack(parts, {"frame_0": [picture(1), picture(2)]})
+    with pytest.raises(InputError, match="queries: are needed to rank frames by clip"):
+        predict(parts, positive=encoded[:1], prompts=None, context=context)
 
 
 def test_system_prompt_and_dropped_states(parts: dict[str, Any]) -> None:
