@@ -84,7 +84,7 @@ def _options(options: argparse.Namespace, studio: Studio) -> UpscaleOptions:
     names = ("window", "overlap", "tile", "tile_overlap")
     given = {name: getattr(options, name) for name in names}
     try:
-        return UpscaleOptions.of(studio, options.method, **given, colour=not options.no_colour_fix)
+        return UpscaleOptions.of(studio, options.method, **given, colour=0 if options.no_colour_fix else None)
     except InputError as error:
         raise InputError(f"--{error.field.replace('_', '-')}", error.rule, error.value, error.fix) from None
 

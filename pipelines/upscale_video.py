@@ -206,7 +206,7 @@ def _film_job(
 def _check_tiles(options: UpscaleOptions, studio: Studio, size: tuple[int, int], target: tuple[int, int]) -> None:
     """Refuse tiles that are too small before anything is made."""
     job = UpscaleJob([], [], target, Fraction(1), studio, options)
-    tiling = job.tiling(size)
+    tiling = job.tiling
     if tiling.tile:
         reach, align = (0, 1) if options.method == "model" else (job.upscaler.reach, 1)
         plan_tiles(size, target, tiling.tile, tiling.overlap, reach=reach, align=align)

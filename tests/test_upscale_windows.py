@@ -139,7 +139,7 @@ def test_colours_are_the_sources_and_detail_stays() -> None:
 def test_keyframes_are_cut_like_their_tiles() -> None:
     source = video()
     keyframe = torch.rand(3, 80, 144, generator=torch.Generator().manual_seed(4))
-    tiled = torch.cat(list(upscale_window(Drifting(), source, {1: keyframe}, (80, 144), Tiling(24, 4), colour=False)))
+    tiled = torch.cat(list(upscale_window(Drifting(), source, {1: keyframe}, (80, 144), Tiling(24, 4), colour=0)))
     assert torch.equal(tiled[1], keyframe)
 
 

@@ -113,7 +113,7 @@ class Windows(Stage):
                 frames,
                 {key - window.start: picture for key, picture in pictures.items()},
                 job.target,
-                job.tiling(clip.size),
+                job.tiling,
                 colour=job.options.colour,
                 report=lambda share: workspace.report(share * window.frames, note),
                 where=note,

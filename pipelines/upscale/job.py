@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
@@ -38,17 +37,16 @@ class UpscaleOptions:
     Attributes:
         method: the studio's super-resolution model, or interpolation.
         window, overlap: frames of a window at most, 0 for a whole shot, and those that neighbours share.
-        tile, tile_overlap: longest side of a tile in pixels of the upscaled frame, 0 for none, and what neighbours
-            share.
-        colour: give the result the low frequencies of its source.
+        tile, tile_overlap: longest side of a tile in pixels of the source, 0 for none, and what neighbours share.
+        colour: side, in pixels of the source, of the cells whose mean colour the result is given; 0: as it comes.
     """
 
     method: Method = "model"
     window: int = 81
     overlap: int = 8
     tile: int = 0
-    tile_overlap: int = 64
-    colour: bool = True
+    tile_overlap: int = 32
+    colour: int = 8
 
     def __post_init__(self) -> None:
         check_window(self.window, self.overlap)
@@ -60,6 +58,7 @@ class UpscaleOptions:
         """The studio's defaults with those values `changed` that are not None."""
         own = studio.defaults.upscale
         found = {"window": own.window, "overlap": own.overlap, "tile": own.tile or 0, "tile_overlap": own.tile_overlap}
+        found["colour"] = own.colour_cell
         return cls(method, **found | {name: value for name, value in changed.items() if value is not None})
 
     def inputs(self) -> dict[str, Any]:
@@ -149,10 +148,10 @@ class UpscaleJob:
         """Parts of the studio that make windows."""
         return self.studio.upscale_parts if self.options.method == "model" else ()
 
-    def tiling(self, size: Size) -> Tiling:
-        """How frames of (height, width) are cut."""
-        scale = max(after / before for after, before in zip(self.target, size, strict=True))
-        return Tiling(int(self.options.tile / scale), math.ceil(self.options.tile_overlap / scale))
+    @property
+    def tiling(self) -> Tiling:
+        """How frames are cut."""
+        return Tiling(self.options.tile, self.options.tile_overlap)
 
     @cached_property
     def upscaler(self) -> Upscaler:

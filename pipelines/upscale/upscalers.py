@@ -105,7 +105,7 @@ def upscale_window(
     size: Size,
     tiling: Tiling | None = None,
     *,
-    colour: bool = True,
+    colour: int = 8,
     report: Report = lambda share: None,
     where: str = "",
 ) -> Iterator[Tensor]:
@@ -117,7 +117,8 @@ def upscale_window(
         keyframes: `[3, H, W]` in 0…1, by frame of the window; below 0 or from T on they are frames around it.
         size: (H, W).
         tiling: how frames are cut; None takes them whole.
-        colour: give the result the low frequencies of the source, unless the upscaler keeps them itself.
+        colour: side of the cells, in pixels of the source, whose mean colour the result is given, unless the upscaler
+            keeps colours itself; 0 leaves them as they come.
         report: told the share that is done, 0…1.
         where: what errors call the window.
 
@@ -144,4 +145,4 @@ def upscale_window(
         check_finite(part, "upscale", where)
         source = frames[begin : begin + len(part)]
         begin += len(part)
-        yield keep_colour(part, source.to(part)) if colour and not upscaler.keeps_colour else part
+        yield keep_colour(part, source.to(part), colour) if colour and not upscaler.keeps_colour else part
