@@ -29,7 +29,7 @@ from .upscale.assemble import container_for
 from .upscale.film_run import film_clips
 from .upscale.job import UpscaleClip, UpscaleCrew, UpscaleJob, UpscaleOptions
 from .upscale.keyframes import find_keyframes, read_keyframe
-from .upscale.source_info import ScanJob, SourceInfo, read_scan
+from .upscale.source_info import ScanJob, read_scan
 from .upscale.target import target_size
 from .upscale.tiles import plan_tiles
 
@@ -138,7 +138,7 @@ def _video_job(
     identity = file_identity(source.path)
     named = () if cuts == "none" else None if cuts == "auto" else tuple(int(cut) for cut in cuts)
     scan = ScanJob(source.path, identity, named)
-    suffix = container_for(source, run.path) if source.audio else ".mp4"
+    suffix = container_for(source) if source.audio else ".mp4"
     if suffix != ".mp4":
         say(f"MP4 cannot hold its sound ({', '.join(source.audio)}): writing upscaled{suffix}")
     run_stages(run, LocalExecutor(), _ScanCrew(scan, studio), progress or no_progress, say)
@@ -146,7 +146,6 @@ def _video_job(
     if named is None and info.cuts:
         count = len(info.cuts)
         say(f"{count} cut{'s' * (count > 1)} found")
-    _check_cuts(info)
     pictures: dict[int, Path] = {}
     if str(keyframes) == "auto":
         say("no keyframes: a video has none of its own; give a folder of pictures with --keyframes DIR")
@@ -166,11 +165,6 @@ def _video_job(
     )
     placed = [JoinedClip(info.frames, 0, 0)]
     return UpscaleJob([clip], placed, target, source.rate, studio, options, info, f"upscaled{suffix}")
-
-
-def _check_cuts(info: SourceInfo) -> None:
-    if list(info.cuts) != sorted(set(info.cuts)):
-        raise InputError("--cuts", "must rise", list(info.cuts), "name each frame once, in order")
 
 
 def _film_job(

@@ -37,6 +37,7 @@ class Scan(Stage):
 
     def make(self, task: Task, workspace: Workspace) -> Sequence[dict[str, Any]]:
         """Count the frames, note their times, find the cuts."""
+        from ...core.errors import InputError
         from ...core.files import write_atomic
         from ...media.source_video import SourceVideo
 
@@ -47,8 +48,10 @@ class Scan(Stage):
 
             cuts = cuts_of_video(source)
         else:
-            cuts = list(self.job.cuts)
+            cuts = sorted(set(self.job.cuts))
         times, base = source.times, source.time_base
+        if outside := [cut for cut in cuts if not 0 <= cut < len(times)]:
+            raise InputError("--cuts", f"must be frames from 1 to {len(times) - 1}", outside[0], "leave it out")
         ticks = [round(time / base) for time in times]
         last = round((source.duration - times[-1]) / base)
         data = {"base": str(base), "last": last, "cuts": cuts, "ticks": ticks}

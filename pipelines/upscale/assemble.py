@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+from ...core.errors import InputError
 from ...media.lossless import pixels_of
 from ...media.source_video import SourceVideo
 from ...media.target_video import open_target
@@ -49,20 +51,16 @@ def assemble(job: UpscaleJob, path: Path, source: Callable[[str], Path], report:
     return count
 
 
-def container_for(source: SourceVideo, folder: Path) -> str:
+def container_for(source: SourceVideo) -> str:
     """The suffix of a container that holds the sound of `source`, ``.mp4`` if that does.
 
-    Found out by writing one frame into a file in `folder`, before hours of work.
+    Found out by writing one frame, before hours of work.
     """
-    from ...core.errors import InputError
-
-    trial = folder / ".trial.mp4"
     frame = next(source.frames())
-    try:
-        with open_target(trial, source) as writer:
-            writer.write(frame.pixels, frame.time, frame.duration)
-    except InputError:
-        return ".mkv"
-    finally:
-        trial.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with open_target(Path(folder, "trial.mp4"), source) as writer:
+                writer.write(frame.pixels, frame.time, frame.duration)
+        except InputError:
+            return ".mkv"
     return ".mp4"
