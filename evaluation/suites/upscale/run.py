@@ -46,7 +46,7 @@ def run_upscale(
     stories: int,
     shots: int,
     variants: Sequence[Variant],
-    source: Source = "mild",
+    source: Source = "clean",
     networks: MetricModels | None = None,
     progress: Progress | None = None,
     keep: Callable[[dict[str, Any], int], None] | None = None,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Source", "UpscaleOptions", "UpscaleSuite"]
 
-Source = Literal["mild", "strong", "clean", "film"]
+Source = Literal["clean", "mild", "strong", "film"]
 """What is upscaled; see `sources.held_out_sources`."""
 
 
@@ -40,7 +40,7 @@ class UpscaleOptions(SuiteOptions):
             "what is upscaled: mild or strong degradations, clean, or film: its frames and latents (default: mild)",
             "NAME",
         ),
-    ] = "mild"
+    ] = "clean"
     lpips: Annotated[
         str | None, Flag("LPIPS to the truth: safetensors of the lpips package's weights", "FILE", reads_file=True)
     ] = None
