@@ -188,12 +188,18 @@ def test_overlaps_are_noticed() -> None:
 
 @pytest.mark.parametrize(
     ("name", "frames", "rate"),
-    [("pocket_timeline", 19, 8), ("pocket_story", 51, 8), ("pocket_pairs_film", 5 * 18, 8), ("pocket_film_sr", 19, 8)],
+    [
+        ("pocket_timeline", 19, 8),
+        ("pocket_story", 51, 8),
+        ("pocket_pairs_film", 5 * 18, 8),
+        ("pocket_film_sr", 19, 8),
+        ("extend_video", 17 + 8, 8),
+    ],
 )
 def test_a_pocket_workflow_makes_a_video(server: ComfyServer, name: str, frames: int, rate: int) -> None:
     """Through /prompt, as loaded; the film itself is compared with the command line's in test_film_parity.py."""
     prompt = to_prompt(shipped(name))
-    if name == "pocket_film_sr":  # its keyframes and small video are made as in the others
+    if name in ("pocket_film_sr", "extend_video"):  # their keyframes and clips are made as in the others
         for node in prompt.values():
             node["inputs"] |= {"steps": 2} if "steps" in node["inputs"] else {}
     history = server.run(prompt, timeout=900)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from in_comfyui.shipped.blueprints import interleaved_keyframes, multi_chunk_video, story_segment
+from in_comfyui.shipped.extending import extend_video
 from in_comfyui.shipped.films import flux_wan_film, pocket_film
 from in_comfyui.shipped.keyframes import pocket_timeline, wan22_5b_keyframes, wan22_14b_keyframes
 from in_comfyui.shipped.pairs import pocket_pairs_film, qwen_edit_pairs_wan, start_end_pairs
@@ -31,10 +32,11 @@ WORKFLOWS: dict[str, Callable[[], Sketch]] = {
     "pocket_film_sr": pocket_film_sr,
     "wan22_5b_keyframe_sr": wan22_5b_keyframe_sr,
     "upscale_any_video": upscale_any_video,
+    "extend_video": extend_video,
 }
 """The shipped workflows by short name; titles.py has the names of their files."""
 
-FILMED = ("pocket_film", "pocket_timeline", "pocket_story", "pocket_pairs_film", "pocket_film_sr")
+FILMED = ("pocket_film", "pocket_timeline", "pocket_story", "pocket_pairs_film", "pocket_film_sr", "extend_video")
 """Those whose models come along: they run anywhere, and their thumbnails show what they make."""
 
 BLUEPRINTS: dict[str, Callable[[], Sketch]] = {

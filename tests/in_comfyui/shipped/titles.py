@@ -20,5 +20,6 @@ TITLES = {
     "pocket_film_sr": "13 Pocket film, larger (no download)",
     "wan22_5b_keyframe_sr": "14 Keyframes to a large video with Wan 2.2 5B",
     "upscale_any_video": "15 Upscale any video",
+    "extend_video": "16 Extend a video (no download)",
 }
 """By the name that the builder has; those that need no download come first."""
