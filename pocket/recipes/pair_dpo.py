@@ -1,8 +1,9 @@
 """Recipe: preference alignment of the pocket pair model (STAGE §4.2, second stage), as adapters on both of its models.
 
 The winner is the true pair, the loser two inner frames of the same shot in order (§3): a movement that is not
-complete. Shots that hardly move, whose loser looks like the winner, are left out. The reference is the pair model as
-it was trained, its adapters switched off.
+complete. Shots that hardly move, whose loser looks like the winner, are left out. Ours: where a caption keeps the
+colour of a character back, the loser may be the same pair with that character in another colour. The reference is the
+pair model as it was trained, its adapters switched off.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ class PreferenceDraws(PairDraws):
 
     Args:
         least: mean absolute difference, in latent units, that counts as different.
+        recoloured: the same pairs with one character in a wrong colour (`encode_recoloured`): losers of the shots
+            whose caption keeps a colour back. None: all losers are inner frames.
     """
 
     least: float = 0.12
+    recoloured: Tensor | None = None
 
     @cached_property
     def moving(self) -> Tensor:
@@ -84,10 +88,19 @@ class PreferenceRecipe(Recipe[PairBatch, PreferenceInputs]):
 
     def inputs(self, batch: PairBatch, step: int) -> PreferenceInputs:
         conditions = self._pairs.inputs(batch, step)
-        _, story, shot = batch.shot.unbind(-1)
-        loser = self.data.tables.latents[story, shot][:, 2:].float()
+        loser = self._losers(batch)
         t = conditions.t[:, None, None, None, None]
         return PreferenceInputs(conditions.latents, loser, conditions.noise, t, conditions)
+
+    def _losers(self, batch: PairBatch) -> Tensor:
+        """[B, 2, 16, h, w]: two inner frames, or the pair with a colour wrong that only the memory tells."""
+        _, story, shot = batch.shot.unbind(-1)
+        loser = self.data.tables.latents[story, shot][:, 2:].float()
+        if self.data.recoloured is None:
+            return loser
+        side = (batch.hidden > 1).long()  # of two, the one on the right
+        wrong = self.data.recoloured[story, shot, side].float()
+        return torch.where((batch.hidden > 0)[:, None, None, None, None], wrong, loser)
 
     def share(self, inputs: PreferenceInputs, share: Share) -> PreferenceInputs:
         rows = share.rows(len(inputs.winner), "shots")

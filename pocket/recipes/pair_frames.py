@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +27,19 @@ from ..bank import draw_all, to_tensor
 from ..dataset import cell_shares
 from ..render import render
 from ..tokenizer import build_tokenizer
-from ..world import FPS, SIDES, ShotSpec, Story
+from ..world import COLOURS, FPS, SIDES, ShotSpec, Story
 from .captions import IGNORE, LOOK_FACTS, ToldShot, label_words, tell_shots
 from .pair_prompts import EYES, pair_caption
 
-__all__ = ["LENGTHS", "PairCaptions", "PairTables", "encode_pairs", "read_captions", "shot_frames"]
+__all__ = [
+    "LENGTHS",
+    "PairCaptions",
+    "PairTables",
+    "encode_pairs",
+    "encode_recoloured",
+    "read_captions",
+    "shot_frames",
+]
 
 LENGTHS = (9, 13, 17, 21, 25)
 """Frames of a shot; what a storyboard's own lengths come close to."""
@@ -96,6 +105,41 @@ def encode_pairs(
         with atomic_path(cache) as temporary:
             save_file({k: v.contiguous() for k, v in tables._asdict().items()}, temporary)
     return tables
+
+
+@torch.no_grad()
+def encode_recoloured(stories: Sequence[Story], codec: VideoCodec, cache: Path | None = None) -> Tensor:
+    """Start and end frames with one character in a colour that is not its own, `[N, P, 2 sides, 2, 16, 10, 20]` half.
+
+    Side s shows the pair with the character on that side recoloured; where nobody stands there, the pair as it is.
+    """
+    if cache is not None and cache.exists():
+        return load_file(cache)["latents"]
+    shots = [
+        (_recoloured(story, n, side), t)
+        for story in stories
+        for n in range(len(story.shots))
+        for side in range(len(SIDES))
+        for t in _moments(story, n)[:2]
+    ]
+    pictures = np.stack([picture for picture, _ in draw_all(_draw, shots)])
+    parts = [codec.encode_image(to_tensor(pictures[i : i + 256])).half() for i in range(0, len(pictures), 256)]
+    latents = torch.cat(parts).unflatten(0, (len(stories), len(stories[0].shots), len(SIDES), 2))
+    if cache is not None:
+        with atomic_path(cache) as temporary:
+            save_file({"latents": latents.contiguous()}, temporary)
+    return latents
+
+
+def _recoloured(story: Story, number: int, side: int) -> ShotSpec:
+    rng = random.Random(f"colour/{story.seed}/{number}/{side}")
+    shift = rng.randrange(1, len(COLOURS))
+    shot = story.shots[number]
+    actors = [
+        replace(a, look=replace(a.look, colour=(a.look.colour + shift) % len(COLOURS))) if a.side == side else a
+        for a in shot.actors
+    ]
+    return replace(shot, actors=tuple(actors))
 
 
 def _draw(moment: tuple[ShotSpec, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -76,6 +76,7 @@ class PairDraws:
         batch_size: shots in a batch.
         single: share of batches that show one frame alone.
         pinned: share of batches of pairs in which one frame is given.
+        hidden: share of the characters in the memory whose colour the caption keeps back.
     """
 
     stories: Sequence[Story]
@@ -85,6 +86,7 @@ class PairDraws:
     batch_size: int = 16
     single: float = 0.12
     pinned: float = 0.1
+    hidden: float = 0.5
 
     def __len__(self) -> int:
         return len(self.stories)
@@ -141,7 +143,7 @@ class PairDraws:
         sources = [shots[p] for p, _ in memory] + ([shots[earlier[-1]]] if picture and earlier else [])
         visible = {a.name for shot in sources for a in shot.actors}
         names = {a.name for a in shots[target].actors}
-        hidden = {n for n in names & visible if rng.random() < 0.5}
+        hidden = {n for n in names & visible if rng.random() < self.hidden}
         row = [author * len(self.stories) + story, story, target]
         memory += [[-1, 0]] * (places - len(memory))
         return (
@@ -188,8 +190,9 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
         character_weight: float = 5.0,
         identity_weight: float = 0.3,
         memory_noise: float = 0.2,
+        t_mean: float = 1.2,
     ) -> None:
-        self.data, self.start, self.memory_noise = data, start, memory_noise
+        self.data, self.start, self.memory_noise, self.t_mean = data, start, memory_noise, t_mean
         self.objective = PairFlow(character_weight, identity_weight)
         layouts = [[(s.layout.sky, s.layout.first, s.layout.second) for s in story.shots] for story in data.stories]
         self._layouts = torch.tensor(layouts)
@@ -222,7 +225,7 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
             packing=batch.packing,
             latents=latents,
             share=tables.share[story, shot][:, frames].float(),
-            t=_sample_t(len(latents), g),
+            t=_sample_t(len(latents), g, self.t_mean),
             noise=noise_like(latents.shape, g),
             ids=chats,
             first=first,
@@ -256,6 +259,6 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
         return inputs.rows(rows)
 
 
-def _sample_t(count: int, g: torch.Generator) -> Tensor:
+def _sample_t(count: int, g: torch.Generator, mean: float) -> Tensor:
     """Logit-normal times leaning to high noise, where text and memory decide (as for keyframes)."""
-    return torch.sigmoid(1.2 + 1.6 * torch.randn(count, generator=g))
+    return torch.sigmoid(mean + 1.6 * torch.randn(count, generator=g))
