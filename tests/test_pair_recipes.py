@@ -16,7 +16,13 @@ from anchorshot.pocket.recipes.captions import tell_shots
 from anchorshot.pocket.recipes.pair_data import PairData
 from anchorshot.pocket.recipes.pair_dpo import PreferenceDraws, PreferenceRecipe
 from anchorshot.pocket.recipes.pair_flow import PairStudent, predict
-from anchorshot.pocket.recipes.pair_frames import LENGTHS, encode_pairs, read_captions, shot_frames
+from anchorshot.pocket.recipes.pair_frames import (
+    LENGTHS,
+    encode_pairs,
+    encode_recoloured,
+    read_captions,
+    shot_frames,
+)
 from anchorshot.pocket.recipes.pair_prompts import image_patches, pair_caption, pair_ids, without_colour
 from anchorshot.pocket.recipes.pair_start import from_keyframe_model
 from anchorshot.pocket.recipes.pair_text import PairReadingRecipe, encode_chat
@@ -218,6 +224,31 @@ def test_alignment_prefers_whole_movements(data, tmp_path):
         assert (got - expected).abs().max() < 0.5 * (
             expected - predict(recipe.build().eval(), inputs, inputs.noise, *text)
         ).abs().max()
+
+
+def test_a_loser_may_be_the_pair_in_a_colour_that_only_the_memory_tells(data, pocket_studio):
+    """Only the character of the pair whose colour is kept back is drawn anew; the other losers are inner frames."""
+    wrong = encode_recoloured(data.stories, pocket_studio.video_vae)
+    draws = PreferenceDraws(data.stories, data.tables, data.captions, 0, 8, least=0.0, hidden=1.0, recoloured=wrong)
+    recipe = PreferenceRecipe(draws, PairStudent().state_dict())
+    seen = set()
+    for step in range(12):
+        batch = draws.draw(step)
+        inputs = recipe.inputs(batch, step)
+        for row, (story, shot) in enumerate(batch.shot[:, 1:].tolist()):
+            kept_back = int(batch.hidden[row])
+            seen.add(kept_back > 0)
+            if not kept_back:
+                assert torch.equal(inputs.loser[row], data.tables.latents[story, shot, 2:].float())
+                continue
+            side = 1 if kept_back > 1 else 0
+            changed = (inputs.loser[row] - inputs.winner[row]).abs().amax((0, 1, 2))
+            near = data.tables.share[story, shot, :2].float().amax((0, 1)) > 0
+            half = slice(0, 10) if side == 0 else slice(10, 20)
+            other = slice(10, 20) if side == 0 else slice(0, 10)
+            assert changed[half][near[half]].max() > 0.5
+            assert changed[half].max() > changed[other].max()
+    assert seen == {True, False}
 
 
 @torch.no_grad()

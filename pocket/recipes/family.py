@@ -97,8 +97,9 @@ CONFIGS = {
     "recogniser": LoopConfig(steps=1000, lr=2e-3, warmup=50, ema=0.99, save_every=200),
     "keyframes": LoopConfig(sum(s.steps for s in STAGES), lr=1e-3, muon_lr=0.01, final_lr=0.03),
     "pair_text": LoopConfig(1000, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
-    "pairs": LoopConfig(5800, lr=6e-4, muon_lr=6e-3, warmup=30, ema=0.998, final_lr=0.03, save_every=100),
-    "pair_dpo": LoopConfig(250, lr=2e-4, warmup=10, ema=0.98, save_every=50, final_lr=0.1, precision="no"),
+    "pairs": LoopConfig(8600, lr=6e-4, muon_lr=6e-3, warmup=30, ema=0.998, final_lr=0.03, save_every=100),
+    "pairs_memory": LoopConfig(2500, lr=5e-4, muon_lr=5e-3, warmup=30, ema=0.998, final_lr=0.03, save_every=100),
+    "pair_dpo": LoopConfig(150, lr=2e-4, warmup=10, ema=0.98, save_every=50, final_lr=0.1, precision="no"),
     "video": LoopConfig(11_000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
     "upscale_vae": LoopConfig(1500, lr=6e-4, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
     "upscale": LoopConfig(4000, lr=1e-3, muon_lr=0.005, warmup=30, ema=0.995, weight_decay=0.0, save_every=100),
@@ -362,9 +363,14 @@ def _pairs(folder: Path, run: _Run) -> None:
         "qwen.": load_qwen_vl(run.weights / "qwen_vl.safetensors", dtype=torch.float32).model.state_dict(),
     }
     start = {k: v.cpu() for k, v in export.joined(parts).items()}
-    weights = run.train(PairRecipe(data.draws(SEED, 16 * run.scale.batch_multiplier), start))
+    draws = data.draws(SEED, 16 * run.scale.batch_multiplier)
+    weights = run.train(PairRecipe(draws, start))
+    # then words recall looks from the memory alone: near t = 1, where no frame shows them yet
+    recalling = replace(draws, seed=SEED + 1, hidden=0.75)
+    memory = PairRecipe(recalling, weights, identity_weight=0.6, t_mean=2.2, name="pairs_memory")
+    weights = run.train(memory)
     if run.exports:
-        steps = {"steps": run.config("pairs").steps}
+        steps = {"steps": run.config("pairs").steps + run.config("pairs_memory").steps}
         export.export_pair(run.weights, export.part(weights, "transformer."), SEED, steps)
         export.export_qwen_vl(run.weights, export.part(weights, "qwen."), SEED, steps)
 

@@ -175,9 +175,10 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
         character_weight: how much more a cell that a character fills weighs.
         identity_weight: weight of what words must know (`PairFlow`).
         memory_noise: standard deviation up to which memories get noise: what a film remembers was generated.
+        t_mean: logit of the median time.
+        name: of the run.
     """
 
-    name = "pairs"
     data: PairDraws
     edges = ("img_in", "txt_in", "time_text_embed", "proj_out", "norm_out", "_mod", "embed_tokens", "patch_embed",
              "looks", "layout")  # fmt: skip
@@ -191,7 +192,9 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
         identity_weight: float = 0.3,
         memory_noise: float = 0.2,
         t_mean: float = 1.2,
+        name: str = "pairs",
     ) -> None:
+        self.name = name
         self.data, self.start, self.memory_noise, self.t_mean = data, start, memory_noise, t_mean
         self.objective = PairFlow(character_weight, identity_weight)
         layouts = [[(s.layout.sky, s.layout.first, s.layout.second) for s in story.shots] for story in data.stories]
