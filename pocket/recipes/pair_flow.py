@@ -111,10 +111,12 @@ class PairFlow:
     Args:
         character_weight: how much more a cell that a character fills weighs.
         identity_weight: weight of what words should know.
+        end_weight: how much more the end frame weighs: what moves in it is harder to draw.
     """
 
-    def __init__(self, character_weight: float, identity_weight: float) -> None:
+    def __init__(self, character_weight: float, identity_weight: float, end_weight: float = 1.0) -> None:
         self.character_weight, self.identity_weight = character_weight, identity_weight
+        self.end_weight = end_weight
 
     def sums(self, model: PairStudent, inputs: PairInputs) -> dict[str, Ratio]:
         """``flow``, ``plain``, and the cross-entropy of each look and landmark."""
@@ -125,6 +127,8 @@ class PairFlow:
         made = made_frames(inputs)
         target = velocity(inputs.latents, inputs.noise)[:, made]
         weight = 1 + self.character_weight * inputs.share[:, made, None].expand_as(target)
+        if inputs.shown == "pair" and 1 in made:
+            weight[:, -1] *= self.end_weight
         error, weighted = flow_error(out, tokens_of(target), tokens_of(weight))
         return sums | {"flow": weighted, "plain": mean_of(error.detach())}
 

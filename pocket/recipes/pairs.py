@@ -176,6 +176,7 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
         identity_weight: weight of what words must know (`PairFlow`).
         memory_noise: standard deviation up to which memories get noise: what a film remembers was generated.
         t_mean: logit of the median time.
+        end_weight: how much more the end frame weighs.
         name: of the run.
     """
 
@@ -192,11 +193,12 @@ class PairRecipe(Recipe[PairBatch, PairInputs]):
         identity_weight: float = 0.3,
         memory_noise: float = 0.2,
         t_mean: float = 1.2,
+        end_weight: float = 1.0,
         name: str = "pairs",
     ) -> None:
         self.name = name
         self.data, self.start, self.memory_noise, self.t_mean = data, start, memory_noise, t_mean
-        self.objective = PairFlow(character_weight, identity_weight)
+        self.objective = PairFlow(character_weight, identity_weight, end_weight)
         layouts = [[(s.layout.sky, s.layout.first, s.layout.second) for s in story.shots] for story in data.stories]
         self._layouts = torch.tensor(layouts)
 
