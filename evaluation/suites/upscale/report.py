@@ -26,7 +26,7 @@ _COMPARED = {
     "identity": ("identity", 3, ""),
     "likeness": ("likeness", 4, ""),
 }
-_MB = 2**-20
+_MIB = 2**-20
 
 
 def tables(result: Result) -> Sequence[Columns]:
@@ -36,23 +36,23 @@ def tables(result: Result) -> Sequence[Columns]:
         NAME
         | {"PSNR, dB": figure("psnr", 2), "±": figure("psnr_se", 2), "SSIM": figure("ssim", 4)}
         | judged
+        | {"keyframes": figure("psnr_keyframes", 2)},
+        NAME
         | {
-            "characters": figure("psnr_characters", 2),
+            "characters, dB": figure("psnr_characters", 2),
             "identity": figure("identity"),
             "loss": figure("identity_loss"),
             "likeness": figure("likeness", 4),
         },
         NAME
         | {
-            "keyframes": figure("psnr_keyframes", 2),
             "flicker": figure("flicker", 3),
             "still": figure("still_flicker", 2, 255),
             "change": figure("temporal_error", 2, 255),
             "jump / true": beside("jump", "jump_truth", 2),
             "colour": figure("colour_error", 2, 255),
-            "s / s": figure("seconds", 2),
-            "MB / s": figure("peak", 0, _MB),
         },
+        NAME | {"seconds a second": figure("seconds", 2), "MiB a second": figure("peak", 0, _MIB)},
     )
 
 
