@@ -51,7 +51,9 @@ def judge(kind: str, fields: set[str], error: Prompt, base: str) -> Outcome:
         through = any(
             f"custom_nodes/{PACK}" in line or "/nodes/" in line and PACK in line for line in error["traceback"]
         )
-        return Outcome("raw" if kind.startswith(OURS) or through else "core", text)
+        # an empty list: ComfyUI fails on it before the node that it runs for is called
+        early = not through and any("slice_dict" in line for line in error["traceback"])
+        return Outcome("raw" if through or kind.startswith(OURS) and not early else "core", text)
     found = _SENTENCE.match(said)
     if found is None or _FOREIGN.search(said):
         return Outcome("raw", text)

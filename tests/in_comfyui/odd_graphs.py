@@ -132,6 +132,15 @@ def bases() -> dict[str, Prompt]:
             "look": node("OddLook", value=["decoded", 0]),
             "look2": node("OddLook", value=["both", 1]),
         },
+        "larger": {
+            "large": node(
+                "AnchorshotKeyframeSR", model=["studio", 10], vae=["studio", 11], video=["clip", 0], mode="auto",
+                scale=1.5, steps=1, strength=0.4, seed=3, sampler_name="euler", window=16, overlap=4, near=0, tile=0,
+                tile_overlap=32, cuts="auto", keep_colour=True, positive=["words", 0], storyboard=["story", 0],
+                keyframe_times="", width=0, height=0, fit="cover",
+            ),
+            "look": node("OddLook", value=["large", 1]),
+        },
         "film": {
             "film": node("AnchorshotFilm", fps=8.0, transition="blend", storyboard=["story", 0],
                          **{"clips.clip_0": ["clip", 0], "clips.clip_1": ["clip", 0]}),
