@@ -76,7 +76,24 @@ export const TITLES = {
   'Pocket Studio: pairs': '口袋工作室：首尾帧',
   '2 · Start and end frames that remember': '2 · 有记忆的首帧和尾帧',
   '3 · Video from start to end': '3 · 从首帧到尾帧的视频',
-  'Memory of the last shot': '最后一个镜头的记忆'
+  'Memory of the last shot': '最后一个镜头的记忆',
+  Small: '小',
+  Large: '大',
+  '2 · Keyframes': '2 · 关键帧',
+  '3 · Small video, large video': '3 · 小视频、大视频',
+  '4 · Large video': '4 · 大视频',
+  '3 · Small video': '3 · 小视频',
+  '1 · Your video': '1 · 你的视频',
+  'A large keyframe, if you have one': '一个大的关键帧（如果有）',
+  '3 · Larger': '3 · 放大',
+  'What was done': '做了什么',
+  '4 · Saved': '4 · 保存',
+  '2 · Model': '2 · 模型',
+  '4 · Extended video': '4 · 延长后的视频',
+  '2 · What follows': '2 · 之后发生什么',
+  "3 · Sampling with core's sampler": '3 · 用核心采样器采样',
+  '1 · The clip': '1 · 片段',
+  'Prompts for video': '视频的提示词'
 }
 
 export const HEADINGS = {
@@ -91,7 +108,11 @@ export const HEADINGS = {
   '# Keyframes at any times: Wan 2.2 5B': '# 任意时刻的关键帧：Wan 2.2 5B',
   '# Keyframes at any times: Wan 2.2 14B': '# 任意时刻的关键帧：Wan 2.2 14B',
   '# A film from start and end frames': '# 由首帧和尾帧生成影片',
-  '# A film from start and end frames: pocket': '# 由首帧和尾帧生成影片：口袋模型'
+  '# A film from start and end frames: pocket': '# 由首帧和尾帧生成影片：口袋模型',
+  '# A larger video: pocket': '# 更大的视频：口袋模型',
+  '# From keyframes to a large video: Wan 2.2 5B': '# 从关键帧到大视频：Wan 2.2 5B',
+  '# Any video, larger: Wan 2.2 5B': '# 放大任意视频：Wan 2.2 5B',
+  '# A video that goes on': '# 让视频继续'
 }
 
 /** By how a line begins: as much of it as no other line has. */
@@ -101,7 +122,7 @@ export const LINES = {
   'Press **Run**. No downloads and no GPU: the *Pocket Studio* brings its own tiny models, and three':
     '按**运行**。无需下载，也不需要显卡：*口袋工作室*自带微型模型，三段视频半分钟就好。没有关键帧：保持不变的，' +
     '是两个提示词都说到的内容，以及每一段从前一段继承的内容。',
-  'Press **Run**. Everything comes along': '按**运行**。所需的一切都已自带：无需下载，不需要显卡，只要半分钟。',
+  'Press **Run**. Everything comes along: no downloads, no GPU, half': '按**运行**。所需的一切都已自带：无需下载，不需要显卡，只要半分钟。',
   '1. **Story**: who plays':
     '1. **故事**：谁出场、在哪里、每个镜头发生什么。修改后再运行。口袋模型认识方形、圆形、三角形和星形，颜色有红、橙、' +
     '黄、绿、青、蓝、紫、粉，戴王冠、帽子、围巾或蝴蝶结；它们会站立、挥手、跳、走和跳舞，地点有沙漠、城镇、森林、海滩、' +
@@ -138,7 +159,7 @@ export const LINES = {
     '每个关键帧实际落在哪一帧都会显示。全部操作也可以用键盘完成。',
   '3. **Video**: *Multi-Chunk Model* prepares':
     '3. **视频**：*多块模型*准备模型，以及固定了关键帧的潜变量；任何核心采样器都可以用来生成视频，*多块解码*得到画面。',
-  'With Wan 2.1 or 2.2 it is the same': '使用 Wan 2.1 或 2.2 时，图是一样的，只需换成核心加载器。',
+  "With Wan 2.1 or 2.2 it is the same graph with core's loaders.": '使用 Wan 2.1 或 2.2 时，图是一样的，只需换成核心加载器。',
   'The pocket models know squares':
     '口袋模型认识方形、圆形、三角形和星形，颜色有红、橙、黄、绿、青、蓝、紫、粉，戴王冠、帽子、围巾或蝴蝶结；它们会站立、' +
     '挥手、跳、走和跳舞，地点有沙漠、城镇、森林、海滩、雪地和月球。提示词请用英文写。`anchorshot tell` 这样讲述整个分镜脚本。',
@@ -208,7 +229,7 @@ export const LINES = {
   "**STAGE's own weights**":
     '**STAGE 自己的权重**是一个 LoRA：在模型和 CLIP 上都接*首尾帧 LoRA*，设为 20 步、`cfg` 4、shift 2.2、`packing` references、' +
     '`drop_tokens` 64，并填入作者的 `system_prompt`。没有它时，编辑模型会生成两张互相知道的图片，但没有学过什么是开始和结束。',
-  'Press **Run**. No downloads and no GPU: the tiny models':
+  'Press **Run**. No downloads and no GPU: the tiny models come along, and':
     '按**运行**。无需下载，也不需要显卡：微型模型已自带，五个镜头的影片几分钟就好。一个镜头的第一张和最后一张图片是一次剪辑的两个锚点（STAGE）。',
   '1. **Pocket story**':
     '1. **口袋故事**：谁出场、在哪里、发生什么。在口袋世界的词汇内修改后再运行；`transition: match` 让一个镜头以前一个镜头结束的图片开始。',
@@ -216,5 +237,27 @@ export const LINES = {
     '2. **首尾帧**：一个镜头的两张图片同时生成，旁边是放在一张图片空间里的、对之前所有镜头的记忆。`pack` 显示最后一个镜头记住了什么。',
   '3. **Between them**': '3. **两者之间**：每个镜头从首帧拍到尾帧。',
   '4. **Joined**': '4. **连接**：镜头一个接一个。',
-  'The command line makes the same pictures': '命令行生成同样的图片：`anchorshot film STORY --pairs`。'
+  'The command line makes the same pictures': '命令行生成同样的图片：`anchorshot film STORY --pairs`。',
+  'Press **Run**. No downloads and no GPU: the tiny models come along. A shot is made': '按**运行**。无需下载，也不需要显卡：微型模型已自带。镜头先以 160x80 生成，再放大到 320x160（SmartDirector 的两个阶段）。',
+  "1. **Story**: change it and run again, within the pocket world's words.": '1. **故事**：在口袋世界的词汇内修改后再运行。',
+  '2. **Keyframes and video**, as in': '2. **关键帧和视频**，与*口袋影片*相同。',
+  "3. **Keyframe SR**: goes from the small video's": '3. **关键帧超分**：从小视频的潜变量走到大视频的潜变量，没有噪声，只需几步。输入是列表时，每个镜头运行一次。',
+  '4. **Film**: *Small* and *Large*': '4. **影片**：*小*和*大*，便于比较。',
+  'The pocket keyframe model makes no larger': '口袋关键帧模型只能生成 160x80 的图片。把 320x160 的图片接到 `keyframes`，时间线上的每个关键帧一张，它们的细节就会贯穿整个镜头。',
+  'The command line does the same: `anchorshot film STORY --upscale': '命令行做同样的事：`anchorshot film STORY --upscale 2`。',
+  "SmartDirector's two stages: a small video": 'SmartDirector 的两个阶段：先生成经过你的关键帧的小视频，快，便于挑选；再生成大视频，同样的关键帧以原尺寸给出细节。',
+  "1. **Keyframes**: choose your own in the place of ComfyUI's example, in order of time, at least": '1. **关键帧**：用你自己的图片替换 ComfyUI 的示例，按时间顺序，至少 1280x704。',
+  '3. **Small video**: 640x352.': '3. **小视频**：640x352。换一个 `seed` 就是另一次拍摄；满意后再继续。',
+  '4. **Large video**: 1280x704': '4. **大视频**：1280x704，大的关键帧固定在各自的画面上。Wan 2.2 5B 没有为此训练过：`training_free` 是我们的方法，不是论文的。为此训练过的模型（`recipes/sr_full.yaml`）用 `bridge` 和四步。',
+  'About 11 GB of files.': '文件共约 11 GB。',
+  '1. **Video**: choose yours.': '1. **视频**：选择你的视频。它被逐段读取、放大和写出，所以长视频不需要更多内存。时间、声音、旋转和颜色保持不变。',
+  '2. **Model**: Wan 2.2 5B was not': '2. **模型**：Wan 2.2 5B 没有为此训练过。`training_free` 在放大的潜变量上加噪声，再由模型去掉：`strength` 低则锐化，高则会添加细节。',
+  '3. **Keyframe SR**: cuts are found': '3. **关键帧超分**：会找到切换点，前后场景互不影响。内存不足时先缩短 `window`，再把 `tile` 设为 320。',
+  '**Keyframes**: if you have large, sharp': '**关键帧**：如果你有某些画面的大而清晰的图片（由其他模型放大或绘制），启用*加载图像*（Ctrl+B），并在 `keyframe_times` 中写明它们的时刻。它们的细节会贯穿视频。',
+  'Press **Run**. Everything comes along: no downloads, no GPU, a minute.': '按**运行**。一切都已自带：无需下载，也不需要显卡，一分钟就好。',
+  '1. **The clip** to go on from': '1. **片段**：要延长的片段在这里生成。要用你自己的视频，请删除这一组，并把*加载视频*接到*延长视频*和*延长后的视频*的 `clip`。',
+  '2. **What follows**: a prompt, and': '2. **之后发生什么**：一个提示词，以及从片段最后一帧开始计时的时间线。时间线上的关键帧是视频要经过的图片；位于 0 的关键帧开始一个新镜头。',
+  '3. **Sampling**: the model looks back': '3. **采样**：模型回看最后 9 帧（`context_frames`），它们都没有噪声。其余部分可用任意核心采样器生成。',
+  '4. **Extended video**: the new frames': '4. **延长后的视频**：新的画面接在片段之后，颜色没有跳变。视频文件的画面和声音保持不变。',
+  "With Wan 2.1 or 2.2 it is the same graph with core's loaders: set": '用 Wan 2.1 或 2.2 时，换成核心的加载器，图是一样的：把时间线的 `fps` 设为视频的帧率，回看 17 到 33 帧。命令行可以对整个故事这样做：`anchorshot extend`。'
 }
