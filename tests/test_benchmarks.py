@@ -113,6 +113,14 @@ def test_errors_of_odd_graphs_are_judged(kind: str, raised: str, message: str, e
     assert judge(kind, {"clips", "fps"}, ours, "/tmp/base").kind == ("raw" if expected == "core" else expected)
 
 
+def test_a_list_that_comfyui_fails_on_before_the_node_runs_is_its_own() -> None:
+    early = {"exception_type": "IndexError", "exception_message": "list index out of range",
+             "traceback": ['  File "/c/execution.py", line 3, in slice_dict']}  # fmt: skip
+    assert judge("AnchorshotFilm", {"clips"}, early, "/base").kind == "core"
+    ours = early | {"traceback": [*early["traceback"], '  File "/c/custom_nodes/anchorshot/nodes/film.py"']}
+    assert judge("AnchorshotFilm", {"clips"}, ours, "/base").kind == "raw"
+
+
 def test_waiting_is_what_overlaps() -> None:
     asked = [(0.0, 0.1), (0.2, 1.7), (2.0, 5.0)]
     assert slowest(asked, [(1.0, 1.5)]) == pytest.approx(1.5) and slowest(asked, [(1.8, 1.9)]) == 0

@@ -19,7 +19,13 @@ from ..core.files import atomic_path, write_atomic
 from .ema import Average
 from .processes import is_main, local, shard_like, whole, whole_like
 
-__all__ = ["average", "load_state", "load_weights", "save_checkpoint", "trained"]
+__all__ = ["average", "check_folder", "load_state", "load_weights", "save_checkpoint", "trained"]
+
+
+def check_folder(folder: Path, resume: bool) -> None:
+    """Refuse (InputError) a folder that holds another run's checkpoints, which a new run would write over."""
+    if not resume and any(folder.glob("*.safetensors")):
+        raise InputError("--out", "must hold no checkpoints of another run", str(folder), "add --resume or clear it")
 
 
 def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -27,6 +27,7 @@ from ...models.encoders.qwen_vl import load_qwen_vl
 from ...models.encoders.vae import VideoCodec
 from ...models.io.loading import load_transformer
 from ...models.studio import Studio, load_studio
+from ...training.checkpoint import check_folder
 from ...training.loop import LoopConfig, Recipe, train
 from ..dataset import encode_stories
 from ..recogniser import load_recogniser
@@ -129,8 +130,7 @@ def check(recipe: str, out: Path | None = None, resume: bool = False) -> Path:
         raise InputError(
             "--out", "must not be where the package keeps its weights", str(folder), "choose another folder"
         )
-    if not resume and any(folder.glob("*.safetensors")):
-        raise InputError("--out", "must hold no checkpoints of another run", str(folder), "add --resume or clear it")
+    check_folder(folder, resume)
     return folder
 
 

@@ -20,6 +20,7 @@ from ...models.io.lora_names import of_text
 from ...models.studio import Studio
 from ...models.studio_config import read_studio
 from ...models.studio_defaults import PairDefaults
+from ..checkpoint import check_folder
 from ..loop import train
 from ..lora import add_lora, merge_lora, write_lora
 from .cache import CacheSettings, PairCache, Ranker, encode_movies
@@ -42,8 +43,7 @@ def check(path: Path, out: Path | None = None, resume: bool = False) -> Path:
         InputError: a faulty recipe, or checkpoints in the way without `resume`.
     """
     folder = out or Path("runs") / read_recipe(path).name
-    if not resume and any(folder.glob("*.safetensors")):
-        raise InputError("--out", "must hold no checkpoints of another run", str(folder), "add --resume or clear it")
+    check_folder(folder, resume)
     return folder
 
 

@@ -21,6 +21,7 @@ from ...models.layouts.chunks import pad_text
 from ...models.layouts.upscale import upscale_latents
 from ...models.studio import Studio
 from ...models.studio_config import read_studio
+from ..checkpoint import check_folder
 from ..loop import train
 from ..lora import add_lora, write_lora
 from ..objectives import FlowInputs, FlowMatching
@@ -43,8 +44,7 @@ def check(path: Path, out: Path | None = None, resume: bool = False) -> Path:
         InputError: a faulty recipe, or checkpoints in the way without `resume`.
     """
     folder = out or Path("runs") / read_recipe(path).name
-    if not resume and any(folder.glob("*.safetensors")):
-        raise InputError("--out", "must hold no checkpoints of another run", str(folder), "add --resume or clear it")
+    check_folder(folder, resume)
     return folder
 
 
