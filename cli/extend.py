@@ -147,7 +147,8 @@ def _told(options: argparse.Namespace, story: Storyboard) -> list[NewShot]:
                 left_out.append(shot.id)
         timeline = shot.timeline(story.fps)
         seconds = float((timeline.requested or timeline.length).exact)
-        shots.append(NewShot(shot.id, caption.prompt, seconds, tuple(pictures), shot.noise_seed()))
+        blends = shot.joined == "blend"
+        shots.append(NewShot(shot.id, caption.prompt, seconds, tuple(pictures), shot.noise_seed(), blends))
     if left_out:
         names = ", ".join(dict.fromkeys(left_out))
         note = f"keyframes without a picture are left out, each shot goes on from the one before it: {names}"
@@ -164,7 +165,8 @@ def _show(summary: dict[str, Any], out: Path) -> None:
     table.add_column("made in", justify="right")
     for shot in summary["shots"]:
         first = shot["parts"][0]
-        join = "cut" if first["cuts"] else f"{first['join_psnr_db']:.1f} dB ({first['before_psnr_db']:.1f} before it)"
+        how = "dissolve" if first.get("dissolves") else "cut"
+        join = how if first["cuts"] else f"{first['join_psnr_db']:.1f} dB ({first['before_psnr_db']:.1f} before it)"
         keys = [f"{key['requested']:.2f} s" for part in shot["parts"] for key in part["keyframes"]]
         made = "kept" if shot["kept"] else f"{shot['render_seconds']:.1f} s"
         table.add_row(shot["id"], f"{shot['seconds']:.2f} s", ", ".join(keys) or "–", join, str(shot["take"]), made)

@@ -232,6 +232,7 @@ def _summary(job: ExtendJob, source: SourceVideo, run: RunFolder, seconds: float
                             for number, frame in zip(part.pictures, _shown(part), strict=True)
                         ],
                         "cuts": part.cuts,
+                        **({"dissolves": part.overlap} if part.overlap else {}),
                     }
                     for part in parts
                 ],
@@ -239,7 +240,7 @@ def _summary(job: ExtendJob, source: SourceVideo, run: RunFolder, seconds: float
                 "render_seconds": round(sum(records[key].seconds for key in rendered), 3),
             }
         )
-    frames = sum(part.frames for part in job.parts)
+    frames = sum(part.frames - part.overlap for part in job.parts)
     encoded = records["extended"].info.get("encoded") or None
     return {
         "video": str(job.video),

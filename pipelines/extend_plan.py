@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,13 @@ from ..core.errors import InputError
 from ..models.backbones.spec import Native
 from ..models.layouts.chunks import plan_extension
 from ..story.timeline import TEMPORAL_STRIDE, Timeline
+from .join import JoinedClip, overlap
 from .stages.extension import picture_file
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
 
-__all__ = ["Grid", "NewShot", "Part", "context_length", "native_of", "plan_grid", "plan_parts"]
+__all__ = ["Grid", "NewShot", "Part", "context_length", "native_of", "placed_parts", "plan_grid", "plan_parts"]
 
 _SLOWER = 2
 """From this ratio of rates on, the model works at a fraction of the video's; at nearer ones motion is slow for it."""
@@ -72,6 +73,7 @@ class NewShot:
         seconds: its length.
         pictures: keyframes: seconds after the shot's start, and the picture's file.
         seed: its noise comes from this number; the same for every take.
+        dissolves: whether it comes in by a cross-dissolve from the shot before it; a picture must be its first frame.
     """
 
     id: str
@@ -79,6 +81,7 @@ class NewShot:
     seconds: float
     pictures: tuple[tuple[float, Path], ...] = ()
     seed: int = 0
+    dissolves: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Part:
         timeline: see `plan_extension`.
         pictures: numbers of the shot's pictures that are this part's keyframes, in order.
         frames: new frames.
+        overlap: how many of them dissolve with the last ones of the part before it.
     """
 
     shot: str
@@ -101,6 +105,7 @@ class Part:
     timeline: Timeline
     pictures: tuple[int, ...]
     frames: int
+    overlap: int = 0
 
     @property
     def key(self) -> str:
@@ -220,7 +225,7 @@ def plan_parts(shots: Sequence[NewShot], rate: Fraction, context: int, native: N
             one latent's.
 
     Raises:
-        InputError: a length or a picture's time that cannot be.
+        InputError: a length or a picture's time that cannot be, or a dissolve with nothing to dissolve with.
     """
     most = max(TEMPORAL_STRIDE, (native.frames - context) // TEMPORAL_STRIDE * TEMPORAL_STRIDE)
     parts: list[Part] = []
@@ -243,9 +248,33 @@ def plan_parts(shots: Sequence[NewShot], rate: Fraction, context: int, native: N
                 times.append(max(min(position, length - 1), times[-1] + 1 if times else Fraction(0)))
             numbers = tuple(range(used, used + len(times)))
             part = _part(shot, index, [time / rate for time in times], numbers, length / rate, rate)
+            if shot.dissolves and not index:
+                part = _dissolved(part, parts, rate)
             parts.append(part)
             begin, used = begin + part.frames, used + len(times)
     return parts
+
+
+def _dissolved(part: Part, before: Sequence[Part], rate: Fraction) -> Part:
+    """The first part of a shot that dissolves with the new shot before it."""
+    field = f"{part.shot}.transition"
+    if not before:
+        rule = "blend needs a new shot before this one: the video's own frames stay as they are"
+        raise InputError(field, rule, "blend", "use cut, or begin with a short shot that goes on from the video")
+    if not part.cuts:
+        rule = "blend needs a picture that the shot begins with: without one it goes on from the shot before it"
+        raise InputError(field, rule, "blend", "use cut, or add keyframes: [{at: 0, image: …}]")
+    return replace(part, overlap=overlap(before[-1].frames, part.frames, rate))
+
+
+def placed_parts(parts: Sequence[Part]) -> list[JoinedClip]:
+    """Where each part lies among the new frames, counted at the model's rate."""
+    placed: list[JoinedClip] = []
+    end = 0
+    for part in parts:
+        placed.append(JoinedClip(part.frames, part.overlap, end - part.overlap))
+        end += part.frames - part.overlap
+    return placed
 
 
 def _positive(shot: NewShot) -> Fraction:

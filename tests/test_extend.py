@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,27 @@ def test_a_new_take_and_another_text_remake_what_comes_after(given: Path, studio
     assert again(given, studio, done, redo=("s01",), s02="a town") == made
     with pytest.raises(InputError, match=r"--redo: must be among s01, s02 \(got \"s07\"\)"):
         again(given, studio, done, redo=("s07",))
+
+
+def test_a_shot_that_begins_with_a_picture_can_dissolve(given: Path, studio: Studio, done: Path) -> None:
+    """The dissolve lies among the new frames; nothing but the joined video is made again."""
+    first, second = shots(given)
+    told = {"resume": True, **GRID}
+    video = given / "video.mp4"
+    summary = make_extension(video, [first, replace(second, dissolves=True)], studio, done, **told)
+    assert summary["timings"]["made"] == ["extended"]
+    one, two = (torch.stack(list(VideoReader(done / f"clips/{name}_00.mkv"))) for name in ("s01", "s02"))
+    shared = summary["shots"][1]["parts"][0]["dissolves"]
+    assert shared == 4 and summary["new_frames"] == len(one) + len(two) - shared
+    new = torch.stack([frame.pixels for frame in SourceVideo(done / "extended.mp4").frames(14)])
+    weights = (torch.arange(1, shared + 1) / (shared + 1))[:, None, None, None]
+    mixed = torch.lerp(one[-shared:], two[:shared], weights)
+    wanted = torch.cat([one[:-shared], mixed, two[shared:]])
+    assert len(new) == len(wanted) and (avg_pool2d(new, 16) - avg_pool2d(wanted, 16)).abs().max() < 0.04
+    with pytest.raises(InputError, match=r"s01\.transition: blend needs a new shot before this one"):
+        make_extension(video, [replace(first, dissolves=True), second], studio, done, **told)
+    with pytest.raises(InputError, match=r"s02\.transition: blend needs a picture that the shot begins with"):
+        make_extension(video, [first, replace(second, pictures=(), dissolves=True)], studio, done, **told)
 
 
 def test_the_context_is_what_was_on_the_screen_at_the_models_rate(tmp_path: Path, studio: Studio) -> None:

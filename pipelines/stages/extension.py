@@ -208,17 +208,17 @@ class Append(Stage):
 
     def inputs(self, task: Task, run: Records) -> Mapping[str, Mapping[str, Any]]:
         """The hash of the video, and those of the parts."""
-        found = [(run.record(part.key), part.file) for part in self.job.parts]
-        clips = [record.outputs[name] for record, name in found if record is not None]
+        made = [(run.record(part.key), part.file) for part in self.job.parts]
+        clips = [record.outputs[name] for record, name in made if record is not None]
         grid = self.job.grid
-        return {
-            task.key: {
-                "video": self.job.digest(self.job.video),
-                "clips": clips,
-                "rate": str(grid.rate),
-                "held": grid.held,
-            }
+        found: dict[str, Any] = {
+            "video": self.job.digest(self.job.video),
+            "clips": clips,
+            "rate": str(grid.rate),
+            "held": grid.held,
         }
+        overlaps = [part.overlap for part in self.job.parts]
+        return {task.key: found | ({"overlaps": overlaps} if any(overlaps) else {})}
 
     def reads(self, task: Task) -> Sequence[str]:
         """All parts, and the context."""
@@ -242,14 +242,18 @@ class Append(Stage):
 
     def _new(self, workspace: Workspace) -> Iterator[Tensor]:
         """The new frames at the video's size and rate."""
+        from ...media.frames import from_uint8
         from ...media.joins import scaled
         from ...media.video import VideoReader
+        from ..extend_plan import placed_parts
+        from ..join import joined_frames
 
-        grid = self.job.grid
-        for part in self.job.parts:
-            for frame in VideoReader(workspace.source(part.file)):
-                for _ in range(grid.held):
-                    yield scaled(frame, grid.source_size)
+        grid, parts = self.job.grid, self.job.parts
+        clips = (VideoReader(workspace.source(part.file)).arrays() for part in parts)
+        for array in joined_frames(clips, placed_parts(parts)):
+            frame = scaled(from_uint8(array), grid.source_size)
+            for _ in range(grid.held):
+                yield frame
 
     def _draw(self, workspace: Workspace) -> None:
         """A row for each part: the last frames before it and its first."""
