@@ -263,9 +263,11 @@ def _upscale(commands: argparse._SubParsersAction) -> None:
     own.add_argument("--window", metavar="N", type=_whole(0, 10**5), help="frames made at once; 0: a whole shot")
     own.add_argument("--overlap", metavar="N", type=_whole(0, 10**4), help="frames that windows share and blend")
     own.add_argument(
-        "--tile", metavar="N", type=_whole(0, 16384), help="side of a tile in pixels of VIDEO; 0: whole frames"
+        "--tile", metavar="N", type=_whole(0, 16384), help="longest side of a tile in pixels of VIDEO; 0: whole frames"
     )
-    own.add_argument("--tile-overlap", metavar="N", type=_whole(0, 4096), help="pixels that tiles share and blend")
+    own.add_argument(
+        "--tile-overlap", metavar="N", type=_whole(0, 4096), help="pixels of VIDEO that tiles share and blend"
+    )
     colour = "leave the model's colours as they are; else those of VIDEO stay, in areas of some pixels"
     upscale.add_argument("--no-colour-fix", action="store_true", help=colour)
     upscale.add_argument("--keep-windows", action="store_true", help="keep the lossless windows in DIR")

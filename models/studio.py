@@ -240,8 +240,22 @@ class Studio(StudioLoader):
         Raises:
             InputError: a file that is missing, or no VAE of its kind.
         """
-        vae = vars(self).get("video_vae") or self._vae("video_vae", self.config.video_vae, empty=True)
+        vae = self._empty_vae("video_vae")
         return vae.latent_channels, vae.spatial_compression
+
+    @property
+    def upscale_token(self) -> int:
+        """Height and width in pixels of what the model that upscales sees as one; no weights are loaded.
+
+        Raises:
+            InputError: as `latent_pixel`.
+        """
+        vae = self._empty_vae("video_vae" if self.config.upscale_vae is None else "upscale_vae")
+        return int(vae.pixels_per_token)
+
+    def _empty_vae(self, field: str) -> Any:
+        """A VAE, without weights unless it is loaded already."""
+        return vars(self).get(field) or self._vae(field, getattr(self.config, field), empty=True)
 
     def check_task(self, task: str) -> None:
         """Refuse what this studio's models cannot do, before anything is loaded.

@@ -218,9 +218,9 @@ class UpscaleDefaults(Strict):
         prompt: what the model reads where a clip has no text of its own.
         window: frames that are made at once.
         overlap: frames that successive windows share, and that are blended.
-        tile: longest side, in pixels of the result, of the tiles that frames are made in; null: whole frames.
-        tile_overlap: pixels of the result that neighbouring tiles share.
-        colour_cell: side, in pixels of the small frames, of the cells whose mean colour is kept.
+        tile: longest side, in pixels of the source, of the tiles that frames are made in; null: whole frames.
+        tile_overlap: pixels of the source that neighbouring tiles share.
+        colour_cell: side, in pixels of the source, of the cells whose mean colour is kept.
     """
 
     steps: Annotated[int, Field(ge=1, le=1000)] = 4

@@ -131,8 +131,8 @@ class KeyframeSR(io.ComfyNode):
                     max=8192,
                     step=8,
                     advanced=True,
-                    tooltip="Longest side of a tile in pixels of the small video; default 0, frames are taken whole. "
-                    "Tiles need less memory and more time.",
+                    tooltip="Longest side of a tile in pixels of the source, the small video; default 0, frames are "
+                    "taken whole. Tiles need less memory and more time.",
                 ),
                 io.Int.Input(
                     "tile_overlap",
@@ -141,8 +141,7 @@ class KeyframeSR(io.ComfyNode):
                     max=1024,
                     step=8,
                     advanced=True,
-                    tooltip="Pixels of the small video that two tiles share, where one blends into the other; default "
-                    "32.",
+                    tooltip="Pixels of the source that two tiles share, where one blends into the other; default 32.",
                 ),
                 io.Combo.Input(
                     "cuts",

@@ -51,4 +51,10 @@ def check_upscale(job: FilmJob) -> None:
         if height % side or width % side:
             rule = f"must make keyframes of multiples of {side} pixels for the studio {job.studio.name}"
             raise InputError("--upscale", rule, f"{width}×{height}", "use e.g. 2")
-    film_upscale(job)  # its size and its pictures
+    larger = film_upscale(job)  # its size and its pictures
+    if larger is not None:
+        try:
+            larger.tiles(job.story.frame_size)
+        except InputError as error:
+            field, file = f"defaults.upscale.{error.field}", job.studio.file.name
+            raise InputError(field, error.rule, error.value, error.fix, file) from None

@@ -126,12 +126,23 @@ def make_film(
             others = dependent_shots(story.shots, run, redone) if dependents else []
             run.new_takes([shot.id for shot in redone], [shot.id for shot in others])
         say = say or (lambda line: None)
+        if upscale is not None:
+            _say_upscale(job, say)
         run_stages(run, executor or LocalExecutor(), FilmCrew(job, kind.stages), progress or no_progress, say)
         studio.release()
         summary = summarise(job, run, placed_clips(job), time.perf_counter() - begin)
         write_summary(run, summary)
         run.complete(summary["files"], whole=len(chosen) == len(story.shots))
     return summary
+
+
+def _say_upscale(job: FilmJob, say: Callable[[str], None]) -> None:
+    """What will be made of the finished clips, in a line."""
+    from .upscale.film_job import film_upscale
+
+    larger = film_upscale(job)
+    if larger is not None:
+        say(f"upscaled film, {larger.plan}")
 
 
 def _digest(story: Storyboard) -> str:

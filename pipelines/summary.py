@@ -73,6 +73,7 @@ def _upscaled(job: FilmJob) -> dict[str, Any]:
     figures = {
         "size": [larger.target[1], larger.target[0]],
         "windows": sum(map(len, larger.windows.values())),
+        "tiles": len(larger.tiles(larger.clips[0].size)),
         "keyframes": sum(len(clip.keyframes) + len(clip.made) for clip in larger.clips),
         "settings": larger.settings,
     }

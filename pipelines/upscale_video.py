@@ -31,7 +31,6 @@ from .upscale.job import UpscaleClip, UpscaleCrew, UpscaleJob, UpscaleOptions
 from .upscale.keyframes import find_keyframes, read_keyframe
 from .upscale.source_info import ScanJob, read_scan
 from .upscale.target import target_size
-from .upscale.tiles import plan_tiles
 
 if TYPE_CHECKING:
     from ..models.studio import Studio
@@ -112,6 +111,7 @@ def upscale_video(
         run.describe(title=video.stem, size=list(job.target), settings=job.settings)
         kept = run.why("upscaled", upscaled_inputs(job), (job.file,)) is None
         if not kept:
+            say(job.plan)
             crew = UpscaleCrew(job, (Windows, Upscaled))
             run_stages(run, executor or LocalExecutor(), crew, progress or no_progress, say)
         studio.release()
@@ -199,11 +199,10 @@ def _film_job(
 
 def _check_tiles(options: UpscaleOptions, studio: Studio, size: tuple[int, int], target: tuple[int, int]) -> None:
     """Refuse tiles that are too small before anything is made."""
-    job = UpscaleJob([], [], target, Fraction(1), studio, options)
-    tiling = job.tiling
-    if tiling.tile:
-        reach, align = (0, 1) if options.method == "model" else (job.upscaler.reach, 1)
-        plan_tiles(size, target, tiling.tile, tiling.overlap, reach=reach, align=align)
+    try:
+        UpscaleJob([], [], target, Fraction(1), studio, options).tiles(size)
+    except InputError as error:
+        raise InputError(f"--{error.field.replace('_', '-')}", error.rule, error.value, error.fix) from None
 
 
 def _summary(job: UpscaleJob, run: RunFolder, video: Path, kept: bool, seconds: float) -> dict[str, Any]:
@@ -221,6 +220,7 @@ def _summary(job: UpscaleJob, run: RunFolder, video: Path, kept: bool, seconds: 
         "seconds": round(_seconds(job, frames), 6),
         "shots": sum(1 + len([cut for cut in clip.cuts if cut]) for clip in job.clips),
         "windows": len(windows),
+        "tiles": len(job.tiles(job.clips[0].size)),
         "keyframes": sum(len(clip.keyframes) for clip in job.clips),
         "kept": kept,
         "timings": {"run": round(seconds, 3), "made": made},

@@ -40,7 +40,9 @@ def test_a_film_ends_in_larger_clips_with_the_users_sharp_pictures(studio: Studi
     first = STORY["shots"][0] | {"keyframes": [{"at": 0.0, "image": "sharp.png"}]}
     tale = Storyboard.parse(STORY | {"shots": [first, *STORY["shots"][1:]]}, folder=tmp_path)
     upscale = FilmUpscale(2, UpscaleOptions.of(studio))
-    summary = make_film(tale, studio, tmp_path / "film", shots="s01", upscale=upscale)
+    lines: list[str] = []
+    summary = make_film(tale, studio, tmp_path / "film", shots="s01", upscale=upscale, say=lines.append)
+    assert "upscaled film, 64×32 → 128×64: 1 window of at most 5 frames" in lines
     assert {"s01/window-0", "upscaled"} <= made(summary)
     assert summary["upscaled"]["size"] == [128, 64] and summary["upscaled"]["keyframes"] == 1
     large = SourceVideo(tmp_path / "film" / "upscaled.mp4")
@@ -50,6 +52,9 @@ def test_a_film_ends_in_larger_clips_with_the_users_sharp_pictures(studio: Studi
     assert not made(again) and not made(plain) and "upscaled" not in plain
     with pytest.raises(InputError, match="--scale"):
         make_film(tale, studio, tmp_path / "other", shots="s01", upscale=FilmUpscale(1.01, upscale.options))
+    tiled = FilmUpscale(2, UpscaleOptions.of(studio, tile=32, tile_overlap=16))
+    with pytest.raises(InputError, match=r"defaults\.upscale\.tile: must be larger than 32 pixels of the source"):
+        make_film(tale, studio, tmp_path / "other", shots="s01", upscale=tiled)
     assert not (tmp_path / "other").exists()
 
 

@@ -63,7 +63,11 @@ def windows(folder: Path) -> list[np.ndarray]:
 def whole(clip: Path, studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """The clip, upscaled in one go, with its windows."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, upscale_video(clip, studio, folder, cuts=[11], keyframes="none", options=LANCZOS, keep_windows=True)
+    told: list[str] = []
+    arguments = {"cuts": [11], "keyframes": "none", "options": LANCZOS, "keep_windows": True, "say": told.append}
+    made = upscale_video(clip, studio, folder, **arguments)
+    assert told == ["48×32 → 96×64: 4 windows of at most 7 frames"]
+    return folder, made
 
 
 def test_a_video_comes_out_larger_with_its_times(clip: Path, whole: tuple[Path, dict]) -> None:
@@ -175,7 +179,7 @@ def test_what_is_in_the_way_is_refused_before_anything_is_made(clip: Path, studi
     with pytest.raises(InputError, match="holds files that no film of ours left there"):
         upscale_video(clip, studio, tmp_path, options=LANCZOS)
     assert [path.name for path in tmp_path.iterdir()] == ["upscaled.mp4"]
-    with pytest.raises(InputError, match="tile"):
+    with pytest.raises(InputError, match="--tile: must be larger"):
         upscale_video(clip, studio, tmp_path / "tiles", options=UpscaleOptions("lanczos", tile=20, tile_overlap=20))
     (tmp_path / "film").mkdir()
     with pytest.raises(InputError, match="folder of a finished film"):

@@ -18,6 +18,7 @@ from ...execution.stage import Stage
 from ..join import JoinedClip
 from .keyframes import Picture
 from .source_info import SourceInfo
+from .tiles import Tile, plan_tiles
 from .upscalers import Interpolation, Tiling, Upscaler
 from .windows import Window, check_window, plan_windows
 
@@ -152,6 +153,22 @@ class UpscaleJob:
     def tiling(self) -> Tiling:
         """How frames are cut."""
         return Tiling(self.options.tile, self.options.tile_overlap)
+
+    def tiles(self, size: Size) -> list[Tile]:
+        """The tiles of frames of `size`; no weights are loaded. Raises InputError if they are too small."""
+        model = self.options.method == "model"
+        reach, align = (0, self.studio.upscale_token) if model else (self.upscaler.reach, 1)
+        return plan_tiles(size, self.target, self.options.tile, self.options.tile_overlap, reach=reach, align=align)
+
+    @property
+    def plan(self) -> str:
+        """What will be made, in a line: sizes, windows, tiles."""
+        (height, width), (tall, wide) = self.clips[0].size, self.target
+        frames = [window.frames for own in self.windows.values() for window in own]
+        tiles = len(self.tiles(self.clips[0].size))
+        said = f"{width}×{height} → {wide}×{tall}: {len(frames)} window{'s' * (len(frames) != 1)}"
+        said += f" of at most {max(frames)} frames"
+        return said + (f", each in {tiles} tiles of at most {self.options.tile} pixels" if tiles > 1 else "")
 
     @cached_property
     def upscaler(self) -> Upscaler:
