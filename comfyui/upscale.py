@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ..models.backbones.native_solvers import ode_solver
 from ..models.layouts.upscale import UpscaleSettings, decode_upscaled, encode_upscale, plan_canvas, plan_upscale
 from ..models.layouts.video_latents import BRIDGE, COLOUR_CELL, ChunkVAE, plan_of
 from ..pipelines.upscale.colour import keep_colour
+from ..pipelines.upscale.hold import hold_still
 from ..pipelines.upscale.tiles import plan_tiles
 from ..pipelines.upscale.upscalers import Tiling, upscale_window
 from ..pipelines.upscale.windows import Window, check_window, plan_windows
@@ -50,6 +52,7 @@ class Upscaling:
         cuts: auto or none.
         keep_colour: take colour drift back.
         colour_cell: side of the areas whose colour is kept, in pixels of the video that comes in; 0: as the MODEL says.
+        hold: most that the video may change around what the large one keeps, in 1/255; 0: every frame as it comes.
         keyframe_times: moments of the keyframes, in words; empty: the timeline's.
         width, height: of what comes out, in pixels; 0: by `scale`.
         fit: of keyframes of another shape.
@@ -75,6 +78,7 @@ class Upscaling:
     fit: str = "cover"
     fps: float = 24.0
     colour_cell: int = 0
+    hold: float = 1.0
 
     def settings(self, model: Any) -> UpscaleSettings:
         """What the sampler is told; ``auto`` is the bridge for a MODEL that says it was trained for it."""
@@ -213,6 +217,7 @@ def upscaled(
     upscaler: NativeUpscaler,
     frames: Iterator[Tensor],
     windows: Sequence[Window],
+    cuts: Sequence[int],
     keyframes: Mapping[int, Tensor],
     low: tuple[int, int],
     size: tuple[int, int],
@@ -224,14 +229,16 @@ def upscaled(
         upscaler: makes a window's frames.
         frames: `[3, h, w]` each, all of the video's.
         windows: of `plan_windows`.
+        cuts: frames that shots begin at.
         keyframes: `[3, H, W]` by frame of the video.
         low: (h, w).
         size: (H, W).
-        upscaling: tiles and colour.
+        upscaling: tiles, colour, what is held.
     """
     tiling = Tiling(upscaling.tile, upscaling.tile_overlap)
     tiles = plan_tiles(low, size, tiling.tile, tiling.overlap, reach=upscaler.reach, align=upscaler.align)
     upscaler.plan_progress(len(windows) * len(tiles))
+    source, frames = itertools.tee(frames)  # which keeps no more than a window
 
     def larger() -> Iterator[Iterator[Tensor]]:
         for i, (window, held) in enumerate(zip(windows, _held(frames, windows), strict=True)):
@@ -243,7 +250,7 @@ def upscaled(
             parts = upscale_window(upscaler, held, own, size, tiling, colour=False, where=f"window {i + 1}")
             yield _coloured(parts, held, upscaling.cell(upscaler.model))
 
-    yield from _blended(larger(), windows)
+    yield from hold_still(_blended(larger(), windows), source, upscaling.hold / 255, {*cuts, *keyframes})
 
 
 def _coloured(parts: Iterator[Tensor], source: Tensor, cell: int) -> Iterator[Tensor]:
@@ -320,7 +327,8 @@ def upscale_video(
     windows = plan_windows(source.count, cuts, list(given), upscaling.window, upscaling.overlap)
     if len(windows) == 1 and not upscaling.tile:
         upscaler.latent = latent
-    made, images = source.write(upscaled(upscaler, source.frames(), windows, given, source.size, size, upscaling), size)
+    frames = upscaled(upscaler, source.frames(), windows, cuts, given, source.size, size, upscaling)
+    made, images = source.write(frames, size)
     if images is not None and upscaler.progress is not None:
         upscaler.progress.show(images[len(images) // 2][None])
     before, after = (f"{width}x{height}" for height, width in (source.size, size))

@@ -221,6 +221,8 @@ class UpscaleDefaults(Strict):
         tile: longest side, in pixels of the source, of the tiles that frames are made in; null: whole frames.
         tile_overlap: pixels of the source that neighbouring tiles share.
         colour_cell: side, in pixels of the source, of the cells whose mean colour is kept.
+        hold: while the small video changes by no more than this around a pixel, in 1/255, the large one keeps it; 0:
+            every frame as it comes.
     """
 
     steps: Annotated[int, Field(ge=1, le=1000)] = 4
@@ -237,6 +239,7 @@ class UpscaleDefaults(Strict):
     tile: Annotated[int | None, Field(ge=16, le=16384)] = None
     tile_overlap: Annotated[int, Field(ge=0, le=4096)] = 64
     colour_cell: Annotated[int, Field(ge=1, le=1024)] = 8
+    hold: Annotated[float, Field(ge=0, le=16, allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="after")
     def _check(self) -> UpscaleDefaults:

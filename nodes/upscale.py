@@ -248,6 +248,18 @@ class KeyframeSR(io.ComfyNode):
                     "default 0, as the model says, else 8. 1 makes the result, shrunk again, the small video itself: "
                     "for clean sources.",
                 ),
+                io.Float.Input(
+                    "hold",
+                    default=1.0,
+                    min=0.0,
+                    max=16.0,
+                    step=0.1,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Where the small video stands still, so does the large one: while nothing around a pixel "
+                    "changes by more than this, in 1/255, it is kept. Default 1, which noisy videos never stay below. "
+                    "0 takes every frame as it comes.",
+                ),
             ],
             outputs=[
                 io.Video.Output("video_out", display_name="video", tooltip="The large video, for Save Video."),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +16,14 @@ from tiny_film import STORY, made
 
 from anchorshot.core.errors import InputError
 from anchorshot.media.image import read_image, write_image
-from anchorshot.media.lossless import pixels_of
+from anchorshot.media.lossless import pixels_of, read_lossless
 from anchorshot.media.source_video import SourceVideo
 from anchorshot.media.video import open_writer
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.film import make_film
+from anchorshot.pipelines.stages.upscale import clip_frames
 from anchorshot.pipelines.upscale.film_job import FilmUpscale
-from anchorshot.pipelines.upscale.job import UpscaleOptions
+from anchorshot.pipelines.upscale.job import UpscaleClip, UpscaleJob, UpscaleOptions
 from anchorshot.pipelines.upscale_video import upscale_video
 from anchorshot.story.storyboard import Storyboard
 
@@ -95,6 +99,47 @@ def test_a_model_sees_nothing_beyond_a_cut(studio: Studio, tmp_path: Path) -> No
     assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
     first = torch.stack([pixels_of(frame) for frame in together[0]])
     assert (first.mean((0, 2, 3)) - source[:6].mean((0, 2, 3))).abs().max() < 2 / 255
+
+
+def test_a_still_clip_comes_out_still_in_all_windows(studio: Studio, tmp_path: Path) -> None:
+    """Also where windows overlap, and when the run is stopped and goes on; a cut begins anew."""
+    still = frames(2, 1).repeat_interleave(12, 0)
+    with open_writer(tmp_path / "still.mkv", 24, lossless=True) as writer:
+        for frame in still:
+            writer.write(frame)
+    made: list[str] = []
+
+    def stop(name: str, seconds: float) -> None:
+        made.append(name)
+        if len(made) in (3, 5):
+            raise KeyboardInterrupt
+
+    def upscale(out: str, **more: Any) -> list[Any]:
+        arguments: dict[str, Any] = {"keyframes": "none", "cuts": [12]} | more
+        upscale_video(tmp_path / "still.mkv", studio, tmp_path / out, **arguments)
+        return [frame.pixels for frame in SourceVideo(tmp_path / out / "upscaled.mp4").frames()]
+
+    options = UpscaleOptions.of(studio)
+    job = UpscaleJob([], [], (64, 96), Fraction(24), studio, options)
+    assert job.held == {"hold": 1.0} and not replace(job, options=replace(options, method="bicubic")).held
+    whole = upscale("whole", keep_windows=True)
+    folder = tmp_path / "whole"
+    codes = [np.stack(list(read_lossless(path))) for path in sorted((folder / "windows").iterdir())]
+    assert len(codes) == 4 and not np.array_equal(codes[0][0], codes[0][1])
+    clip = UpscaleClip("video", 24, (32, 48), path=tmp_path / "still.mkv", cuts=(12,))
+    joined = list(clip_frames(replace(job, clips=[clip]), clip, lambda file: folder / file))
+    for shot, first in ((joined[:12], codes[0][0]), (joined[12:], codes[2][0])):
+        assert all(np.array_equal(frame, first) for frame in shot)
+    for run in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            upscale("stopped", on_finish=stop, resume=run > 0)
+    assert len(upscale("stopped", resume=True)) == len(whole) == 24
+    assert (tmp_path / "stopped" / "upscaled.mp4").read_bytes() == (folder / "upscaled.mp4").read_bytes()
+    again = upscale_video(
+        tmp_path / "still.mkv", studio, folder, keyframes="none", cuts=[12], keep_windows=True, resume=True,
+        options=replace(options, hold=0),
+    )  # fmt: skip
+    assert again["timings"]["made"] == ["upscaled"]  # and no window
 
 
 def test_what_a_studio_lacks_is_said_before_anything_is_made(tiny_studio: Path, tmp_path: Path) -> None:

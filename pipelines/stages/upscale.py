@@ -144,7 +144,7 @@ def window_files(clip: UpscaleClip, windows: Sequence[Window]) -> list[tuple[str
 
 
 def clip_frames(job: UpscaleJob, clip: UpscaleClip, source: Any) -> Iterator[np.ndarray]:
-    """The upscaled frames of a clip as codes, its windows blended where they overlap.
+    """The upscaled frames of a clip as codes, its windows blended where they overlap, still where the clip is still.
 
     Args:
         job, clip: which.
@@ -152,11 +152,19 @@ def clip_frames(job: UpscaleJob, clip: UpscaleClip, source: Any) -> Iterator[np.
     """
     from ...media.lossless import read_lossless
     from ..join import joined_frames
+    from ..upscale.feed import Feed
+    from ..upscale.hold import hold_codes
     from ..upscale.windows import placed_windows
 
     windows = job.windows[clip.name]
     files: list[Path] = [source(file) for _, file in window_files(clip, windows)]
-    return joined_frames(map(read_lossless, files), placed_windows(windows))
+    frames = joined_frames(map(read_lossless, files), placed_windows(windows))
+    if not job.held:
+        return frames
+    path = clip.path if clip.path is not None else source(clip.file)
+    feed = Feed(path, None if job.source is None else job.source.times)
+    small = (feed.read(n, n + 1)[0] for n in range(clip.frames))
+    return hold_codes(frames, small, job.held["hold"] / 255, {*clip.cuts, *clip.keyframes, *clip.made})
 
 
 class Upscaled(Stage):
@@ -181,8 +189,8 @@ class Upscaled(Stage):
         return {task.key: upscaled_inputs(self.job)}
 
     def reads(self, task: Task) -> Sequence[str]:
-        """All windows."""
-        return [file for clip in self.job.clips for _, file in window_files(clip, self.job.windows[clip.name])]
+        """All windows, and the film's own clips that they are of."""
+        return _joined_files(self.job)
 
     def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
         """Stream the windows into the encoder."""
@@ -202,7 +210,14 @@ def upscaled_inputs(job: UpscaleJob) -> dict[str, Any]:
         }
         for clip in job.clips
     ]
-    return {"clips": clips, "placed": [[place.start, place.overlap] for place in job.placed], **job.settings}
+    placed = [[place.start, place.overlap] for place in job.placed]
+    return {"clips": clips, "placed": placed, **job.settings, **job.held}
+
+
+def _joined_files(job: UpscaleJob) -> list[str]:
+    """The film's files that the joined video is made of; clips are looked at where something is held."""
+    clips = [clip.file for clip in job.clips if clip.file and job.held]
+    return clips + [file for clip in job.clips for _, file in window_files(clip, job.windows[clip.name])]
 
 
 class ShotWindows(Windows):
@@ -240,12 +255,13 @@ class UpscaledFilm(Stage):
             "overlaps": [window.overlap for window in placed],
             "placed": [[place.start, place.overlap] for place in job.placed],
             "fps": str(job.rate),
+            **job.held,
         }
         return {task.key: inputs}
 
     def reads(self, task: Task) -> Sequence[str]:
-        """All windows."""
-        return [file for _, _, file in self._windows()]
+        """All windows, and the clips that they are of."""
+        return _joined_files(self._film)
 
     def make(self, task: Task, workspace: Workspace) -> list[dict[str, Any]]:
         """Stream the windows into the encoder."""

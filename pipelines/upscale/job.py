@@ -40,6 +40,7 @@ class UpscaleOptions:
         window, overlap: frames of a window at most, 0 for a whole shot, and those that neighbours share.
         tile, tile_overlap: longest side of a tile in pixels of the source, 0 for none, and what neighbours share.
         colour: side, in pixels of the source, of the cells whose mean colour the result is given; 0: as it comes.
+        hold: most that the source may change around a pixel that the result keeps, in 1/255; 0: none is kept.
     """
 
     method: Method = "model"
@@ -48,6 +49,7 @@ class UpscaleOptions:
     tile: int = 0
     tile_overlap: int = 32
     colour: int = 8
+    hold: float = 1.0
 
     def __post_init__(self) -> None:
         check_window(self.window, self.overlap)
@@ -59,12 +61,12 @@ class UpscaleOptions:
         """The studio's defaults with those values `changed` that are not None."""
         own = studio.defaults.upscale
         found = {"window": own.window, "overlap": own.overlap, "tile": own.tile or 0, "tile_overlap": own.tile_overlap}
-        found["colour"] = own.colour_cell
+        found |= {"colour": own.colour_cell, "hold": own.hold}
         return cls(method, **found | {name: value for name, value in changed.items() if value is not None})
 
     def inputs(self) -> dict[str, Any]:
-        """What a window depends on; where windows begin is told by the window itself."""
-        return {name: value for name, value in asdict(self).items() if name not in ("window", "overlap")}
+        """What a window depends on; where it begins it tells itself, and what is held is held when they are joined."""
+        return {name: value for name, value in asdict(self).items() if name not in ("window", "overlap", "hold")}
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,17 @@ class UpscaleJob:
         own: dict[str, Any] = {"size": list(self.target), **self.options.inputs()}
         if self.options.method == "model":
             own["studio"] = self.studio.fingerprint(*self.studio.upscale_parts)
+            defaults = self.studio.defaults.upscale
+            own["sampling"] = asdict(defaults.sampling) | {"prompt": defaults.prompt}
         return own
+
+    @property
+    def held(self) -> dict[str, float]:
+        """How much the source may change around what the joined video keeps, in 1/255, if it keeps anything.
+
+        Interpolation makes equal frames of equal ones by itself.
+        """
+        return {"hold": self.options.hold} if self.options.method == "model" and self.options.hold else {}
 
     @property
     def parts(self) -> tuple[str, ...]:

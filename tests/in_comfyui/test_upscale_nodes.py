@@ -98,6 +98,16 @@ def test_windows_share_what_they_overlap(tiny: dict[str, Any]) -> None:
     assert torch.allclose(images[7], (first[7] + second[1]) / 2, atol=1e-6)
 
 
+def test_what_stands_still_stays_still(tiny: dict[str, Any]) -> None:
+    """Across windows; a keyframe is shown as it is, and kept from there on. Without it each frame is as it comes."""
+    frames, large = pixels(1, seed=1).expand(14, -1, -1, -1), pixels(1, 32, 64, seed=3)
+    given = {"keyframes": large, "keyframe_times": "10 frames", "window": 9, "overlap": 3}
+    held, plain = (run(tiny, frames, hold=hold, **given)[1] for hold in (1.0, 0.0))
+    assert torch.equal(held[:10], plain[:1].expand(10, -1, -1, -1))
+    assert torch.equal(held[10:], plain[10:11].expand(4, -1, -1, -1))
+    assert not torch.equal(plain[0], plain[1]) and not torch.equal(plain[0], plain[10])
+
+
 def test_colours_are_the_small_videos(tiny: dict[str, Any]) -> None:
     """With areas of one pixel the result, shrunk again, is nearly the video that came in; the MODEL may say so."""
     frames = pixels(5) * 0.6 + 0.2

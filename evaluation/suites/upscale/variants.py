@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ....core.errors import InputError
 from ....pipelines.upscale.colour import keep_colour
+from ....pipelines.upscale.hold import hold_still
 from ....pipelines.upscale.upscalers import Interpolation
 from ....pipelines.upscale.windows import plan_windows
 from ....sampling.noise import noise_source
@@ -29,7 +30,7 @@ Upscaler = Callable[[SourceClip], Tensor]
 """Makes `[T, 3, H, W]` in 0…1, on the CPU, of a clip."""
 
 _GIVEN = {"no_keyframes": 0, "one_keyframe": 1, "all_keyframes": None, "training_free": None}
-_ASKED = ("near:N", "steps:N", "training_free:T", "own_colour")
+_ASKED = ("near:N", "steps:N", "training_free:T", "own_colour", "not_held")
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Variant:
         given: so many of a clip's keyframes, from the first; None: all.
         near, steps, strength: of the sampler, where it is not the studio's.
         colour: keep the colours of the source, as the command does for models (`keep_colour`).
+        held: stand still where the source does, as the command does for models (`hold_still`).
     """
 
     name: str
@@ -52,6 +54,7 @@ class Variant:
     steps: int | None = None
     strength: float | None = None
     colour: bool = True
+    held: bool = True
 
     @classmethod
     def parse(cls, name: str) -> Variant:
@@ -69,6 +72,8 @@ class Variant:
                 return cls(name, "bicubic")
             if head == "own_colour":
                 return cls(name, "model", None, colour=False)
+            if head == "not_held":
+                return cls(name, "model", None, held=False)
             if head in _GIVEN:
                 return cls(name, "training_free" if head == "training_free" else "model", _GIVEN[head])
         elif head == "near" and number.isascii() and number.isdigit() and len(number) < 5:
@@ -99,6 +104,7 @@ class Variant:
         if self.kind in ("model", "training_free"):
             own = studio.defaults.upscale
             settings = asdict(self.settings(own.sampling)) | {"window": own.window, "overlap": own.overlap}
+            settings["hold"] = own.hold if self.held else 0
         if self.colour:
             settings["colour_cell"] = studio.defaults.upscale.colour_cell
         return tuple(sorted(parts)), settings
@@ -152,10 +158,16 @@ def upscaler(studio: Studio, variant: Variant, seed: int) -> Upscaler:
         variant: the row.
         seed: with a clip's number it fixes the noise, where there is any.
     """
-    make = _maker(studio, variant, seed)
-    if not variant.colour:
-        return make
-    return lambda clip: keep_colour(make(clip), clip.frames, studio.defaults.upscale.colour_cell)
+    make, defaults = _maker(studio, variant, seed), studio.defaults.upscale
+    hold = defaults.hold / 255 if variant.held and variant.kind in ("model", "training_free") else 0
+
+    def upscale(clip: SourceClip) -> Tensor:
+        made = make(clip)
+        if variant.colour:
+            made = keep_colour(made, clip.frames, defaults.colour_cell)
+        return torch.stack([*hold_still(made, clip.frames, hold, clip.keyframes[: variant.given])])
+
+    return upscale
 
 
 def _maker(studio: Studio, variant: Variant, seed: int) -> Upscaler:
