@@ -60,7 +60,8 @@ class UpscaleOptions:
     def of(cls, studio: Studio, method: Method = "model", **changed: Any) -> UpscaleOptions:
         """The studio's defaults with those values `changed` that are not None."""
         own = studio.defaults.upscale
-        found = {"window": own.window, "overlap": own.overlap, "tile": own.tile or 0, "tile_overlap": own.tile_overlap}
+        found: dict[str, Any] = {"window": own.window, "overlap": own.overlap}
+        found |= {"tile": own.tile or 0, "tile_overlap": own.tile_overlap}
         found |= {"colour": own.colour_cell, "hold": own.hold}
         return cls(method, **found | {name: value for name, value in changed.items() if value is not None})
 
