@@ -52,7 +52,7 @@ class Upscaling:
         cuts: auto or none.
         keep_colour: take colour drift back.
         colour_cell: side of the areas whose colour is kept, in pixels of the video that comes in; 0: as the MODEL says.
-        hold: most that the video may change around what the large one keeps, in 1/255; 0: every frame as it comes.
+        hold: most that a pixel may change while what is made of it is kept, in 1/255; 0: every frame as it comes.
         keyframe_times: moments of the keyframes, in words; empty: the timeline's.
         width, height: of what comes out, in pixels; 0: by `scale`.
         fit: of keyframes of another shape.
@@ -250,7 +250,7 @@ def upscaled(
             parts = upscale_window(upscaler, held, own, size, tiling, colour=False, where=f"window {i + 1}")
             yield _coloured(parts, held, upscaling.cell(upscaler.model))
 
-    yield from hold_still(_blended(larger(), windows), source, upscaling.hold / 255, {*cuts, *keyframes})
+    yield from hold_still(_blended(larger(), windows), source, upscaling.hold / 255, set(cuts), keyframes)
 
 
 def _coloured(parts: Iterator[Tensor], source: Tensor, cell: int) -> Iterator[Tensor]:

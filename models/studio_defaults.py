@@ -221,8 +221,8 @@ class UpscaleDefaults(Strict):
         tile: longest side, in pixels of the source, of the tiles that frames are made in; null: whole frames.
         tile_overlap: pixels of the source that neighbouring tiles share.
         colour_cell: side, in pixels of the source, of the cells whose mean colour is kept.
-        hold: while the small video changes by no more than this around a pixel, in 1/255, the large one keeps it; 0:
-            every frame as it comes.
+        hold: where the source changes by no more than this, in 1/255, what is made of it is kept; 0: every frame as it
+            comes.
     """
 
     steps: Annotated[int, Field(ge=1, le=1000)] = 4

@@ -256,9 +256,9 @@ class KeyframeSR(io.ComfyNode):
                     step=0.1,
                     optional=True,
                     advanced=True,
-                    tooltip="Where the small video stands still, so does the large one: while nothing around a pixel "
-                    "changes by more than this, in 1/255, it is kept. Default 1, which noisy videos never stay below. "
-                    "0 takes every frame as it comes.",
+                    tooltip="Where the small video stands still, so does the large one: while a pixel changes by no "
+                    "more than this, in 1/255, what is made of it is kept. Default 1, which noisy videos never stay "
+                    "below. 0 takes every frame as it comes.",
                 ),
             ],
             outputs=[

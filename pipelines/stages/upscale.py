@@ -164,7 +164,7 @@ def clip_frames(job: UpscaleJob, clip: UpscaleClip, source: Any) -> Iterator[np.
     path = clip.path if clip.path is not None else source(clip.file)
     feed = Feed(path, None if job.source is None else job.source.times)
     small = (feed.read(n, n + 1)[0] for n in range(clip.frames))
-    return hold_codes(frames, small, job.held["hold"] / 255, {*clip.cuts, *clip.keyframes, *clip.made})
+    return hold_codes(frames, small, job.held["hold"] / 255, set(clip.cuts), {*clip.keyframes, *clip.made})
 
 
 class Upscaled(Stage):

@@ -40,7 +40,7 @@ class UpscaleOptions:
         window, overlap: frames of a window at most, 0 for a whole shot, and those that neighbours share.
         tile, tile_overlap: longest side of a tile in pixels of the source, 0 for none, and what neighbours share.
         colour: side, in pixels of the source, of the cells whose mean colour the result is given; 0: as it comes.
-        hold: most that the source may change around a pixel that the result keeps, in 1/255; 0: none is kept.
+        hold: most that a pixel of the source may change while what is made of it is kept, in 1/255; 0: none is kept.
     """
 
     method: Method = "model"

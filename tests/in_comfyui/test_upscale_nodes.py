@@ -24,6 +24,7 @@ from anchorshot.models.layouts.upscale import plan_upscale
 from anchorshot.models.layouts.video_latents import COLOUR_CELL, PLAN
 from anchorshot.models.studio import load_studio
 from anchorshot.nodes.upscale import KeyframeSR
+from anchorshot.pipelines.upscale.hold import AHEAD
 from anchorshot.pocket.native import load_video_vae
 from anchorshot.sampling.super_resolution import upscale_clip
 from anchorshot.story.storyboard import Storyboard, parse_storyboard
@@ -99,11 +100,12 @@ def test_windows_share_what_they_overlap(tiny: dict[str, Any]) -> None:
 
 
 def test_what_stands_still_stays_still(tiny: dict[str, Any]) -> None:
-    """Across windows; a keyframe is shown as it is, and kept from there on. Without it each frame is as it comes."""
+    """Across windows, as the mean of some frames; a keyframe is shown as it is, and kept from there on."""
     frames, large = pixels(1, seed=1).expand(14, -1, -1, -1), pixels(1, 32, 64, seed=3)
     given = {"keyframes": large, "keyframe_times": "10 frames", "window": 9, "overlap": 3}
     held, plain = (run(tiny, frames, hold=hold, **given)[1] for hold in (1.0, 0.0))
-    assert torch.equal(held[:10], plain[:1].expand(10, -1, -1, -1))
+    assert torch.equal(held[:10], held[:1].expand(10, -1, -1, -1))
+    assert torch.allclose(held[0], plain[: 1 + AHEAD].mean(0), atol=1e-6)
     assert torch.equal(held[10:], plain[10:11].expand(4, -1, -1, -1))
     assert not torch.equal(plain[0], plain[1]) and not torch.equal(plain[0], plain[10])
 

@@ -165,7 +165,7 @@ def upscaler(studio: Studio, variant: Variant, seed: int) -> Upscaler:
         made = make(clip)
         if variant.colour:
             made = keep_colour(made, clip.frames, defaults.colour_cell)
-        return torch.stack([*hold_still(made, clip.frames, hold, clip.keyframes[: variant.given])])
+        return torch.stack([*hold_still(made, clip.frames, hold, (), clip.keyframes[: variant.given])])
 
     return upscale
 
