@@ -78,7 +78,7 @@ class Upscaling:
     fit: str = "cover"
     fps: float = 24.0
     colour_cell: int = 0
-    hold: float = 1.0
+    hold: float = 2.0
 
     def settings(self, model: Any) -> UpscaleSettings:
         """What the sampler is told; ``auto`` is the bridge for a MODEL that says it was trained for it."""

@@ -239,7 +239,7 @@ class UpscaleDefaults(Strict):
     tile: Annotated[int | None, Field(ge=16, le=16384)] = None
     tile_overlap: Annotated[int, Field(ge=0, le=4096)] = 64
     colour_cell: Annotated[int, Field(ge=1, le=1024)] = 8
-    hold: Annotated[float, Field(ge=0, le=16, allow_inf_nan=False)] = 1.0
+    hold: Annotated[float, Field(ge=0, le=16, allow_inf_nan=False)] = 2.0
 
     @model_validator(mode="after")
     def _check(self) -> UpscaleDefaults:

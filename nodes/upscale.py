@@ -250,14 +250,14 @@ class KeyframeSR(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "hold",
-                    default=1.0,
+                    default=2.0,
                     min=0.0,
                     max=16.0,
                     step=0.1,
                     optional=True,
                     advanced=True,
                     tooltip="Where the small video stands still, so does the large one: while a pixel changes by no "
-                    "more than this, in 1/255, what is made of it is kept. Default 1, which noisy videos never stay "
+                    "more than this, in 1/255, what is made of it is kept. Default 2, which noisy videos never stay "
                     "below. 0 takes every frame as it comes.",
                 ),
             ],

@@ -121,7 +121,7 @@ def test_a_still_clip_comes_out_still_in_all_windows(studio: Studio, tmp_path: P
 
     options = UpscaleOptions.of(studio)
     job = UpscaleJob([], [], (64, 96), Fraction(24), studio, options)
-    assert job.held == {"hold": 1.0} and not replace(job, options=replace(options, method="bicubic")).held
+    assert job.held == {"hold": 2.0} and not replace(job, options=replace(options, method="bicubic")).held
     whole = upscale("whole", keep_windows=True)
     folder = tmp_path / "whole"
     codes = [np.stack(list(read_lossless(path))) for path in sorted((folder / "windows").iterdir())]

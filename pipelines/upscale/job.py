@@ -49,7 +49,7 @@ class UpscaleOptions:
     tile: int = 0
     tile_overlap: int = 32
     colour: int = 8
-    hold: float = 1.0
+    hold: float = 2.0
 
     def __post_init__(self) -> None:
         check_window(self.window, self.overlap)
