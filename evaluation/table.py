@@ -22,7 +22,7 @@ def result_table(suite: Suite[Any], result: Mapping[str, Any]) -> Group:
     """One line per row: the columns that matter, each in its unit, in 80 characters. The JSON has all of them."""
     subject = suite.subject
     if result.get("set", "pocket") not in ("pocket", "held_out"):
-        subject = f"stories of {result['set']}"
+        subject = f"{suite.subject.split()[-1]} of {result['set']}"
     title = f"{result['suite']} · {result['studio']} · {result['stories']} {subject}, seed {result['seed']}"
     tables = [_table(columns, result["rows"]) for columns in suite.tables(result)]
     note = suite.note(result)

@@ -7,19 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..comfyui.checks import checked
-from ..comfyui.images import FITS
+from .shared_inputs import fit_input, keyframes_input
 from .sockets import TimelineSocket
 
 __all__ = ["ExtendVideo", "ExtendedVideo"]
-
-_KEYFRAMES = (
-    "One picture for each keyframe of the timeline, in order of time, all of one size in multiples of 16 pixels (32 "
-    "for Wan 2.2 5B). Default: none, for a timeline without keyframes."
-)
-_FIT = (
-    "Keyframes of another size than the video's. cover (default): scaled to fill it and cropped, as the storyboard's "
-    "pictures. contain: whole, on black. off: refused."
-)
 
 
 class ExtendVideo(io.ComfyNode):
@@ -57,8 +48,8 @@ class ExtendVideo(io.ComfyNode):
                     tooltip="Look back at most this many frames; default 0, the whole clip. Fewer need less time and "
                     "memory.",
                 ),
-                io.Image.Input("keyframes", optional=True, tooltip=_KEYFRAMES),
-                io.Combo.Input("fit", options=FITS, default=FITS[0], optional=True, tooltip=_FIT),
+                keyframes_input(),
+                fit_input(),
                 io.Float.Input(
                     "clip_fps",
                     default=0.0,

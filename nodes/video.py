@@ -8,24 +8,16 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..comfyui.checks import checked
-from ..comfyui.images import FITS
+from .shared_inputs import fit_input, keyframes_input
 from .sockets import TimelineSocket
 
 __all__ = ["MultiChunkDecode", "MultiChunkModel", "MultiChunkVideoSampler", "RepinKeyframes"]
 
 METHODS = ["multi_chunk", "latent_replacement", "replication"]
 _TIMELINE = "Length and keyframe times, from Keyframe Timeline, Shot or Storyboard. No default."
-_KEYFRAMES = (
-    "One picture for each keyframe of the timeline, in order of time, all of one size in multiples of 16 pixels (32 "
-    "for Wan 2.2 5B). Default: none, for a timeline without keyframes."
-)
 _METHOD = (
     "How keyframes enter. multi_chunk (default): a chunk of its own for each. latent_replacement and replication: "
     "the paper's two baselines, for comparison."
-)
-_FIT = (
-    "Keyframes of another size than the video's. cover (default): scaled to fill it and cropped, as the storyboard's "
-    "pictures. contain: whole, on black. off: refused."
 )
 _SIDE = "of the video in pixels. Default 0: the keyframes' size; needed only without keyframes."
 
@@ -47,10 +39,10 @@ class MultiChunkModel(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="VAE of the model. No default."),
                 TimelineSocket.Input("timeline", tooltip=_TIMELINE),
                 io.Combo.Input("method", options=METHODS, default=METHODS[0], advanced=True, tooltip=_METHOD),
-                io.Image.Input("keyframes", optional=True, tooltip=_KEYFRAMES),
+                keyframes_input(),
                 io.Int.Input("width", default=0, min=0, max=8192, step=16, optional=True, tooltip=f"Width {_SIDE}"),
                 io.Int.Input("height", default=0, min=0, max=8192, step=16, optional=True, tooltip=f"Height {_SIDE}"),
-                io.Combo.Input("fit", options=FITS, default=FITS[0], optional=True, tooltip=_FIT),
+                fit_input(),
             ],
             outputs=[
                 io.Model.Output("model_out", display_name="model", tooltip="For this timeline's latent only."),
@@ -136,7 +128,7 @@ class MultiChunkVideoSampler(io.ComfyNode):
                     "(ModelSamplingSD3).",
                 ),
                 io.Combo.Input("method", options=METHODS, default=METHODS[0], advanced=True, tooltip=_METHOD),
-                io.Image.Input("keyframes", optional=True, tooltip=_KEYFRAMES),
+                keyframes_input(),
                 io.Conditioning.Input(
                     "negative", optional=True, tooltip="Negative prompt. Default: none, which needs cfg 1."
                 ),
@@ -172,7 +164,7 @@ class MultiChunkVideoSampler(io.ComfyNode):
                 io.Sigmas.Input(
                     "sigmas", optional=True, tooltip="Own noise levels, 1 … 0, in place of scheduler and steps."
                 ),
-                io.Combo.Input("fit", options=FITS, default=FITS[0], optional=True, tooltip=_FIT),
+                fit_input(),
             ],
             outputs=[
                 io.Image.Output("images", tooltip="All frames of the video."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,12 +18,16 @@ from transformers import T5Config, T5EncoderModel
 from anchorshot import evaluation
 from anchorshot.core.errors import InputError
 from anchorshot.evaluation.metrics.flicker import flicker_ratio, still_flicker, temporal_error
+from anchorshot.evaluation.metrics.lpips import Lpips
 from anchorshot.evaluation.metrics.pixels import colour_error, structural_similarity
 from anchorshot.evaluation.stories import shipped_recogniser
 from anchorshot.evaluation.suites.upscale.figures import ClipFigures, by_distance, pooled
+from anchorshot.evaluation.suites.upscale.own_clips import find_clips, own_source
 from anchorshot.evaluation.suites.upscale.sources import SourceClip, held_out_source
 from anchorshot.evaluation.suites.upscale.variants import Variant, chosen_variants, upscaler
 from anchorshot.media.frames import PSNR_CAP
+from anchorshot.media.image import write_image
+from anchorshot.media.video import open_writer
 from anchorshot.models.io.keymaps import to_public
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.upscale.upscalers import Interpolation
@@ -242,3 +247,84 @@ def test_a_run_reports_and_goes_on_where_it_was_interrupted(
     evaluation.print_table(resumed)
     out = capsys.readouterr().out
     assert "2 held-out clips, seed 3" in out and "lanczos" in out and "of clean frames" in out
+
+
+# --- the user's own clips ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a video and a folder of pictures, the video a little larger than whole tokens."""
+    folder = tmp_path_factory.mktemp("own")
+    ground = torch.nn.functional.interpolate(torch.rand(1, 3, 5, 6), (70, 66), mode="bilinear")[0]
+    with open_writer(folder / "b.mkv", 12, lossless=True) as writer:
+        for n in range(20):
+            writer.write(ground.roll(n, -1))
+    for n in range(20):
+        write_image(folder / "a" / f"{n:03d}.png", ground[:, :64, :64].roll(n, -2))
+    (folder / "notes.txt").write_text("no clip")
+    return folder
+
+
+def lpips_file(folder: Path) -> Path:
+    """Random weights by the names and in the shapes of the lpips package's AlexNet."""
+    with torch.device("meta"):
+        shapes = Lpips("alex").state_dict()
+    generator = torch.Generator().manual_seed(0)
+    state = {name: torch.rand(tensor.shape, generator=generator) / 20 for name, tensor in shapes.items()}
+    save_file(state, folder / "lpips.safetensors")
+    return folder / "lpips.safetensors"
+
+
+def test_own_clips_are_measured_and_nobody_is_recognised(
+    studio: Studio, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["bicubic", "ground_truth", "one_keyframe", "training_free:0.2"]
+    options = {"clips": own, "stories": 1, "lpips": str(lpips_file(tmp_path)), "variants": names}
+    result = evaluation.run("upscale", studio, **options)
+    assert result["set"] == own.name and result["clips"][0]["name"] == "a" and result["judges"]["lpips"]
+    for row in result["rows"]:
+        assert row["psnr"] > 5 and 0 < row["lpips"] and row["seconds"] > 0 and row["peak"] > 0, row["variant"]
+        assert row["identity"] is None and row["likeness"] is None and row["psnr_characters"] is None
+    evaluation.print_table(result)
+    out = capsys.readouterr().out
+    assert f"1 clips of {own.name}" in out and "nobody knows who is in them" in out and "LPIPS" in out
+
+
+@pytest.mark.parametrize("source", ["mild", "strong", "film"])
+def test_own_clips_are_degraded_as_the_worlds(studio: Studio, own: Path, source: Any) -> None:
+    clips = find_clips(own)
+    assert [clip.name for clip in clips] == ["a", "b.mkv"]
+    clean, clip = (own_source(studio, 0, 1, clips, name) for name in ("clean", source))
+    assert clip.truth.shape == (19, 3, 64, 64) and clip.frames.shape == (19, 3, 32, 32) and clip.rate == 12
+    assert torch.equal(clip.truth, clean.truth) and not torch.equal(clip.frames, clean.frames)
+    assert (clip.latents is not None) == (source == "film")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"clips": "nowhere"}, "clips: must be a folder of clips"),
+        ({"clips": ""}, "clips: must be a folder of clips"),
+        ({"clips": "empty"}, "clips: must hold clips"),
+        ({"clips": "short"}, "clips: must have at least 18 frames each"),
+        ({"clips": "small"}, "clips: must be at least 64×64 pixels"),
+        ({"clips": "mixed"}, "clips: must have frames of one size"),
+        ({"clips": "broken"}, "clips: must be a picture"),
+        ({"clips": "short", "stories": 2}, "stories: must be at most 1, the clips in"),
+        ({"clips": "short", "shots": 2}, "shots: is for the stories of the pocket world"),
+        ({"clips": "short", "out": "short"}, "out: must not be the folder of the clips"),
+    ],
+)
+def test_folders_that_hold_no_clips_are_refused(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty" / "deeper").mkdir(parents=True)
+    for name, count, size in (("short", 3, 64), ("small", 18, 32), ("mixed", 18, 64)):
+        for n in range(count):
+            write_image(tmp_path / name / f"{n:02d}.png", torch.zeros(3, size, size + 2 * (name == "mixed" and n == 9)))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=said):
+        evaluation.run("upscale", studio, variants=["bicubic"], **given)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,9 @@ from ...models.io.checkpoint import read_checkpoint
 from ...models.io.lora import LoraSpec
 from ...models.io.lora_names import of_text
 from ...models.studio import Studio
-from ...models.studio_config import read_studio
 from ...models.studio_defaults import PairDefaults
-from ..checkpoint import check_folder
-from ..loop import train
 from ..lora import add_lora, merge_lora, write_lora
+from ..recipe_run import begin, folder_of, studio_of
 from .cache import CacheSettings, PairCache, Ranker, encode_movies
 from .draws import PairDraws
 from .flow import PairLearner
@@ -32,9 +28,6 @@ from .records import held_out, read_records
 
 __all__ = ["check", "run"]
 
-#: how long processes wait while the main one encodes a data set
-_PATIENCE = timedelta(hours=48)
-
 
 def check(path: Path, out: Path | None = None, resume: bool = False) -> Path:
     """The folder that a run would write to.
@@ -42,9 +35,7 @@ def check(path: Path, out: Path | None = None, resume: bool = False) -> Path:
     Raises:
         InputError: a faulty recipe, or checkpoints in the way without `resume`.
     """
-    folder = out or Path("runs") / read_recipe(path).name
-    check_folder(folder, resume)
-    return folder
+    return folder_of(path, read_recipe, out, resume)
 
 
 def run(
@@ -72,12 +63,8 @@ def run(
     Raises:
         InputError: see `check`; a studio without a pair model; a data set that cannot be read; see `loop.train`.
     """
-    main = os.environ.get("RANK", "0") == "0"
-    folder = check(path, out, resume or not main)  # the others may come when the main process has begun to write
-    recipe = read_recipe(path)
-    processes = PartialState(cpu=device == "cpu", timeout=_PATIENCE)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    run = begin(path, read_recipe, out, resume, device, steps, threads)
+    recipe, processes = run.recipe, run.processes
     studio = _studio(recipe, path, processes.device)
     pair = recipe.pairs(studio.defaults.pair, path.name)
     cache = _cache(recipe, path, studio, processes)
@@ -94,11 +81,8 @@ def run(
         recipe.data.min_distance if recipe.stage == "dpo" else None,
     )
     processes.print(f"{len(data)} shots, {data.left_out} left out, {len(away)} movies held out", flush=True)
-    job = _StudioRecipe(recipe, path, studio, pair, data, None if steps is not None else folder / "weights")
-    config = replace(recipe.training.loop, shard=shard)
-    if steps is not None:
-        config = replace(config, steps=min(steps, config.steps), warmup=min(5, config.warmup), log_every=1)
-    train(job, config, folder, cpu=processes.device.type == "cpu")
+    job = _StudioRecipe(recipe, path, studio, pair, data, run.weights)
+    run.train(job, recipe.training.loop, shard)
 
 
 class _StudioRecipe(PairRecipe):
@@ -154,8 +138,7 @@ def _kinds(studio: Studio) -> dict[str, str]:
 
 def _studio(recipe: RecipeFile, path: Path, device: torch.device) -> Studio:
     """The studio with its pair model as it can be trained: what saves memory in films would be in the way."""
-    beside = path.parent / recipe.studio
-    config, file = read_studio(beside if beside.is_file() else recipe.studio)
+    config, file = studio_of(path, recipe.studio)
     pair, text = config.pair, config.pair_text
     if pair is None or text is None:
         fix = "name a studio that has one, such as qwen-wan"

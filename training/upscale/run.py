@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,21 +16,16 @@ from ...models.io import keymaps
 from ...models.layouts.chunks import pad_text
 from ...models.layouts.upscale import upscale_latents
 from ...models.studio import Studio
-from ...models.studio_config import read_studio
-from ..checkpoint import check_folder
-from ..loop import train
 from ..lora import add_lora, write_lora
 from ..objectives import FlowInputs, FlowMatching
 from ..processes import Share
 from ..recipe import Recipe
+from ..recipe_run import begin, folder_of, studio_of
 from .bridge import bridge_inputs, predict, share_rows
 from .clips import ClipBatch, ClipDraws, find_videos
 from .recipe_file import UpscaleRecipeFile, read_recipe
 
 __all__ = ["check", "run"]
-
-#: how long processes wait while the main one counts the frames of a data set
-_PATIENCE = timedelta(hours=48)
 
 
 def check(path: Path, out: Path | None = None, resume: bool = False) -> Path:
@@ -43,9 +34,7 @@ def check(path: Path, out: Path | None = None, resume: bool = False) -> Path:
     Raises:
         InputError: a faulty recipe, or checkpoints in the way without `resume`.
     """
-    folder = out or Path("runs") / read_recipe(path).name
-    check_folder(folder, resume)
-    return folder
+    return folder_of(path, read_recipe, out, resume)
 
 
 def run(
@@ -73,24 +62,17 @@ def run(
     Raises:
         InputError: see `check`; a studio without a model that upscales; videos that cannot be read; see `loop.train`.
     """
-    main = os.environ.get("RANK", "0") == "0"
-    folder = check(path, out, resume or not main)  # the others may come when the main process has begun to write
-    recipe = read_recipe(path)
-    processes = PartialState(cpu=device == "cpu", timeout=_PATIENCE)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    run = begin(path, read_recipe, out, resume, device, steps, threads)
+    recipe, processes = run.recipe, run.processes
     studio = _studio(recipe, path, processes.device)
-    folder.mkdir(parents=True, exist_ok=True)
+    run.folder.mkdir(parents=True, exist_ok=True)
     with processes.main_process_first():
-        index = folder / "videos.json" if main else None
+        index = run.folder / "videos.json" if processes.is_main_process else None
         videos = find_videos(path.parent / recipe.data.folder, recipe.data.frames, recipe.data.hold_out, index)
-    job = _StudioRecipe(recipe, studio, None if steps is not None else folder / "weights")
+    job = _StudioRecipe(recipe, studio, run.weights)
     job.data = _draws(recipe, studio, videos)
     processes.print(f"{len(videos)} videos", flush=True)
-    config = replace(recipe.training.loop, shard=shard)
-    if steps is not None:
-        config = replace(config, steps=min(steps, config.steps), warmup=min(5, config.warmup), log_every=1)
-    train(job, config, folder, cpu=processes.device.type == "cpu")
+    run.train(job, recipe.training.loop, shard)
 
 
 def _draws(recipe: UpscaleRecipeFile, studio: Studio, videos: Any) -> ClipDraws:
@@ -177,8 +159,7 @@ class _StudioRecipe(Recipe[ClipBatch, FlowInputs]):
 
 def _studio(recipe: UpscaleRecipeFile, path: Path, device: torch.device) -> Studio:
     """The studio with its model as it can be trained: what saves memory in films would be in the way."""
-    beside = path.parent / recipe.studio
-    config, file = read_studio(beside if beside.is_file() else recipe.studio)
+    config, file = studio_of(path, recipe.studio)
     if config.upscale is None:
         fix = "name a studio that has one, such as qwen-wan"
         raise InputError("studio", "must have a model that upscales", recipe.studio, fix, path.name)

@@ -45,11 +45,12 @@ class ClipFigures:
     (`SourceClip.measured`), the same for all. `psnr_all` and `psnr_keyframes` are of all frames and of the others.
 
     Args:
-        recogniser: reads who a frame shows; frames are reduced to its size by area.
+        recogniser: reads who a frame shows; frames are reduced to its size by area. None: it is not asked, and there
+            is nothing of characters.
         networks: LPIPS, where there is one.
     """
 
-    def __init__(self, recogniser: Recogniser, networks: MetricModels | None = None) -> None:
+    def __init__(self, recogniser: Recogniser | None, networks: MetricModels | None = None) -> None:
         self._recogniser = recogniser
         self._lpips = None if networks is None else networks.lpips
 
@@ -65,10 +66,10 @@ class ClipFigures:
             "psnr": frames[at].mean(),
             "ssim": structural_similarity(made, true).mean(),
             "lpips": None if self._lpips is None else self._lpips(made, true).float().mean(),
-            "psnr_characters": self._within(clip.characters[at], made, true),
+            "psnr_characters": None if clip.characters is None else self._within(clip.characters[at], made, true),
             "identity": share,
             "identity_loss": loss,
-            "likeness": self._likeness(clip.characters[at], made, true),
+            "likeness": None if clip.characters is None else self._likeness(clip.characters[at], made, true),
             "psnr_keyframes": frames[keys].mean(),
             "psnr_all": frames.mean(),
             "temporal_error": temporal_error(video, clip.truth),
@@ -90,6 +91,8 @@ class ClipFigures:
     @torch.no_grad()
     def identity(self, clip: SourceClip, made: Tensor) -> tuple[float | None, float | None]:
         """Share of colour, shape and accessory that are read right, and the mean cross-entropy of the right class."""
+        if self._recogniser is None or clip.shot is None:
+            return None, None
         logits = self._recogniser(F.interpolate(made, (HEIGHT, WIDTH), mode="area"))
         truth = labels(clip.shot)
         rows = [
@@ -103,7 +106,10 @@ class ClipFigures:
 
     def _likeness(self, mask: Tensor, made: Tensor, true: Tensor) -> Tensor | None:
         """Mean cosine of the recogniser's features of both, in their full size, where characters are."""
-        one, other = (self._recogniser.features(frames * 2 - 1) for frames in (made, true))
+        if self._recogniser is None:
+            return None
+        recogniser = self._recogniser
+        one, other = (recogniser.features(frames * 2 - 1) for frames in (made, true))
         covered = F.adaptive_avg_pool2d(mask[:, None].float(), one.shape[-2:])[:, 0] > 0.5
         return F.cosine_similarity(one, other, dim=1)[covered].mean() if covered.any() else None
 

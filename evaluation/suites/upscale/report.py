@@ -31,19 +31,19 @@ _MIB = 2**-20
 
 def tables(result: Result) -> Sequence[Columns]:
     """Likeness to the truth, then what moves, colour and cost."""
-    judged = {"LPIPS": figure("lpips", 4)} if any(row["lpips"] is not None for row in result["rows"]) else {}
+    judged = {"LPIPS": figure("lpips", 4)} if _known(result, "lpips") else {}
+    read = NAME | {
+        "characters, dB": figure("psnr_characters", 2),
+        "identity": figure("identity"),
+        "loss": figure("identity_loss"),
+        "likeness": figure("likeness", 4),
+    }
     return (
         NAME
         | {"PSNR, dB": figure("psnr", 2), "±": figure("psnr_se", 2), "SSIM": figure("ssim", 4)}
         | judged
         | {"keyframes": figure("psnr_keyframes", 2)},
-        NAME
-        | {
-            "characters, dB": figure("psnr_characters", 2),
-            "identity": figure("identity"),
-            "loss": figure("identity_loss"),
-            "likeness": figure("likeness", 4),
-        },
+        *([read] if "set" not in result else []),
         NAME
         | {
             "flicker": figure("flicker", 3),
@@ -56,6 +56,11 @@ def tables(result: Result) -> Sequence[Columns]:
     )
 
 
+def _known(result: Result, name: str) -> bool:
+    """Whether any row has a figure."""
+    return any(row[name] is not None for row in result["rows"])
+
+
 def note(result: Result) -> str:
     """What is upscaled, and what the model's rows differ by from bicubic and from no keyframes."""
     source = {
@@ -65,6 +70,8 @@ def note(result: Result) -> str:
         "film": "frames of a film, and their latents",
     }[result["source"]]
     lines = [f"of {source}; without the keyframes' own frames, but for keyframes, change, flicker and colour"]
+    if "set" in result:
+        lines.append("your own clips: nobody knows who is in them, so there is no identity or likeness of characters")
     for reference, found in result["paired"].items():
         for variant, own in found.items():
             if variant in ("ground_truth", "bicubic", "lanczos"):
@@ -87,13 +94,16 @@ def panels(result: Result) -> list[Panel]:
     def line(name: str) -> float | None:
         return None if bicubic is None else bicubic[name]
 
-    panels: list[Panel] = [
-        lambda axes: _bars(axes, rows, "psnr", "dB", "PSNR to the truth; dotted: bicubic", line("psnr"), 0.5),
-        lambda axes: _bars(axes, rows, "ssim", "SSIM", "SSIM to the truth; dotted: bicubic", line("ssim"), 0.02),
+    judged: list[Panel] = [
         lambda axes: _bars(
             axes, rows, "identity", "share", "looks read right; dotted: bicubic's", line("identity"), 0.05
         ),
         lambda axes: _bars(axes, rows, "likeness", "cosine", "features of characters", line("likeness"), 0.01),
+    ]
+    return [
+        lambda axes: _bars(axes, rows, "psnr", "dB", "PSNR to the truth; dotted: bicubic", line("psnr"), 0.5),
+        lambda axes: _bars(axes, rows, "ssim", "SSIM", "SSIM to the truth; dotted: bicubic", line("ssim"), 0.02),
+        *(judged if "set" not in result else []),
         lambda axes: bars(axes, rows, "seconds", "seconds", "time for a second of video", None),
         lambda axes: _distances(axes, result["by_distance"]),
         lambda axes: bars(axes, rows, "flicker", "ratio", "change over true change; dotted: equal", 1.0),
@@ -106,7 +116,6 @@ def panels(result: Result) -> list[Panel]:
             1.0,
         ),
     ]
-    return panels
 
 
 def _bars(axes: Axes, rows: Sequence[Result], name: str, unit: str, title: str, line: float | None, air: float) -> None:

@@ -24,6 +24,7 @@ from ...parts import PartCache
 from ...stories import check_counts
 from ...suite import Row
 from .figures import FIGURES, ClipFigures, Figures, by_distance, numbers, pooled
+from .own_clips import OwnClip, own_source
 from .sources import SourceClip, held_out_source
 from .suite import Source
 from .variants import Upscaler, Variant, load_models, upscaler
@@ -41,7 +42,7 @@ SHEET_CLIPS = 4
 
 def run_upscale(
     studio: Studio,
-    recogniser: Recogniser,
+    recogniser: Recogniser | None,
     seed: int,
     stories: int,
     shots: int,
@@ -51,12 +52,13 @@ def run_upscale(
     progress: Progress | None = None,
     keep: Callable[[dict[str, Any], int], None] | None = None,
     cache: PartCache | None = None,
+    own: Sequence[OwnClip] | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[Tensor]]]:
     """Run the suite.
 
     Args:
         studio: models and sampler defaults.
-        recogniser: reads who a frame shows.
+        recogniser: reads who a frame shows; None for clips of which nobody knows.
         seed: which held-out clips, their degradations, and the noise.
         stories: how many clips.
         shots: length of the stories that they are from.
@@ -66,6 +68,7 @@ def run_upscale(
         progress: called with how many clips of all variants are done.
         keep: called after every clip with the figures of all that are done, and how many there will be.
         cache: takes the figures of every clip and variant, and has those that need not be made again.
+        own: the user's clips in place of the pocket world's, one for each of `stories`.
 
     Returns:
         ({"rows": one per variant, "paired": what each differs by from `REFERENCES`, "clips": figures of single clips,
@@ -88,7 +91,8 @@ def run_upscale(
     report: dict[str, Any] = {}
     done, total = 0, stories * len(makers)
     for number in range(stories):
-        clip = held_out_source(studio, seed, number, shots, source)
+        clip = _clip(studio, seed, number, shots, source, own)
+        identity = {} if own is None else {"clip": own[number].identity}
         if number < SHEET_CLIPS:
             pictures["truth"].append(clip.sheet(clip.truth))
             pictures["input"].append(clip.sheet(F.interpolate(clip.frames, clip.size, mode="nearest")))
@@ -96,14 +100,15 @@ def run_upscale(
         for name in list(makers)[:: 1 if number % 2 == 0 else -1]:
             if progress is not None:
                 progress("evaluate", done, total, name)
-            own = None if cache is None else cache.load(name, number, inputs[name])
-            if own is None:
-                own = _measure(makers[name], clip, score, studio.device)
+            depends = inputs[name] | identity
+            figures = None if cache is None else cache.load(name, number, depends)
+            if figures is None:
+                figures = _measure(makers[name], clip, score, studio.device)
                 if cache is not None:
-                    cache.save(name, number, inputs[name], own)
-            if "pictures" in own:
-                pictures[name].append(own.pop("pictures").float() / 255)
-            found[name].append(own)
+                    cache.save(name, number, depends, figures)
+            if "pictures" in figures:
+                pictures[name].append(figures.pop("pictures").float() / 255)
+            found[name].append(figures)
             done += 1
         clips.append(_facts(clip))
         read.append(score.identity(clip, clip.truth[clip.measured]))
@@ -116,10 +121,18 @@ def run_upscale(
     return report, pictures
 
 
+def _clip(
+    studio: Studio, seed: int, number: int, shots: int, source: Source, own: Sequence[OwnClip] | None
+) -> SourceClip:
+    if own is None:
+        return held_out_source(studio, seed, number, shots, source)
+    return own_source(studio, seed, number, own, source)
+
+
 def _facts(clip: SourceClip) -> dict[str, Any]:
     """What the report says of a clip: its number, length, keyframes and the frames on the sheet."""
     frames = {"frames": len(clip.truth), "keyframe_frames": clip.keyframes, "shown": clip.shown}
-    return {"clip": clip.number, **frames}
+    return {"clip": clip.number, **({"name": clip.name} if clip.name else {}), **frames}
 
 
 def _reader(read: Sequence[tuple[float | None, float | None]]) -> dict[str, float | None]:

@@ -22,32 +22,38 @@ from .suite import Source
 if TYPE_CHECKING:
     from ....models.studio import Studio
 
-__all__ = ["SCALE", "SourceClip", "held_out_source"]
+__all__ = ["SCALE", "SourceClip", "held_out_source", "request", "small_frames"]
 
 SCALE = 2
 
 
 @dataclass(frozen=True)
 class SourceClip:
-    """A held-out clip of one shot.
+    """A held-out clip of one shot, or one of the user's own.
 
     Attributes:
         number: counts the clips.
-        shot: what it shows.
+        shot: what it shows; None where nobody knows.
         timeline: its length, and where its keyframes are.
         truth: what upscaling should give, `[T, 3, SCALE·h, SCALE·w]` in 0…1.
-        characters: bool `[T, SCALE·h, SCALE·w]`: where the characters are.
+        characters: bool `[T, SCALE·h, SCALE·w]`: where the characters are; None where nobody knows.
         frames: what is upscaled, `[T, 3, h, w]` in 0…1.
         latents: of a film: the latents `[1, C, F, h', w']` that `frames` were decoded from, in the timeline's chunks.
+        prompt: what the model reads.
+        rate: frames per second.
+        name: of the user's clip.
     """
 
     number: int
-    shot: ShotSpec
+    shot: ShotSpec | None
     timeline: Timeline
     truth: Tensor
-    characters: Tensor
+    characters: Tensor | None
     frames: Tensor
     latents: Tensor | None = None
+    prompt: str = ""
+    rate: Fraction = Fraction(FPS)
+    name: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -58,7 +64,7 @@ class SourceClip:
     @property
     def seconds(self) -> float:
         """Length of the clip."""
-        return float(Fraction(len(self.truth), FPS))
+        return float(len(self.truth) / self.rate)
 
     @property
     def keyframes(self) -> list[int]:
@@ -77,18 +83,27 @@ class SourceClip:
         return sorted({first, (first + end) // 2, end - 1})
 
     def sheet(self, video: Tensor) -> Tensor:
-        """Of frames of this clip in the truth's size: `shown` whole, and after them, a character at twice the size."""
+        """Of frames of this clip in the truth's size: `shown` whole, and after them a detail at twice the size: a
+        character, or the middle where nobody knows of any."""
         height, width = self.size
         box = height // 2, width // 2
-        rows, columns = torch.nonzero(self.characters[self.shown[-1]], as_tuple=True)
-        own = columns < box[1] if self.shot.actors and self.shot.actors[0].side == 0 else columns >= box[1]
-        if not own.any():
-            own = torch.ones_like(own)
-        middle = [float(at[own].double().mean()) if len(at) else 0.0 for at in (rows, columns)]
-        y, x = (min(max(round(m) - b // 2, 0), b) for m, b in zip(middle, box, strict=True))
+        y, x = (min(max(round(m) - b // 2, 0), b) for m, b in zip(self._middle(), box, strict=True))
         whole = video[self.shown]
         detail = whole[..., y : y + box[0], x : x + box[1]]
         return torch.cat([whole, F.interpolate(detail, self.size, mode="nearest")])
+
+    def _middle(self) -> tuple[float, float]:
+        """Row and column of a character in the last frame shown."""
+        height, width = self.size
+        if self.characters is None or self.shot is None:
+            return height / 2, width / 2
+        rows, columns = torch.nonzero(self.characters[self.shown[-1]], as_tuple=True)
+        half = width // 2
+        own = columns < half if self.shot.actors and self.shot.actors[0].side == 0 else columns >= half
+        if not own.any():
+            own = torch.ones_like(own)
+        y, x = (float(at[own].double().mean()) if len(at) else 0.0 for at in (rows, columns))
+        return y, x
 
 
 def held_out_source(studio: Studio, seed: int, number: int, shots: int, source: Source) -> SourceClip:
@@ -106,16 +121,31 @@ def held_out_source(studio: Studio, seed: int, number: int, shots: int, source: 
     """
     story = held_out_stories(seed, number + 1, shots)[number]
     shot = story.shots[number % shots]
-    seconds, times = REQUESTS[number % len(REQUESTS)]
-    timeline = Timeline.plan(FPS, seconds, times)
+    timeline = request(number)
     pictures, masks = render_clip(shot, timeline.frames, scale=SCALE)
     truth = to_tensor(pictures)
-    frames, latents = to_tensor(render_clip(shot, timeline.frames)[0]), None
+    clean = to_tensor(render_clip(shot, timeline.frames)[0])
+    frames, latents = small_frames(studio, seed, number, truth, clean, timeline, source)
+    characters = torch.from_numpy(masks) > 127
+    return SourceClip(number, shot, timeline, truth, characters, frames, latents, shot.prompt)
+
+
+def request(number: int) -> Timeline:
+    """Length and keyframes of clip `number`."""
+    seconds, times = REQUESTS[number % len(REQUESTS)]
+    return Timeline.plan(FPS, seconds, times)
+
+
+def small_frames(
+    studio: Studio, seed: int, number: int, truth: Tensor, clean: Tensor, timeline: Timeline, source: Source
+) -> tuple[Tensor, Tensor | None]:
+    """What is upscaled of a clip whose truth and clean small frames are known, and its latents if it has any."""
     if source in ("mild", "strong"):
         settings = MILD if source == "mild" else Degradations()
-        frames = degrade(truth, SCALE, seed * MAX_STORIES + number, settings)
-    elif source == "film":
-        vae = studio.video_vae
-        latents = vae.encode_chunks(frames[None], timeline.chunks)
-        frames = torch.cat(list(vae.decode_chunks(latents, timeline.latent_chunks)), 1)[0].float().cpu().clamp(0, 1)
-    return SourceClip(number, shot, timeline, truth, torch.from_numpy(masks) > 127, frames, latents)
+        return degrade(truth, SCALE, seed * MAX_STORIES + number, settings), None
+    if source == "clean":
+        return clean, None
+    vae = studio.video_vae
+    latents = vae.encode_chunks(clean[None], timeline.chunks)
+    frames = torch.cat(list(vae.decode_chunks(latents, timeline.latent_chunks)), 1)[0].float().cpu().clamp(0, 1)
+    return frames, latents

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from ....core.errors import InputError
 from ...options import Flag
-from ...suite import Columns, Panel, Result, Run, Suite, SuiteOptions
+from ...suite import Columns, Panel, Result, Run, Suite, SuiteOptions, named_set
 
 if TYPE_CHECKING:
     from ....models.studio import Studio
     from ...report import Strip
+    from .own_clips import OwnClip
 
 __all__ = ["Source", "UpscaleOptions", "UpscaleSuite"]
 
@@ -28,6 +30,7 @@ class UpscaleOptions(SuiteOptions):
         source: what is upscaled: frames that are degraded in a `mild` or a `strong` way, `clean` ones, or a `film`'s,
             with its own latents.
         lpips: file of the perceptual distance; None leaves the column out.
+        clips: folder of the user's own clips, see `own_clips.find_clips`; what the recogniser reads is left out then.
         resume: take the clips whose figures the folder has from a run that was interrupted.
         judges: networks in the place of files.
     """
@@ -37,12 +40,20 @@ class UpscaleOptions(SuiteOptions):
     source: Annotated[
         Source,
         Flag(
-            "what is upscaled: mild or strong degradations, clean, or film: its frames and latents (default: mild)",
+            "what is upscaled: mild or strong degradations, clean, or film: its frames and latents (default: clean)",
             "NAME",
         ),
     ] = "clean"
     lpips: Annotated[
         str | None, Flag("LPIPS to the truth: safetensors of the lpips package's weights", "FILE", reads_file=True)
+    ] = None
+    clips: Annotated[
+        str | Path | None,
+        Flag(
+            "your own large clips, videos or folders of pictures, in place of the pocket world's",
+            "DIR",
+            reads_file=True,
+        ),
     ] = None
     resume: Annotated[bool, Flag("go on with the clips that DIR has figures of")] = False
     judges: Annotated[Any, Field(exclude=True)] = None
@@ -77,6 +88,7 @@ class UpscaleSuite(Suite[UpscaleOptions]):
         from .variants import chosen_variants
 
         chosen = chosen_variants(studio, options.variants)
+        own = _own_clips(options, run)
         networks = options.judges or MetricModels.load(lpips=options.lpips, device=str(studio.device))
         partial: PartialReport | None = None
         cache: PartCache | None = None
@@ -85,10 +97,12 @@ class UpscaleSuite(Suite[UpscaleOptions]):
             partial = PartialReport(Path(run.out), facts)
             cache = PartCache(Path(run.out) / f"{self.name}_parts", options.resume, studio.device)
         stories, shots = options.number("stories"), options.number("shots")
+        if own is not None:
+            stories, shots = len(own), 1
         try:
             figures, frames = run_upscale(
                 studio,
-                run.classifier(),
+                None if own is not None else run.classifier(),
                 options.seed,
                 stories,
                 shots,
@@ -98,6 +112,7 @@ class UpscaleSuite(Suite[UpscaleOptions]):
                 run.progress,
                 keep=None if partial is None else partial.keep,
                 cache=cache,
+                own=own,
             )
         except KeyboardInterrupt:
             kept = "" if partial is None else partial.kept or "what is finished stays"
@@ -108,7 +123,8 @@ class UpscaleSuite(Suite[UpscaleOptions]):
                 if finished is not None:
                     finished.remove()
 
-        return Result(figures, stories, shots, frames, finish=finish)
+        name = None if options.clips is None else named_set(str(options.clips), ())
+        return Result(figures, stories, shots, frames, prompt_set=name, finish=finish)
 
     def tables(self, result: Mapping[str, Any]) -> Sequence[Columns]:
         """See `Suite.tables`."""
@@ -133,3 +149,24 @@ class UpscaleSuite(Suite[UpscaleOptions]):
         from .report import strips
 
         return strips(result, frames)
+
+
+def _own_clips(options: UpscaleOptions, run: Run) -> list[OwnClip] | None:
+    """The user's clips; None where none are given.
+
+    Raises:
+        InputError: no such folder, nothing in it, or it is where the report goes.
+    """
+    if options.clips is None:
+        return None
+    from .own_clips import find_clips
+
+    if options.shots is not None:
+        raise InputError("shots", "is for the stories of the pocket world", options.shots, "leave it out")
+    if not str(options.clips).strip():
+        raise InputError("clips", "must be a folder of clips", str(options.clips), "give its path")
+    folder = Path(options.clips)
+    if run.out is not None and Path(run.out).resolve() == folder.resolve():
+        raise InputError("out", "must not be the folder of the clips", str(run.out), "choose another folder")
+    found = find_clips(folder, options.stories)
+    return found if options.stories else found[: options.number("stories")]

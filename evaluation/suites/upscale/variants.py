@@ -191,7 +191,7 @@ def _super_resolved(studio: Studio, variant: Variant, clip: SourceClip, seed: in
     free, defaults = variant.kind == "training_free", studio.defaults.upscale
     model = studio.video_model if free else studio.upscale_model
     vae, encoder = (studio.video_vae, studio.video_text) if free else (studio.upscale_vae, studio.upscale_text)
-    text = encoder.encode(encoder.alias([clip.shot.prompt]))
+    text = encoder.encode(encoder.alias([clip.prompt]))
     keys = clip.keyframes[: variant.given]
     given = {key: clip.truth[key] for key in keys}
     settings, frames = variant.settings(defaults.sampling), len(clip.frames)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from in_comfyui.shipped.parts import pocket_clips, pocket_keyframes
 from in_comfyui.sketch import BLUE, GREEN, GREY, PURPLE, Sketch
 
 __all__ = ["extend_video"]
@@ -51,27 +52,9 @@ def extend_video() -> Sketch:
                        clip=studio["video_clip"])  # fmt: skip
         empty = s.add("EmptySD3LatentImage", "Size", size=(360, 0), width=story["width"], height=story["height"])
         s.column()
-        keyframes = s.add(
-            "AnchorshotInterleavedKeyframeSampler",
-            size=(380, 720),
-            model=studio["keyframe_model"],
-            positive=text[0],
-            latent=empty[0],
-            vae=studio["vae"],
-            storyboard=story["storyboard"],
-        )
+        keyframes = pocket_keyframes(s, studio, story, text, empty)
         s.column()
-        clip = s.add(
-            "AnchorshotMultiChunkVideoSampler",
-            size=(400, 0),
-            model=studio["video_model"],
-            positive=spoken[0],
-            vae=studio["video_vae"],
-            timeline=story["timelines"],
-            seed=story["seeds"],
-            cfg=1.0,
-            keyframes=keyframes["images"],
-        )
+        clip = pocket_clips(s, studio, story, spoken, story["timelines"], keyframes["images"])
     with s.group("2 · What follows", BLUE, below=True):
         second = s.add("AnchorshotPocketStudio", "Pocket Studio: video", size=(400, 0))
         prompt = s.add("CLIPTextEncode", "Prompt", size=(400, 160), text=NEXT, clip=second["video_clip"])

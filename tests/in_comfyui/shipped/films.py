@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from in_comfyui.shipped.parts import FILM, NEGATIVE, STORY, files, load_clip, load_unet, load_vae, models
+from in_comfyui.shipped.parts import (
+    FILM,
+    NEGATIVE,
+    STORY,
+    files,
+    load_clip,
+    load_unet,
+    load_vae,
+    models,
+    pocket_clips,
+    pocket_keyframes,
+)
 from in_comfyui.sketch import BLUE, GREEN, GREY, PURPLE, Sketch
 
 __all__ = ["flux_wan_film", "pocket_film"]
@@ -46,31 +57,12 @@ def pocket_film() -> Sketch:
         )
         empty = s.add("EmptySD3LatentImage", "Size", size=(400, 0), width=story["width"], height=story["height"])
         s.column()
-        keyframes = s.add(
-            "AnchorshotInterleavedKeyframeSampler",
-            size=(400, 760),
-            model=studio["keyframe_model"],
-            positive=text[0],
-            latent=empty[0],
-            vae=studio["vae"],
-            context=context["context"],
-            storyboard=story["storyboard"],
-        )
+        keyframes = pocket_keyframes(s, studio, story, text, empty, context, size=(400, 760))
     with s.group("3 · Video through the keyframes", PURPLE, below=True):
         second = s.add("AnchorshotPocketStudio", "Pocket Studio: video", size=(280, 0))
         spoken = s.add("CLIPTextEncode", "Prompts", size=(280, 0), text=story["prompts"], clip=second["video_clip"])
         s.column()
-        clips = s.add(
-            "AnchorshotMultiChunkVideoSampler",
-            size=(400, 0),
-            model=second["video_model"],
-            positive=spoken[0],
-            vae=second["video_vae"],
-            timeline=story["timelines"],
-            seed=story["seeds"],
-            cfg=1.0,
-            keyframes=keyframes["images"],
-        )
+        clips = pocket_clips(s, second, story, spoken, story["timelines"], keyframes["images"])
     with s.group("4 · Film", GREEN):
         film = s.add(
             "AnchorshotFilm",

@@ -14,6 +14,8 @@ from in_comfyui.shipped.parts import (
     load_unet,
     load_vae,
     models,
+    pocket_keyframes,
+    pocket_memory,
 )
 from in_comfyui.sketch import BLUE, GREEN, GREY, PURPLE, Output, Placed, Sketch
 
@@ -42,27 +44,9 @@ def pocket_timeline() -> Sketch:
         s.column()
         text = s.add("CLIPTextEncode", "Prompts", size=(360, 0), text=story["prompts"], clip=studio["clip"])
         empty = s.add("EmptySD3LatentImage", "Size", size=(360, 0), width=story["width"], height=story["height"])
-        context = s.add(
-            "AnchorshotGoldenMemContext",
-            size=(360, 640),
-            vae=studio["vae"],
-            retrieval="recency",
-            groups=3,
-            images=3,
-            first_tier=0,
-            clip=studio["clip"],
-        )
+        context = pocket_memory(s, studio)
         s.column()
-        keyframes = s.add(
-            "AnchorshotInterleavedKeyframeSampler",
-            size=(380, 720),
-            model=studio["keyframe_model"],
-            positive=text[0],
-            latent=empty[0],
-            vae=studio["vae"],
-            context=context["context"],
-            storyboard=story["storyboard"],
-        )
+        keyframes = pocket_keyframes(s, studio, story, text, empty, context)
     with s.group("2 · Timeline", BLUE, below=True):
         timeline = s.add(
             "AnchorshotKeyframeTimeline",

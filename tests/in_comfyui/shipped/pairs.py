@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from in_comfyui.shipped.parts import NEGATIVE, files, load_clip, load_unet, load_vae
+from in_comfyui.shipped.parts import NEGATIVE, files, load_clip, load_unet, load_vae, pocket_clips
 from in_comfyui.sketch import BLUE, GREEN, GREY, PURPLE, Sketch
 
 __all__ = ["pocket_pairs_film", "qwen_edit_pairs_wan", "start_end_pairs"]
@@ -145,17 +145,7 @@ def pocket_pairs_film() -> Sketch:
             timeline=story["timelines"],
         )
         s.column()
-        clips = s.add(
-            "AnchorshotMultiChunkVideoSampler",
-            size=(400, 0),
-            model=second["video_model"],
-            positive=spoken[0],
-            vae=second["video_vae"],
-            timeline=timed["timeline"],
-            seed=story["seeds"],
-            cfg=1.0,
-            keyframes=timed["keyframes"],
-        )
+        clips = pocket_clips(s, second, story, spoken, timed["timeline"], timed["keyframes"])
     with s.group("4 · Film", GREEN):
         film = s.add(
             "AnchorshotFilm",

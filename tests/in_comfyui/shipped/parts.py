@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from in_comfyui.server import ROOT
-from in_comfyui.sketch import Placed, Sketch
+from in_comfyui.sketch import Output, Placed, Sketch
 from PIL import Image
 
 from anchorshot.media.video import open_writer
@@ -175,6 +175,59 @@ def load_vae(sketch: Sketch, name: str, title: str) -> Placed:
 
 def load_clip(sketch: Sketch, name: str, kind: str, title: str) -> Placed:
     return sketch.add("CLIPLoader", title, size=(320, 0), models=models(name), clip_name=name, type=kind)
+
+
+def pocket_memory(sketch: Sketch, studio: Placed) -> Placed:
+    """The latest keyframes as memory of the pocket studio's keyframe model."""
+    return sketch.add(
+        "AnchorshotGoldenMemContext",
+        size=(360, 640),
+        vae=studio["vae"],
+        retrieval="recency",
+        groups=3,
+        images=3,
+        first_tier=0,
+        clip=studio["clip"],
+    )
+
+
+def pocket_keyframes(
+    sketch: Sketch,
+    studio: Placed,
+    story: Placed,
+    text: Placed,
+    empty: Placed,
+    context: Placed | None = None,
+    size: tuple[int, int] = (380, 720),
+) -> Placed:
+    """The keyframes of a storyboard by the pocket studio."""
+    return sketch.add(
+        "AnchorshotInterleavedKeyframeSampler",
+        size=size,
+        model=studio["keyframe_model"],
+        positive=text[0],
+        latent=empty[0],
+        vae=studio["vae"],
+        **({} if context is None else {"context": context["context"]}),
+        storyboard=story["storyboard"],
+    )
+
+
+def pocket_clips(
+    sketch: Sketch, studio: Placed, story: Placed, spoken: Placed, timelines: Output, keyframes: Output
+) -> Placed:
+    """Videos through keyframes by the pocket studio."""
+    return sketch.add(
+        "AnchorshotMultiChunkVideoSampler",
+        size=(400, 0),
+        model=studio["video_model"],
+        positive=spoken[0],
+        vae=studio["video_vae"],
+        timeline=timelines,
+        seed=story["seeds"],
+        cfg=1.0,
+        keyframes=keyframes,
+    )
 
 
 def place_files(base: Path) -> None:

@@ -12,6 +12,9 @@ from in_comfyui.shipped.parts import (
     load_clip,
     load_unet,
     load_vae,
+    pocket_clips,
+    pocket_keyframes,
+    pocket_memory,
 )
 from in_comfyui.sketch import BLUE, GREEN, GREY, PURPLE, Sketch
 
@@ -175,42 +178,14 @@ def pocket_film_sr() -> Sketch:
     with s.group("2 · Keyframes", BLUE):
         text = s.add("CLIPTextEncode", "Prompts", size=(360, 0), text=story["prompts"], clip=studio["clip"])
         empty = s.add("EmptySD3LatentImage", "Size", size=(360, 0), width=story["width"], height=story["height"])
-        context = s.add(
-            "AnchorshotGoldenMemContext",
-            size=(360, 640),
-            vae=studio["vae"],
-            retrieval="recency",
-            groups=3,
-            images=3,
-            first_tier=0,
-            clip=studio["clip"],
-        )
+        context = pocket_memory(s, studio)
         s.column()
-        keyframes = s.add(
-            "AnchorshotInterleavedKeyframeSampler",
-            size=(380, 720),
-            model=studio["keyframe_model"],
-            positive=text[0],
-            latent=empty[0],
-            vae=studio["vae"],
-            context=context["context"],
-            storyboard=story["storyboard"],
-        )
+        keyframes = pocket_keyframes(s, studio, story, text, empty, context)
     with s.group("3 · Small video, large video", PURPLE, below=True):
         second = s.add("AnchorshotPocketStudio", "Pocket Studio: video", size=(280, 0))
         spoken = s.add("CLIPTextEncode", "Prompts", size=(280, 0), text=story["prompts"], clip=second["video_clip"])
         s.column()
-        small = s.add(
-            "AnchorshotMultiChunkVideoSampler",
-            size=(400, 0),
-            model=second["video_model"],
-            positive=spoken[0],
-            vae=second["video_vae"],
-            timeline=story["timelines"],
-            seed=story["seeds"],
-            cfg=1.0,
-            keyframes=keyframes["images"],
-        )
+        small = pocket_clips(s, second, story, spoken, story["timelines"], keyframes["images"])
         s.column()
         large = s.add(
             "AnchorshotKeyframeSR",
