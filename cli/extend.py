@@ -17,6 +17,7 @@ from .console import check_studio, console, open_studio, print_files, resumable
 from .film_paths import hand_over
 from .notes import show_notes
 from .targets import JsonFile, check_inputs
+from .upscale import read_size
 from .workers import check_workers, open_executor
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     check_workers(options)
     story = _story(options)
     out = options.out if options.out is not None else Path("output") / f"{options.video.stem}_extended"
-    size = _size(options.size)
+    size = read_size(options.size, example="832x480")
     own = _pictures(options.keyframes)
     redo = [] if options.redo is None else _redone(options.redo, story)
     target = _check_paths(options, out, story, [path for _, path in own])
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
             studio,
             out,
             context=options.context,
-            size=size,
+            size=None if size is None else size[::-1],
             fps=options.fps,
             resume=options.resume,
             redo=redo,
@@ -92,16 +93,6 @@ def _check_paths(options: argparse.Namespace, out: Path, story: Storyboard | Non
         inputs.append(("--story", options.story))
     check_inputs(inputs, partial(owns, out))
     return JsonFile(options.json, [path for _, path in inputs], partial(owns, out))
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    """(height, width) of a size written as WIDTHxHEIGHT."""
-    if text is None:
-        return None
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and len(text) < 12):
-        raise InputError("--size", "must be WIDTHxHEIGHT in pixels", text, "write e.g. 832x480")
-    return int(height), int(width)
 
 
 def _pictures(given: list[str] | None) -> list[tuple[float, Path]]:

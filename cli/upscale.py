@@ -29,6 +29,9 @@ def run(options: argparse.Namespace) -> None:
     video: Path = options.video
     out = options.out if options.out is not None else Path("output") / f"{video.resolve().stem}_upscaled"
     size, cuts = read_size(options.size), _cuts(options.cuts)
+    if not options.keyframes.strip():
+        fix = "give the path of a folder"
+        raise InputError("--keyframes", "must be a folder, auto or none", options.keyframes, fix)
     studio_file = check_studio(options.studio)
     if not video.is_dir():
         regular_file(video, "VIDEO", "video file")
@@ -59,13 +62,13 @@ def run(options: argparse.Namespace) -> None:
     hand_over(target, summary, out, _show)
 
 
-def read_size(text: str | None, field: str = "--size") -> tuple[int, int] | None:
+def read_size(text: str | None, field: str = "--size", example: str = "1920x1080") -> tuple[int, int] | None:
     """(width, height) of ``1920x1080``. Raises InputError for any other text."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d{1,5})[x×](\d{1,5})", text.strip().lower())
+    match = re.fullmatch(r"([0-9]{1,5})[x×]([0-9]{1,5})", text.strip().lower())
     if match is None:
-        raise InputError(field, "must be WIDTHxHEIGHT in pixels", text, "write e.g. 1920x1080")
+        raise InputError(field, "must be WIDTHxHEIGHT in pixels", text, f"write e.g. {example}")
     return int(match[1]), int(match[2])
 
 
@@ -84,9 +87,12 @@ def _options(options: argparse.Namespace, studio: Studio) -> UpscaleOptions:
     names = ("window", "overlap", "tile", "tile_overlap")
     given = {name: getattr(options, name) for name in names}
     try:
-        return UpscaleOptions.of(studio, options.method, **given, colour=0 if options.no_colour_fix else None)
+        found = UpscaleOptions.of(studio, options.method, **given, colour=0 if options.no_colour_fix else None)
     except InputError as error:
         raise InputError(f"--{error.field.replace('_', '-')}", error.rule, error.value, error.fix) from None
+    if options.tile_overlap is not None and not found.tile:
+        raise InputError("--tile-overlap", "goes with --tile", options.tile_overlap, "add e.g. --tile 320")
+    return found
 
 
 def _show(summary: dict[str, Any], out: Path) -> None:

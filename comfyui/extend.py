@@ -85,7 +85,10 @@ def extended(latent: Any, vae: Any, clip: Any, audio: Any = None) -> tuple[Any, 
         InputError: a latent that is not Extend Video's, or not enough memory.
     """
     chunks = chunk_vae(vae)
-    video_latent(latent, "latent", chunks.latent_channels)
+    samples = video_latent(latent, "latent", chunks.latent_channels)
+    if len(samples) != 1:
+        fix = "sample one at a time, or choose one with Latent From Batch"
+        raise InputError("latent", "must be of one video", f"a batch of {len(samples)}", fix)
     plan, rate = plan_of(latent), float(latent.get(FPS, 0))
     if not plan.first or not rate:
         fix = "connect what a sampler made of Extend Video's latent"
@@ -96,16 +99,27 @@ def extended(latent: Any, vae: Any, clip: Any, audio: Any = None) -> tuple[Any, 
         decoded = list(decode_frames(chunks, latent, shown).movedim(-1, -3))
     source = _recording(clip) if hasattr(clip, "get_components") else None
     if source is not None:
+        _same_rate(source.rate, rate)
+        if audio is not None:
+            tell("audio is for a clip of frames: the video keeps its own sound", warn=True)
         return _after_file(source, decoded, plan.chunks[0] == plan.first, rate)
     images, exact = clip, Fraction(rate).limit_denominator(1001)
     if hasattr(clip, "get_components"):
         parts = clip.get_components()
         images, exact, audio = parts.images, Fraction(parts.frame_rate), audio or parts.audio
+        _same_rate(exact, rate)
     frames = frames_of(images, "clip")
     new = _new(decoded, frames[-1], plan.chunks[0] == plan.first, rate)
     joined = torch.cat([to_image(frames), new])
     made = Types.VideoComponents(images=joined, audio=audio, frame_rate=exact)
     return InputImpl.VideoFromComponents(made), joined, new
+
+
+def _same_rate(clip: Fraction, new: float) -> None:
+    """Say that what is new plays at another rate than it was made for: Extend Video was given something else."""
+    if abs(float(clip) - new) > 0.002 * new:
+        rates = f"it has {float(clip):.6g} frames per second, what is new was made for {new:.6g}"
+        tell(f"clip: is this what Extend Video was given? {rates}", warn=True)
 
 
 def _new(decoded: list[Tensor], last: Tensor, cuts: bool, rate: float) -> Tensor:

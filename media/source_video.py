@@ -87,6 +87,7 @@ class SourceVideo:
         with self._open() as container:
             stream = self._stream(container)
             self._rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+            self._still = container.format.name.endswith("_pipe") or container.format.name == "image2"
             self.audio = tuple(sound.codec_context.name for sound in container.streams.audio)
             try:
                 frame = next(_in_order(container, stream), None)
@@ -249,6 +250,8 @@ class SourceVideo:
 
     def _told(self) -> tuple[str, ...]:
         notes = []
+        if self._still:
+            notes.append(f"a picture: taken for a video of one frame, of {float(self._rate):.6g} a second")
         if self.interlaced:
             notes.append("interlaced: deinterlaced with bwdif, one picture for each frame of two fields")
         if not self.colour.named:

@@ -16,6 +16,7 @@ from ..core.files import file_identity
 from ..execution.driver import run_stages
 from ..execution.pool import Executor, LocalExecutor
 from ..execution.run_folder import RunFolder
+from ..media.image import open_image
 from ..media.source_video import SourceVideo
 from .checks import prove
 from .job import Progress
@@ -151,8 +152,7 @@ def _video_job(
         say("no keyframes: a video has none of its own; give a folder of pictures with --keyframes DIR")
     elif str(keyframes) != "none":
         pictures = find_keyframes(Path(keyframes), info.times, source.rate)
-        for picture in pictures.values():
-            read_keyframe(picture, target)
+        _check_keyframes(list(pictures.values()), source.size, target, say)
     clip = UpscaleClip(
         "video",
         info.frames,
@@ -191,10 +191,23 @@ def _film_job(
             say(f"no keyframes: those of {film} are not larger than the film; give pictures with --keyframes DIR")
     elif str(keyframes) != "none":
         clips = found.with_keyframes(find_keyframes(Path(keyframes), found.times, found.rate))
-    for clip in clips:
-        for picture in clip.keyframes.values():
-            read_keyframe(picture, target)
+    _check_keyframes([path for clip in clips for path in clip.keyframes.values()], frame_size, target, say)
     return UpscaleJob(clips, found.placed, target, found.rate, studio, options)
+
+
+def _check_keyframes(
+    pictures: Sequence[Path], size: tuple[int, int], target: tuple[int, int], say: Callable[[str], None]
+) -> None:
+    """Refuse pictures that cannot be keyframes; say which are no larger than the video, whose detail they hide."""
+    small = []
+    for path in pictures:
+        read_keyframe(path, target)
+        with open_image(path) as picture:
+            if picture.width <= size[1] or picture.height <= size[0]:
+                small.append(path.name)
+    if small and target != size:
+        names = ", ".join(small[:5]) + ("" if len(small) < 6 else f" and {len(small) - 5} more")
+        say(f"no larger than the video, so without detail of their own (better left out): {names}")
 
 
 def _check_tiles(options: UpscaleOptions, studio: Studio, size: tuple[int, int], target: tuple[int, int]) -> None:

@@ -160,6 +160,8 @@ def test_keyframes_that_cannot_be_placed_are_refused(
     [
         ({"scale": 9}, "--scale"),
         ({"scale": 0.5}, "--scale"),
+        ({"scale": float("nan")}, "--scale"),
+        ({"scale": float("inf")}, "--scale"),
         ({"scale": 1.3}, "--scale"),
         ({"size": (90, 64)}, "--size"),
         ({"size": (20, 10)}, "--size"),

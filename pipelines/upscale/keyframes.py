@@ -25,7 +25,7 @@ _BYTES = 1 << 20
 _MOST = 4000
 _SECONDS = re.compile(r"(?:.*[_\- ])?(\d+(?:\.\d+)?)s")
 _TIMECODE = re.compile(r"(?:.*?[_ ])?(\d\d[-_.]\d\d[-_.]\d\d[-_.]\d\d)")
-_FRAME = re.compile(r"(?:.*?\D)?(\d{1,9})")
+_FRAME = re.compile(r"(?:[^-].*?\D|[^-\d])?(\d{1,9})", re.ASCII)  # what begins with a minus is no number from 0
 _ASPECT = 0.02
 
 Picture = Path

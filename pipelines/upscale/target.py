@@ -37,17 +37,18 @@ def target_size(source: Size, scale: float | Fraction | None = None, size: tuple
         if min(target) < 1 or target[0] < height or target[1] < width:
             rule = f"must be at least the video's {width}x{height}"
             raise InputError("--size", rule, f"{size[0]}x{size[1]}", f"use e.g. {2 * width}x{2 * height}")
+        if max(target) > _SIDE or target[0] > _LARGEST * height or target[1] > _LARGEST * width:
+            rule = f"must be at most {_LARGEST} times the video's and {_SIDE} pixels a side"
+            raise InputError("--size", rule, f"{size[0]}x{size[1]}", "upscale in two runs")
         if abs(target[1] * height / (target[0] * width) - 1) > _ASPECT:
             near = f"{round(width * target[0] / height)}x{target[0]}"
             rule = f"must have the shape of the video, {width}x{height}"
             raise InputError("--size", rule, f"{size[0]}x{size[1]}", f"use e.g. {near}")
-        if max(target) > _SIDE or target[0] > _LARGEST * height or target[1] > _LARGEST * width:
-            rule = f"must be at most {_LARGEST} times the video's and {_SIDE} pixels a side"
-            raise InputError("--size", rule, f"{size[0]}x{size[1]}", "upscale in two runs")
         return target
-    factor = Fraction(SCALE if scale is None else scale).limit_denominator(1000)
-    if not 1 <= factor <= _LARGEST:
-        raise InputError("--scale", f"must be from 1 to {_LARGEST}", float(factor), "use e.g. 2")
+    wanted = SCALE if scale is None else scale
+    if not 1 <= wanted <= _LARGEST:  # nor is NaN
+        raise InputError("--scale", f"must be from 1 to {_LARGEST}", float(wanted), "use e.g. 2")
+    factor = Fraction(wanted).limit_denominator(1000)
     exact = height * factor, width * factor
     if any(side.denominator != 1 for side in exact):
         step = math.gcd(height, width)
