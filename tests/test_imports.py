@@ -22,6 +22,7 @@ ROOT = Path(importlib.util.find_spec("anchorshot").origin).parent  # type: ignor
 # it only hands over to the others. docs/architecture.md draws the same floors.
 LEVELS = {
     "core": 0,
+    "kernels": 1,
     "story": 1,
     "memory": 2,
     "media": 3,
@@ -45,7 +46,19 @@ COMFYUI = {"folder_paths", "latent_preview", "node_helpers"}
 #: the web server that ComfyUI runs on and brings along
 SERVER = {"aiohttp"}
 MEDIA_MAY_USE = {"core", "memory.golden_mem", "memory.memory_pack"}
-HEAVY = {"torch", "numpy", "diffusers", "transformers", "open_clip", "kornia", "av", "PIL", "comfy", "comfy_api"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "diffusers",
+    "transformers",
+    "open_clip",
+    "kornia",
+    "av",
+    "PIL",
+    "triton",
+    "comfy",
+    "comfy_api",
+}
 SKIPPED = {"build", "output", "runs", "tests", "docs", "stories"}
 
 
@@ -150,6 +163,7 @@ def test_imports_run_one_way() -> None:
         ("training/x.py", "from ..pocket.recipes import family", "training may not import"),
         ("models/x.py", "from ..media.video import VideoWriter", "models may not import media"),
         ("media/x.py", "from ..story.storyboard import Storyboard", "media is a leaf"),
+        ("kernels/x.py", "from ..models.layouts.pairs import Pairs", "kernels may not import"),
         ("evaluation/x.py", "from ..training import loop", "evaluation may not import"),
         ("sampling/x.py", "from anchorshot.models import vae", "absolute import"),
         ("sampling/x.py", "import story.files", "absolute import"),
@@ -277,6 +291,8 @@ def test_every_library_is_declared() -> None:
             declared |= names(extras["ray"])
         if module_name(path) == "agents.grammar":
             declared |= names(extras["agents"])
+        if part_of(module_name(path)) == "kernels":
+            declared.add("triton")  # comes with PyTorch where it is there; the kernels do without
         for _, level, target in imports(path):
             name = package_of(target)
             if level or name in sys.stdlib_module_names or name.startswith("comfy") or name in COMFYUI:

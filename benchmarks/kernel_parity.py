@@ -1,0 +1,183 @@
+"""Kernels against their references on random shapes, in Triton's interpreter.
+
+    TRITON_INTERPRET=1 python -m anchorshot.benchmarks.kernel_parity --cases 500
+
+The interpreter has to be chosen before Triton is imported, so this is a program of its own, with TRITON_INTERPRET=1 in
+its environment. It prints one JSON line for every case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..kernels import launch, modulation, rotary
+
+__all__ = ["FAMILIES", "MARKS", "Case", "check", "excess", "ragged"]
+
+MARKS = {"fp32": 2e-6, "bf16": 1e-2, "gradient": 1e-5}
+"""The largest errors that pass, as `excess` measures them."""
+
+Inputs = dict[str, Any]
+"""Arguments of an operator; tensors of floats among them get gradients."""
+
+Case = tuple[Callable[..., Any], Callable[..., Any], Inputs]
+"""(operator, reference, arguments)."""
+
+
+def ragged(rng: random.Random, segments: int, longest: int) -> list[int]:
+    """Lengths of segments, at least one token each."""
+    return [rng.randint(1, longest) for _ in range(segments)]
+
+
+def _randn(*shape: int) -> Tensor:
+    return torch.randn(*shape)
+
+
+def _segments(rng: random.Random) -> tuple[int, int, Tensor | None]:
+    """(tokens, segments, index): equal lengths, or an index of ragged runs, or one in any order."""
+    segments = rng.randint(1, 5)
+    kind = rng.choice(["equal", "ragged", "any"])
+    if kind == "equal":
+        return segments * rng.randint(1, 6), segments, None
+    lengths = ragged(rng, segments, 7)
+    index = torch.repeat_interleave(torch.arange(segments), torch.tensor(lengths))
+    index = index[torch.randperm(len(index))] if kind == "any" else index
+    return sum(lengths), segments, index.to(rng.choice([torch.int32, torch.int64]))
+
+
+def norm_modulate(rng: random.Random) -> Case:
+    """LayerNorm or RMSNorm; modulation as a slice of a wider tensor, as blocks have it, or one for all samples."""
+    tokens, segments, index = _segments(rng)
+    batch, width = rng.randint(1, 3), rng.choice([1, 7, 16, 33, 64, 129, 512])
+    rows = _randn(rng.choice([1, batch]), segments, 2 * width)
+    inputs = {
+        "x": 3 * _randn(batch, tokens, width) + rng.choice([0, 1]),
+        "scale": rows[..., :width],
+        "shift": rows[..., width:],
+        "index": index,
+        "eps": rng.choice([1e-6, 1e-5]),
+        "rms": rng.random() < 0.5,
+    }
+    if width == 1:  # the norm of a single channel is 0: nothing to compare but rounding
+        inputs["rms"] = True
+    return modulation.segment_norm_modulate, modulation.norm_modulate_reference, inputs
+
+
+def gate_residual(rng: random.Random) -> Case:
+    """The update is a view whose tokens are apart, every other time."""
+    tokens, segments, index = _segments(rng)
+    batch, width = rng.randint(1, 3), rng.choice([1, 7, 16, 33, 64, 129, 512])
+    update = _randn(batch, tokens, 2 * width)[..., :width] if rng.random() < 0.5 else _randn(batch, tokens, width)
+    gate = _randn(rng.choice([1, batch]), segments, width)
+    inputs = {"x": _randn(batch, tokens, width), "update": update, "gate": gate, "index": index}
+    return modulation.segment_gate_residual, modulation.gate_residual_reference, inputs
+
+
+def norm_rope(rng: random.Random) -> Case:
+    """Norm over a head or over all; fractional positions on up to three axes; a table for all samples or for each."""
+    batch, tokens, heads = rng.randint(1, 2), rng.randint(1, 9), rng.choice([1, 2, 3, 6])
+    axes = rng.choice([(2,), (4, 2), (4, 6, 6), (16, 24, 24), (16, 56, 56)])
+    channels = sum(axes)
+    per_sample = (batch,) if rng.random() < 0.5 else ()
+    positions = torch.randint(-8, 65, (*per_sample, tokens, len(axes))) + rng.choice([0, 0.25, 0.5])
+    angles = rotary.rope_angles(positions, axes)
+    x = _randn(batch, tokens, heads, channels)
+    if rng.random() < 0.5:  # a projection of queries, keys and values in one
+        x = _randn(batch, tokens, 3, heads, channels)[:, :, 1]
+    inputs = {
+        "x": x,
+        "weight": 1 + 0.3 * _randn(channels * rng.choice([1, heads])),
+        "rope": (angles.cos(), angles.sin()),
+        "eps": 1e-6,
+        "interleaved": rng.random() < 0.6,
+    }
+    return rotary.norm_rope, rotary.norm_rope_reference, inputs
+
+
+FAMILIES: dict[str, Callable[[random.Random], Case]] = {
+    "segment_norm_modulate": norm_modulate,
+    "segment_gate_residual": gate_residual,
+    "qk_norm_rope": norm_rope,
+}
+
+
+def excess(a: Tensor, b: Tensor, floor: float | None = None) -> float:
+    """The largest |a − b| / max(|b|, floor); by default the floor is the root mean square of b.
+
+    fp32 is measured with a floor of 1: absolute below that, and relative above, where a single last bit of a value of
+    16 is 2e-6 already. bf16 is measured against each value, but not against those that are 0 by cancellation.
+    """
+    a, b = a.detach().double(), b.detach().double()
+    least = b.square().mean().sqrt().clamp(min=1e-3) if floor is None else torch.tensor(floor, dtype=torch.float64)
+    return float(((a - b).abs() / torch.maximum(b.abs(), least)).max()) if b.numel() else 0.0
+
+
+def check(family: str, seed: int) -> dict[str, Any]:
+    """One case in fp32 and in bf16: {family, seed, fp32, bf16, gradient}, errors as in `excess`.
+
+    The gradient of a random linear function of the result is compared with the reference's in fp64.
+    """
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    kernel, reference, inputs = FAMILIES[family](rng)
+    found: dict[str, Any] = {"family": family, "seed": seed}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        given = _cast(inputs, dtype)
+        with torch.no_grad():
+            a, b = kernel(**given), reference(**given)
+        found[name] = excess(a, b, 1.0 if name == "fp32" else None)
+    ours, theirs = _leaves(_cast(inputs, torch.float32)), _leaves(_cast(inputs, torch.float64))
+    weights = torch.randn(b.shape, dtype=torch.float64)
+    (kernel(**ours) * weights.float()).sum().backward()
+    (reference(**theirs) * weights).sum().backward()
+    pairs = [(ours[key].grad, theirs[key].grad) for key, value in ours.items() if _learns(key, value)]
+    found["gradient"] = max(excess(a, b, 1.0) for a, b in pairs)
+    return found
+
+
+def _learns(name: str, value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.dtype.itemsize > 1 and "_scale" not in name
+
+
+def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """The tensors that learn in another precision; tables and scales stay as they are."""
+    return {key: value.to(dtype) if _learns(key, value) else value for key, value in inputs.items()}
+
+
+def _leaves(inputs: Inputs) -> Inputs:
+    """The same, where tensors collect gradients."""
+    return {k: v.detach().clone().requires_grad_() if _learns(k, v) else v for k, v in inputs.items()}
+
+
+def cases(count: int, seed: int, families: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """`count` cases, the families in turn."""
+    for i in range(count):
+        yield check(families[i % len(families)], seed + i)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print a JSON line for every case."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--family", action="append", choices=list(FAMILIES))
+    options = parser.parse_args(argv)
+    os.environ[launch.SWITCH] = "always"
+    if not launch.interpreted():
+        sys.exit("Triton is not installed, or TRITON_INTERPRET=1 is not set")
+    torch.set_num_threads(1)
+    for found in cases(options.cases, options.seed, options.family or list(FAMILIES)):
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
