@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels import launch, modulation, rotary
+from ..kernels import launch, modulation, pair_attention, rotary
 
 __all__ = ["FAMILIES", "MARKS", "Case", "check", "excess", "ragged"]
 
@@ -103,10 +103,37 @@ def norm_rope(rng: random.Random) -> Case:
     return rotary.norm_rope, rotary.norm_rope_reference, inputs
 
 
+def pairs(rng: random.Random) -> Case:
+    """Packed rows of ragged pairs, without a cache or behind one: full precision or fp8, shared or a row's own."""
+    batch, heads, channels = rng.randint(1, 3), rng.randint(1, 3), rng.choice([2, 8, 16, 24, 64, 128])
+    lengths = ragged(rng, rng.randint(1, 5), rng.choice([3, 20, 150]))
+    qkv = _randn(batch, sum(lengths), 3, heads, channels)
+    inputs: Inputs = dict(zip("qkv", qkv.unbind(2), strict=True))
+    inputs |= {"lengths": lengths, "mode": rng.choice(["full", "causal", "causal", "local"])}
+    inputs |= dict.fromkeys(("past_k", "past_v", "key_scale", "value_scale"))
+    kind = rng.choice(["none", "same", "token", "head"])
+    if kind != "none":
+        kept = rng.choice([1, 7, 40, 100])
+        past = _randn(2, rng.choice([1, batch]), kept + 5, heads, channels)[:, :, :kept]  # of a longer one
+        inputs |= {"past_k": past[0], "past_v": past[1]}
+        for name, scale in (("past_k", "key_scale"), ("past_v", "value_scale")) if kind != "same" else ():
+            inputs[name], inputs[scale] = pair_attention.quantise(inputs[name], kind)  # type: ignore[arg-type]
+    return _with_cache(pair_attention.pair_attention), _with_cache(pair_attention.pair_attention_reference), inputs
+
+
+def _with_cache(operator: Callable[..., pair_attention.Part]) -> Callable[..., pair_attention.Part]:
+    def call(past_k: Any, past_v: Any, key_scale: Any, value_scale: Any, **given: Any) -> pair_attention.Part:
+        cache = None if past_k is None else pair_attention.Cache(past_k, past_v, key_scale, value_scale)
+        return operator(**given, cache=cache)
+
+    return call
+
+
 FAMILIES: dict[str, Callable[[random.Random], Case]] = {
     "segment_norm_modulate": norm_modulate,
     "segment_gate_residual": gate_residual,
     "qk_norm_rope": norm_rope,
+    "pair_attention": pairs,
 }
 
 
@@ -124,24 +151,36 @@ def excess(a: Tensor, b: Tensor, floor: float | None = None) -> float:
 def check(family: str, seed: int) -> dict[str, Any]:
     """One case in fp32 and in bf16: {family, seed, fp32, bf16, gradient}, errors as in `excess`.
 
-    The gradient of a random linear function of the result is compared with the reference's in fp64.
+    In bf16 the reference gets the same rounded inputs and computes in fp32. The gradient of a random linear function
+    of all results is compared with the reference's in fp64.
     """
     rng = random.Random(seed)
     torch.manual_seed(seed)
     kernel, reference, inputs = FAMILIES[family](rng)
     found: dict[str, Any] = {"family": family, "seed": seed}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        given = _cast(inputs, dtype)
-        with torch.no_grad():
-            a, b = kernel(**given), reference(**given)
-        found[name] = excess(a, b, 1.0 if name == "fp32" else None)
-    ours, theirs = _leaves(_cast(inputs, torch.float32)), _leaves(_cast(inputs, torch.float64))
-    weights = torch.randn(b.shape, dtype=torch.float64)
-    (kernel(**ours) * weights.float()).sum().backward()
-    (reference(**theirs) * weights).sum().backward()
-    pairs = [(ours[key].grad, theirs[key].grad) for key, value in ours.items() if _learns(key, value)]
-    found["gradient"] = max(excess(a, b, 1.0) for a, b in pairs)
+    with torch.no_grad():
+        truth = _results(reference, inputs)
+        found["fp32"] = max(map(excess, _results(kernel, inputs), truth, [1.0] * len(truth)))
+        rounded = _cast(inputs, torch.bfloat16)
+        truth = _results(reference, _cast(rounded, torch.float32))
+        found["bf16"] = max(map(excess, _results(kernel, rounded), truth))
+    weights = [torch.randn(y.shape, dtype=torch.float64) for y in truth]
+    gradients = []
+    for operator, dtype in ((kernel, torch.float32), (reference, torch.float64)):
+        given = _leaves(_cast(inputs, dtype))
+        total = sum((y * w.to(y.dtype)).sum() for y, w in zip(_results(operator, given), weights, strict=True))
+        learning = [value for key, value in given.items() if _learns(key, value)]
+        gradients.append(torch.autograd.grad(total, learning, allow_unused=True))  # type: ignore[arg-type]
+    found["gradient"] = 0.0
+    for a, b in zip(*gradients, strict=True):
+        if b is not None:  # `local` does not see the cache
+            found["gradient"] = max(found["gradient"], excess(a, b, 1.0))
     return found
+
+
+def _results(operator: Callable[..., Any], inputs: Inputs) -> list[Tensor]:
+    out = operator(**inputs)
+    return list(out) if isinstance(out, tuple) else [out]
 
 
 def _learns(name: str, value: Any) -> bool:

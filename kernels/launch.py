@@ -98,11 +98,11 @@ def _probe_kernel(x, out, size, BLOCK: tl.constexpr):
 
 
 @functools.cache
-def jit(kernel: Callable[..., Any], *helpers: Callable[..., Any]) -> Any:
+def jit(kernel: Callable[..., Any], *helpers: str) -> Any:
     """`kernel` as a Triton function, made when first wanted.
 
-    Its module has a global `tl`, which becomes `triton.language`, and the globals called like `helpers`, the functions
-    of the same module that the kernel calls, become Triton functions themselves.
+    Its module has a global `tl`, which becomes `triton.language`; `helpers` names functions of the module that the
+    kernel calls, and these become Triton functions in their places.
     """
     import triton
     import triton.language
@@ -110,7 +110,7 @@ def jit(kernel: Callable[..., Any], *helpers: Callable[..., Any]) -> Any:
     names = kernel.__globals__
     names["tl"] = triton.language
     for helper in helpers:
-        names[helper.__name__] = triton.jit(helper)
+        names[helper] = triton.jit(names[helper])
     return triton.jit(kernel)
 
 
