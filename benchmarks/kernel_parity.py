@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,8 +30,13 @@ MARKS = {"fp32": 2e-6, "bf16": 1e-2, "gradient": 1e-5}
 Inputs = dict[str, Any]
 """Arguments of an operator; tensors of floats among them get gradients."""
 
-Case = tuple[Callable[..., Any], Callable[..., Any], Inputs]
-"""(operator, reference, arguments)."""
+Floors = Callable[[Inputs], list[Tensor | None]]
+
+Case = (
+    tuple[Callable[..., Any], Callable[..., Any], Inputs]
+    | tuple[Callable[..., Any], Callable[..., Any], Inputs, Floors]
+)
+"""(operator, reference, arguments), and what bf16 errors are measured against if not the size of the results."""
 
 
 def ragged(rng: random.Random, segments: int, longest: int) -> list[int]:
@@ -118,7 +124,15 @@ def pairs(rng: random.Random) -> Case:
         inputs |= {"past_k": past[0], "past_v": past[1]}
         for name, scale in (("past_k", "key_scale"), ("past_v", "value_scale")) if kind != "same" else ():
             inputs[name], inputs[scale] = pair_attention.quantise(inputs[name], kind)  # type: ignore[arg-type]
-    return _with_cache(pair_attention.pair_attention), _with_cache(pair_attention.pair_attention_reference), inputs
+    reference = _with_cache(pair_attention.pair_attention_reference)
+
+    def floors(given: Inputs) -> list[Tensor | None]:
+        """Σ weight·|value| of every result: weights rounded to bf16 cannot do better, however values cancel."""
+        values = {key: given[key] for key in ("v", "past_v") if given[key] is not None}
+        sizes = {key: value.float().abs().to(value.dtype) for key, value in values.items()}
+        return [reference(**given | sizes).out, None]
+
+    return _with_cache(pair_attention.pair_attention), reference, inputs, floors
 
 
 def _with_cache(operator: Callable[..., pair_attention.Part]) -> Callable[..., pair_attention.Part]:
@@ -137,15 +151,20 @@ FAMILIES: dict[str, Callable[[random.Random], Case]] = {
 }
 
 
-def excess(a: Tensor, b: Tensor, floor: float | None = None) -> float:
+_ONE = torch.ones(())
+
+
+def excess(a: Tensor, b: Tensor, floor: Tensor | None = None) -> float:
     """The largest |a − b| / max(|b|, floor); by default the floor is the root mean square of b.
 
     fp32 is measured with a floor of 1: absolute below that, and relative above, where a single last bit of a value of
     16 is 2e-6 already. bf16 is measured against each value, but not against those that are 0 by cancellation.
     """
+    if not b.numel():
+        return 0.0
     a, b = a.detach().double(), b.detach().double()
-    least = b.square().mean().sqrt().clamp(min=1e-3) if floor is None else torch.tensor(floor, dtype=torch.float64)
-    return float(((a - b).abs() / torch.maximum(b.abs(), least)).max()) if b.numel() else 0.0
+    least = b.square().mean().sqrt().clamp(min=1e-3) if floor is None else floor.double()
+    return float(((a - b).abs() / torch.maximum(b.abs(), least)).max())
 
 
 def check(family: str, seed: int) -> dict[str, Any]:
@@ -156,14 +175,16 @@ def check(family: str, seed: int) -> dict[str, Any]:
     """
     rng = random.Random(seed)
     torch.manual_seed(seed)
-    kernel, reference, inputs = FAMILIES[family](rng)
+    kernel, reference, inputs, *more = FAMILIES[family](rng)
     found: dict[str, Any] = {"family": family, "seed": seed}
     with torch.no_grad():
         truth = _results(reference, inputs)
-        found["fp32"] = max(map(excess, _results(kernel, inputs), truth, [1.0] * len(truth)))
+        found["fp32"] = max(map(excess, _results(kernel, inputs), truth, [_ONE] * len(truth)))
         rounded = _cast(inputs, torch.bfloat16)
-        truth = _results(reference, _cast(rounded, torch.float32))
-        found["bf16"] = max(map(excess, _results(kernel, rounded), truth))
+        exact = _cast(rounded, torch.float32)
+        truth = _results(reference, exact)
+        floors = more[0](exact) if more else [None] * len(truth)
+        found["bf16"] = max(map(excess, _results(kernel, rounded), truth, floors))
     weights = [torch.randn(y.shape, dtype=torch.float64) for y in truth]
     gradients = []
     for operator, dtype in ((kernel, torch.float32), (reference, torch.float64)):
@@ -174,7 +195,7 @@ def check(family: str, seed: int) -> dict[str, Any]:
     found["gradient"] = 0.0
     for a, b in zip(*gradients, strict=True):
         if b is not None:  # `local` does not see the cache
-            found["gradient"] = max(found["gradient"], excess(a, b, 1.0))
+            found["gradient"] = max(found["gradient"], excess(a, b, _ONE))
     return found
 
 
@@ -197,6 +218,36 @@ def _leaves(inputs: Inputs) -> Inputs:
     return {k: v.detach().clone().requires_grad_() if _learns(k, v) else v for k, v in inputs.items()}
 
 
+def _as_gpus_compute() -> None:
+    """Teach the interpreter what GPUs do with bf16: round to nearest (it truncates), and multiply values (it multiplies
+    their bits).
+    """
+    from triton import language as tl
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, _convert_float
+
+    cast, dot = InterpreterBuilder.cast_impl, InterpreterBuilder.create_dot
+
+    def rounding_cast(self: Any, x: Any, dtype: Any) -> Any:
+        if x.dtype.scalar == tl.float32 and getattr(dtype, "scalar", dtype) == tl.bfloat16:
+            bits = x.data.view(np.uint32)
+            nearest = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+            x = TensorHandle(np.where(np.isfinite(x.data), nearest, bits).view(np.float32), x.dtype)
+        return cast(self, x, dtype)
+
+    def exact_dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        if a.dtype.scalar == tl.bfloat16:
+            a, b = (
+                TensorHandle(
+                    _convert_float(x.data, tl.bfloat16, tl.float32, None).view(np.float32).reshape(x.data.shape),
+                    tl.float32,
+                )
+                for x in (a, b)
+            )
+        return dot(self, a, b, *rest)
+
+    InterpreterBuilder.cast_impl, InterpreterBuilder.create_dot = rounding_cast, exact_dot
+
+
 def cases(count: int, seed: int, families: Sequence[str]) -> Iterator[dict[str, Any]]:
     """`count` cases, the families in turn."""
     for i in range(count):
@@ -213,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ[launch.SWITCH] = "always"
     if not launch.interpreted():
         sys.exit("Triton is not installed, or TRITON_INTERPRET=1 is not set")
+    _as_gpus_compute()
     torch.set_num_threads(1)
     for found in cases(options.cases, options.seed, options.family or list(FAMILIES)):
         print(json.dumps(found), flush=True)

@@ -107,7 +107,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, past: Past | None, spans: Spans, sca
             BLOCK_M=cut.queries,
             BLOCK_N=cut.keys,
             BLOCK_D=block_d,
-            WIDE=not q.is_cuda,  # the interpreter multiplies the bits of bf16, not its values
             num_warps=cut.warps,
             num_stages=cut.stages,
         )
@@ -138,7 +137,6 @@ def _walk(
     QUANTISED: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    WIDE: tl.constexpr,
 ):
     """Adds keys first…last to a running softmax: sums `acc` and `total` of weights relative to 2^`most`.
 
@@ -157,11 +155,7 @@ def _walk(
             value = ((value & 0x80).to(tl.uint16) << 8) | ((value & 0x7F).to(tl.uint16) << 7)
             value = value.to(tl.float16, bitcast=True)
         key, value = key.to(query.dtype), value.to(query.dtype)
-        if WIDE:
-            key, value = key.to(tl.float32), value.to(tl.float32)
-            scores = tl.dot(query.to(tl.float32), key, input_precision="ieee") * factor
-        else:
-            scores = tl.dot(query, key, input_precision="ieee") * factor
+        scores = tl.dot(query, key, input_precision="ieee") * factor
         if QUANTISED:
             scores = scores * (256.0 * tl.load(key_scale + n * key_scale_l, mask=live, other=0.0))[None, :]
         scores = tl.where(live[None, :], scores, -float("inf"))
@@ -171,8 +165,7 @@ def _walk(
         total = total * fade + tl.sum(weight, 1)
         if QUANTISED:
             weight = weight * (256.0 * tl.load(value_scale + n * value_scale_l, mask=live, other=0.0))[None, :]
-        weight = weight.to(query.dtype).to(value.dtype)
-        acc = tl.dot(weight, value, acc * fade[:, None], input_precision="ieee")
+        acc = tl.dot(weight.to(query.dtype), value, acc * fade[:, None], input_precision="ieee")
         most = now
     return acc, most, total
 
@@ -219,7 +212,6 @@ def _pair_attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    WIDE: tl.constexpr,
 ):
     """One program: a tile of queries of one pair, and one head of one sample."""
     tile = tiles + 4 * tl.program_id(0)
@@ -256,7 +248,6 @@ def _pair_attention_kernel(
             QUANTISED,
             BLOCK_N,
             BLOCK_D,
-            WIDE,
         )
     acc, most, total = _walk(
         acc,
@@ -278,7 +269,6 @@ def _pair_attention_kernel(
         False,
         BLOCK_N,
         BLOCK_D,
-        WIDE,
     )
     to_out = out + ((b * tokens + m[:, None]) * heads + h) * channels + d[None, :]
     tl.store(to_out, (acc / total[:, None]).to(out.dtype.element_ty), mask=there)

@@ -18,11 +18,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from anchorshot.core.errors import InputError
-from anchorshot.kernels import launch, modulation, rotary
+from anchorshot.kernels import launch, modulation, pair_attention, rotary
 from anchorshot.kernels.modulation import segment_gate_residual, segment_norm_modulate
+from anchorshot.kernels.pair_attention import Cache, merge, quantise
 from anchorshot.kernels.rotary import norm_rope, qk_norm_rope, rope_angles
 
-CASES = 9
+CASES = 10
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,74 @@ def test_rotary_reference_is_the_stock_arithmetic_of_wan_and_of_halves(monkeypat
     torch.testing.assert_close(norm_rope(q, one, angles, interleaved=False), theirs, atol=2e-6, rtol=0)
 
 
+LENGTHS = [3, 1, 6, 2]
+
+
+def qkv(rows: int = 2) -> tuple[torch.Tensor, ...]:
+    return torch.randn(3, rows, sum(LENGTHS), 2, 8).unbind(0)
+
+
+@pytest.mark.parametrize("mode", ["full", "causal", "local"])
+def test_packed_pairs_attend_as_under_a_mask(mode: pair_attention.Mode) -> None:
+    """What the models do today: one matrix of who sees whom, and the cache joined to the new keys."""
+    q, k, v = qkv()
+    past = torch.randn(2, 1, 5, 2, 8)
+    pair = torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS))
+    own = {
+        "full": torch.ones(12, 12, dtype=torch.bool),
+        "causal": pair[:, None] >= pair,
+        "local": pair[:, None] == pair,
+    }[mode]
+    mask = torch.cat([torch.full((12, 5), mode != "local"), own], 1)
+    keys, values = (torch.cat([p.expand(2, -1, -1, -1), x], 1) for p, x in zip(past, (k, v), strict=True))
+    theirs = torch.nn.functional.scaled_dot_product_attention(
+        *(x.transpose(1, 2) for x in (q, keys, values)), attn_mask=mask
+    )
+    ours = pair_attention.pair_attention(q, k, v, LENGTHS, mode, Cache(*past))
+    torch.testing.assert_close(ours.out, theirs.transpose(1, 2), atol=2e-6, rtol=0)
+
+
+def test_parts_of_the_keys_merge_to_the_whole() -> None:
+    q, k, v = qkv()
+    whole = pair_attention.pair_attention(q, k, v, [12], "full")
+    halves = [pair_attention._softmax(q, k[:, a:b], v[:, a:b], 8**-0.5) for a, b in ((0, 5), (5, 12))]
+    merged = merge(halves)
+    torch.testing.assert_close(merged.out, whole.out, atol=2e-6, rtol=0)
+    torch.testing.assert_close(merged.lse, whole.lse, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("per", ["token", "head"])
+def test_a_cache_in_fp8_changes_little(per) -> None:
+    q, k, v = (torch.randn(1, 60, 2, 32) for _ in range(3))
+    (keys, key_scale), (values, value_scale) = quantise(k, per), quantise(v, per)
+    assert keys.dtype == torch.float8_e4m3fn and keys.isfinite().all()
+    assert key_scale.shape == ((1, 60, 2) if per == "token" else (1, 1, 2))
+    new = (q[:, :4], k[:, :4], v[:, :4], [4], "causal")
+    exact = pair_attention.pair_attention(*new, Cache(k, v)).out
+    ours = pair_attention.pair_attention(*new, Cache(keys, values, key_scale, value_scale)).out
+    assert torch.cosine_similarity(exact.flatten(), ours.flatten(), dim=0) > 0.999
+    assert not torch.equal(exact, ours)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mode": "some"}, "mode: must be one of full, causal, local"),
+        ({"lengths": [3, 4]}, "lengths: must sum to 12"),
+        ({"k": torch.randn(2, 11, 2, 8)}, "k: must have the shape of q"),
+        ({"cache": Cache(torch.ones(3, 5, 2, 8), torch.ones(3, 5, 2, 8))}, "cache.keys: must be .1 or 2, 5, 2, 8."),
+        (
+            {"cache": Cache(torch.ones(1, 5, 2, 8).to(torch.float8_e4m3fn), torch.ones(1, 5, 2, 8))},
+            "cache.keys: must come with a scale",
+        ),
+    ],
+)
+def test_pairs_that_do_not_fit_are_named(change: dict[str, Any], message: str) -> None:
+    q, k, v = qkv()
+    with pytest.raises(InputError, match=message):
+        pair_attention.pair_attention(**{"q": q, "k": k, "v": v, "lengths": LENGTHS} | change)
+
+
 def test_the_compiler_sees_shapes_without_running_a_kernel() -> None:
     with FakeTensorMode():
         x, rows = torch.empty(2, 6, 8, dtype=torch.bfloat16), torch.empty(2, 3, 8)
@@ -146,3 +215,6 @@ def test_the_compiler_sees_shapes_without_running_a_kernel() -> None:
         q, table = torch.empty(2, 6, 3, 8)[:, :, :2], torch.empty(2, 6, 4)
         out = rotary._norm_rope(q, torch.empty(8), table, table, 1e-6, True)
         assert out.shape == q.shape and out.is_contiguous()
+        given = (q, q, q, q, q, None, None, [6], "causal", 1.0)
+        attended, lse = pair_attention._pair_attention(*given)
+        assert attended.shape == q.shape and lse.shape == (2, 2, 6) and lse.dtype == torch.float32
