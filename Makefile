@@ -13,12 +13,13 @@ STORY ?= stories/two_friends.yaml
 COMFYUI_PATH ?= $(HOME)/comfy/ComfyUI
 export COMFYUI_PATH
 
-.PHONY: help film test test-comfyui workflows lint setup versions lock newest-test clean
+.PHONY: help film test test-comfyui kernels workflows lint setup versions lock newest-test clean
 
 help:
 	@echo "make film    render $(STORY) into $(OUT)"
 	@echo "make test    run the tests"
 	@echo "make test-comfyui    run the tests against the ComfyUI checkout at $(COMFYUI_PATH)"
+	@echo "make kernels         check the Triton kernels on random shapes, and compile them for five GPUs; needs none"
 	@echo "make workflows       draw workflows/ and subgraphs/ anew, with ComfyUI's frontend in a browser"
 	@echo "make lint    ruff (lint and format) and mypy"
 	@echo "make versions    the versions that are installed"
@@ -29,11 +30,14 @@ help:
 film: $(READY)
 	$(BIN)/anchorshot film $(STORY) --out $(OUT)
 
-test: $(READY)
+test: $(VENV)/.triton-ready
 	$(BIN)/python -m pytest --ignore=tests/in_comfyui
 
 test-comfyui: $(VENV)/.comfyui-ready
 	$(BIN)/python -m pytest tests/in_comfyui
+
+kernels: $(VENV)/.triton-ready
+	$(BIN)/anchorshot bench kernels
 
 # Edit tests/in_comfyui/shipped; NAMES="pocket_film ..." draws only those.
 workflows: $(VENV)/.comfyui-ready
@@ -73,6 +77,11 @@ $(BIN)/python:
 
 $(READY): pyproject.toml locks/headless.txt locks/torch.txt | $(BIN)/python
 	@VENV=$(VENV) sh locks/install.sh headless
+	@touch $@
+
+# For tests of the kernels on the CPU; without it they are skipped.
+$(VENV)/.triton-ready: locks/triton.txt $(READY)
+	@VENV=$(VENV) sh locks/install.sh triton
 	@touch $@
 
 # ComfyUI's own requirements, for its tests only, and what drives a browser.

@@ -1,8 +1,8 @@
 """Benchmarks: what our samplers take, beside the stock pipelines and the papers' figures.
 
 Suites: `keyframes` (Captain Cinema on the Flux class), `video` (SmartDirector on the Wan class), `storytelling`
-(Text2Story on the studio's video model), `pairs` (STAGE on the Qwen-Image class) and `upscale` (limited attention in
-super-resolution); see `suites.SUITES`.
+(Text2Story on the studio's video model), `pairs` (STAGE on the Qwen-Image class), `upscale` (limited attention in
+super-resolution) and `kernels` (errors and sizes of the Triton kernels); see `suites.SUITES`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def run(suite: str, studio: Studio | None = None, full_size: str | None = None, 
     """Run a suite.
 
     Args:
-        suite: `keyframes`, `video`, `storytelling`, `pairs` or `upscale`.
+        suite: `keyframes`, `video`, `storytelling`, `pairs`, `upscale` or `kernels`.
         studio: whose models to time; None makes random ones of the pocket studio's architecture. FLOPs are always those
             of the full-size public models.
         full_size: a CUDA device to time the public models' architectures on, with random weights, in place of the

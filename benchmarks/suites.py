@@ -96,10 +96,25 @@ class UpscaleBenchmark(Benchmark[Options]):
         return run_upscale()
 
 
+class KernelsBenchmark(Benchmark[Options]):
+    """Triton kernels against their references, and compiled for GPUs that need not be there."""
+
+    name = "kernels"
+    options = Options
+    needs_studio = False
+
+    def run(self, studio: Studio | None, options: Options) -> list[Row]:
+        """See `Benchmark.run`."""
+        from .kernels import run_kernels
+
+        return run_kernels()
+
+
 SUITES: tuple[Benchmark[Any], ...] = (
     KeyframesBenchmark(),
     VideoBenchmark(),
     Text2StoryBenchmark(),
     PairsBenchmark(),
     UpscaleBenchmark(),
+    KernelsBenchmark(),
 )

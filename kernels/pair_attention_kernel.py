@@ -24,8 +24,10 @@ Spans = tuple[tuple[int, int, int, int], ...]
 _TILES_KEPT = 256
 """Layouts whose tiles stay on the device: a CUDA graph goes on reading those that it was captured with."""
 
-_ROOMY = 160 * 1024
-"""Bytes of shared memory of an A100, H100 or B200; an RTX 4090 or 5090 has 99 KiB."""
+_LARGE, _SMALL = 200 * 1024, 128 * 1024
+"""Bytes of shared memory: an H100 or B200 has more than the first, an RTX 4090 or 5090 less than the second; an A100 lies
+between.
+"""
 
 
 class Blocks(NamedTuple):
@@ -37,13 +39,17 @@ class Blocks(NamedTuple):
     stages: int
 
 
-def blocks(channels: int, itemsize: int, shared: int) -> Blocks:
-    """For heads of so many channels (a power of two), and a GPU with so many bytes of shared memory for a program."""
+def blocks(channels: int, itemsize: int, shared: int, quantised: bool = False) -> Blocks:
+    """For heads of so many channels (a power of two), a GPU with so many bytes of shared memory for a program, and a
+    cache in fp8 or not: the largest tiles for which the compiled code keeps its sums in registers.
+    """
     if itemsize == 4:  # exact fp32 runs on the cores, not on the tensor cores: small tiles
-        return Blocks(32, 32, 4, 1) if channels > 128 else Blocks(64, 32, 4, 1 if shared < _ROOMY else 2)
+        return Blocks(16, 16, 8, 1) if channels > 128 else Blocks(32, 32, 8, 1)
     if channels > 128:
-        return Blocks(64, 32, 4, 2) if shared < _ROOMY else Blocks(128, 64, 8, 2)
-    return Blocks(128, 32, 8, 2) if shared < _ROOMY else Blocks(128, 64, 8, 3)
+        return Blocks(64, 32, 8, 2) if shared < _SMALL else Blocks(128, 32, 8, 2)
+    if shared < _SMALL or (quantised and shared < _LARGE):
+        return Blocks(128, 32, 8, 2)
+    return Blocks(128, 64, 8, 3)
 
 
 @functools.cache
@@ -67,12 +73,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, past: Past | None, spans: Spans, sca
     batch, tokens, heads, channels = q.shape
     out, lse = q.new_empty(q.shape), q.new_empty((batch, heads, tokens), dtype=torch.float32)
     block_d = max(16, 1 << (channels - 1).bit_length())
-    cut = blocks(block_d, q.element_size(), _shared_memory(q.device.index) if q.is_cuda else _ROOMY)
+    past_k, past_v, key_scale, value_scale = past or (k, v, None, None)
+    quantised = key_scale is not None
+    shared = _shared_memory(q.device.index) if q.is_cuda else _LARGE
+    cut = blocks(block_d, q.element_size(), shared, quantised)
     tiles = _tiles(spans, cut.queries, q.device)
     q, k, v = (_packed(x) for x in (q, k, v))
-    past_k, past_v, key_scale, value_scale = past or (k, v, None, None)
     past_k, past_v = _packed(past_k), _packed(past_v)
-    quantised = key_scale is not None
     scales = []
     for x, s in ((past_k, key_scale), (past_v, value_scale)):
         # Expanded: a scale that is shared has a stride of 0. Not needed: any tensor will do.

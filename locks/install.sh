@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs into the virtual environment $VENV, with uv where there is one and pip otherwise, and without a resolver: the
-# lock files name everything.   locks/install.sh headless | comfyui | newest
+# lock files name everything.   locks/install.sh headless | comfyui | triton | newest
 #
 # Quiet: only errors are shown, and those name the package.
 set -eu
@@ -34,6 +34,12 @@ comfyui)
   # Nothing to do for the release that was locked; a newer checkout may want more. What is there stays.
   install -r "$COMFYUI_PATH/requirements.txt" -r locks/torch.txt || failed "ComfyUI's requirements.txt"
   ;;
+triton)
+  "$python" -c 'import triton' >/dev/null 2>&1 || {
+    echo "Installing with $tool: Triton, for tests of the kernels"
+    install --no-deps -r locks/triton.txt || echo "Triton cannot be installed here; tests of the kernels are skipped" >&2
+  }
+  ;;
 newest)
   echo "Installing with $tool: the newest versions that pyproject.toml allows, and ComfyUI's newest frontend and templates"
   install --upgrade -e '.[headless,train,dev]' torchaudio 'playwright>=1.49' || failed "pyproject.toml"
@@ -44,7 +50,7 @@ newest)
   "$python" locks/versions.py
   ;;
 *)
-  echo "usage: VENV=.venv locks/install.sh headless|comfyui|newest" >&2
+  echo "usage: VENV=.venv locks/install.sh headless|comfyui|triton|newest" >&2
   exit 2
   ;;
 esac
