@@ -25,8 +25,8 @@ _TILES_KEPT = 256
 """Layouts whose tiles stay on the device: a CUDA graph goes on reading those that it was captured with."""
 
 _LARGE, _SMALL = 200 * 1024, 128 * 1024
-"""Bytes of shared memory: an H100 or B200 has more than the first, an RTX 4090 or 5090 less than the second; an A100 lies
-between.
+"""Bytes of shared memory: an H100 or B200 has more than the first, an RTX 4090 or 5090 less than the second, an A100
+something between.
 """
 
 
@@ -46,7 +46,7 @@ def blocks(channels: int, itemsize: int, shared: int, quantised: bool = False) -
     if itemsize == 4:  # exact fp32 runs on the cores, not on the tensor cores: small tiles
         return Blocks(16, 16, 8, 1) if channels > 128 else Blocks(32, 32, 8, 1)
     if channels > 128:
-        return Blocks(64, 32, 8, 2) if shared < _SMALL else Blocks(128, 32, 8, 2)
+        return Blocks(64, 32, 8, 2) if shared < _LARGE else Blocks(128, 32, 8, 2)
     if shared < _SMALL or (quantised and shared < _LARGE):
         return Blocks(128, 32, 8, 2)
     return Blocks(128, 64, 8, 3)
