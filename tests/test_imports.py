@@ -291,7 +291,7 @@ def test_every_library_is_declared() -> None:
             declared |= names(extras["ray"])
         if module_name(path) == "agents.grammar":
             declared |= names(extras["agents"])
-        if part_of(module_name(path)) == "kernels":
+        if module_name(path).startswith(("kernels.", "benchmarks.kernel")):
             declared.add("triton")  # comes with PyTorch where it is there; the kernels do without
         for _, level, target in imports(path):
             name = package_of(target)
