@@ -25,6 +25,8 @@ _SLOWER = 2
 """From this ratio of rates on, the model works at a fraction of the video's; at nearer ones motion is slow for it."""
 _SAME_SHAPE = 0.04
 """Shapes that differ by less are the same to the eye."""
+_MOST = 100_000
+"""Frames of a shot; over an hour at 24 a second."""
 _MORE_PIXELS, _FEWER_PIXELS = 1.25, 0.5
 """A video of so many times the pixels that the model was made for is worked on in its own size."""
 
@@ -230,7 +232,7 @@ def plan_parts(shots: Sequence[NewShot], rate: Fraction, context: int, native: N
     most = max(TEMPORAL_STRIDE, (native.frames - context) // TEMPORAL_STRIDE * TEMPORAL_STRIDE)
     parts: list[Part] = []
     for shot in shots:
-        wanted = _positive(shot) * rate
+        wanted = _length(shot, rate)
         if any(not 0 <= Fraction(at) * rate < wanted for at, _ in shot.pictures):
             late = next(at for at, _ in shot.pictures if not 0 <= Fraction(at) * rate < wanted)
             rule = f"must lie inside the {shot.seconds:g} s of {shot.id}"
@@ -277,10 +279,15 @@ def placed_parts(parts: Sequence[Part]) -> list[JoinedClip]:
     return placed
 
 
-def _positive(shot: NewShot) -> Fraction:
+def _length(shot: NewShot, rate: Fraction) -> Fraction:
+    """Frames that a shot shall have."""
     if not 0 < shot.seconds < math.inf:
         raise InputError("--seconds", "must be a number above 0", shot.seconds, "use e.g. 3")
-    return Fraction(shot.seconds)
+    wanted = Fraction(shot.seconds) * rate
+    if wanted > _MOST:
+        rule = f"must be at most {math.floor(_MOST / rate)} s at {float(rate):.6g} frames per second"
+        raise InputError("--seconds", rule, shot.seconds, "extend what comes out once more")
+    return wanted
 
 
 def _part(

@@ -102,7 +102,7 @@ def upscale_video(
             if owns(out, video):
                 fix = "choose another folder"
                 raise InputError("VIDEO", "must not be a file that the command replaces", str(video), fix)
-            source = SourceVideo(video)
+            source = SourceVideo(video, "VIDEO")
             target = target_size(source.size, scale, size)
             _check_tiles(options, studio, source.size, target)
             for note in source.notes:

@@ -235,6 +235,7 @@ def test_long_shots_are_made_in_parts_that_the_model_can_make() -> None:
         ([], "--prompt: or --story must say what follows"),
         (["--prompt", "x"], "--seconds: goes with --prompt"),
         (["--prompt", "x", "--seconds", "-1"], "--seconds: must be a number above 0"),
+        (["--prompt", "x", "--seconds", "1e9"], "--seconds: must be at most 12500 s at 8 frames per second"),
         (["--prompt", "x", "--seconds", "1", "--keyframes", "1.png"], "--keyframes: must be SECONDS=PICTURE"),
         (["--prompt", "x", "--seconds", "1", "--size", "64"], "--size: must be WIDTHxHEIGHT"),
         (["--prompt", "x", "--seconds", "1", "--size", "72x32"], "--size: must be multiples of 16"),

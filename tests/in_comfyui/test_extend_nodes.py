@@ -107,6 +107,9 @@ def test_what_does_not_go_on_is_refused(studio: dict[str, Any], tmp_path: Path) 
     ).args[1]
     with pytest.raises(InputError, match="latent: must go on from a clip"):
         joined(studio, other, clip)
+    latent = laid(studio, clip)
+    with pytest.raises(InputError, match=r"latent: must be of one video \(got \"a batch of 2\"\)"):
+        joined(studio, latent | {"samples": latent["samples"].expand(2, -1, -1, -1, -1)}, clip)
     (tmp_path / "clip.mp4").write_bytes(b"nothing")
     with pytest.raises(InputError, match="clip: must be a readable video"):
         laid(studio, clip)
