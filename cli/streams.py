@@ -180,6 +180,6 @@ def reason_of(error: BaseException) -> str | None:
     # Of libraries that may not be loaded: PyAV, safetensors, torch.
     if "FFmpegError" in names or ("SafetensorError" in names and "I/O error" in text):
         return text
-    if isinstance(error, MemoryError) or "OutOfMemoryError" in names:
+    if isinstance(error, MemoryError) or "OutOfMemoryError" in names or "can't allocate memory" in text:
         return f"not enough memory: {text}" if text else "not enough memory"
     return None

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from ..core.errors import InputError
 from ..models.backbones.spec import Native
 from ..models.layouts.chunks import plan_extension
-from ..story.timeline import TEMPORAL_STRIDE, Timeline
+from ..story.timeline import MAX_FRAMES, TEMPORAL_STRIDE, Timeline
+from ..story.times import MAX_FPS, MIN_FPS
 from .join import JoinedClip, overlap
 from .stages.extension import picture_file
 
@@ -25,6 +26,7 @@ _SLOWER = 2
 """From this ratio of rates on, the model works at a fraction of the video's; at nearer ones motion is slow for it."""
 _SAME_SHAPE = 0.04
 """Shapes that differ by less are the same to the eye."""
+_SIDE = 8192
 _MOST = 100_000
 """Frames of a shot; over an hour at 24 a second."""
 _MORE_PIXELS, _FEWER_PIXELS = 1.25, 0.5
@@ -141,13 +143,16 @@ def context_length(native: Native, rate: Fraction, seconds: float | None) -> int
     """Frames to look back at, 4n+1: so many seconds, by default half of what the model makes in one go.
 
     Raises:
-        InputError: a negative or endless time.
+        InputError: a negative, endless or very long time.
     """
     wanted = Fraction(native.frames, 2)
     if seconds is not None:
         if not 0 < seconds < math.inf:
             raise InputError("--context", "must be a number of seconds above 0", seconds, "use e.g. 1.5")
         wanted = Fraction(seconds) * rate
+        if wanted > MAX_FRAMES:
+            rule = f"must be at most {math.floor(MAX_FRAMES / rate)} s at {float(rate):.6g} frames per second"
+            raise InputError("--context", rule, seconds, "use e.g. 1.5")
     steps = math.floor((wanted - 1) / TEMPORAL_STRIDE + Fraction(1, 2))
     return max(0, steps) * TEMPORAL_STRIDE + 1
 
@@ -177,18 +182,26 @@ def plan_grid(
         size, fps: asked for instead; of rates the nearest that the video's is a multiple of.
 
     Raises:
-        InputError: a size that does not divide.
+        InputError: a size that does not divide or is very large, a rate that no model works at.
     """
     if size is None:
         height, width = source_size[0], float(source_size[1] * sample_aspect)
         size = _near_native(height, width, native.size, multiple)
+    elif max(size) > _SIDE:
+        seen = f"{size[1]}x{size[0]}"
+        raise InputError("--size", f"must be at most {_SIDE} pixels a side", seen, "use a smaller one")
     elif size[0] % multiple or size[1] % multiple or not min(size):
         near = "x".join(str(max(1, round(side / multiple)) * multiple) for side in reversed(size))
         seen = f"{size[1]}x{size[0]}"
         raise InputError("--size", f"must be multiples of {multiple} for this studio", seen, f"use {near}")
     ratio = float(source_rate) / (fps or native.fps)
     held = max(1, round(ratio)) if fps is not None or ratio >= _SLOWER else 1
-    return Grid(size, source_size, source_rate, held)
+    grid = Grid(size, source_size, source_rate, held)
+    if not MIN_FPS <= grid.rate <= MAX_FPS:
+        field, fix = ("VIDEO", "bring it to a usual rate first") if fps is None else ("--fps", "use e.g. 8, 16 or 24")
+        rule = f"must be worked on at {MIN_FPS} to {MAX_FPS} frames per second"
+        raise InputError(field, rule, round(float(grid.rate), 3), fix)
+    return grid
 
 
 def _near_native(height: float, width: float, native: tuple[int, int], multiple: int) -> tuple[int, int]:
@@ -233,10 +246,7 @@ def plan_parts(shots: Sequence[NewShot], rate: Fraction, context: int, native: N
     parts: list[Part] = []
     for shot in shots:
         wanted = _length(shot, rate)
-        if any(not 0 <= Fraction(at) * rate < wanted for at, _ in shot.pictures):
-            late = next(at for at, _ in shot.pictures if not 0 <= Fraction(at) * rate < wanted)
-            rule = f"must lie inside the {shot.seconds:g} s of {shot.id}"
-            raise InputError("keyframe", rule, late, "use an earlier time or make it longer")
+        _check_times(shot, rate)
         count = max(1, math.ceil(wanted / most - Fraction(1, 2 * most)))
         begin, used = Fraction(0), 0
         for index in range(count):
@@ -277,6 +287,19 @@ def placed_parts(parts: Sequence[Part]) -> list[JoinedClip]:
         placed.append(JoinedClip(part.frames, part.overlap, end - part.overlap))
         end += part.frames - part.overlap
     return placed
+
+
+def _check_times(shot: NewShot, rate: Fraction) -> None:
+    """Refuse pictures outside of their shot, and two in one frame."""
+    before = -math.inf
+    for at, _ in shot.pictures:
+        if not 0 <= at < shot.seconds:  # nor is NaN
+            rule = f"must lie inside the {shot.seconds:g} s of {shot.id}"
+            raise InputError("keyframe", rule, at, "use an earlier time or make it longer")
+        if (at - before) * float(rate) < 1 - 1e-6:
+            rule = f"must come at least a frame after the one before it in {shot.id}, {float(1 / rate):.3g} s"
+            raise InputError("keyframe", rule, at, "use a later time, or leave one out")
+        before = at
 
 
 def _length(shot: NewShot, rate: Fraction) -> Fraction:

@@ -240,6 +240,15 @@ def test_long_shots_are_made_in_parts_that_the_model_can_make() -> None:
         (["--prompt", "x", "--seconds", "1", "--size", "64"], "--size: must be WIDTHxHEIGHT"),
         (["--prompt", "x", "--seconds", "1", "--size", "72x32"], "--size: must be multiples of 16"),
         (["--prompt", "x", "--seconds", "1", "--context", "0"], "--context: must be a number of seconds above 0"),
+        (["--prompt", "x", "--seconds", "1", "--size", "99984x99984"], "--size: must be at most 8192 pixels a side"),
+        (["--prompt", "x", "--seconds", "1", "--context", "1e9"], "--context: must be at most 600 s at 8 frames"),
+        (["--prompt", "x", "--seconds", "1", "--fps", "0.2"], "--fps: must be worked on at 1 to 120 frames per second"),
+        (["--prompt", "x", "--seconds", "1", "--keyframes", "nan=PICTURE"], "keyframe: must lie inside the 1 s of s01"),
+        (["--prompt", "x", "--seconds", "1", "--keyframes", "inf=PICTURE"], "keyframe: must lie inside the 1 s of s01"),
+        (
+            ["--prompt", "x", "--seconds", "1", "--keyframes", "0.2=PICTURE", "0.25=PICTURE"],
+            "keyframe: must come at least a frame after the one before it in s01, 0.125 s",
+        ),
         (["--prompt", "x", "--seconds", "1", "--redo", "s02"], "--redo: needs an extension in the folder"),
         (["--story", "STORY", "--seconds", "1"], "--seconds: goes with --prompt"),
     ],
@@ -253,6 +262,7 @@ def test_what_cannot_be_extended_is_told_in_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
+    arguments = [argument.replace("PICTURE", str(given / "picture.png")) for argument in arguments]
     code = main(["extend", str(given / "video.mp4"), "--studio", str(tiny_studio), "--out", str(out), *arguments])
     assert code == 2 and said in capsys.readouterr().err and not out.exists()
 

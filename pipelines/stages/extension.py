@@ -93,10 +93,10 @@ class Given(Stage):
             held.append((frame.time, to_uint8(scaled(frame.pixels, job.grid.size))))
             while held[-1][0] - held[0][0] > span:
                 held.popleft()
-        wanted = [held[-1][0] - number / job.grid.rate for number in range(job.context)]
-        slack = Fraction(1, 2) / job.grid.source_rate
+        last, slack = held[-1][0], Fraction(1, 2) / job.grid.source_rate
         found = []
-        for time in wanted:  # from the last one back: what is on the screen then
+        for number in range(job.context):  # from the last one back: what is on the screen then
+            time = last - number / job.grid.rate
             while len(held) > 1 and held[-1][0] > time + slack:
                 held.pop()
             if held[-1][0] > time + slack:
