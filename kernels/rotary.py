@@ -17,7 +17,7 @@ from torch import Tensor
 from ..core.errors import InputError
 from .launch import chosen, jit, on_device
 
-__all__ = ["LARGEST", "norm_rope", "norm_rope_reference", "qk_norm_rope", "rope_angles", "tile"]
+__all__ = ["LARGEST", "norm_rope", "norm_rope_reference", "qk_norm_rope", "rope_angles", "takes", "tile"]
 
 tl: Any = None
 """`triton.language`, once a kernel was wanted."""
@@ -42,6 +42,20 @@ def rope_angles(positions: Tensor, axes: Sequence[int], theta: float = 10000.0) 
         exponents = torch.arange(0, channels, 2, dtype=torch.float64, device=positions.device) / channels
         parts.append(positions[..., axis, None].double() * theta**-exponents)
     return torch.cat(parts, -1).float()
+
+
+def takes(x: Tensor, *norms: Any) -> bool:
+    """Whether a kernel computes in the place of these modules: stock RMSNorms with weights where `x` is. A module whose
+    weights are fetched when it is called (offloading) has to be called.
+    """
+    return chosen(x) and all(
+        type(norm) is torch.nn.RMSNorm
+        and norm.eps is not None
+        and norm.weight is not None
+        and norm.weight.device == x.device
+        and "forward" not in vars(norm)
+        for norm in norms
+    )
 
 
 def qk_norm_rope(
@@ -75,7 +89,7 @@ def norm_rope(
     Args:
         x: `[B, L, H, d]`, d even.
         weight: `[d]`: the norm is over a head's channels; `[H·d]`: over all heads together.
-        rope: (cos, sin), or angles (`rope_angles`): `[L, d/2]` or `[B, L, d/2]`, one value for each pair of channels.
+        rope: (cos, sin), or angles (`rope_angles`): `[L, d/2]` or `[1 or B, L, d/2]`, a value for every pair.
             Tables that hold each value twice fit as `cos[..., ::2]`. They get no gradient.
         eps: of the norm.
         interleaved: which channels are a pair, see above.
@@ -94,7 +108,7 @@ def norm_rope(
         rule = f"must have {channels} values, or {heads * channels} for a norm over all heads"
         raise InputError("weight", rule, weight.numel(), "give the norm's weight")
     for name, table in (("cos", cos), ("sin", sin)):
-        if table.shape not in ((tokens, channels // 2), (batch, tokens, channels // 2)):
+        if table.shape[-2:] != (tokens, channels // 2) or table.shape[:-2] not in ((), (1,), (batch,)):
             rule = f"must be [{tokens}, {channels // 2}], or that for each of {batch} samples"
             raise InputError(name, rule, list(table.shape), "give one value for each token and pair of channels")
     cos, sin = (table.expand(batch, -1, -1) for table in (cos, sin))

@@ -22,6 +22,9 @@ from diffusers.models.transformers.transformer_flux import (
 )
 from torch import Tensor
 
+from ....kernels.launch import chosen
+from ....kernels.modulation import segment_gate_residual, segment_norm_modulate
+from ....kernels.rotary import qk_norm_rope, takes
 from ...layouts.pairs import KVCache, Mode, Pairs, buckets, causal_spans, pair_ids, segment_index
 
 __all__ = ["CaptainFlux", "KVCache", "Mode", "PairAttnProcessor", "PairSingleBlock", "Pairs"]
@@ -56,8 +59,12 @@ class PairAttnProcessor(FluxAttnProcessor):
             return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
         q, k, v, *_ = _get_qkv_projections(attn, hidden_states, None)
         q, k, v = (x.unflatten(-1, (-1, attn.head_dim)) for x in (q, k, v))
-        q = apply_rotary_emb(attn.norm_q(q), image_rotary_emb, sequence_dim=1).to(v.dtype)
-        k = apply_rotary_emb(attn.norm_k(k), image_rotary_emb, sequence_dim=1).to(v.dtype)
+        if takes(q, attn.norm_q, attn.norm_k):
+            table = (image_rotary_emb[0][:, ::2], image_rotary_emb[1][:, ::2])
+            q, k = qk_norm_rope(q, k, attn.norm_q.weight, attn.norm_k.weight, table, eps=attn.norm_q.eps)
+        else:
+            q = apply_rotary_emb(attn.norm_q(q), image_rotary_emb, sequence_dim=1).to(v.dtype)
+            k = apply_rotary_emb(attn.norm_k(k), image_rotary_emb, sequence_dim=1).to(v.dtype)
         if plan.store is not None:
             plan.store.keys.append(k)
             plan.store.values.append(v)
@@ -98,10 +105,18 @@ class PairSingleBlock(FluxSingleTransformerBlock):
         if plan is None:
             return super().forward(hidden_states, encoder_hidden_states, temb, image_rotary_emb, joint_attention_kwargs)
         shift, scale, gate = self.norm.linear(self.norm.silu(temb)).chunk(3, -1)
-        x = self.norm.norm(hidden_states) * (1 + scale[:, plan.segments]) + shift[:, plan.segments]
+        fused = chosen(hidden_states)
+        if fused:
+            x = segment_norm_modulate(hidden_states, scale, shift, plan.segments, eps=self.norm.norm.eps)
+        else:  # in the model's precision, as the stock block
+            x = self.norm.norm(hidden_states) * (1 + scale[:, plan.segments]) + shift[:, plan.segments]
         attended = self.attn(hidden_states=x, image_rotary_emb=image_rotary_emb, plan=plan, layer=layer)
         mlp = self.act_mlp(self.proj_mlp(x))
-        out = hidden_states + gate[:, plan.segments] * self.proj_out(torch.cat([attended, mlp], 2))
+        update = self.proj_out(torch.cat([attended, mlp], 2))
+        if fused:
+            out = segment_gate_residual(hidden_states, update, gate, plan.segments)
+        else:
+            out = hidden_states + gate[:, plan.segments] * update
         return out.clip(-65504, 65504) if out.dtype == torch.float16 else out
 
 

@@ -15,12 +15,19 @@ import torch
 from diffusers import WanTransformer3DModel
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.models.transformers.transformer_wan import WanAttention, WanRotaryPosEmbed, WanTransformerBlock
+from diffusers.models.transformers.transformer_wan import (
+    WanAttention,
+    WanAttnProcessor,
+    WanRotaryPosEmbed,
+    WanTransformerBlock,
+)
 from diffusers.utils import apply_lora_scale
 from einops import rearrange
 from torch import Tensor
 
 from ....core.errors import InputError
+from ....kernels.modulation import segment_gate_residual, segment_norm_modulate
+from ....kernels.rotary import qk_norm_rope, takes
 from ...layouts.chunks import rope_table
 from ...layouts.neighbourhood import Neighbourhood, attend_near
 
@@ -76,35 +83,34 @@ class DirectorWanBlock(WanTransformerBlock):
         tokens = hidden_states.shape[1]
         if near is None and (temb.ndim != 4 or temb.shape[1] == tokens):
             return super().forward(hidden_states, encoder_hidden_states, temb, rotary_emb)
-        segments = temb.shape[1]
-        modulation = (self.scale_shift_table[None] + temb.float())[:, :, :, None]  # [B, S, 6, 1, D]
+        modulation = self.scale_shift_table[None] + temb.float()  # [B, S, 6, D]
         shift, scale, gate, c_shift, c_scale, c_gate = modulation.unbind(2)
-
-        def split(x: Tensor) -> Tensor:
-            return x.unflatten(1, (segments, tokens // segments))
-
-        def modulated(norm: torch.nn.Module, scale: Tensor, shift: Tensor) -> Tensor:
-            x = split(norm(hidden_states.float())) * (1 + scale) + shift
-            return x.flatten(1, 2).type_as(hidden_states)
-
-        def gated(update: Tensor, gate: Tensor) -> Tensor:
-            x = split(hidden_states.float()) + split(update) * gate
-            return x.flatten(1, 2).type_as(hidden_states)
-
-        x = modulated(self.norm1, scale, shift)
-        x = self.attn1(x, None, None, rotary_emb) if near is None else _attend(self.attn1, x, rotary_emb, near)
-        hidden_states = gated(x, gate)
+        x = segment_norm_modulate(hidden_states, scale, shift, eps=self.norm1.eps)
+        if near is None and not _fuses(self.attn1, x):
+            x = self.attn1(x, None, None, rotary_emb)
+        else:
+            x = _attend(self.attn1, x, rotary_emb, near)
+        hidden_states = segment_gate_residual(hidden_states, x, gate)
         x = self.norm2(hidden_states.float()).type_as(hidden_states)
         hidden_states = hidden_states + self.attn2(x, encoder_hidden_states, None, None)
-        return gated(self.ffn(modulated(self.norm3, c_scale, c_shift)).float(), c_gate)
+        x = segment_norm_modulate(hidden_states, c_scale, c_shift, eps=self.norm3.eps)
+        return segment_gate_residual(hidden_states, self.ffn(x), c_gate)
 
 
-def _attend(attn: WanAttention, x: Tensor, rotary_emb: tuple[Tensor, Tensor], near: Neighbourhood) -> Tensor:
-    """Self-attention of diffusers' `WanAttnProcessor`, within a neighbourhood."""
-    q, k, v = (each.unflatten(2, (attn.heads, -1)) for each in _queries_keys_values(attn, x))
+def _fuses(attn: WanAttention, x: Tensor) -> bool:
+    """Whether a kernel takes the norm and the rotary embedding of stock self-attention on one device."""
+    stock = type(attn.processor) is WanAttnProcessor and attn.processor._parallel_config is None
+    return stock and takes(x, attn.norm_q, attn.norm_k)
+
+
+def _attend(attn: WanAttention, x: Tensor, rotary_emb: tuple[Tensor, Tensor], near: Neighbourhood | None) -> Tensor:
+    """Self-attention of diffusers' `WanAttnProcessor`, within a neighbourhood or to all."""
+    q, k, v = _queries_keys_values(attn, x)
+    q, k, v = (each.unflatten(2, (attn.heads, -1)) for each in (q, k, v))
     cos, sin = rotary_emb[0][..., 0::2], rotary_emb[1][..., 1::2]
 
-    def turned(y: Tensor) -> Tensor:
+    def turned(y: Tensor, norm: torch.nn.Module) -> Tensor:
+        y = norm(y.flatten(2)).view_as(y)
         a, b = y.unflatten(-1, (-1, 2)).unbind(-1)
         return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).type_as(y)
 
@@ -112,13 +118,19 @@ def _attend(attn: WanAttention, x: Tensor, rotary_emb: tuple[Tensor, Tensor], ne
         backend = getattr(attn.processor, "_attention_backend", None)
         return cast(Tensor, dispatch_attention_fn(q, k, v, backend=backend))
 
-    out = attend_near(attention, turned(q), turned(k), v, near)
+    if takes(x, attn.norm_q, attn.norm_k):
+        table = (cos.squeeze(2), sin.squeeze(2))
+        q, k = qk_norm_rope(q, k, attn.norm_q.weight, attn.norm_k.weight, table, eps=attn.norm_q.eps)
+    else:
+        q, k = turned(q, attn.norm_q), turned(k, attn.norm_k)
+    out = attention(q, k, v) if near is None else attend_near(attention, q, k, v, near)
     return cast(Tensor, attn.to_out[0](out.flatten(2, 3).type_as(q)))
 
 
 def _queries_keys_values(attn: WanAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = attn.to_qkv(x).chunk(3, dim=-1) if attn.fused_projections else (attn.to_q(x), attn.to_k(x), attn.to_v(x))
-    return attn.norm_q(q), attn.norm_k(k), v
+    if attn.fused_projections:
+        return attn.to_qkv(x).chunk(3, dim=-1)
+    return attn.to_q(x), attn.to_k(x), attn.to_v(x)
 
 
 class DirectorWan(WanTransformer3DModel):
