@@ -143,6 +143,10 @@ def _say_upscale(job: FilmJob, say: Callable[[str], None]) -> None:
     larger = film_upscale(job)
     if larger is not None:
         say(f"upscaled film, {larger.plan}")
+    made_for, (height, width) = job.studio.config.made_for.size, job.keyframe_size
+    if job.upscale is not None and job.upscale.sharp and made_for is not None and width > made_for[0]:
+        sizes = f"{width}×{height}, and the studio {job.studio.name} was made for {made_for[0]}×{made_for[1]}"
+        say(f"keyframes are made at {sizes}: things may be there twice; leave out --sharp-keyframes then")
 
 
 def _digest(story: Storyboard) -> str:

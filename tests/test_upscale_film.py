@@ -32,6 +32,7 @@ from anchorshot.story.storyboard import Storyboard
 def studio(tiny_studio: Path) -> Studio:
     """The tiny studio, whose video model upscales, too."""
     data = yaml.safe_load(tiny_studio.read_text())
+    data["made_for"] = {"size": [64, 32]}
     data["upscale"] = {"file": "video.safetensors", "scale": 2}
     data["defaults"]["upscale"] = {"steps": 1, "window": 9, "overlap": 2}
     path = tiny_studio.parent / "tiny_upscale_film.yaml"
@@ -65,7 +66,10 @@ def test_a_film_ends_in_larger_clips_with_the_users_sharp_pictures(studio: Studi
 def test_keyframes_are_made_sharp_for_the_upscaled_film(studio: Studio, tmp_path: Path) -> None:
     """The clip gets them smaller; the large film, and the film's folder taken as a video later, as they are."""
     upscale = FilmUpscale(2, UpscaleOptions.of(studio), sharp=True)
-    summary = make_film(Storyboard.parse(STORY), studio, tmp_path / "film", shots="s01", upscale=upscale)
+    told: list[str] = []
+    tale = Storyboard.parse(STORY)
+    summary = make_film(tale, studio, tmp_path / "film", shots="s01", upscale=upscale, say=told.append)
+    assert any("keyframes are made at 128×64, and the studio tiny was made for 64×32" in line for line in told)
     assert summary["upscaled"]["keyframes"] == 1
     assert read_image(tmp_path / "film" / "keyframes" / "s01_00.png").shape == (3, 64, 128)
     again = upscale_video(tmp_path / "film", studio, tmp_path / "again")
