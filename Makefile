@@ -28,7 +28,7 @@ help:
 	@echo "make clean   remove the virtual environments and caches; films stay"
 
 film: $(READY)
-	$(BIN)/anchorshot film $(STORY) --out $(OUT)
+	$(BIN)/anchorshot film $(STORY) --out $(OUT) --upscale 2 --resume
 
 test: $(VENV)/.triton-ready
 	$(BIN)/python -m pytest --ignore=tests/in_comfyui

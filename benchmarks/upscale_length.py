@@ -2,7 +2,8 @@
 
 Runs the real command on a video of 10 s and on one of 10 minutes (160×80 at 8 frames/s, a cut every 12 s), and
 compares peak memory and time per frame; within the long run, the windows of its first and last quarter. Then kills
-(SIGKILL) the long run at some moments, resumes it, and compares the bytes of what comes out. Needs POSIX.
+(SIGKILL) a run at some moments, of the long video or of one of another length, resumes it, and compares the bytes of
+what comes out. A model works in the windows of its studio. Needs POSIX.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def _video(path: Path, seconds: int) -> None:
 
 
 def _command(video: Path, out: Path, method: str, studio: str, *more: str) -> list[str]:
-    own = ["--method", method, "--studio", studio, "--window", "33", "--overlap", "4", "--keyframes", "none"]
+    own = ["--method", method, "--studio", studio, "--keyframes", "none"]
+    own += [] if method == "model" else ["--window", "33", "--overlap", "4"]
     python = [sys.executable, "-m", "anchorshot.cli", "upscale", str(video), "--out", str(out), "--device", "cpu"]
     return [*python, *own, "--keep-windows", *more]
 
@@ -70,13 +72,14 @@ def _digest(out: Path) -> str:
     return hashlib.sha256((out / "upscaled.mp4").read_bytes()).hexdigest()
 
 
-def run_length(work: Path, method: str, studio: str, seconds: tuple[int, int], kills: int) -> list[Row]:
+def run_length(work: Path, method: str, studio: str, seconds: tuple[int, int], kills: int, killed: int) -> list[Row]:
     """All comparisons; raises SystemExit where a run that was killed comes to other bytes."""
     measured = {}
-    for length in seconds:
+    for length in dict.fromkeys((seconds[0], killed, seconds[1])):
         video, out = work / f"{length}.mp4", work / f"{length}"
         _video(video, length)
         measured[length] = (*_run(_command(video, out, method, studio)), _per_frame(out))
+        print(f"{length} s: {measured[length][0]:.0f} s, {measured[length][1]:.1f} MiB", flush=True)
     short, long = (measured[length] for length in seconds)
     quarter = max(1, len(long[2]) // 4)
     first, last = (1e3 * statistics.median(part) for part in (long[2][:quarter], long[2][-quarter:]))
@@ -87,13 +90,14 @@ def run_length(work: Path, method: str, studio: str, seconds: tuple[int, int], k
         row(f"time per frame of a window, ms, {name}", *middle),
         row("time per frame of a window, ms, last quarter against first", last, first),
     ]
-    wanted, video, out = _digest(work / str(seconds[1])), work / f"{seconds[1]}.mp4", work / "killed"
+    wanted, video, out = _digest(work / str(killed)), work / f"{killed}.mp4", work / "killed"
     for i in range(kills):
         command = _command(video, out, method, studio, *(["--resume"] if i else []))
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(max(1.0, long[0] * 0.8 / kills))
+        time.sleep(max(1.0, measured[killed][0] * 0.8 / kills))
         process.send_signal(signal.SIGKILL)
         process.wait()
+        print(f"killed with {len(list((out / 'windows').glob('*.mkv')))} windows", flush=True)
     _run(_command(video, out, method, studio, "--resume"))
     if _digest(out) != wanted:
         raise SystemExit(f"killed {kills} times and resumed: OTHER BYTES")
@@ -107,11 +111,13 @@ def main() -> None:
     parser.add_argument("--studio", default="pocket")
     parser.add_argument("--seconds", type=int, nargs=2, default=(10, 600), help="of the short and the long video")
     parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--killed", type=int, help="seconds of the video whose run is killed; default: the long one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="anchorshot-length-") as work:
-        rows = run_length(Path(work), options.method, options.studio, tuple(options.seconds), options.kills)
+        killed = options.killed or options.seconds[1]
+        rows = run_length(Path(work), options.method, options.studio, tuple(options.seconds), options.kills, killed)
     print_table(rows)
-    print(f"killed {options.kills} times and resumed: the same bytes")
+    print(f"{killed} s, killed {options.kills} times and resumed: the same bytes")
 
 
 if __name__ == "__main__":
