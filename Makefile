@@ -16,7 +16,7 @@ export COMFYUI_PATH
 .PHONY: help film test test-comfyui kernels workflows lint setup versions lock newest-test clean
 
 help:
-	@echo "make film    render $(STORY) into $(OUT)"
+	@echo "make film    render $(STORY) into $(OUT), and upscale it; goes on where it was stopped"
 	@echo "make test    run the tests"
 	@echo "make test-comfyui    run the tests against the ComfyUI checkout at $(COMFYUI_PATH)"
 	@echo "make kernels         check the Triton kernels on random shapes, and compile them for five GPUs; needs none"

@@ -266,12 +266,14 @@ def _blended(parts: Iterator[Iterator[Tensor]], windows: Sequence[Window]) -> It
     """The frames of all windows in a row; where two overlap, one dissolves into the other."""
     tail: deque[Tensor] = deque()
     for i, (frames, window) in enumerate(zip(parts, windows, strict=True)):
-        held_back = windows[i + 1].overlap if i + 1 < len(windows) else 0
+        held_back = windows[i + 1].blend if i + 1 < len(windows) else 0
         for number, frame in enumerate(frames):
+            if number < window.unused:
+                continue
             if number < window.overlap:
                 old = tail.popleft()
                 # Where both are equal nothing changes, not even by rounding.
-                frame = old + (number + 1) / (window.overlap + 1) * (frame - old)
+                frame = old + (number + 1 - window.unused) / (window.blend + 1) * (frame - old)
             if number < window.frames - held_back:
                 yield frame
             else:

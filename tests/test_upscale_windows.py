@@ -15,11 +15,10 @@ from torch.nn import functional
 from anchorshot.core.errors import InputError
 from anchorshot.media.frames import to_uint8
 from anchorshot.media.lossless import open_lossless, pixels_of, read_lossless
-from anchorshot.pipelines.join import joined_frames
 from anchorshot.pipelines.upscale.colour import keep_colour
 from anchorshot.pipelines.upscale.tiles import plan_tiles
 from anchorshot.pipelines.upscale.upscalers import Interpolation, Tiling, upscale_window
-from anchorshot.pipelines.upscale.windows import Window, placed_windows, plan_windows
+from anchorshot.pipelines.upscale.windows import Window, joined_windows, plan_windows
 
 
 def test_windows_cover_every_shot_and_never_cross_a_cut() -> None:
@@ -90,7 +89,9 @@ def test_tiles_cover_the_frame_on_whole_pixels_of_both_sizes() -> None:
             assert spans[0].first == spans[0].start == 0 and spans[-1].last == spans[-1].stop == length
             assert all(s.stop - s.start <= 120 or len(spans) == 1 for s in spans)
             for before, after in pairwise(spans):
-                assert after.shared == before.last - after.first >= overlap
+                assert before.stop - after.start >= overlap + 2 * reach
+                assert after.shared == before.last - after.first >= min(overlap, 1)
+                assert after.shared <= 16 + 2 * bottom or overlap == 0
                 assert after.first - after.start >= reach and before.stop - before.last >= reach
             assert all(s.start % align == 0 for s in spans)
             assert all(v * top % bottom == 0 for s in spans for v in (s.start, s.first, s.last, s.stop))
@@ -148,11 +149,11 @@ def test_windows_and_their_blend_join_to_the_whole_video() -> None:
     source = video(30, (8, 8))
     windows = plan_windows(30, [11], [], 12, 3)
     pieces = [[to_uint8(frame) for frame in source[w.start : w.stop]] for w in windows]
-    joined = list(joined_frames(pieces, placed_windows(windows)))
+    joined = list(joined_windows(pieces, windows))
     assert all(np.array_equal(a, to_uint8(b)) for a, b in zip(joined, source, strict=True))
     other = [pieces[0], [255 - frame for frame in pieces[1]], *pieces[2:]]
-    changed = [n for n, frame in enumerate(joined_frames(other, placed_windows(windows))) if (frame != joined[n]).any()]
-    assert changed == list(range(windows[1].start, windows[1].stop))
+    changed = [n for n, frame in enumerate(joined_windows(other, windows)) if (frame != joined[n]).any()]
+    assert changed == list(range(windows[1].start + windows[1].unused, windows[1].stop))
 
 
 def test_colour_of_a_frame_smaller_than_a_cell() -> None:

@@ -151,14 +151,13 @@ def clip_frames(job: UpscaleJob, clip: UpscaleClip, source: Any) -> Iterator[np.
         source: gives the path of a file of the film, such as `Workspace.source`.
     """
     from ...media.lossless import read_lossless
-    from ..join import joined_frames
     from ..upscale.feed import Feed
     from ..upscale.hold import hold_codes
-    from ..upscale.windows import placed_windows
+    from ..upscale.windows import joined_windows
 
     windows = job.windows[clip.name]
     files: list[Path] = [source(file) for _, file in window_files(clip, windows)]
-    frames = joined_frames(map(read_lossless, files), placed_windows(windows))
+    frames = joined_windows(map(read_lossless, files), windows)
     if not job.held:
         return frames
     path = clip.path if clip.path is not None else source(clip.file)

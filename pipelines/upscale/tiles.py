@@ -1,7 +1,9 @@
 """Tiles over the frame: each is upscaled on its own, and neighbours are blended where they overlap.
 
 Memory then follows the tile. A tile reads some pixels beyond those that it gives (`reach`), so a method that looks no
-farther than that makes the same frame with tiles as without.
+farther than that makes the same frame with tiles as without. A network looks at all of its tile; what it makes near an
+edge differs most from what it makes of whole frames. So of what neighbours share only the middle is blended, and the
+rest of it is computed for its surroundings and thrown away.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ __all__ = ["Span", "Tile", "plan_tiles", "upscale_tiles"]
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
+
+_BLEND = 16
+"""Most pixels of the source that two tiles are blended over; at most a quarter of what they share."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def plan_tiles(size: Size, target: Size, tile: int, overlap: int, *, reach: int 
         size: of a frame of the source.
         target: of the upscaled frame.
         tile: longest side of a tile in pixels of the source; 0 takes the frame whole.
-        overlap: pixels of the source that neighbours share.
+        overlap: pixels of the source that neighbours share: in the middle they are blended.
         reach: pixels around a tile that it reads besides; how far the method looks.
         align: what tiles begin at are multiples of this. It grows to where both sizes have whole pixels, so a side
             whose two lengths have no common divisor is not cut.
@@ -94,6 +99,18 @@ def _spans(length: int, ratio: Fraction, tile: int, overlap: int, reach: int, al
             last = length
         read = max(0, first - edge), min(length, last + edge)
         found.append(Span(*read, first, last, shared if number else 0))
+    return _blended_in_the_middle(found, shared, ratio.denominator)
+
+
+def _blended_in_the_middle(spans: list[Span], shared: int, grid: int) -> list[Span]:
+    """The same tiles, which give less of what they share: each throws away what lies near its edge."""
+    blend = max(min(_BLEND, shared // 4), min(shared, grid))
+    margin = (shared - blend) // 2 // grid * grid
+    found = []
+    for i, span in enumerate(spans):
+        first = span.first + (margin if i else 0)
+        last = span.last - (margin if i + 1 < len(spans) else 0)
+        found.append(Span(span.start, span.stop, first, last, span.shared - 2 * margin if i else 0))
     return found
 
 

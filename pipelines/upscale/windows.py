@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
 
 from ...core.errors import InputError
-from ..join import JoinedClip
+from ..join import JoinedClip, joined_frames
 
-__all__ = ["Window", "check_window", "placed_windows", "plan_windows"]
+__all__ = ["Window", "check_window", "joined_windows", "plan_windows"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,20 @@ class Window:
     def frames(self) -> int:
         """Number of frames."""
         return self.stop - self.start
+
+    @property
+    def blend(self) -> int:
+        """How many of the frames shared the window before goes over into this one in: the last half.
+
+        A network is less sure where a window begins than where one ends: on the pocket's clips frames that begin one
+        differ from those of the whole shot by 1.3/255 in the mean, those that end one by 0.2.
+        """
+        return (self.overlap + 1) // 2
+
+    @property
+    def unused(self) -> int:
+        """How many of its first frames only lead up to the others: the window before shows them."""
+        return self.overlap - self.blend
 
 
 def plan_windows(frames: int, cuts: Sequence[int], keyframes: Sequence[int], window: int, overlap: int) -> list[Window]:
@@ -96,6 +113,8 @@ def _spans(first: int, last: int, keys: Sequence[int], window: int, overlap: int
     yield start, last
 
 
-def placed_windows(windows: Sequence[Window]) -> list[JoinedClip]:
-    """Where each window lies in the video, for `join.joined_frames`."""
-    return [JoinedClip(window.frames, window.overlap, window.start) for window in windows]
+def joined_windows(pieces: Iterable[Iterable[np.ndarray]], windows: Sequence[Window]) -> Iterator[np.ndarray]:
+    """The frames (codes `[H, W, 3]`) of all windows of a video in a row, each window's own in `pieces`."""
+    used = (islice(piece, window.unused, None) for piece, window in zip(pieces, windows, strict=True))
+    placed = [JoinedClip(w.frames - w.unused, w.blend, w.start + w.unused) for w in windows]
+    return joined_frames(used, placed)

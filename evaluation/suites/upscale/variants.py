@@ -215,6 +215,7 @@ def _super_resolved(studio: Studio, variant: Variant, clip: SourceClip, seed: in
         )
         new = torch.cat([part.float().cpu() for part in parts])
         weight = torch.ones(len(new), 1, 1, 1)
-        weight[: window.overlap, 0, 0, 0] = torch.arange(1, window.overlap + 1) / (window.overlap + 1)
+        weight[: window.unused] = 0
+        weight[window.unused : window.overlap, 0, 0, 0] = torch.arange(1, window.blend + 1) / (window.blend + 1)
         made[window.start : window.stop] = torch.lerp(made[window.start : window.stop], new, weight)
     return made.clamp(0, 1)
