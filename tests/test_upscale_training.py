@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from safetensors.torch import load_file
 
 from anchorshot.core.errors import InputError
 from anchorshot.media.video import open_writer
-from anchorshot.models.layouts.upscale import plan_upscale
+from anchorshot.models.layouts.upscale import UpscaleSettings, plan_upscale
 from anchorshot.models.studio import load_studio
 from anchorshot.pocket.configs import UPSCALE, VAE
 from anchorshot.pocket.recipes import upscale as pocket
+from anchorshot.pocket.recipes.upscale_pixels import PixelDraws, UpscalePixelsRecipe, UpscaleStudent
 from anchorshot.pocket.recipes.upscale_vae import DetailReconstruction, widened
 from anchorshot.pocket.render import render_clip
 from anchorshot.pocket.world import make_story
+from anchorshot.sampling.super_resolution import super_resolve
 from anchorshot.training.objectives import FlowMatching
 from anchorshot.training.upscale.bridge import KeyframeChances, bridge_inputs, draw_times, predict
 from anchorshot.training.upscale.clips import ClipDraws, find_videos
@@ -172,14 +175,20 @@ def test_pocket_pairs_lie_as_planned():
     assert np.array_equal(high, again[0]) and np.array_equal(low, again[1])
 
 
-def test_the_pocket_recipe_has_a_loss_in_windows_and_as_a_whole():
+def random_pairs(height: int = 8) -> pocket.UpscaleLatents:
+    """Latents of two clips of every plan."""
     generator = torch.Generator().manual_seed(0)
 
     def random_latents(*size: int) -> list[torch.Tensor]:
         shape = [(2, UPSCALE["in_channels"], plan.video.latents, *size) for plan in pocket.PLANS]
         return [torch.randn(s, generator=generator).half() for s in shape]
 
-    latents = pocket.UpscaleLatents(random_latents(8, 8), random_latents(4, 4), [["a", "b"]] * len(pocket.PLANS))
+    high, low = random_latents(height, height), random_latents(height // 2, height // 2)
+    return pocket.UpscaleLatents(high, low, [["a", "b"]] * len(pocket.PLANS))
+
+
+def test_the_pocket_recipe_has_a_loss_in_windows_and_as_a_whole():
+    latents = random_pairs()
     states = torch.zeros(1, 8, UPSCALE["text_dim"])
     recipe = pocket.UpscaleRecipe(latents, lambda texts: (states.expand(len(texts), -1, -1), None), batch_size=1)
     batches = [recipe.data.draw(step) for step in range(12)]
@@ -191,6 +200,33 @@ def test_the_pocket_recipe_has_a_loss_in_windows_and_as_a_whole():
     model = recipe.build()
     sums = recipe.objective.sums(model, inputs)
     assert math.isfinite(float(sums["flow"][0].detach()))
+
+
+def test_learning_from_pixels_takes_the_steps_of_the_sampler():
+    torch.manual_seed(0)
+    start = UpscaleStudent().state_dict()
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 255, (2, sum(p.video.chunks), 64, 64, 3), np.uint8) for p in pocket.PLANS]
+    silence, settings = torch.randn(1, 8, UPSCALE["text_dim"]), UpscaleSettings(steps=3, shift=2.0)
+    data = PixelDraws(random_pairs(), frames, whole=0.0, made=1.0)
+    recipe = UpscalePixelsRecipe(
+        data, [silence.expand(2, -1, -1)] * 5, silence, start, [0.1] * 48, [0.9] * 48, settings
+    )
+    batch = next(b for b in map(data.draw, range(99)) if b.plan == 1 and b.pinned and len(b.clips) == 2)
+    inputs, model = recipe.inputs(batch, 0), recipe.build()
+    sums = recipe.objective.sums(model, inputs)
+    loss, _ = recipe.objective.loss({name: total / max(float(weight), 1e-9) for name, (total, weight) in sums.items()})
+    loss.backward()
+    grads = {name: p.grad for name, p in model.named_parameters()}
+    assert grads["transformer.blocks.0.attn1.to_q.weight"].any() and grads["vae.decoder.conv_in.weight"].any()
+    assert grads["vae.encoder.conv_in.weight"] is None
+    bridge = inputs.bridge
+    plan = replace(pocket.PLANS[1].video, pinned=batch.pinned)
+    z = super_resolve(model.transformer, silence, plan, bridge.noise, bridge.clean[:, :, batch.pinned], settings)
+    made = recipe.objective.upscaled(model, bridge)
+    assert torch.allclose(made, z, atol=1e-4) and torch.equal(
+        made[:, :, batch.pinned], bridge.clean[:, :, batch.pinned]
+    )
 
 
 def test_it_starts_from_the_video_model_and_changes_nothing():

@@ -1,7 +1,8 @@
 """The pocket family's recipes by name: each trains its model and puts it in the family of its run.
 
 Order of dependence: ``vae``, ``clip`` and ``text`` → ``keyframes`` (which trains the text encoder on) and ``video``;
-``keyframes`` → ``pair_text`` → ``pairs`` → ``pair_dpo``; ``vae`` → ``upscale_vae``, and with ``video`` → ``upscale``;
+``keyframes`` → ``pair_text`` → ``pairs`` → ``pair_dpo``; ``vae`` → ``upscale_vae``, and with ``video`` → ``upscale`` →
+``upscale_pixels``;
 ``recogniser`` stands alone. ``pocket`` runs all of them. A later recipe takes what it needs from the weights that the
 earlier ones wrote.
 """
@@ -44,7 +45,7 @@ from .pairs import PairRecipe
 from .recogniser import RecogniserRecipe, held_out_accuracy
 from .story_frames import StoryFrames
 from .text import ReadingRecipe, Teacher, grown
-from .upscale_run import train_upscale, train_upscale_vae
+from .upscale_run import train_upscale, train_upscale_pixels, train_upscale_vae
 from .vae import VaeRecipe, fast_stills, reconstruction_psnr
 from .video import VideoRecipe, encode_clips
 
@@ -104,6 +105,7 @@ CONFIGS = {
     "video": LoopConfig(11_000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
     "upscale_vae": LoopConfig(1500, lr=6e-4, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
     "upscale": LoopConfig(4000, lr=1e-3, muon_lr=0.005, warmup=30, ema=0.995, weight_decay=0.0, save_every=100),
+    "upscale_pixels": LoopConfig(1500, lr=3e-4, muon_lr=2e-3, warmup=20, ema=0.99, weight_decay=0.0, save_every=100),
 }
 
 #: going on from shipped weights (``--warm``)
@@ -399,6 +401,7 @@ MODELS: dict[str, Callable[[Path, _Run], None]] = {
     "pair_dpo": _pair_dpo,
     "upscale_vae": train_upscale_vae,
     "upscale": train_upscale,
+    "upscale_pixels": train_upscale_pixels,
 }
 RECIPES = (*MODELS, "pocket")
 

@@ -81,12 +81,17 @@ def draw_pair(plan: UpscalePlan, seed: int, split: str) -> tuple[np.ndarray, np.
     return high, low.mul(255).round().byte().movedim(1, -1).numpy(), shot.prompt
 
 
+def pair_seed(plan: int, clip: int, seed: int = 0) -> int:
+    """Seed of a training clip of a plan."""
+    return 120_000_000 + seed + clip * len(PLANS) + plan
+
+
 @torch.no_grad()
 def encode_pairs(
     vae: VideoCodec, per_plan: int, split: str = "train", seed: int = 0, cache: Path | None = None, rows: int = 8
 ) -> UpscaleLatents:
     """Draw and encode clips of every plan, large and small by the same VAE; with `cache` they are kept in that file."""
-    seeds = [[120_000_000 + seed + n * len(PLANS) + i for n in range(per_plan)] for i in range(len(PLANS))]
+    seeds = [[pair_seed(i, n, seed) for n in range(per_plan)] for i in range(len(PLANS))]
     captions = [[make_story(s, 1, split).shots[0].prompt for s in row] for row in seeds]
     if cache is not None and cache.exists():
         with safe_open(cache, framework="pt") as file:

@@ -13,16 +13,19 @@ from torch.nn import functional as F
 
 from ...core.files import atomic_path
 from ...models.encoders.text import TextEncoder
+from ...models.layouts.upscale import UpscaleSettings
+from ...models.studio import Studio
 from ..bank import clip_bank, to_tensor
 from ..world import DATA_VERSION
 from . import export
-from .upscale import UpscaleRecipe, encode_pairs, from_video_model, seen_errors
+from .upscale import UpscaleLatents, UpscaleRecipe, encode_pairs, from_video_model, seen_errors
+from .upscale_pixels import PixelDraws, UpscalePixelsRecipe, draw_frames
 from .upscale_vae import UpscaleVaeRecipe, reconstruction
 
 if TYPE_CHECKING:
     from .family import _Run
 
-__all__ = ["train_upscale", "train_upscale_vae"]
+__all__ = ["train_upscale", "train_upscale_pixels", "train_upscale_vae"]
 
 
 def train_upscale_vae(folder: Path, run: _Run) -> None:
@@ -56,15 +59,12 @@ def _statistics(model: nn.Module, clips: int = 8) -> tuple[list[float], list[flo
 def train_upscale(folder: Path, run: _Run) -> None:
     """The super-resolution model, from the family's video model and on latents of its `upscale_vae`."""
     studio = run.studio()
-    vae, length = studio.upscale_vae, studio.defaults.upscale.text_length
-    assert length is not None
-    with run.processes.main_process_first():
-        pairs = encode_pairs(vae, run.scale.upscaled, cache=folder / f"upscale_pairs_{DATA_VERSION}.safetensors")
+    vae, pairs = studio.upscale_vae, _pairs(folder, run, studio)
     metric = seen_errors(vae, pairs.high[0][:2, :, :2].float().to(run.device)).cpu()
     video = cast(nn.Module, studio.video).state_dict()
     recipe = UpscaleRecipe(
         pairs,
-        lambda texts: padded(studio.upscale_text, texts, length),
+        lambda texts: padded(studio.upscale_text, texts, _length(studio)),
         batch_size=2 * run.scale.batch_multiplier,
         start=from_video_model({k: v.cpu() for k, v in video.items()}),
         metric=metric,
@@ -72,6 +72,45 @@ def train_upscale(folder: Path, run: _Run) -> None:
     weights = run.train(recipe)
     if run.exports:
         export.export_upscale(run.weights, weights, 0, {"steps": run.config(recipe.name).steps})
+
+
+def train_upscale_pixels(folder: Path, run: _Run) -> None:
+    """The super-resolution model and its VAE's decoder, together on what the studio's steps come to."""
+    studio = run.studio()
+    pairs, length = _pairs(folder, run, studio), _length(studio)
+    text = [padded(studio.upscale_text, texts, length)[0].cpu().half() for texts in pairs.captions]
+    model, vae = cast(nn.Module, studio.upscale_model), cast(nn.Module, studio.upscale_vae.model)
+    parts = {"transformer.": model.state_dict(), "vae.": vae.state_dict()}
+    mean, std = (list(vae.config[f"latents_{name}"]) for name in ("mean", "std"))  # type: ignore[index]
+    recipe = UpscalePixelsRecipe(
+        PixelDraws(pairs, draw_frames(run.scale.upscaled), rows=2 * run.scale.vae_multiplier),
+        text,
+        padded(studio.upscale_text, [""], length)[0].cpu().half(),
+        {k: v.cpu().float() for k, v in export.joined(parts).items()},
+        mean,
+        std,
+        UpscaleSettings(steps=studio.defaults.upscale.steps, shift=studio.defaults.upscale.shift),
+    )
+    weights = run.train(recipe)
+    if not run.exports:
+        return
+    figures = {"steps": run.config("upscale").steps, "pixel_steps": run.config(recipe.name).steps}
+    export.export_upscale(run.weights, export.part(weights, "transformer."), 0, figures)
+    figures = {"steps": run.config("upscale_vae").steps, "decoder_steps": run.config(recipe.name).steps}
+    export.export_upscale_vae(run.weights, export.part(weights, "vae."), mean, std, 0, figures)
+
+
+def _pairs(folder: Path, run: _Run, studio: Studio) -> UpscaleLatents:
+    """Encoded clips; the main process draws them and keeps them in `folder`."""
+    cache = folder / f"upscale_pairs_{DATA_VERSION}.safetensors"
+    with run.processes.main_process_first():
+        return encode_pairs(studio.upscale_vae, run.scale.upscaled, cache=cache)
+
+
+def _length(studio: Studio) -> int:
+    length = studio.defaults.upscale.text_length
+    assert length is not None
+    return length
 
 
 def padded(encoder: TextEncoder, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:

@@ -52,7 +52,7 @@ class DetailReconstruction(Reconstruction):
 
 
 class UpscaleVaeRecipe(VaeRecipe):
-    """`VaeRecipe` on 80×160 windows of large frames and, every eighth step, on whole small ones.
+    """`VaeRecipe` on 80×160 windows of large frames and, every fourth step, on whole small ones.
 
     A small frame is the large one's mean over 2×2 pixels, as the renderer draws it. Convolutions do not mind the
     windows, which give twice as many steps from the same time.
@@ -60,7 +60,7 @@ class UpscaleVaeRecipe(VaeRecipe):
 
     config = UPSCALE_VAE
     #: frames of the chunks of a clip, in turn
-    joints = ((5, 1), (9,), (1, 5), (5, 5))
+    joints = ((5, 1), (9,), (5, 5), (17,), (1, 5), (9, 1))
 
     def __init__(
         self,
@@ -97,8 +97,8 @@ class UpscaleVaeRecipe(VaeRecipe):
 
 
 def _window(frames: Tensor, turn: int, rng: np.random.Generator) -> Tensor:
-    """[N, 3, 160, 320] → [N, 3, 80, 160]: whole at half the size every eighth turn, else cut out somewhere."""
-    if turn % 8 == 7:
+    """[N, 3, 160, 320] → [N, 3, 80, 160]: whole at half the size every fourth turn, else cut out somewhere."""
+    if turn % 4 == 3:
         return F.avg_pool2d(frames, 2)
     top, left = (2 * int(rng.integers(n // 2 + 1)) for n in (HEIGHT, WIDTH))
     return frames[..., top : top + HEIGHT, left : left + WIDTH]
