@@ -306,8 +306,9 @@ def test_models_in_turn_may_differ_in_precision(tmp_path):
 
 
 def test_a_mean_over_nothing_is_zero():
-    means, _ = means_over_processes({"none": Ratio(torch.zeros(()), torch.tensor(0))})
-    assert float(means["none"]) == 0
+    sums = {"none": Ratio(torch.zeros(()), torch.tensor(0)), "no number": Ratio(torch.zeros(()), 0.0)}
+    means, _ = means_over_processes(sums)
+    assert [float(mean) for mean in means.values()] == [0, 0]
 
 
 def test_a_perfect_velocity_has_no_error_and_weights_count():

@@ -147,7 +147,7 @@ def means_over_processes(sums: Mapping[str, Ratio]) -> tuple[dict[str, Tensor], 
 
 
 def _at_least(weight: Tensor | float) -> Tensor | float:
-    return weight.clamp_min(_NOTHING) if isinstance(weight, Tensor) else weight
+    return weight.clamp_min(_NOTHING) if isinstance(weight, Tensor) else max(weight, _NOTHING)
 
 
 def _scalar(x: Tensor | float, device: torch.device) -> Tensor:
