@@ -100,12 +100,12 @@ CONFIGS = {
     "keyframes": LoopConfig(sum(s.steps for s in STAGES), lr=1e-3, muon_lr=0.01, final_lr=0.03),
     "pair_text": LoopConfig(1000, lr=3e-3, muon_lr=0.01, warmup=20, ema=0.98, save_every=200),
     "pairs": LoopConfig(8600, lr=6e-4, muon_lr=6e-3, warmup=30, ema=0.998, final_lr=0.03, save_every=100),
-    "pairs_memory": LoopConfig(4000, lr=5e-4, muon_lr=5e-3, warmup=30, ema=0.998, final_lr=0.03, save_every=100),
+    "pairs_memory": LoopConfig(10_000, lr=5e-4, muon_lr=5e-3, warmup=30, ema=0.998, final_lr=0.03, save_every=100),
     "pair_dpo": LoopConfig(120, lr=2e-4, warmup=10, ema=0.98, save_every=50, final_lr=0.1, precision="no"),
     "video": LoopConfig(11_000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
-    "upscale_vae": LoopConfig(1500, lr=6e-4, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
+    "upscale_vae": LoopConfig(3000, lr=6e-4, muon_lr=5e-3, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
     "upscale": LoopConfig(4000, lr=1e-3, muon_lr=0.005, warmup=30, ema=0.995, weight_decay=0.0, save_every=100),
-    "upscale_pixels": LoopConfig(1500, lr=3e-4, muon_lr=2e-3, warmup=20, ema=0.99, weight_decay=0.0, save_every=100),
+    "upscale_pixels": LoopConfig(2000, lr=3e-4, muon_lr=3e-3, warmup=20, ema=0.99, weight_decay=0.0, save_every=100),
 }
 
 #: going on from shipped weights (``--warm``)
