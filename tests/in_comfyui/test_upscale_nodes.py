@@ -140,7 +140,7 @@ def test_a_latent_takes_the_place_of_the_frames(tiny: dict[str, Any], caplog: py
     plan = plan_upscale(6, [1])
     encoded = vae.encode_chunks(frames.movedim(-1, 1)[None, plan.source], plan.video.chunks)
     latent = {"samples": encoded, PLAN: plan.video}
-    given = {"keyframes": large, "keyframe_times": "1 frame"}
+    given = {"keyframes": large, "keyframe_times": "1 frame", "hold": 0.0}  # which looks at the frames themselves
     images = run(tiny, frames, **given)[1]
     assert torch.allclose(run(tiny, torch.zeros_like(frames), latent=latent, **given)[1], images, atol=1e-5)
     assert torch.equal(run(tiny, frames, latent=latent)[1], run(tiny, frames)[1]) and "other chunks" in caplog.text
