@@ -72,7 +72,7 @@ class Scale:
     copies: int = 200
     clips: int = 400
     bank: int = 2400
-    pairs: int = 700
+    pairs: int = 1500
     upscaled: int = 100
 
 
