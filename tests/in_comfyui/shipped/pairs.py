@@ -130,7 +130,9 @@ def pocket_pairs_film() -> Sketch:
             clip=studio["pair_clip"],
             vae=studio["vae"],
             steps=20,
-            cfg=1.0,
+            cfg=2.0,
+            rescale=False,
+            guidance_against="memory",
             storyboard=story["storyboard"],
             context=pack["context"],
         )
