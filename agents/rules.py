@@ -36,6 +36,17 @@ POCKET_FPS, POCKET_SIZE = FPS, (WIDTH, HEIGHT)
 
 T = TypeVar("T")
 
+_NEAR_PLACE = {
+    "desert": "cactus cacti camel camels oasis sand sahara",
+    "town": "street streets house houses market school station downtown",
+    "forest": "tree trees jungle rainforest mushrooms",
+    "beach": "sea ocean coast island islands sailing sailors harbour harbor boat ship surf summer",
+    "snow": "winter ice icy snowy snowman christmas arctic mountain mountains ski skiing",
+    "moon": "space rocket planet astronaut astronauts earth spaceship",
+}
+_THEMES = {word: PLACES.index(place) for place, words in _NEAR_PLACE.items() for word in words.split()}
+"""Words of themes that the studio's models were not taught, and the place that comes nearest."""
+
 _SECONDS = 2.125  # what the pocket video model was trained on
 _FREE = 6  # shots, where nobody says how many
 _MOST_CAST, _MOST_PLACES = 4, 3
@@ -157,6 +168,7 @@ class _Theme:
         self.shots = _number_before(theme, r"shots?")
         at, known = 0, meanings()
         while at < len(words):
+            near = _THEMES.get(re.split("['’]", words[at]["word"] or "")[0].lower())  # also the camel's
             for size in range(min(3, len(words) - at), 0, -1):
                 part = words[at : at + size]
                 phrase = " ".join((match["word"] or "").lower() for match in part)
@@ -164,6 +176,9 @@ class _Theme:
                     self._fact(*known[phrase])
                     at += size - 1
                     break
+            else:
+                if near is not None:
+                    self._fact("place", near)
             at += 1
 
     def _fact(self, fact: str, value: int) -> None:

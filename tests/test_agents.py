@@ -267,6 +267,8 @@ def test_rules_use_what_the_theme_says() -> None:
     assert story.characters["Mira"] == "a red square with a crown" and "blue circle" in story.characters["Zorro"]
     assert len(story.shots) == 4 and "forest" in story.places and "jumps" in story.shots[0].action
     assert direct(RulesClient(1), THEMES[0]) != direct(RulesClient(2), THEMES[0])
+    assert "beach" in direct(RulesClient(), "two friends at the sea").places
+    assert {"desert", "snow"} <= direct(RulesClient(), "a camel's winter dream").places.keys()
     assert len(direct(RulesClient(), "Three strangers wave on the moon").characters) == 3
     everything = {COLOURS[n] for n in range(8)} | set(PLACES) | set(ACTIONS)
     drawn = " ".join(story_text(direct(RulesClient(seed), "x", 12)) for seed in range(20))
