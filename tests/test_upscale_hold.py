@@ -61,10 +61,24 @@ def test_a_slow_fade_is_followed() -> None:
     assert len(shown.unique()) > 12
 
 
-def test_a_cut_and_a_keyframe_begin_anew() -> None:
-    still = torch.full((24, 3, *SIZE), 0.5)
-    shown = held(still, cuts=(3,), keyframes=(7, 16))[:, 0, 0, 0]
-    assert torch.equal(shown, torch.tensor([mean(0, 2)] * 3 + [mean(3, 6)] * 4 + [7.0] * 9 + [16.0] * 8))
+def test_a_cut_begins_anew_and_keyframes_are_shown() -> None:
+    even = torch.full((24, 3, *SIZE), 0.5)
+    shown = held(even, cuts=(3,), keyframes=(7, 16))[:, 0, 0, 0]
+    expected = torch.tensor([mean(0, 2)] * 3 + [mean(3, 23)] * 21)
+    expected[7], expected[16] = 7, 16
+    assert torch.equal(shown, expected), "nothing tells whether an even picture moves"
+
+
+def test_a_keyframe_is_kept_where_the_edges_stand_still() -> None:
+    small = torch.full((20, 3, *SIZE), 0.5)
+    small[:, :, :, :3] = 0.2  # an edge that stands
+    small[9:, :, 2:, 17:] = 0.8  # and one that comes
+    shown = held(small, cuts=(14,), keyframes=(5,))[:, 0]
+    assert (shown[5] == 5).all() and (shown[6:9, :, : 2 * 7] == 5).all()
+    assert (shown[9:14, :, : 2 * 6] == 5).all() and (shown[14:] > 14).all()
+    assert (shown[6:14, :, 2 * 9 :] != 5).all(), "even surroundings tell nothing"
+    small[7:, :, :, 2] = 0.5  # now the first one moves
+    assert (held(small, keyframes=(5,))[7:, 0, :, : 2 * 5] != 5).all()
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
