@@ -30,8 +30,9 @@ help:
 film: $(READY)
 	$(BIN)/anchorshot film $(STORY) --out $(OUT) --upscale 2 --resume
 
+# A process for each core, up to four, with one thread each: tests are many small things.
 test: $(VENV)/.triton-ready
-	$(BIN)/python -m pytest --ignore=tests/in_comfyui
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore=tests/in_comfyui
 
 test-comfyui: $(VENV)/.comfyui-ready
 	$(BIN)/python -m pytest tests/in_comfyui

@@ -20,7 +20,10 @@ def printable(text: str) -> str:
 
 
 def show_value(value: object, limit: int = _SHOWN) -> str:
-    """Return `value` as one short line: control characters escaped, long values cut, None shown as ``nothing``."""
+    """Return `value` as one short line: control characters escaped, None shown as ``nothing``.
+
+    Long values are cut at the end, and long paths in the middle, since their ends tell most.
+    """
     if value is None:
         return "nothing"
     try:
@@ -28,9 +31,11 @@ def show_value(value: object, limit: int = _SHOWN) -> str:
         text = value if isinstance(value, str) else reprlib.repr(value)
     except Exception:  # a broken __repr__ must not hide the real error
         text = f"<{type(value).__name__}>"
-    text = printable(text[: 4 * limit])
+    path = isinstance(value, str) and ("/" in text or "\\" in text)
+    text = printable(text[: 2 * limit] + text[-2 * limit :] if path and len(text) > 4 * limit else text[: 4 * limit])
     if len(text) > limit:
-        text = text[: limit - 1] + "…"
+        end = 2 * limit // 3 if path else 0
+        text = text[: limit - 1 - end] + "…" + text[len(text) - end :]
     return f'"{text}"' if isinstance(value, str) else text
 
 

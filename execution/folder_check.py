@@ -41,12 +41,12 @@ def check_run(
         taken = [name for name in names if os.path.lexists(folder / name)]
         if taken:
             fix = "choose an empty folder"
-            raise InputError(field, "holds files that no film of ours left there", f"{path}: {taken[0]}", fix)
+            raise InputError(field, "holds files that no film of ours left there", f"{taken[0]} in {path}", fix)
         return None
     _check_places(folder, field, kinds)
     if resume and (other := _task(manifest, task, kinds)) != task:
         fix = "choose another folder, or leave --resume out to make it anew"
-        raise InputError(field, f"must hold {kinds[task].title}", f"{path}: {kinds[other].title}", fix)
+        raise InputError(field, f"must hold {kinds[task].title}", f"{kinds[other].title} in {path}", fix)
     return manifest
 
 

@@ -390,6 +390,10 @@ def test_errors_are_one_line_and_survive_pickling():
     for _ in range(60):
         bomb = [bomb] * 9
     assert len(show_value(bomb)) <= 80 and show_value(None) == "nothing"
+    for long in ("/a/long/folder" * 9 + "/story.yaml", "C:\\films\\" * 99 + "story.yaml"):
+        shown = show_value(long)
+        assert len(shown) <= 90 and shown[1:4] == long[:3] and shown.endswith('story.yaml"') and "…" in shown
+    assert show_value("word " * 99).endswith('…"')
     assert closest("Wdie Shot", ["wide shot", "close-up"]) == "wide shot" and closest("zzz", ["wide shot"]) is None
 
 

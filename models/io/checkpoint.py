@@ -151,7 +151,7 @@ def _parts(path: Path, field: str) -> list[Path]:
     try:
         names = sorted(entry.name for entry in islice(os.scandir(path), MAX_ENTRIES + 1))
     except OSError as error:
-        raise InputError(field, "folder must be readable", f"{path}: {error.strerror}", "check it") from error
+        raise InputError(field, "folder must be readable", f"{error.strerror}: {path}", "check it") from error
     if len(names) > MAX_ENTRIES:
         rule = f"a model's folder must hold at most {MAX_ENTRIES} files"
         raise InputError(field, rule, str(path), "name the model's own file or folder")

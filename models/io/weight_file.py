@@ -74,7 +74,7 @@ def read_weights(path: Path, field: str) -> WeightFile:
     except InputError:
         raise
     except OSError as error:
-        seen = f"{path}: {error.strerror or error}"
+        seen = f"{error.strerror or error}: {path}"
         raise InputError(field, "file must be readable", seen, "check its permissions") from error
     except Exception as error:  # the library's own, and whatever torch says to impossible shapes
         if "unable to mmap" in str(error):  # torch maps privately, which counts as memory

@@ -98,7 +98,7 @@ def _clip(folder: Path, name: str, digest: str) -> UpscaleClip:
     path = folder / name
     if not name.startswith("clips/") or not path.is_file() or sha256_file(path) != digest:
         rule, fix = "must have the clips that its film was made of", "render it again with --resume"
-        raise InputError("VIDEO", rule, f"{folder}: {name or 'one is missing'}", fix)
+        raise InputError("VIDEO", rule, f"{name or 'one is missing'} in {folder}", fix)
     source = SourceVideo(path)
     return UpscaleClip(path.stem, len(source.times), source.size, path=path, identity=digest)
 
