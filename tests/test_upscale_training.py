@@ -19,7 +19,7 @@ from anchorshot.models.layouts.upscale import UpscaleSettings, plan_upscale
 from anchorshot.models.studio import load_studio
 from anchorshot.pocket.configs import UPSCALE, VAE
 from anchorshot.pocket.recipes import upscale as pocket
-from anchorshot.pocket.recipes.upscale_pixels import PixelDraws, UpscalePixelsRecipe, UpscaleStudent
+from anchorshot.pocket.recipes.upscale_pixels import DrawnFrames, PixelDraws, UpscalePixelsRecipe, UpscaleStudent
 from anchorshot.pocket.recipes.upscale_vae import DetailReconstruction, widened
 from anchorshot.pocket.render import render_clip
 from anchorshot.pocket.world import make_story
@@ -202,11 +202,31 @@ def test_the_pocket_recipe_has_a_loss_in_windows_and_as_a_whole():
     assert math.isfinite(float(sums["flow"][0].detach()))
 
 
+def test_a_veiled_clip_is_blurred_and_has_its_keyframes():
+    data, clips = pocket.PairDraws(random_pairs(), 0, 2, whole=0.5, veiled=1.0), torch.tensor([0, 1])
+    batch = data.draw(3)
+    assert batch.veil in pocket.VEILS and batch.pinned == pocket.PLANS[batch.plan].video.pinned
+    high, low = pocket.windows_of(data.pairs, 1, clips, None)
+    same, blurred = pocket.windows_of(data.pairs, 1, clips, None, veil=2)
+    assert torch.equal(high, same) and blurred.std() < 0.7 * low.std()
+    assert blurred.mean().item() == pytest.approx(low.mean().item(), abs=0.02)
+    (top, left, height, width) = window = (2, 0, 4, 4)
+    part = pocket.windows_of(data.pairs, 1, clips, window)[1]
+    assert torch.equal(part, low[..., top : top + height, left : left + width])
+
+
+def test_frames_are_drawn_as_they_were_encoded():
+    drawn = DrawnFrames(3, 2, "test", seed=5)([1], slice(2, 4))
+    large, _, _ = pocket.draw_pair(pocket.PLANS[3], pocket.pair_seed(3, 1, 5), "test")
+    assert np.array_equal(drawn, large[None, 2:4])
+
+
 def test_learning_from_pixels_takes_the_steps_of_the_sampler():
     torch.manual_seed(0)
     start = UpscaleStudent().state_dict()
     rng = np.random.default_rng(0)
-    frames = [rng.integers(0, 255, (2, sum(p.video.chunks), 64, 64, 3), np.uint8) for p in pocket.PLANS]
+    large = [rng.integers(0, 255, (2, sum(p.video.chunks), 64, 64, 3), np.uint8) for p in pocket.PLANS]
+    frames = [lambda clips, part, x=x: x[clips, part] for x in large]
     silence, settings = torch.randn(1, 8, UPSCALE["text_dim"]), UpscaleSettings(steps=3, shift=2.0)
     data = PixelDraws(random_pairs(), frames, whole=0.0, made=1.0)
     recipe = UpscalePixelsRecipe(

@@ -73,7 +73,7 @@ class Scale:
     clips: int = 400
     bank: int = 2400
     pairs: int = 1500
-    upscaled: int = 100
+    upscaled: int = 400
 
 
 SCALES = {
@@ -86,7 +86,7 @@ SCALES = {
         clips=800,
         bank=12_000,
         pairs=2500,
-        upscaled=400,
+        upscaled=1600,
     ),
 }
 
@@ -104,8 +104,8 @@ CONFIGS = {
     "pair_dpo": LoopConfig(120, lr=2e-4, warmup=10, ema=0.98, save_every=50, final_lr=0.1, precision="no"),
     "video": LoopConfig(11_000, lr=1e-3, muon_lr=0.01, warmup=50, ema=0.995, final_lr=0.03),
     "upscale_vae": LoopConfig(3000, lr=6e-4, muon_lr=5e-3, warmup=30, ema=0.99, weight_decay=0.0, save_every=50),
-    "upscale": LoopConfig(4000, lr=1e-3, muon_lr=0.005, warmup=30, ema=0.995, weight_decay=0.0, save_every=100),
-    "upscale_pixels": LoopConfig(3000, lr=3e-4, muon_lr=3e-3, warmup=20, ema=0.99, weight_decay=0.0, save_every=100),
+    "upscale": LoopConfig(13_000, lr=1e-3, muon_lr=0.005, warmup=30, ema=0.995, weight_decay=0.0, save_every=100),
+    "upscale_pixels": LoopConfig(6000, lr=3e-4, muon_lr=3e-3, warmup=20, ema=0.99, weight_decay=0.0, save_every=100),
 }
 
 #: going on from shipped weights (``--warm``)

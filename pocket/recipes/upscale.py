@@ -47,6 +47,9 @@ PLANS = (
 )
 """How clips are laid out: chunks that are full and chunks that are filled up, keyframes inside and outside."""
 
+VEILS = (2, 2, 2, 5)
+"""Sides of the squares over which a veiled clip's small latents are averaged, one drawn for a step."""
+
 DEGRADED = 0.5
 """Share of clips whose low-resolution frames are more than the mean of the large ones' pixels."""
 
@@ -128,6 +131,7 @@ class UpscaleBatch(NamedTuple):
         times: [N], 1 where a sampler starts.
         captioned: whether there is text.
         window: top, left, height and width in latent pixels of what is trained on; None: all.
+        veil: side of the squares over which the small latents are averaged; 1: they are as they are.
     """
 
     plan: int
@@ -136,6 +140,7 @@ class UpscaleBatch(NamedTuple):
     times: Tensor
     captioned: bool
     window: tuple[int, int, int, int] | None
+    veil: int = 1
 
 
 class PairDraws:
@@ -144,11 +149,21 @@ class PairDraws:
     Args:
         whole: share of the steps that see whole pictures.
         at_start: share of the clips at t = 1; the times of the others are even.
+        veiled: share of the steps whose small latents are blurred and whose keyframes are all given. Most of what a
+            keyframe tells is in the small frames, too; where it is not, the model learns to look at the keyframe.
     """
 
-    def __init__(self, pairs: UpscaleLatents, seed: int, batch_size: int, whole: float, at_start: float = 0.5) -> None:
+    def __init__(
+        self,
+        pairs: UpscaleLatents,
+        seed: int,
+        batch_size: int,
+        whole: float,
+        at_start: float = 0.5,
+        veiled: float = 0.3,
+    ) -> None:
         self.pairs, self.seed, self.batch_size = pairs, seed, batch_size
-        self.whole, self.at_start = whole, at_start
+        self.whole, self.at_start, self.veiled = whole, at_start, veiled
 
     def __len__(self) -> int:
         return sum(map(len, self.pairs.high))
@@ -166,7 +181,26 @@ class PairDraws:
         keyframes = KeyframeChances().draw(PLANS[plan].video.pinned, rng)
         clips = [rng.randrange(len(self.pairs.high[plan])) for _ in range(rows)]
         times = torch.tensor(draw_times(rows, self.at_start, rng))
-        return UpscaleBatch(plan, torch.tensor(clips), keyframes, times, rng.random() < 0.5, window)
+        captioned, veil = rng.random() < 0.5, 1
+        if rng.random() < self.veiled:
+            keyframes, veil = list(PLANS[plan].video.pinned), rng.choice(VEILS)
+        return UpscaleBatch(plan, torch.tensor(clips), keyframes, times, captioned, window, veil)
+
+
+def windows_of(
+    pairs: UpscaleLatents, plan: int, clips: Tensor, window: tuple[int, int, int, int] | None, veil: int = 1
+) -> tuple[Tensor, Tensor]:
+    """z_HR and z_LR of a step in one size, [N, C, F, h, w] each; the rest as in `UpscaleBatch`."""
+    high, small = (z[plan][clips].float() for z in (pairs.high, pairs.low))
+    if veil > 1:
+        flat = small.flatten(1, 2)
+        blurred = F.interpolate(F.avg_pool2d(flat, veil), flat.shape[-2:], mode="bilinear")
+        small = blurred.view(small.shape)
+    low = upscale_latents(small, (high.shape[-2], high.shape[-1]))
+    if window is not None:
+        top, left, height, width = window
+        high, low = (z[..., top : top + height, left : left + width] for z in (high, low))
+    return high, low
 
 
 class SeenFlow(FlowMatching):
@@ -272,12 +306,8 @@ class UpscaleRecipe(Recipe[UpscaleBatch, FlowInputs]):
         return model
 
     def inputs(self, batch: UpscaleBatch, step: int) -> FlowInputs:
-        pairs, video = self.data.pairs, PLANS[batch.plan].video
-        high = pairs.high[batch.plan][batch.clips].float()
-        low = upscale_latents(pairs.low[batch.plan][batch.clips].float(), (high.shape[-2], high.shape[-1]))
-        if batch.window is not None:
-            top, left, height, width = batch.window
-            high, low = (z[..., top : top + height, left : left + width] for z in (high, low))
+        video = PLANS[batch.plan].video
+        high, low = windows_of(self.data.pairs, batch.plan, batch.clips, batch.window, batch.veil)
         text = self._text[batch.plan][batch.clips] if batch.captioned else self._silence.expand(len(high), -1, -1)
         return bridge_inputs(high, low, text.float(), video.latent_chunks, batch.pinned, batch.times)
 

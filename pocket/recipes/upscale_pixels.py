@@ -8,8 +8,7 @@ pictures goes back through decoder and steps. The encoder is frozen: latents kee
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,18 +19,18 @@ from torch.nn import functional as F
 
 from ...media.frames import psnr_of_error
 from ...models.backbones.wan.headless import DirectorWan
-from ...models.layouts.upscale import UpscaleSettings, upscale_latents
+from ...models.layouts.upscale import UpscaleSettings
 from ...sampling.upscale_schedule import upscale_sigmas
 from ...training.objectives import FlowInputs, Ratio, mean_of
 from ...training.processes import Share
 from ...training.recipe import Recipe
 from ...training.upscale.bridge import KeyframeChances, bridge_inputs, predict, share_rows
-from ..bank import draw_all, to_tensor
+from ..bank import to_tensor
 from ..configs import UPSCALE, UPSCALE_VAE
-from .upscale import PLANS, SCALE, UpscaleLatents, draw_pair, pair_seed
+from .upscale import PLANS, SCALE, UpscaleLatents, draw_pair, pair_seed, windows_of
 from .vae import _edge_error
 
-__all__ = ["PixelDraws", "UpscalePixelsRecipe", "UpscaleStudent"]
+__all__ = ["DrawnFrames", "PixelDraws", "UpscalePixelsRecipe", "UpscaleStudent"]
 
 
 class UpscaleStudent(nn.Module):
@@ -78,12 +77,30 @@ class PixelInputs(NamedTuple):
     made: bool
 
 
+Frames = Callable[[Sequence[int], slice], np.ndarray]
+"""Clips' indices and frames → uint8 [N, T, H, W, 3]."""
+
+
+class DrawnFrames:
+    """Large frames of the clips of a plan that `encode_pairs` encodes, drawn when they are asked for: that takes a
+    twentieth of a second, and all of them would take gigabytes.
+    """
+
+    def __init__(self, plan: int, per_plan: int, split: str = "train", seed: int = 0) -> None:
+        self.plan, self.split = plan, split
+        self.seeds = [pair_seed(plan, clip, seed) for clip in range(per_plan)]
+
+    def __call__(self, clips: Sequence[int], frames: slice) -> np.ndarray:
+        """uint8 [N, T, H, W, 3]."""
+        return np.stack([draw_pair(PLANS[self.plan], self.seeds[n], self.split)[0][frames] for n in clips])
+
+
 class PixelDraws:
     """Encoded pairs with their large frames.
 
     Args:
         pairs: latents, see `encode_pairs`.
-        frames: for each plan uint8 [N, T, H, W, 3].
+        frames: for each plan what gives the frames of some of its clips.
         whole: share of the steps that see whole pictures; the others see windows of half the sides.
         made: share of the steps that decode what the model makes.
         rows: windows of a step, of up to `length` latent frames.
@@ -92,7 +109,7 @@ class PixelDraws:
     def __init__(
         self,
         pairs: UpscaleLatents,
-        frames: Sequence[np.ndarray],
+        frames: Sequence[Frames],
         seed: int = 0,
         whole: float = 0.08,
         made: float = 0.85,
@@ -129,18 +146,6 @@ class PixelDraws:
             frames=slice(first, first + 4 * (count - 1) + 1),
             made=rng.random() < self.made,
         )
-
-
-def draw_frames(per_plan: int, split: str = "train", seed: int = 0) -> list[np.ndarray]:
-    """Large frames of the clips that `encode_pairs` encodes, for each plan uint8 [per_plan, T, H, W, 3]."""
-    return [
-        np.stack(draw_all(partial(_large, n, split), [pair_seed(n, k, seed) for k in range(per_plan)]))
-        for n in range(len(PLANS))
-    ]
-
-
-def _large(plan: int, split: str, seed: int) -> np.ndarray:
-    return draw_pair(PLANS[plan], seed, split)[0]
 
 
 class SeenPixels:
@@ -251,14 +256,12 @@ class UpscalePixelsRecipe(Recipe[PixelBatch, PixelInputs]):
 
     def inputs(self, batch: PixelBatch, step: int) -> PixelInputs:
         pairs, video = self.data.pairs, PLANS[batch.plan].video
-        high = pairs.high[batch.plan][batch.clips].float()
-        low = upscale_latents(pairs.low[batch.plan][batch.clips].float(), (high.shape[-2], high.shape[-1]))
-        top, left, height, width = batch.window
-        high, low = (z[..., top : top + height, left : left + width] for z in (high, low))
+        high, low = windows_of(pairs, batch.plan, batch.clips, batch.window)
         text = self._text[batch.plan][batch.clips] if batch.captioned else self._silence.expand(len(high), -1, -1)
         times = torch.ones(len(high), device=high.device)
         bridge = bridge_inputs(high, low, text.float(), video.latent_chunks, batch.pinned, times)
-        frames = self.data.frames[batch.plan][batch.clips.numpy(), batch.frames]
+        top, left, height, width = batch.window
+        frames = self.data.frames[batch.plan](batch.clips.tolist(), batch.frames)
         unit = frames.shape[2] // pairs.high[batch.plan].shape[-2]
         cut = frames[:, :, top * unit : (top + height) * unit, left * unit : (left + width) * unit]
         pixels = to_tensor(cut).movedim(2, 1).to(high.device) * 2 - 1

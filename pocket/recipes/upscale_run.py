@@ -18,8 +18,8 @@ from ...models.studio import Studio
 from ..bank import clip_bank, to_tensor
 from ..world import DATA_VERSION
 from . import export
-from .upscale import UpscaleLatents, UpscaleRecipe, encode_pairs, from_video_model, seen_errors
-from .upscale_pixels import PixelDraws, UpscalePixelsRecipe, draw_frames
+from .upscale import PLANS, UpscaleLatents, UpscaleRecipe, encode_pairs, from_video_model, seen_errors
+from .upscale_pixels import DrawnFrames, PixelDraws, UpscalePixelsRecipe
 from .upscale_vae import UpscaleVaeRecipe, reconstruction
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ def train_upscale_pixels(folder: Path, run: _Run) -> None:
     model, vae = cast(nn.Module, studio.upscale_model), cast(nn.Module, studio.upscale_vae.model)
     parts = {"transformer.": model.state_dict(), "vae.": vae.state_dict()}
     mean, std = (list(vae.config[f"latents_{name}"]) for name in ("mean", "std"))  # type: ignore[index]
+    frames = [DrawnFrames(plan, run.scale.upscaled) for plan in range(len(PLANS))]
     recipe = UpscalePixelsRecipe(
-        PixelDraws(pairs, draw_frames(run.scale.upscaled), rows=2 * run.scale.vae_multiplier),
+        PixelDraws(pairs, frames, rows=2 * run.scale.vae_multiplier),
         text,
         padded(studio.upscale_text, [""], length)[0].cpu().half(),
         {k: v.cpu().float() for k, v in export.joined(parts).items()},
