@@ -46,8 +46,8 @@ def run_upscale(repeats: int = 3) -> list[Row]:
         Rows of what, ours, reference, ratio.
     """
     rows = []
-    for name, always in KEYFRAMES.items():
-        near = _near(always)
+    for name, given in KEYFRAMES.items():
+        near = _near(given)
         ours, full = (wan_cost(_MODEL, FULL_HD, timesteps=FULL_HD[0], near=kind) for kind in (near, None))
         what = f"Wan 2.2 5B, 31 latents of 1088×1920, {NEAR} near on each side, {name}; reference: full attention"
         rows.append(row(f"TFLOP a step, {what}", ours.flops / 1e12, full.flops / 1e12))
@@ -89,6 +89,6 @@ def _model() -> DirectorWan:
         return DirectorWan(**config).eval()
 
 
-def _near(always: tuple[int, ...]) -> Neighbourhood | None:
+def _near(given: tuple[int, ...]) -> Neighbourhood | None:
     latents = FULL_HD[0]
-    return neighbourhood(VideoPlan("multi_chunk", [latents], list(always), 4 * latents - 3), NEAR)
+    return neighbourhood(VideoPlan("multi_chunk", [latents], list(given), 4 * latents - 3), NEAR)

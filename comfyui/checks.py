@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import InputImpl, io
 from torch import Tensor
 
 from ..core.documents import as_integer, as_number
@@ -157,6 +157,8 @@ def _one(value: Any, field: str, part: Any) -> None:
         return checks[0](value, field, part)
     if isinstance(value, Tensor) and "IMAGE" in kinds:  # whose error says more than that it is no other kind
         return _image(value, field, part)
+    if isinstance(value, InputImpl.VideoFromComponents) and "VIDEO" in kinds:
+        return _video(value, field, part)
     for check in checks:
         with contextlib.suppress(InputError):
             return check(value, field, part)
@@ -337,13 +339,25 @@ def _seen(value: Any) -> str:
     return "nothing" if value is None else f"a value of type {type(value).__name__}"
 
 
+def _video(value: Any, field: str, part: Any) -> None:
+    _object("VIDEO", "get_components", "get_stream_source")(value, field, part)
+    if not isinstance(value, InputImpl.VideoFromComponents):  # a file, which is read when it is needed
+        return
+    held = value.get_components()
+    _image(held.images, field, part)
+    if held.audio is not None:
+        _audio(held.audio, field, part)
+    if not held.frame_rate > 0:
+        raise InputError(field, "must have a frame rate above 0", float(held.frame_rate), "set it in Create Video")
+
+
 _CHECKS: dict[str, Check] = {
     "IMAGE": _image,
     "LATENT": _latent,
     "CONDITIONING": _conditioning,
     "SIGMAS": _sigmas,
     "AUDIO": _audio,
-    "VIDEO": _object("VIDEO", "get_components", "get_stream_source"),
+    "VIDEO": _video,
     "MODEL": _object("MODEL", "model", "model_options", "clone", "get_model_object"),
     "GUIDER": _object("GUIDER", "model_patcher", "set_conds"),
     "CLIP": _object("CLIP", "tokenize", "encode_from_tokens", "cond_stage_model"),

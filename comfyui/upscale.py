@@ -18,7 +18,7 @@ from ..models.backbones.native_fit import text_width
 from ..models.backbones.native_models import upscale_on
 from ..models.backbones.native_solvers import ode_solver
 from ..models.layouts.upscale import UpscaleSettings, decode_upscaled, encode_upscale, plan_canvas, plan_upscale
-from ..models.layouts.video_latents import BRIDGE, COLOUR_CELL, ChunkVAE, plan_of
+from ..models.layouts.video_latents import BRIDGE, COLOUR_CELL, NEAR, ChunkVAE, plan_of
 from ..pipelines.upscale.colour import keep_colour
 from ..pipelines.upscale.hold import hold_still
 from ..pipelines.upscale.tiles import plan_tiles
@@ -47,7 +47,7 @@ class Upscaling:
         scale: factor along both sides, where no size is given.
         steps, strength, sampler_name, seed: of the sampler.
         window, overlap: in frames.
-        near: latent frames that each attends to on both sides; 0: all.
+        near: latent frames that each attends to on both sides; 0: as the MODEL says, else all.
         tile, tile_overlap: in pixels of the video that comes in.
         cuts: auto or none.
         keep_colour: take colour drift back.
@@ -89,7 +89,7 @@ class Upscaling:
             steps=self.steps,
             mode=mode,  # type: ignore[arg-type]
             strength=self.strength,
-            near=self.near or None,
+            near=self.near or model.attachments.get(NEAR) or None,
         )
 
     def cell(self, model: Any) -> int:
@@ -267,14 +267,15 @@ def _blended(parts: Iterator[Iterator[Tensor]], windows: Sequence[Window]) -> It
     tail: deque[Tensor] = deque()
     for i, (frames, window) in enumerate(zip(parts, windows, strict=True)):
         held_back = windows[i + 1].blend if i + 1 < len(windows) else 0
+        last = window.frames - window.tail
         for number, frame in enumerate(frames):
-            if number < window.unused:
+            if not window.unused <= number < last:
                 continue
-            if number < window.overlap:
+            if number < window.unused + window.blend:
                 old = tail.popleft()
                 # Where both are equal nothing changes, not even by rounding.
                 frame = old + (number + 1 - window.unused) / (window.blend + 1) * (frame - old)
-            if number < window.frames - held_back:
+            if number < last - held_back:
                 yield frame
             else:
                 tail.append(frame)
@@ -318,10 +319,17 @@ def upscale_video(
     for note in source.notes:
         tell(note, warn=True)
     size = upscaling.size(source.size)
+    (height, width), (low_height, low_width) = size, source.size
+    if abs(height * low_width - width * low_height) > max(height, width):  # more than a rounded side
+        tell(f"{width}x{height} is of another shape than {low_width}x{low_height}: pictures are stretched", warn=True)
     film = None if storyboard is None else film_of(storyboard)
     given = keyframes_of(keyframes, source, size, upscaling.fit, upscaling.keyframe_times, timeline, film)
     cuts: list[int] = []
-    if film is not None and film.frames == source.count:
+    if film is not None and film.frames != source.count:
+        seen = f"storyboard: its film has {film.frames} frames, and the video {source.count}"
+        tell(f"{seen}; its cuts are not used", warn=True)
+        film = None
+    if film is not None:
         cuts = film.cuts
     elif upscaling.cuts == "auto" and source.count > 1:
         tell("looking for cuts")

@@ -84,7 +84,8 @@ def keyframes_of(
         keyframes: IMAGE, or lists of them; None without any.
         source: the video.
         size: (H, W) of what comes out.
-        fit: of pictures of another shape, one of `images.FITS`.
+        fit: of pictures of another shape, one of `images.FITS`. Those that are then enlarged as much as the video
+            show no more than it, and are left out.
         times: moments in words.
         timeline: of the video. If it has another length, the times that were asked for count, not the snapped ones.
         film: of a storyboard.
@@ -95,9 +96,13 @@ def keyframes_of(
     """
     pictures = frames_of(keyframes, "keyframes")
     if not len(pictures):
+        if times.strip():
+            tell("keyframe_times: there are no keyframes, so they say nothing", warn=True)
         return {}
     at = _frames(len(pictures), source, times, timeline, film)
-    if pictures.shape[-2] <= source.size[0] and pictures.shape[-1] <= source.size[1]:
+    enlarged = [want / have for want, have in zip(size, pictures.shape[-2:], strict=True)]
+    by = min(enlarged) if fit == "contain" else max(enlarged)
+    if by >= min(want / have for want, have in zip(size, source.size, strict=True)):
         seen = f"{pictures.shape[-1]}x{pictures.shape[-2]}"
         tell(f"keyframes of {seen} show no more than the video itself: they are left out", warn=True)
         return {}
@@ -118,6 +123,9 @@ def _frames(
         at = [source.index_of(moment) for moment in read_times(times, source.rate)]
     elif timeline is not None:
         field, snapped = "timeline", timeline.frames == source.count
+        if not snapped:
+            seen = f"timeline: has {timeline.frames} frames, and the video {source.count}"
+            tell(f"{seen}; keyframes come at the times that were asked for", warn=True)
         at = timeline.keyframe_frames if snapped else [
             source.index_of(key.requested.exact) for key in timeline.keyframes
         ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ..media.cuts import CutFinder, find_cuts
 from ..media.source_video import SourceVideo
 from ..media.target_video import open_target
 from .film import room
-from .host import stop_if_asked, temporary_folder
+from .host import stop_if_asked, tell, temporary_folder
 from .images import frames_of
 
 __all__ = ["IN_MEMORY", "Source", "source_of"]
@@ -177,11 +178,16 @@ def source_of(video: Any, fps: Fraction, audio: Any = None) -> Pictures | Record
         InputError: no frames, or a file that cannot be read.
     """
     if hasattr(video, "get_components"):
+        if audio is not None:
+            tell("audio is for an IMAGE batch: a VIDEO keeps its own sound", warn=True)
         if tuple(video.get_active_trim_window()) == (0.0, 0.0) and isinstance(video, InputImpl.VideoFromFile):
-            return Recording(_file_of(video))
+            path, own = _file_of(video)
+            recording = Recording(path)
+            if own:
+                weakref.finalize(recording, path.unlink, missing_ok=True)
+            return recording
         parts = video.get_components()
-        frames = frames_of(parts.images, "video")
-        return _pictures(frames, Fraction(parts.frame_rate), parts.audio if audio is None else audio)
+        return _pictures(frames_of(parts.images, "video"), Fraction(parts.frame_rate), parts.audio)
     return _pictures(frames_of(video, "video"), fps, audio)
 
 
@@ -191,15 +197,15 @@ def _pictures(frames: Tensor, rate: Fraction, audio: Any) -> Pictures:
     return Pictures(frames, rate, audio)
 
 
-def _file_of(video: Any) -> Path:
-    """Where a VIDEO lies; one that lies in memory is written down first."""
+def _file_of(video: Any) -> tuple[Path, bool]:
+    """Where a VIDEO lies; one that lies in memory is written down first, to a file of ours (True)."""
     source = video.get_stream_source()
     if isinstance(source, str):
-        return Path(source)
+        return Path(source), False
     handle, name = tempfile.mkstemp(".video", "keyframe_sr_source_", temporary_folder())
     with os.fdopen(handle, "wb") as file:
         file.write(source.getbuffer())
-    return Path(name)
+    return Path(name), True
 
 
 def _watched(frames: Iterator[Frame]) -> Iterator[Frame]:

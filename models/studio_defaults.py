@@ -212,7 +212,8 @@ class UpscaleDefaults(Strict):
         mode: bridge, or training_free for a model that was not trained to upscale.
         start_noise: noise where the bridge starts; the paper has none.
         strength: noise level at which training_free starts.
-        near: latent frames on each side that a latent frame attends to, besides keyframes; null: all.
+        near: latent frames on each side that a latent frame attends to, besides the nearest keyframes; null:
+            all.
         text_length: fill the prompt up with zeros to this many tokens.
         interpolation: how latents come to the large size.
         prompt: what the model reads where a clip has no text of its own.

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..comfyui.images import FITS
 
-__all__ = ["fit_input", "keyframes_input"]
+__all__ = ["fit_input", "keyframes_input", "valid_sampler"]
 
 
 def keyframes_input() -> io.Image.Input:
@@ -29,3 +29,11 @@ def fit_input() -> io.Combo.Input:
         tooltip="Keyframes of another size than the video's. cover (default): scaled to fill it and cropped, as the "
         "storyboard's pictures. contain: whole, on black. off: refused.",
     )
+
+
+def valid_sampler(sampler_name: str | None) -> bool | str:
+    """True, or what is wrong with a sampler's name, for `validate_inputs`; None comes along a link."""
+    from ..comfyui.video import sampler_fault
+
+    fault = None if sampler_name is None else sampler_fault(sampler_name)
+    return True if fault is None else str(fault)

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..comfyui.checks import checked
 from ..comfyui.images import FITS
+from .shared_inputs import valid_sampler
 from .sockets import StoryboardSocket, TimelineSocket
 
 __all__ = ["KeyframeSR"]
@@ -121,8 +122,9 @@ class KeyframeSR(io.ComfyNode):
                     min=0,
                     max=1200,
                     advanced=True,
-                    tooltip="How many latents (of four frames) each looks at on both sides, besides all keyframes; "
-                    "default 0, all of the window. 2 to 8 need less time in long windows.",
+                    tooltip="How many latents (of four frames) each looks at on both sides, besides the nearest "
+                    "keyframes; default 0, as the model says, else all of the window. 1 to 8 need less time in long "
+                    "windows, and windows agree better.",
                 ),
                 io.Int.Input(
                     "tile",
@@ -275,10 +277,7 @@ class KeyframeSR(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, sampler_name: str | None = None) -> bool | str:
-        from ..comfyui.video import sampler_fault
-
-        fault = None if sampler_name is None else sampler_fault(sampler_name)
-        return True if fault is None else str(fault)
+        return valid_sampler(sampler_name)
 
     @classmethod
     @checked()

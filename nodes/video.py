@@ -8,7 +8,7 @@ import comfy.samplers
 from comfy_api.latest import io
 
 from ..comfyui.checks import checked
-from .shared_inputs import fit_input, keyframes_input
+from .shared_inputs import fit_input, keyframes_input, valid_sampler
 from .sockets import TimelineSocket
 
 __all__ = ["MultiChunkDecode", "MultiChunkModel", "MultiChunkVideoSampler", "RepinKeyframes"]
@@ -174,10 +174,7 @@ class MultiChunkVideoSampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, sampler_name: str | None = None) -> bool | str:
-        from ..comfyui.video import sampler_fault
-
-        fault = None if sampler_name is None else sampler_fault(sampler_name)
-        return True if fault is None else str(fault)
+        return valid_sampler(sampler_name)
 
     @classmethod
     @checked()

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..models.layouts.video_latents import BRIDGE, COLOUR_CELL, NATIVE_SIZE
+from ..models.layouts.video_latents import BRIDGE, COLOUR_CELL, NATIVE_SIZE, NEAR
 from ..models.studio_config import Part, read_studio
 from ..models.studio_parts import PairPart, PairTextPart
 from . import native, native_pairs
@@ -111,6 +111,7 @@ class NativeStudio:
         made.attachments.pop(NATIVE_SIZE, None)  # any video is larger than what the pocket makes
         made.set_attachments(BRIDGE, self.defaults.upscale.mode == "bridge")
         made.set_attachments(COLOUR_CELL, self.defaults.upscale.colour_cell)
+        made.set_attachments(NEAR, self.defaults.upscale.near or 0)
         return made
 
     @cached_property

@@ -137,9 +137,9 @@ def test_a_timestep_per_frame_equals_director_wan() -> None:
     assert expected.flops - wan_cost(SMALL_WAN, latent, text=9).flops == expected.parts["conditioning"] * 5 // 6
 
 
-@pytest.mark.parametrize("always", [(), (0, 5)])
-def test_attention_to_near_latents_equals_director_wan(always: tuple[int, ...]) -> None:
-    latent, near = (6, 4, 6), Neighbourhood(6, 1, always)
+@pytest.mark.parametrize("keyframes", [(), (0, 5)])
+def test_attention_to_near_latents_equals_director_wan(keyframes: tuple[int, ...]) -> None:
+    latent, near = (6, 4, 6), Neighbourhood(6, 1, keyframes)
     expected = wan_cost(SMALL_WAN, latent, text=9, timesteps=6, near=near)
     assert count_wan(DirectorWan(**SMALL_WAN).eval(), latent, text=9, near=near) == expected.flops
     full = wan_cost(SMALL_WAN, latent, text=9, timesteps=6).parts["self attention"]

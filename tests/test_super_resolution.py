@@ -215,8 +215,8 @@ def test_own_latents_take_the_place_of_frames(model: DirectorWan, vae: VideoVAE)
 @given(data=st.data())
 def test_near_attention_is_masked_attention(data: st.DataObject) -> None:
     frames, tokens = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 3))
-    always = tuple(sorted(data.draw(st.sets(st.integers(0, frames - 1), max_size=3))))
-    near = Neighbourhood(frames, data.draw(st.integers(0, 3)), always)
+    keyframes = tuple(sorted(data.draw(st.sets(st.integers(0, frames - 1), max_size=3))))
+    near = Neighbourhood(frames, data.draw(st.integers(0, 3)), keyframes)
     q, k, v = (noise(2, frames * tokens, 2, 4, seed=i) for i in range(3))
 
     def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -240,16 +240,18 @@ def test_a_wide_neighbourhood_is_full_attention(model: DirectorWan) -> None:
 
 
 def test_what_is_not_seen_changes_nothing(model: DirectorWan) -> None:
-    t, u, near = torch.full((1, 8), 0.5), torch.arange(8.0), Neighbourhood(8, 1, (6,))
-    z = noise(1, CHANNELS, 8, 4, 8)
-    changed = z.clone()
-    changed[:, :, 7] += 1  # two blocks reach two latents far, and from there through 6 to all
-    a, b = (model.forward_chunks(x, t, TEXT, u, near) for x in (z, changed))
-    reached = [bool((a - b)[:, :, i].abs().max() > 1e-6) for i in range(8)]
-    assert reached[5:] == [True] * 3 and reached[0]
-    alone = Neighbourhood(8, 1)
-    a, b = (model.forward_chunks(x, t, TEXT, u, alone) for x in (z, changed))
-    assert torch.equal(a[:, :, :5], b[:, :, :5])
+    """Nor does what lies behind a keyframe: two blocks reach two latents far, but not past it."""
+    t, u, z = torch.full((1, 8), 0.5), torch.arange(8.0), noise(1, CHANNELS, 8, 4, 8)
+    for keyframes, at, reached in (((), 7, [5, 6, 7]), ((4,), 7, [5, 6, 7]), ((6,), 7, [7]), ((4,), 4, range(8))):
+        near, changed = Neighbourhood(8, 1, keyframes), z.clone()
+        changed[:, :, at] += 1
+        a, b = (model.forward_chunks(x, t, TEXT, u, near) for x in (z, changed))
+        assert [i for i in range(8) if (a - b)[:, :, i].abs().max() > 1e-6] == list(reached), (keyframes, at)
+
+
+def test_who_sees_whom() -> None:
+    near = Neighbourhood(12, 1, (2, 9))
+    assert [near.visible(i) for i in (0, 2, 5, 9, 11)] == [[0, 1, 2], [2], [2, 4, 5, 6, 9], [9], [9, 10, 11]]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from anchorshot.media.lossless import open_lossless, pixels_of, read_lossless
 from anchorshot.pipelines.upscale.colour import keep_colour
 from anchorshot.pipelines.upscale.tiles import plan_tiles
 from anchorshot.pipelines.upscale.upscalers import Interpolation, Tiling, upscale_window
-from anchorshot.pipelines.upscale.windows import Window, joined_windows, plan_windows
+from anchorshot.pipelines.upscale.windows import joined_windows, plan_windows
 
 
 def test_windows_cover_every_shot_and_never_cross_a_cut() -> None:
@@ -34,8 +35,12 @@ def test_windows_cover_every_shot_and_never_cross_a_cut() -> None:
         assert not any(w.start < cut < w.stop for w in windows for cut in cuts)
         assert all(w.keyframes == tuple(k for k in keys if w.start <= k < w.stop) for w in windows)
         assert sum(w.frames - w.overlap for w in windows) == frames
+        assert all(0 <= part for w in windows for part in (w.unused, w.blend, w.tail))
         for before, after in pairwise(windows):
-            assert after.overlap == before.stop - after.start == (0 if after.start in cuts else overlap)
+            shared = min(overlap, 13) if after.start in keys else overlap
+            assert after.overlap == before.stop - after.start
+            assert after.overlap == 0 if after.start in cuts else shared <= after.overlap <= overlap
+            assert after.overlap == after.unused + after.blend + before.tail
         at_once = [n for n in range(frames) if sum(w.start <= n < w.stop for w in windows) > 2]
         assert not at_once, (windows, at_once)
 
@@ -45,7 +50,14 @@ def test_a_shots_windows_are_those_of_the_shot_alone() -> None:
     alone = plan_windows(63, [], [23, 27], 20, 4)
     later = lambda frame: None if frame is None else frame + 37  # noqa: E731
     moved = [
-        Window(w.start + 37, w.stop + 37, w.overlap, tuple(map(later, w.keyframes)), later(w.before), later(w.after))
+        replace(
+            w,
+            start=w.start + 37,
+            stop=w.stop + 37,
+            keyframes=tuple(map(later, w.keyframes)),
+            before=later(w.before),
+            after=later(w.after),
+        )
         for w in alone
     ]
     assert [w for w in whole if w.start >= 37] == moved
@@ -57,6 +69,25 @@ def test_a_window_begins_at_a_keyframe_where_it_can() -> None:
     windows = plan_windows(60, [], [25, 29], 33, 4)
     assert [(w.start, w.stop) for w in windows] == [(0, 33), (29, 60)]
     assert 29 in windows[0].keyframes and 29 in windows[1].keyframes
+
+
+def test_a_window_has_the_latents_of_its_shot() -> None:
+    """Its first frame begins a latent's four, its last frame ends them; but for short windows."""
+    for cut, key, overlap in ((0, None, 13), (7, None, 41), (5, 26, 21)):
+        keys = [] if key is None else [key]
+        for window in plan_windows(300 + cut, [cut], keys, 90, overlap):
+            begin = max([cut, *(k for k in keys if k <= window.start)]) if window.start >= cut else 0
+            assert (window.start - begin) % 4 == 0
+            end = max([cut, *(k for k in keys if k < window.stop)])
+            assert window.stop in (cut, 300 + cut) or (window.stop - end) % 4 == 1
+
+
+def test_what_leads_up_to_a_window_is_not_shown() -> None:
+    """The less sure a frame is, the sooner it is thrown away: most at the beginning, none after a keyframe."""
+    second = plan_windows(300, [], [], 125, 41)[1]
+    assert (second.unused, second.blend, second.thrown_away) == (29, 4, 8)
+    second = plan_windows(300, [], [90], 125, 41)[1]
+    assert second.start == 90 and (second.unused, second.blend, second.thrown_away) == (0, 4, 9)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +184,7 @@ def test_windows_and_their_blend_join_to_the_whole_video() -> None:
     assert all(np.array_equal(a, to_uint8(b)) for a, b in zip(joined, source, strict=True))
     other = [pieces[0], [255 - frame for frame in pieces[1]], *pieces[2:]]
     changed = [n for n, frame in enumerate(joined_windows(other, windows)) if (frame != joined[n]).any()]
-    assert changed == list(range(windows[1].start + windows[1].unused, windows[1].stop))
+    assert changed == list(range(windows[1].start + windows[1].unused, windows[1].stop - windows[1].tail))
 
 
 def test_colour_of_a_frame_smaller_than_a_cell() -> None:

@@ -1,4 +1,4 @@
-"""Self-attention within a neighbourhood of latent frames: near ones, and the keyframes' always. Both hosts use it."""
+"""Self-attention within a neighbourhood of latent frames: near ones, and the nearest keyframes. Both hosts use it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,29 @@ __all__ = ["Neighbourhood", "attend_near", "neighbourhood"]
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Which latent frames a latent frame attends to: near ones, and the keyframes' always (ours, not the paper's).
+    """Which latent frames a latent frame attends to (ours, not the paper's).
 
-    Full attention grows with the square of a window's length; this with the length.
+    Near ones on both sides, and the nearest keyframe before and behind it, however far. A keyframe attends to itself
+    alone: it is given, and has nothing to learn. So what lies beyond the keyframes around a latent changes nothing in
+    it, and a clip can be cut there. Full attention grows with the square of a window's length; this with the length.
 
     Attributes:
         latents: F.
         near: how many on each side.
-        always: positions of those that all attend to.
+        keyframes: positions of the given ones.
     """
 
     latents: int
     near: int
-    always: tuple[int, ...] = ()
+    keyframes: tuple[int, ...] = ()
 
     def visible(self, i: int) -> list[int]:
         """Positions that latent frame i attends to, itself among them, ascending."""
-        return sorted({*range(max(0, i - self.near), min(self.latents, i + self.near + 1)), *self.always})
+        if i in self.keyframes:
+            return [i]
+        before, behind = ([k for k in self.keyframes if (k < i) is side] for side in (True, False))
+        nearest = {*sorted(before)[-1:], *sorted(behind)[:1]}
+        return sorted({*range(max(0, i - self.near), min(self.latents, i + self.near + 1)), *nearest})
 
     @property
     def runs(self) -> list[tuple[slice, list[slice]]]:
@@ -52,7 +58,7 @@ class Neighbourhood:
 
 
 def neighbourhood(plan: VideoPlan, near: int | None) -> Neighbourhood | None:
-    """The neighbourhood of a video's latents: `near` on each side and the given ones; None where all see all."""
+    """The neighbourhood of a video's latents, the pinned ones its keyframes; None where all see all."""
     if near is None:
         return None
     found = Neighbourhood(plan.latents, near, tuple(plan.pinned))

@@ -57,7 +57,7 @@ class UpscaleSettings:
             model of video: noise is put on the upscaled latents, and it takes it away again.
         start_noise: standard deviation of noise on z_LR where the bridge starts; the paper has none.
         strength: noise level at which ``training_free`` starts, 0…1: how much it may change.
-        near: latent frames that each attends to on both sides, besides all keyframes; None: all.
+        near: latent frames that each attends to on both sides, besides the nearest keyframes; None: all.
         text_length: fill the text up with zeros to this many tokens.
         interpolation: how latents come to the large size; as in training.
     """

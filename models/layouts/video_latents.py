@@ -34,6 +34,7 @@ __all__ = [
     "COLOUR_CELL",
     "FPS",
     "NATIVE_SIZE",
+    "NEAR",
     "PLAN",
     "ChunkVAE",
     "Latent",
@@ -61,6 +62,9 @@ BRIDGE = "anchorshot_bridge"
 
 COLOUR_CELL = "anchorshot_colour_cell"
 """Where a MODEL that upscales says how large the areas are whose colour the source gives, in pixels of the source."""
+
+NEAR = "anchorshot_near"
+"""Where a MODEL that upscales says how many latents each shall look at on both sides; without it, or 0, at all."""
 
 Latent = dict[str, Any]
 

@@ -147,6 +147,8 @@ class UpscaleJob:
             own["studio"] = self.studio.fingerprint(*self.studio.upscale_parts)
             defaults = self.studio.defaults.upscale
             own["sampling"] = asdict(defaults.sampling) | {"prompt": defaults.prompt}
+            if defaults.near is not None:  # until keyframes beyond the nearest were left out, this was not there
+                own["sampling"]["keyframes"] = "nearest"
         return own
 
     @property

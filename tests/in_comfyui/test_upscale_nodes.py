@@ -92,11 +92,11 @@ def test_cuts_are_found_by_looking(tiny: dict[str, Any], folders: Path) -> None:
 def test_windows_share_what_they_overlap(tiny: dict[str, Any]) -> None:
     """Outside of the blend a window is what it is alone."""
     frames = pixels(14, seed=1)
-    images, report = run(tiny, frames, window=9, overlap=3)[1:]
-    assert "windows: 0–8, 6–13" in report
-    first, second = (run(tiny, frames[part], window=0)[1] for part in (slice(0, 9), slice(6, 14)))
-    assert torch.equal(images[:7], first[:7]) and torch.equal(images[9:], second[3:])
-    assert torch.allclose(images[7], (2 * first[7] + second[1]) / 3, atol=1e-6)
+    images, report = run(tiny, frames, window=13, overlap=5)[1:]
+    assert "windows: 0–12, 8–13" in report
+    first, second = (run(tiny, frames[part], window=0)[1] for part in (slice(0, 13), slice(8, 14)))
+    assert torch.equal(images[:9], first[:9]) and torch.equal(images[12:], second[4:])
+    assert torch.allclose(images[9], (3 * first[9] + second[1]) / 4, atol=1e-6)
 
 
 def test_what_stands_still_stays_still(tiny: dict[str, Any]) -> None:
@@ -164,6 +164,27 @@ def test_the_pocket_upscales_as_the_command_line(studio: dict[str, Any]) -> None
 def test_small_keyframes_are_left_out(tiny: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     report = run(tiny, pixels(5), keyframes=pixels(1))[2]
     assert "keyframes at frames: none" in report and "no more than the video" in caplog.text
+    assert "keyframes at frames: none" in run(tiny, pixels(5), keyframes=pixels(1, 16, 64))[2]  # cropped to its half
+
+
+def held_in_memory(frames: Tensor, rate: int = 8) -> Any:
+    return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, audio=None, frame_rate=Fraction(rate)))
+
+
+def test_what_is_not_read_is_said(tiny: dict[str, Any], board: Storyboard, caplog: pytest.LogCaptureFixture) -> None:
+    short = board.shots[0].timeline(board.fps)
+    sound = {"waveform": torch.zeros(1, 1, 800), "sample_rate": 8000}
+    large = pixels(len(short.keyframes), 32, 64)
+    for changed, words in (
+        ({"keyframe_times": "0, 1"}, "keyframe_times: there are no keyframes"),
+        ({"audio": sound}, "a VIDEO keeps its own sound"),
+        ({"width": 128, "height": 32}, "of another shape"),
+        ({"storyboard": board}, "storyboard: its film has"),
+        ({"timeline": short, "keyframes": large}, f"timeline: has {short.frames} frames, and the video 1"),
+    ):
+        caplog.clear()
+        run(tiny, held_in_memory(pixels(1)), **changed)
+        assert words in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -180,6 +201,9 @@ def test_small_keyframes_are_left_out(tiny: dict[str, Any], caplog: pytest.LogCa
         ({"sampler_name": "euler_ancestral"}, "sampler.*deterministic"),
         ({"video": pixels(0)}, "video.*empty"),
         ({"video": None}, "video"),
+        ({"video": held_in_memory(pixels(2) / 0)}, "video: must hold finite pictures"),
+        ({"video": held_in_memory(pixels(2) * 255)}, "video: must hold values in 0…1"),
+        ({"video": held_in_memory(pixels(2), 0)}, "video: must have a frame rate above 0"),
         ({"positive": [[noise(1, 7, 32), {}]]}, "positive: must be 24 wide"),
     ],
 )

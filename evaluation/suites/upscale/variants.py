@@ -105,6 +105,8 @@ class Variant:
             own = studio.defaults.upscale
             settings = asdict(self.settings(own.sampling)) | {"window": own.window, "overlap": own.overlap}
             settings["hold"] = own.hold if self.held else 0
+            if settings["near"] is not None:  # until keyframes beyond the nearest were left out, this was not there
+                settings["keyframes"] = "nearest"
         if self.colour:
             settings["colour_cell"] = studio.defaults.upscale.colour_cell
         return tuple(sorted(parts)), settings
@@ -216,6 +218,7 @@ def _super_resolved(studio: Studio, variant: Variant, clip: SourceClip, seed: in
         new = torch.cat([part.float().cpu() for part in parts])
         weight = torch.ones(len(new), 1, 1, 1)
         weight[: window.unused] = 0
-        weight[window.unused : window.overlap, 0, 0, 0] = torch.arange(1, window.blend + 1) / (window.blend + 1)
+        blended = slice(window.unused, window.unused + window.blend)
+        weight[blended, 0, 0, 0] = torch.arange(1, window.blend + 1) / (window.blend + 1)
         made[window.start : window.stop] = torch.lerp(made[window.start : window.stop], new, weight)
     return made.clamp(0, 1)
