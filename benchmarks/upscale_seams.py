@@ -33,7 +33,7 @@ KEYFRAMES: dict[str, tuple[int, ...]] = {"none": (), "first": (0,), "often": (0,
 FRAMES, WINDOWS = 113, ((93, 41), (93, 29), (93, 17), (17, 4))
 """Frames of a clip that is cut into windows, and most frames and overlap of these."""
 Pair = tuple[int, int]
-TILES = ((80, 16), (96, 32), (112, 56), (112, 80))
+TILES = ((112, 16), (112, 48), (176, 80), (240, 112))
 """Longest side and overlap of tiles, in pixels of a source of twice the pocket's width."""
 
 

@@ -12,6 +12,7 @@ from anchorshot.models.backbones.wan.headless import DirectorWan
 from anchorshot.models.backbones.wan.vae import VideoVAE
 from anchorshot.models.layouts.neighbourhood import Neighbourhood, attend_near
 from anchorshot.models.layouts.upscale import UpscalePlan, plan_canvas, plan_upscale, upscale_latents
+from anchorshot.pipelines.upscale.windows import plan_windows
 from anchorshot.sampling.flow import Step
 from anchorshot.sampling.super_resolution import UpscaleSettings, super_resolve, upscale_clip, upscale_sigmas
 
@@ -206,6 +207,36 @@ def test_own_latents_take_the_place_of_frames(model: DirectorWan, vae: VideoVAE)
     assert torch.equal(run(model, vae, torch.zeros_like(frames), key, latents=z), want)
     with pytest.raises(InputError, match="latents: must be the 4 latent frames of this layout"):
         run(model, vae, frames, key, latents=z[:, :, :2])
+
+
+# --- windows -------------------------------------------------------------------------------------------------------
+
+
+def apart_in_windows(
+    model: DirectorWan, vae: VideoVAE, frames: Tensor, keys: dict[int, Tensor], window: int, overlap: int
+) -> list[Tensor]:
+    """How far each frame that a window alone shows is from that of the whole shot; a list for each window."""
+    run_near = lambda part, given, **more: run(model, vae, part, given, settings={"near": 1, "steps": 1}, **more)  # noqa: E731
+    whole, found = run_near(frames, keys), []
+    for own in plan_windows(len(frames), [], sorted(keys), window, overlap):
+        outside = {"before": own.before, "after": own.after}
+        more = {side: [] if key is None else [keys[key]] for side, key in outside.items()}
+        made = run_near(frames[own.start : own.stop], {k - own.start: keys[k] for k in own.keyframes}, **more)
+        found.append((made - whole[own.start : own.stop]).abs().amax((1, 2, 3))[: own.frames - own.tail])
+    return found
+
+
+def test_windows_are_those_of_the_whole_shot_between_keyframes(model: DirectorWan, vae: VideoVAE) -> None:
+    """Attention ends at keyframes, the VAE's past begins there: not a bit of the blend shows."""
+    frames, keys = pixels(40), dict(zip((0, 9, 20, 31), large(4), strict=True))
+    first, *others = apart_in_windows(model, vae, frames, keys, 36, 12)
+    assert others and all(apart.max() < 1e-5 for apart in (first, *others))
+
+
+def test_what_follows_a_window_does_not_reach_what_it_shows(model: DirectorWan, vae: VideoVAE) -> None:
+    """What its network lacks at the end lies in its tail, which the next window shows."""
+    first, _ = apart_in_windows(model, vae, pixels(57), {}, 45, 21)
+    assert first.max() < 0.005
 
 
 # --- limited attention ---------------------------------------------------------------------------------------------
