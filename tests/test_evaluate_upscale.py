@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import torch
 import yaml
 from close import same_result
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from kornia.filters import gaussian_blur2d
 from PIL import Image
 from safetensors.torch import save_file
+from torch.nn import functional as F
 from transformers import T5Config, T5EncoderModel
 
 from anchorshot import evaluation
@@ -22,18 +26,22 @@ from anchorshot.evaluation.metrics.lpips import Lpips
 from anchorshot.evaluation.metrics.pixels import colour_error, structural_similarity
 from anchorshot.evaluation.stories import shipped_recogniser
 from anchorshot.evaluation.suites.upscale.figures import ClipFigures, by_distance, pooled
+from anchorshot.evaluation.suites.upscale.identity import LargeFrames, strangers
 from anchorshot.evaluation.suites.upscale.own_clips import find_clips, own_source
 from anchorshot.evaluation.suites.upscale.sources import SourceClip, held_out_source
 from anchorshot.evaluation.suites.upscale.variants import Variant, chosen_variants, upscaler
-from anchorshot.media.frames import PSNR_CAP
+from anchorshot.media.frames import PSNR_CAP, psnr
 from anchorshot.media.image import write_image
 from anchorshot.media.video import open_writer
 from anchorshot.models.io.keymaps import to_public
 from anchorshot.models.studio import Studio, load_studio
 from anchorshot.pipelines.upscale.upscalers import Interpolation
+from anchorshot.pocket.bank import to_tensor
 from anchorshot.pocket.configs import T5, VAE, VIDEO
 from anchorshot.pocket.recogniser import Recogniser
+from anchorshot.pocket.render import render
 from anchorshot.pocket.tokenizer import build_tokenizer
+from anchorshot.story.timeline import Timeline
 
 WAN = VIDEO | {
     **{"num_attention_heads": 2, "attention_head_dim": 24, "in_channels": 4, "out_channels": 4},
@@ -135,12 +143,14 @@ def test_sources_are_one_drawing_at_two_sizes(studio: Studio, clip: SourceClip) 
 
 
 def test_frames_that_a_variant_was_given_do_not_flatter_it(recogniser: Recogniser, clip: SourceClip) -> None:
-    score = ClipFigures(recogniser)
+    timeline = Timeline.plan(8, 0.75, (0.0, 0.6))
+    pixels = {name: getattr(clip, name)[: timeline.frames] for name in ("truth", "characters", "frames")}
+    clip, score = replace(clip, timeline=timeline, **pixels), ClipFigures(recogniser)
     bicubic = torch.cat([*Interpolation("bicubic")(clip.frames, {}, clip.size, lambda share: None)])
     given = bicubic.clone()
     given[clip.keyframes] = clip.truth[clip.keyframes]
     plain, flattered, perfect = score(clip, bicubic), score(clip, given), score(clip, clip.truth)
-    for name in ("psnr", "ssim", "identity", "identity_loss", "likeness", "psnr_characters"):
+    for name in ("psnr", "ssim", "identity", "identity_loss", "identity_large", "likeness", "psnr_characters"):
         assert float(plain[name]) == float(flattered[name]), name
     assert float(flattered["psnr_keyframes"]) == PSNR_CAP > float(plain["psnr_keyframes"])
     assert float(flattered["psnr_all"]) > float(plain["psnr_all"])
@@ -155,6 +165,34 @@ def test_frames_that_a_variant_was_given_do_not_flatter_it(recogniser: Recognise
     assert pooled([perfect], [clip.keyframes])["flicker"] == pytest.approx(1) and rows["jump_truth"] is not None
     distances = by_distance([flattered], [clip.keyframes])
     assert distances[0] == pytest.approx(PSNR_CAP) and distances[1] is not None and distances[1] < 40
+
+
+def test_identity_of_large_frames_tells_what_small_ones_do_not_show(recogniser: Recogniser, clip: SourceClip) -> None:
+    short = replace(clip, truth=clip.truth[:3], characters=clip.characters[:3])
+    truth, shot = short.truth[short.measured], short.shot
+    large, small = LargeFrames(recogniser), ClipFigures(recogniser).identity
+
+    def identity(made: torch.Tensor) -> float:
+        return float(large(short, made)[1])
+
+    assert identity(truth) == 1
+    falling = [identity(gaussian_blur2d(truth, (25, 25), (sigma, sigma))) for sigma in (0.5, 0.7, 1, 1.5, 2.5)]
+    assert all(a > b + 0.01 for a, b in itertools.pairwise([1, *falling])), falling
+    # Somebody else is 0 in the mean, however near one of them comes.
+    others = [identity(frames) for frames in strangers(shot, short.measured)]
+    assert sum(others) / len(others) == pytest.approx(0, abs=1e-5) and max(others) < 0.3
+    # Coarse pixels have the true small frame: the reading of it is the same, and the large frame is not.
+    coarse = F.interpolate(F.avg_pool2d(truth, 2), scale_factor=2)
+    assert small(short, coarse) == pytest.approx(small(short, truth)) and 0.8 < identity(coarse) < 0.97
+    # It is no PSNR by another name: all of it a pixel to the side is nearer than a blur that has the pixels nearer. And
+    # what is right of a character does not make up for another accessory.
+    aside, blurred = truth.roll(1, -1), gaussian_blur2d(truth, (25, 25), (1.5, 1.5))
+    assert float(psnr(aside, truth).mean()) < float(psnr(blurred, truth).mean()) and identity(aside) > identity(blurred)
+    other = [replace(a, look=replace(a.look, accessory=(a.look.accessory + 1) % 4)) for a in shot.actors]
+    dressed = replace(shot, actors=tuple(other))
+    assert identity(torch.cat([to_tensor(render(dressed, t / 8, 2)[0][None]) for t in short.measured])) < falling[-2]
+    nobody = replace(short, characters=torch.zeros_like(short.characters))
+    assert large(nobody, truth) == large(replace(short, characters=None), truth) == (None, None)
 
 
 # --- variants ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ....pocket.world import HEIGHT, WIDTH
 from ...metrics.flicker import still_flicker, temporal_error
 from ...metrics.networks import MetricModels
 from ...metrics.pixels import boundary_jump, colour_error, frame_change, structural_similarity
+from .identity import LargeFrames
 from .sources import SourceClip
 
 __all__ = ["FIGURES", "ClipFigures", "Figures", "by_distance", "numbers", "pooled"]
@@ -28,6 +29,7 @@ FIGURES = (
     "psnr_characters",
     "identity",
     "identity_loss",
+    "identity_large",
     "likeness",
     "psnr_keyframes",
     "psnr_all",
@@ -45,13 +47,14 @@ class ClipFigures:
     (`SourceClip.measured`), the same for all. `psnr_all` and `psnr_keyframes` are of all frames and of the others.
 
     Args:
-        recogniser: reads who a frame shows; frames are reduced to its size by area. None: it is not asked, and there
-            is nothing of characters.
+        recogniser: reads who a frame shows; frames are reduced to its size by area, but for `LargeFrames`. None: it is
+            not asked, and there is nothing of characters.
         networks: LPIPS, where there is one.
     """
 
     def __init__(self, recogniser: Recogniser | None, networks: MetricModels | None = None) -> None:
         self._recogniser = recogniser
+        self._large = None if recogniser is None else LargeFrames(recogniser)
         self._lpips = None if networks is None else networks.lpips
 
     @torch.no_grad()
@@ -62,6 +65,7 @@ class ClipFigures:
         made, true = video[at], clip.truth[at]
         frames = psnr(video, clip.truth)
         share, loss = self.identity(clip, made)
+        likeness, large = (None, None) if self._large is None else self._large(clip, made)
         found: dict[str, Tensor | float | None] = {
             "psnr": frames[at].mean(),
             "ssim": structural_similarity(made, true).mean(),
@@ -69,7 +73,8 @@ class ClipFigures:
             "psnr_characters": None if clip.characters is None else self._within(clip.characters[at], made, true),
             "identity": share,
             "identity_loss": loss,
-            "likeness": None if clip.characters is None else self._likeness(clip.characters[at], made, true),
+            "identity_large": large,
+            "likeness": likeness,
             "psnr_keyframes": frames[keys].mean(),
             "psnr_all": frames.mean(),
             "temporal_error": temporal_error(video, clip.truth),
@@ -103,15 +108,6 @@ class ClipFigures:
         right = [(row.argmax(-1) == value).double().mean() for row, value in rows]
         losses = [F.cross_entropy(row, torch.full((len(row),), value)) for row, value in rows]
         return float(torch.stack(right).mean()), float(torch.stack(losses).mean())
-
-    def _likeness(self, mask: Tensor, made: Tensor, true: Tensor) -> Tensor | None:
-        """Mean cosine of the recogniser's features of both, in their full size, where characters are."""
-        if self._recogniser is None:
-            return None
-        recogniser = self._recogniser
-        one, other = (recogniser.features(frames * 2 - 1) for frames in (made, true))
-        covered = F.adaptive_avg_pool2d(mask[:, None].float(), one.shape[-2:])[:, 0] > 0.5
-        return F.cosine_similarity(one, other, dim=1)[covered].mean() if covered.any() else None
 
 
 def pooled(figures: Sequence[Figures], starts: Sequence[Sequence[int]]) -> dict[str, float | None]:

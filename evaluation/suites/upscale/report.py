@@ -24,6 +24,7 @@ _COMPARED = {
     "ssim": ("SSIM", 4, ""),
     "lpips": ("LPIPS", 4, ""),
     "identity": ("identity", 3, ""),
+    "identity_large": ("identity of large frames", 4, ""),
     "likeness": ("likeness", 4, ""),
 }
 _MIB = 2**-20
@@ -36,6 +37,7 @@ def tables(result: Result) -> Sequence[Columns]:
         "characters, dB": figure("psnr_characters", 2),
         "identity": figure("identity"),
         "loss": figure("identity_loss"),
+        "identity, large": figure("identity_large", 4),
         "likeness": figure("likeness", 4),
     }
     return (
@@ -97,6 +99,9 @@ def panels(result: Result) -> list[Panel]:
     judged: list[Panel] = [
         lambda axes: _bars(
             axes, rows, "identity", "share", "looks read right; dotted: bicubic's", line("identity"), 0.05
+        ),
+        lambda axes: _bars(
+            axes, rows, "identity_large", "1 − distance", "identity of large frames", line("identity_large"), 0.02
         ),
         lambda axes: _bars(axes, rows, "likeness", "cosine", "features of characters", line("likeness"), 0.01),
     ]

@@ -164,6 +164,7 @@ def _inputs(
     parts, settings = variant.depends_on(studio, source)
     return {
         "version": __version__,
+        "figures": FIGURES,
         "variant": repr(variant),
         "studio": studio.fingerprint(*parts) if parts else "",
         "settings": settings,
