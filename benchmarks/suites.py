@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ..evaluation.options import Options
+from ..evaluation.options import Flag, Options
 from ..evaluation.suites.text2story.options import FilmOptions
 from .suite import Benchmark
 from .table import Row
@@ -17,14 +17,31 @@ if TYPE_CHECKING:
 __all__ = ["SUITES"]
 
 
-class KeyframesBenchmark(Benchmark[Options]):
+class KeyframesOptions(Options):
+    """Options of `keyframes`.
+
+    Attributes:
+        ragged: memories of captions of different lengths instead, on a random model.
+    """
+
+    ragged: Annotated[
+        bool,
+        Flag("a memory of ragged captions: filling its cache, what it takes, compiled steps"),
+    ] = False
+
+
+class KeyframesBenchmark(Benchmark[KeyframesOptions]):
     """Captain Cinema on the Flux class."""
 
     name = "keyframes"
-    options = Options
+    options = KeyframesOptions
 
-    def run(self, studio: Studio | None, options: Options) -> list[Row]:
+    def run(self, studio: Studio | None, options: KeyframesOptions) -> list[Row]:
         """See `Benchmark.run`."""
+        if options.ragged:
+            from .ragged import ragged_rows
+
+            return ragged_rows()
         from .keyframes import run_keyframes
 
         return run_keyframes(studio)

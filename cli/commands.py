@@ -185,6 +185,8 @@ def _keyframes(film: argparse.ArgumentParser) -> None:
     own.add_argument("--negative", metavar="TEXT", help="with --cfg: what guidance leads away from")
     own.add_argument("--sampler", choices=("euler", "heun", "dpmpp_2m"), help="solver of the flow")
     own.add_argument("--level", choices=("pixel", "latent"), help="shrink remembered frames before or after the VAE")
+    kept = "precision that remembered frames' keys and values are kept in; fp8 takes half of bf16"
+    own.add_argument("--cache", choices=("model", "bf16", "fp8"), help=kept)
 
 
 def _refiner(film: argparse.ArgumentParser) -> None:

@@ -123,7 +123,7 @@ def _renamed(text: str) -> str:
     return text
 
 
-_FLAGS = ("joint", "context_noise", "cfg", "negative", "sampler", "level")
+_FLAGS = ("joint", "context_noise", "cfg", "negative", "sampler", "level", "cache")
 """Options of keyframes."""
 
 
@@ -131,7 +131,7 @@ def _keyframe(options: argparse.Namespace) -> dict[str, Any]:
     """What is asked for in place of the studio's settings of keyframes."""
     from ..models.layouts.pairs import read_noise
 
-    named = {name: getattr(options, name) for name in ("cfg", "negative", "sampler", "level")}
+    named = {name: getattr(options, name) for name in ("cfg", "negative", "sampler", "level", "cache")}
     asked = {name: value for name, value in named.items() if value is not None}
     if options.joint is not None:
         asked |= {"window": options.joint, "mode": "full"}

@@ -15,6 +15,7 @@ from ..memory.memory_pack import Aspect, MemoryPack, PackingKind
 from ..memory.retrieval import Retrieval
 from ..story.stages import MAX_WINDOW
 from .layouts.chunks import Method, VideoSettings
+from .layouts.pair_cache import CachePrecision
 from .layouts.pairs import check_noise
 from .layouts.start_end import GuidanceAgainst, PairLayoutName
 from .layouts.upscale import Interpolation, Mode, UpscaleSettings
@@ -61,6 +62,7 @@ class KeyframeDefaults(Strict):
         sigmas: noise levels of one's own, from 1 to 0, in place of steps and shift.
         level: pixel or latent: where remembered frames are shrunk.
         window: keyframes that are made together.
+        cache: what keys and values of the context are kept in: model (its own precision), bf16 or fp8.
     """
 
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
@@ -78,6 +80,7 @@ class KeyframeDefaults(Strict):
     sigmas: Annotated[list[Unit] | None, Field(min_length=2, max_length=1001, examples=[[1, 0.9, 0.6, 0]])] = None
     level: Level = "pixel"
     window: Annotated[int, Field(ge=1, le=MAX_WINDOW)] = 1
+    cache: CachePrecision = "model"
 
     @model_validator(mode="after")
     def _check(self) -> KeyframeDefaults:
@@ -102,7 +105,7 @@ class KeyframeDefaults(Strict):
         return {name for name in YOUNGER if getattr(self, name) == fields[name].default}
 
 
-YOUNGER = ("cfg", "negative", "sampler", "sigmas", "level", "window")
+YOUNGER = ("cfg", "negative", "sampler", "sigmas", "level", "window", "cache")
 """Fields of `KeyframeDefaults` that came after the first films."""
 
 

@@ -84,10 +84,20 @@ class FilmSettings:
         sigmas = None if d.sigmas is None else tuple(check_sigmas(d.sigmas, "defaults.keyframe.sigmas").tolist())
         steps = d.steps if sigmas is None else len(sigmas) - 1
         settings = KeyframeSettings(
-            steps, shift, d.context_noise, d.mode, d.guidance, cfg=d.cfg, sampler=d.sampler, sigmas=sigmas
+            steps,
+            shift,
+            d.context_noise,
+            d.mode,
+            d.guidance,
+            cfg=d.cfg,
+            sampler=d.sampler,
+            sigmas=sigmas,
+            cache_precision=d.cache,
         )
+        # a studio's `cache` says in which precision, the sampler's whether at all
+        unset = frozenset("cache_precision" if name == "cache" else name for name in d.unset)
         memory = GoldenMem(d.groups, d.images, d.first_tier, d.level)
-        return cls(settings, memory, d.retrieval, studio.defaults.video, d.negative, d.window, frozenset(d.unset))
+        return cls(settings, memory, d.retrieval, studio.defaults.video, d.negative, d.window, unset)
 
     def keyframe_inputs(self) -> dict[str, Any]:
         """Everything that a keyframe depends on, as plain JSON."""

@@ -8,7 +8,7 @@ what the context contributes to attention is computed once and kept (exact, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..memory.frame_memory import ContextFrame
 from ..models.encoders.text_cond import TextCond
+from ..models.layouts.pair_cache import CachePrecision, KVCache, check_precision
 from ..models.layouts.pairs import (
-    KVCache,
     Mode,
     NoiseLevel,
     PairModel,
@@ -47,6 +47,7 @@ class KeyframeSettings:
         mode: ``causal`` (context cached) or ``full`` (bidirectional, recomputed every step).
         guidance: distilled guidance, for models that take it.
         cache: keep the context's keys and values over the steps (causal mode only).
+        cache_precision: what they are kept in: ``model`` (its own precision), ``bf16`` or ``fp8``.
         cfg: classifier-free guidance, v∅ + cfg·(v − v∅); 1 is off.
         sampler: ``euler``, ``heun`` or ``dpmpp_2m``, see `flow.SOLVERS`.
         sigmas: noise levels of one's own, 1 … 0, in place of steps and shift.
@@ -61,6 +62,7 @@ class KeyframeSettings:
     cfg: float = 1.0
     sampler: SolverName = "euler"
     sigmas: tuple[float, ...] | None = None
+    cache_precision: CachePrecision = "model"
 
     @property
     def schedule(self) -> Tensor:
@@ -104,12 +106,16 @@ def sample_keyframes(
     x = torch.cat([pack_latent(noise_like((batch, *shape), generator)) for _ in prompts], 1).to(device)
     memory = _context_pairs(context, batch, size, settings, generator, device, dtype)
     cached = settings.cache and settings.mode == "causal"
-    past = _encode(model, memory) if cached and memory is not None else None
+    past = _encode(model, memory, settings.cache_precision) if cached and memory is not None else None
 
     def velocity_of(captions: Sequence[TextCond]) -> Velocity:
+        # What stays over the steps is made once: a step waits for nothing on the host.
+        fixed = _new_pairs(x.to(dtype), captions, size, settings.guidance, device)
+
         @torch.no_grad()
         def velocity(x: Tensor, t: float) -> Tensor:
-            new = _new_pairs(x.to(dtype), captions, size, t, settings.guidance, device)
+            latents = list(x.to(dtype).chunk(len(captions), 1))
+            new = replace(fixed, latents=latents, timestep=torch.full_like(fixed.timestep, t))
             if memory is None or past is not None:
                 out = model.forward_pairs(new, settings.mode, past)
             else:
@@ -118,7 +124,9 @@ def sample_keyframes(
 
         return velocity
 
-    velocity = guided(velocity_of(prompts), velocity_of(_negatives(prompts, negative)), settings.cfg)
+    velocity = velocity_of(prompts)
+    if settings.cfg != 1:
+        velocity = guided(velocity, velocity_of(_negatives(prompts, negative)), settings.cfg)
     x = SOLVERS[settings.sampler](velocity, x, settings.schedule, callback)
     return [unpack_latent(part, size) for part in x.chunk(len(prompts), 1)]
 
@@ -132,8 +140,8 @@ def _negatives(prompts: Sequence[TextCond], negative: TextCond | None) -> list[T
 
 
 @torch.no_grad()
-def _encode(model: PairModel, memory: Pairs) -> KVCache:
-    return model.encode_context(memory)
+def _encode(model: PairModel, memory: Pairs, precision: CachePrecision) -> KVCache:
+    return model.encode_context(memory, precision=precision)
 
 
 def _context_pairs(
@@ -162,9 +170,9 @@ def _context_pairs(
 
 
 def _new_pairs(
-    x: Tensor, prompts: Sequence[TextCond], size: Size, t: float, guidance: float | None, device: torch.device
+    x: Tensor, prompts: Sequence[TextCond], size: Size, guidance: float | None, device: torch.device
 ) -> Pairs:
-    times = torch.full((x.shape[0], len(prompts)), t)
+    times = torch.ones(x.shape[0], len(prompts))  # of the first step
     latents = list(x.chunk(len(prompts), 1))
     return _pairs(latents, [size] * len(prompts), prompts, times, guidance, device, x.dtype, size)
 
@@ -205,5 +213,6 @@ def _check(
         rule = f"must have 1 or {len(prompts[0])} rows"
         raise InputError("negative", rule, len(negative), "give one negative prompt for all")
     check_noise(settings.context_noise)
+    check_precision(settings.cache_precision)
     if settings.sampler not in SOLVERS:
         raise InputError("sampler", f"must be one of {', '.join(SOLVERS)}", settings.sampler, "euler is the default")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...core.errors import InputError
+from .pair_cache import CachePrecision, KVCache, check_precision
 
 Size = tuple[int, int]
 
@@ -112,50 +113,6 @@ class Pairs:
         return torch.cat(parts, 1)
 
 
-@dataclass
-class KVCache:
-    """Keys and values (after RoPE) of context pairs, one entry [B, L, heads, d] per single-stream block.
-
-    Valid while the context's latents, noise, timestep, text and the weights stay the same; exact in causal mode, where
-    context never looks at what comes after it.
-
-    Attributes:
-        keys, values: by block.
-        mask: bool [B, L], or None when every token is real.
-        targets: how many batch rows look at each row of the cache (see `repeat`).
-    """
-
-    keys: list[Tensor] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-    mask: Tensor | None = None
-    targets: int = 1
-
-    @property
-    def tokens(self) -> int:
-        """Number of cached tokens per row."""
-        return self.keys[0].shape[1] if self.keys else 0
-
-    def repeat(self, targets: int) -> KVCache:
-        """Every row for so many targets, one after the other in the batch. Nothing is copied."""
-        return KVCache(self.keys, self.values, self.mask, self.targets * targets)
-
-    def before(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of one block with those of the new tokens [B·targets, L', heads, d] behind them."""
-        return torch.cat([self._rows(self.keys[layer]), k], 1), torch.cat([self._rows(self.values[layer]), v], 1)
-
-    def key_mask(self, batch: int, device: torch.device) -> Tensor:
-        """Bool [batch, L]: which cached tokens are real."""
-        if self.mask is None:
-            return torch.ones(batch, self.tokens, dtype=torch.bool, device=device)
-        return self._rows(self.mask)
-
-    def _rows(self, x: Tensor) -> Tensor:
-        """A view of one row for all targets; of several rows a copy, which lives as long as one block needs it."""
-        if self.targets == 1:
-            return x
-        return x[:, None].expand(-1, self.targets, *x.shape[1:]).flatten(0, 1)
-
-
 class PairModel(Protocol):
     """A velocity network over interleaved pairs."""
 
@@ -176,18 +133,19 @@ class PairModel(Protocol):
         """Velocity of every pair, P tensors [B, h·w, C]; `past` is the cache of context pairs that come before."""
         ...
 
-    def encode_context(self, pairs: Pairs, mode: Mode = "causal") -> KVCache:
-        """Keys and values of context pairs, to be given to `forward_pairs` at every step."""
+    def encode_context(self, pairs: Pairs, mode: Mode = "causal", precision: CachePrecision = "model") -> KVCache:
+        """Keys and values of context pairs, kept in `precision`, to be given to `forward_pairs` at every step."""
         ...
 
 
 @dataclass(frozen=True)
 class PairSettings:
-    """How frames are sampled together; see `PairLayout` for mode, context_noise and cache."""
+    """How frames are sampled together; see `PairLayout` for mode, context_noise, cache and precision."""
 
     mode: Mode = "causal"
     context_noise: NoiseLevel = 0.1
     cache: bool = True
+    precision: CachePrecision = "model"
 
 
 @dataclass(frozen=True)
@@ -204,6 +162,7 @@ class PairLayout:
         mode: ``full`` or ``causal``.
         context_noise: t of the context frames, 0…1, or a range (see `context_levels`).
         cache: keep the context's keys and values over the steps (causal mode only).
+        precision: what they are kept in, see `CachePrecision`.
         text_lengths: tokens of every listed frame's caption; empty where nobody needs them.
     """
 
@@ -212,6 +171,7 @@ class PairLayout:
     mode: Mode = "causal"
     context_noise: NoiseLevel = 0.1
     cache: bool = True
+    precision: CachePrecision = "model"
     text_lengths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -224,6 +184,7 @@ class PairLayout:
         if self.mode not in ("full", "causal"):
             raise InputError("mode", "must be full or causal", self.mode, "choose one of them")
         check_noise(self.context_noise)
+        check_precision(self.precision)
         if self.text_lengths and len(self.text_lengths) != len(self.sizes):
             rule = f"must be one for each of the {len(self.sizes)} frames"
             raise InputError("captions", rule, len(self.text_lengths), "give every frame its caption")

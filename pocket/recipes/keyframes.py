@@ -166,7 +166,7 @@ class KeyframeRecipe(Recipe[KeyframeBatch, KeyframeInputs]):
     data: StoryDraws
     edges = ("embedder", "flux.proj_out", "norm", "relative_attention_bias", "looks")
     # not the single-stream blocks: the keys and values of the context leave them through a cache
-    units = ("T5Block", "FluxTransformerBlock")
+    units = ("T5Block", "PairDoubleBlock")
 
     def __init__(
         self,

@@ -32,7 +32,8 @@ from anchorshot.models.backbones.flux.native import prepare_pairs
 from anchorshot.models.backbones.flux.native_blocks import ContextCaches, run_pairs
 from anchorshot.models.encoders.text import TextCond
 from anchorshot.models.io.keymaps import to_public
-from anchorshot.models.layouts.pairs import KVCache, Pairs, PairSettings
+from anchorshot.models.layouts.pair_cache import KVCache
+from anchorshot.models.layouts.pairs import Pairs, PairSettings
 from anchorshot.models.studio import load_studio
 from anchorshot.sampling.flow import flow_sigmas
 from anchorshot.sampling.keyframes import ContextFrame, KeyframeSettings, sample_keyframes

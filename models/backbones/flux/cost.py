@@ -13,7 +13,8 @@ import torch
 
 from ....core.errors import InputError
 from ...cost import Config, Cost, Output, Pair, count_flops
-from ...layouts.pairs import KVCache, Mode, Pairs
+from ...layouts.pair_cache import KVCache
+from ...layouts.pairs import Mode, Pairs
 from .headless import CaptainFlux
 
 __all__ = ["FLUX_DEV", "count_flux", "empty_pairs", "flux_cost"]

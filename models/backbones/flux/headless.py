@@ -1,123 +1,25 @@
 """Captain Cinema on diffusers' Flux: interleaved pairs, hybrid attention, per-frame timesteps, key/value cache.
 
 `CaptainFlux` has the stock state dict and the stock forward; `forward_pairs` is what it adds (Captain Cinema §3.2):
-double-stream blocks see each pair alone (equal shapes run as one batch), single-stream blocks see all pairs, with a
-full or a causal-by-pair mask that is never built as a matrix.
+double-stream blocks see each pair alone, single-stream blocks see all pairs, with a full or a causal-by-pair mask that
+is never built as a matrix. All pairs lie in one packed row through both; pairs that all have one shape run as rows of
+one batch of the stock double blocks.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
-from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.embeddings import apply_rotary_emb
-from diffusers.models.transformers.transformer_flux import (
-    FluxAttnProcessor,
-    FluxSingleTransformerBlock,
-    _get_qkv_projections,
-)
 from torch import Tensor
 
-from ....kernels.launch import chosen
-from ....kernels.modulation import segment_gate_residual, segment_norm_modulate
-from ....kernels.rotary import qk_norm_rope, takes
-from ...layouts.pairs import KVCache, Mode, Pairs, buckets, causal_spans, pair_ids, segment_index
+from ...layouts.pair_cache import CachePrecision, KVCache
+from ...layouts.pairs import Mode, Pairs, Size, buckets, causal_spans, pair_ids, segment_index
+from .pair_blocks import PairAttnProcessor, PairDoubleBlock, PairPlan, PairSingleBlock, Streams
 
-__all__ = ["CaptainFlux", "KVCache", "Mode", "PairAttnProcessor", "PairSingleBlock", "Pairs"]
-
-
-@dataclass
-class _Plan:
-    """What the single-stream blocks of one forward need to know."""
-
-    lengths: list[int]
-    mode: Mode
-    segments: Tensor
-    mask: Tensor | None
-    past: KVCache | None = None
-    store: KVCache | None = None
-
-
-class PairAttnProcessor(FluxAttnProcessor):
-    """Flux attention over packed pairs: full, causal by pair or local, with cached context in front."""
-
-    def __call__(  # type: ignore[override]
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        image_rotary_emb: Any = None,
-        plan: _Plan | None = None,
-        layer: int = 0,
-    ) -> Any:
-        if plan is None:
-            return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
-        q, k, v, *_ = _get_qkv_projections(attn, hidden_states, None)
-        q, k, v = (x.unflatten(-1, (-1, attn.head_dim)) for x in (q, k, v))
-        if takes(q, attn.norm_q, attn.norm_k):
-            table = (image_rotary_emb[0][:, ::2], image_rotary_emb[1][:, ::2])
-            q, k = qk_norm_rope(q, k, attn.norm_q.weight, attn.norm_k.weight, table, eps=attn.norm_q.eps)
-        else:
-            q = apply_rotary_emb(attn.norm_q(q), image_rotary_emb, sequence_dim=1).to(v.dtype)
-            k = apply_rotary_emb(attn.norm_k(k), image_rotary_emb, sequence_dim=1).to(v.dtype)
-        if plan.store is not None:
-            plan.store.keys.append(k)
-            plan.store.values.append(v)
-        before, mask = 0, plan.mask
-        if plan.past is not None:
-            before = plan.past.tokens
-            k, v = plan.past.before(layer, k, v)
-        out = []
-        for start, end in [(0, q.shape[1])] if plan.mode == "full" else causal_spans(plan.lengths):
-            first = before + start if plan.mode == "local" else 0
-            out.append(self._attend(q[:, start:end], k, v, mask, first, before + end))
-        return torch.cat(out, 1).flatten(2, 3).to(hidden_states.dtype)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, first: int, last: int) -> Tensor:
-        return dispatch_attention_fn(
-            q,
-            k[:, first:last],
-            v[:, first:last],
-            attn_mask=None if mask is None else mask[:, None, None, first:last],
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
-        )
-
-
-class PairSingleBlock(FluxSingleTransformerBlock):
-    """Single-stream block whose modulation is gathered per pair (every frame has its own timestep)."""
-
-    def forward(  # type: ignore[override]
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        temb: Tensor | None = None,
-        image_rotary_emb: Any = None,
-        joint_attention_kwargs: dict[str, Any] | None = None,
-        plan: _Plan | None = None,
-        layer: int = 0,
-    ) -> Any:
-        if plan is None:
-            return super().forward(hidden_states, encoder_hidden_states, temb, image_rotary_emb, joint_attention_kwargs)
-        shift, scale, gate = self.norm.linear(self.norm.silu(temb)).chunk(3, -1)
-        fused = chosen(hidden_states)
-        if fused:
-            x = segment_norm_modulate(hidden_states, scale, shift, plan.segments, eps=self.norm.norm.eps)
-        else:  # in the model's precision, as the stock block
-            x = self.norm.norm(hidden_states) * (1 + scale[:, plan.segments]) + shift[:, plan.segments]
-        attended = self.attn(hidden_states=x, image_rotary_emb=image_rotary_emb, plan=plan, layer=layer)
-        mlp = self.act_mlp(self.proj_mlp(x))
-        update = self.proj_out(torch.cat([attended, mlp], 2))
-        if fused:
-            out = segment_gate_residual(hidden_states, update, gate, plan.segments)
-        else:
-            out = hidden_states + gate[:, plan.segments] * update
-        return out.clip(-65504, 65504) if out.dtype == torch.float16 else out
+__all__ = ["CaptainFlux", "KVCache", "Mode", "PairAttnProcessor", "PairDoubleBlock", "PairSingleBlock", "Pairs"]
 
 
 class CaptainFlux(FluxTransformer2DModel):
@@ -125,8 +27,11 @@ class CaptainFlux(FluxTransformer2DModel):
     forward inherited.
     """
 
-    _no_split_modules = ["FluxTransformerBlock", "PairSingleBlock"]
-    _repeated_blocks = ["FluxTransformerBlock", "PairSingleBlock"]
+    _no_split_modules = ["PairDoubleBlock", "PairSingleBlock"]
+    packs = True
+    """Whether pairs of different shapes share a row; False takes them a shape at a time, for comparison."""
+
+    _repeated_blocks = ["PairDoubleBlock", "PairSingleBlock"]
 
     # without `wraps` diffusers' config machinery would see (*args, **kwargs) and drop the whole config
     @functools.wraps(FluxTransformer2DModel.__init__)  # type: ignore[misc]
@@ -138,6 +43,9 @@ class CaptainFlux(FluxTransformer2DModel):
     def adopt(model: FluxTransformer2DModel) -> CaptainFlux:
         """Turn a loaded stock model (quantised or with LoRA, too) into a CaptainFlux, in place."""
         model.__class__ = CaptainFlux
+        for block in model.transformer_blocks:
+            block.__class__ = PairDoubleBlock
+            block.attn.set_processor(PairAttnProcessor())
         for block in model.single_transformer_blocks:
             block.__class__ = PairSingleBlock
             block.attn.set_processor(PairAttnProcessor())
@@ -166,9 +74,12 @@ class CaptainFlux(FluxTransformer2DModel):
         """
         return self(pairs={"pairs": pairs, "mode": mode, "past": past})
 
-    def encode_context(self, pairs: Pairs, mode: Mode = "causal") -> KVCache:
-        """Keys and values of context pairs, to be given to `forward_pairs` at every step."""
-        store = KVCache(mask=pairs.key_mask())
+    def encode_context(self, pairs: Pairs, mode: Mode = "causal", precision: CachePrecision = "model") -> KVCache:
+        """Keys and values of context pairs, kept in `precision`, to be given to `forward_pairs` at every step.
+
+        Where gradients are wanted, they reach the context through its keys and values, which then stay as they are.
+        """
+        store = KVCache(mask=pairs.key_mask(), precision=precision)
         self(pairs={"pairs": pairs, "mode": mode, "store": store})
         return store
 
@@ -176,15 +87,22 @@ class CaptainFlux(FluxTransformer2DModel):
         self, pairs: Pairs, mode: Mode = "full", past: KVCache | None = None, store: KVCache | None = None
     ) -> list[Tensor]:
         temb = self._embed_time(pairs)
-        parts = self._double_blocks(pairs, temb)
-        lengths = [p.shape[1] for p in parts]
-        device = parts[0].device
-        plan = _Plan(lengths, mode, segment_index(lengths, device), _joined_mask(pairs, past), past, store)
-        rope = self.pos_embed(torch.cat([pairs.ids(p, device) for p in range(len(pairs))]))
-        hidden = torch.cat(parts, 1)
+        hidden = self._double_blocks(pairs, temb)
+        lengths = _lengths(pairs)
+        plan = PairPlan(lengths, torch.tensor(lengths), mode, segment_index(lengths, hidden.device))
+        plan.mask = _joined_mask(pairs, past)
+        if store is not None and torch.is_grad_enabled():
+            plan.grown = store
+        elif store is not None:
+            attn = self.single_transformer_blocks[0].attn
+            shape = (*hidden.shape[:2], attn.inner_dim // attn.head_dim, attn.head_dim)
+            store.reserve(len(self.single_transformer_blocks), shape, hidden.dtype, hidden.device)
+        rope = self.pos_embed(torch.cat([pairs.ids(p, hidden.device) for p in range(len(pairs))]))
         run = self._runner()
         for layer, block in enumerate(self.single_transformer_blocks):
-            hidden = run(block, hidden, None, temb, rope, None, plan, layer)
+            cached = None if past is None else past.layer(layer)
+            kept = None if store is None or plan.grown is not None else store.layer(layer)
+            hidden = run(block, hidden, None, temb, rope, None, plan, cached, kept)
         if store is not None:
             return []
         scale, shift = self.norm_out.linear(self.norm_out.silu(temb).to(hidden.dtype)).chunk(2, -1)
@@ -209,22 +127,68 @@ class CaptainFlux(FluxTransformer2DModel):
             temb = self.time_text_embed(t, pooled)
         return temb.unflatten(0, pairs.timestep.shape)
 
-    def _double_blocks(self, pairs: Pairs, temb: Tensor) -> list[Tensor]:
-        """Local blocks: pairs of one shape are rows of one batch, so the block-diagonal mask costs nothing."""
+    def _double_blocks(self, pairs: Pairs, temb: Tensor) -> Tensor:
+        """Hidden states [B, L, d] of all pairs in their order, after the local blocks."""
+        shapes = buckets(pairs.sizes, [t.shape[1] for t in pairs.texts])
+        if len(shapes) > 1 and self.packs:
+            return self._packed(pairs, temb)
         parts: list[Any] = [None] * len(pairs)
+        for (h, w, length), index in shapes.items():
+            for p, part in zip(index, self._bucket(pairs, temb, index, (h, w), length), strict=True):
+                parts[p] = part
+        return torch.cat(parts, 1)
+
+    def _bucket(self, pairs: Pairs, temb: Tensor, index: list[int], size: Size, length: int) -> tuple[Tensor, ...]:
+        """Pairs of one shape as rows of one batch of the stock blocks: [B, length + h·w, d] of each."""
+        image = torch.stack([self.x_embedder(pairs.latents[p]) for p in index], 1).flatten(0, 1)
+        text = torch.stack([self.context_embedder(pairs.texts[p]) for p in index], 1).flatten(0, 1)
+        rope = self.pos_embed(pair_ids(length, size, 0, pairs.reference, image.device))
+        kwargs = _double_mask(pairs, index, image.shape[1])
+        modulation = torch.stack([temb[:, p] for p in index], 1).flatten(0, 1)
         run = self._runner()
-        for (h, w, length), index in buckets(pairs.sizes, [t.shape[1] for t in pairs.texts]).items():
-            image = torch.stack([self.x_embedder(pairs.latents[p]) for p in index], 1).flatten(0, 1)
-            text = torch.stack([self.context_embedder(pairs.texts[p]) for p in index], 1).flatten(0, 1)
-            rope = self.pos_embed(pair_ids(length, (h, w), 0, pairs.reference, image.device))
-            kwargs = _double_mask(pairs, index, h * w)
-            modulation = torch.stack([temb[:, p] for p in index], 1).flatten(0, 1)
-            for block in self.transformer_blocks:
-                text, image = run(block, image, text, modulation, rope, kwargs)
-            joined = torch.cat([text, image], 1).unflatten(0, (-1, len(index)))
-            for j, p in enumerate(index):
-                parts[p] = joined[:, j]
-        return parts
+        for block in self.transformer_blocks:
+            text, image = run(block, image, text, modulation, rope, kwargs)
+        return torch.cat([text, image], 1).unflatten(0, (-1, len(index))).unbind(1)
+
+    def _packed(self, pairs: Pairs, temb: Tensor) -> Tensor:
+        """Pairs of any shapes in one row: all their text tokens, and all their image tokens."""
+        image = self.x_embedder(torch.cat(pairs.latents, 1))
+        text = self.context_embedder(torch.cat(pairs.texts, 1))
+        streams, plan = _local_plan(pairs)
+        ids = [
+            pair_ids(t.shape[1], size, 0, pairs.reference, image.device)
+            for t, size in zip(pairs.texts, pairs.sizes, strict=True)
+        ]
+        rope = self.pos_embed(torch.cat(ids))
+        run = self._runner()
+        for block in self.transformer_blocks:
+            text, image = run(block, image, text, temb, rope, None, plan)
+        return torch.cat([text, image], 1).index_select(1, streams.order)
+
+
+def _lengths(pairs: Pairs) -> list[int]:
+    """Tokens of every pair."""
+    return [t.shape[1] + x.shape[1] for t, x in zip(pairs.texts, pairs.latents, strict=True)]
+
+
+def _local_plan(pairs: Pairs) -> tuple[Streams, PairPlan]:
+    """How packed pairs lie in the double blocks. Indices are filled on the device, which nothing waits for."""
+    device = pairs.latents[0].device
+    texts, images = ([x.shape[1] for x in part] for part in (pairs.texts, pairs.latents))
+    lengths = _lengths(pairs)
+    spans = causal_spans(lengths)
+    arange = functools.partial(torch.arange, device=device)
+    order = []
+    for (a, b), (c, d) in zip(causal_spans(texts), causal_spans(images), strict=True):
+        order += [arange(a, b), arange(sum(texts) + c, sum(texts) + d)]
+    streams = Streams(
+        segment_index(texts, device),
+        torch.cat(order),
+        torch.cat([arange(start, start + n) for (start, _), n in zip(spans, texts, strict=True)]),
+        torch.cat([arange(end - n, end) for (_, end), n in zip(spans, images, strict=True)]),
+    )
+    plan = PairPlan(lengths, torch.tensor(lengths), "local", segment_index(images, device), pairs.key_mask(), streams)
+    return streams, plan
 
 
 def _double_mask(pairs: Pairs, index: list[int], image_tokens: int) -> dict[str, Tensor] | None:

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from ....core.errors import InputError
 from ....memory.frame_memory import ContextFrame
-from ...layouts.pairs import KVCache, PairLayout, Pairs, PairSettings, pack_latent, token_size, unpack_latent
+from ...layouts.pair_cache import KVCache
+from ...layouts.pairs import PairLayout, Pairs, PairSettings, pack_latent, token_size, unpack_latent
 from .native_blocks import ContextCaches, run_pairs
 from .native_checks import Conditioning, check_conditioning, check_options, check_shapes
 from .native_inputs import DEFAULTS, Caption, lay_out, negative_captions, positive_captions

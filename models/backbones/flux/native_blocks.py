@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...layouts.pairs import KVCache, Mode, Pairs, buckets, causal_spans, pair_ids
+from ...layouts.pair_cache import KVCache
+from ...layouts.pairs import Mode, Pairs, buckets, causal_spans, pair_ids
 
 __all__ = ["ContextCaches", "run_pairs"]
 
