@@ -12,7 +12,7 @@ set -euo pipefail
 here=$(mktemp -d)
 trap 'rm -rf "$here"' EXIT
 python3 -m venv "$here/venv"
-"$here/venv/bin/pip" install -q --no-compile --disable-pip-version-check torch==2.14.1 comfy-kitchen==0.2.31 numpy==2.4.6
+"$here/venv/bin/pip" install -q --no-compile --disable-pip-version-check torch==2.14.1 comfy-kitchen==0.2.31 packaging==26.4 numpy==2.4.6
 "$here/venv/bin/python" -W error - <<'PY'
 import importlib.metadata, operator, torch
 from comfy_kitchen.tensor import QuantizedTensor
