@@ -1,7 +1,7 @@
 """Weights from disk into a model: safetensors only, checked before anything is built on them.
 
-What ComfyUI users keep on disk is read as it is: bf16, fp16, fp32, plain fp8, and fp8 with one scale per tensor or per
-row (ComfyUI's "scaled fp8"). Other quantised formats, pickles and GGUF are refused.
+What ComfyUI users keep on disk is read as it is: bf16, fp16, fp32, plain fp8, and the quantised formats that `formats`
+describes (scaled fp8, fp8 mixed, int8_convrot). Other quantised formats, pickles and GGUF are refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import nn
 
 from ...core.documents import as_object, as_text, parse_json, read_json, regular_file
 from ...core.errors import InputError
+from .formats import FIX, FP8, find_format, restore, scaled
 from .weight_file import PICKLES, read_weights
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "weight_files",
 ]
 
-FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 PathLike = str | os.PathLike[str]
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -207,14 +207,15 @@ def read_config(config: Mapping[str, Any] | PathLike | None) -> dict[str, Any] |
 
 
 def dequantise(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Tensors with ComfyUI's fp8 scales multiplied in (weight = fp8 value · scale) and the format's marks dropped.
+    """Tensors without quantisation: weights as their layers' formats describe them, and the formats' marks dropped.
 
-    Plain fp8, bf16, fp16 and fp32 tensors come back as they are; scaled ones in `dtype`. The product is taken in fp32.
+    Plain fp8, bf16, fp16 and fp32 tensors come back as they are; quantised ones in `dtype`, computed in fp32.
 
     Raises:
-        InputError: a format other than fp8 with one scale per tensor or per row.
+        InputError: a format that is not read (`formats.FORMATS`), or tensors that are not what it describes.
     """
-    _refuse_formats(checkpoint)
+    described = _descriptions(checkpoint)
+    _refuse_foreign(checkpoint)
     scales: dict[str, torch.Tensor] = {}
     out: dict[str, torch.Tensor] = {}
     for key, tensor in checkpoint.state.items():
@@ -223,62 +224,62 @@ def dequantise(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, torch.Te
             scales[key[: -len(suffix)] + ".weight"] = tensor
         elif not key.endswith(_MARKS):
             out[key] = tensor
-    for key, scale in scales.items():
-        weight = out.get(key)
-        if weight is None or weight.dtype not in FP8:
-            raise InputError(
-                checkpoint.name,
-                "a weight_scale must belong to an fp8 weight",
-                key,
-                "use a file of bf16, fp16 or scaled fp8 weights",
-            )
-        rows = len(weight) if weight.ndim else 1
-        if scale.numel() not in (1, rows) or not scale.is_floating_point():
-            seen = f"{key}: {tuple(scale.shape)} of {scale.dtype}"
-            raise InputError(
-                checkpoint.name,
-                "fp8 scales are read per tensor or per row",
-                seen,
-                "use a bf16, fp16 or per-tensor scaled fp8 file",
-            )
-        shape = (-1, *[1] * (weight.ndim - 1))
-        out[key] = (weight.float() * scale.float().reshape(shape)).to(dtype)
+    for key in list(out):
+        scale, description = scales.pop(key, None), described.get(key)
+        if description is not None:
+            out[key] = restore(checkpoint.name, key, out[key], scale, description, dtype)
+        elif scale is not None and out[key].dtype in FP8:
+            out[key] = scaled(checkpoint.name, key, out[key], scale, dtype)
+        elif scale is not None:
+            scales[key] = scale
+        elif key.endswith(".weight") and not out[key].is_floating_point():
+            seen = f"{key}: {out[key].dtype}, and no description of its format"
+            raise InputError(checkpoint.name, "weights must be floating point", seen, FIX)
+    for key in scales:
+        rule = "a weight_scale must belong to an fp8 weight, or to one whose format the file describes"
+        raise InputError(checkpoint.name, rule, key, FIX)
     return out
 
 
-def _refuse_formats(checkpoint: Checkpoint) -> None:
-    fix = "use a bf16, fp16 or scaled fp8 file of the same model"
+def _refuse_foreign(checkpoint: Checkpoint) -> None:
     for key, layout in checkpoint.unread.items():
-        raise InputError(checkpoint.name, "weights must be fp32, bf16, fp16 or fp8", f"{key}: {layout}", fix)
+        raise InputError(checkpoint.name, "weights must be fp32, bf16, fp16, fp8 or int8", f"{key}: {layout}", FIX)
+    for key in checkpoint.state:
+        if _FOREIGN.search(key):
+            raise InputError(checkpoint.name, "quantised weights are read in ComfyUI's fp8 and int8 only", key, FIX)
+
+
+def _descriptions(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    """What the file says about its layers' formats, by the weight's name; formats that are not read are refused.
+
+    As in ComfyUI, the header's metadata counts before the marks beside the layers.
+    """
+    found = {}
     for key, tensor in checkpoint.state.items():
         if key.endswith(".comfy_quant"):
-            _check_format(checkpoint, _marked(checkpoint, key, tensor), key, fix)
-        elif _FOREIGN.search(key):
-            raise InputError(checkpoint.name, "quantised weights are read as fp8 only", key, fix)
-        elif key.endswith(".weight") and not tensor.is_floating_point():
-            raise InputError(checkpoint.name, "weights must be floating point", f"{key}: {tensor.dtype}", fix)
+            layer = key.removesuffix(".comfy_quant")
+            found[f"{layer}.weight"] = _marked(checkpoint, key, tensor)
+            find_format(checkpoint.name, key, found[f"{layer}.weight"])
     where = f"{checkpoint.name}: _quantization_metadata"
     stored = as_object(parse_json(checkpoint.metadata.get("_quantization_metadata", "{}"), where), where)
     layers = as_object(stored.get("layers", {}), f"{where}: layers")
     for layer, info in layers.items():
         # In an all-in-one file the layers of the other models do not matter here.
-        if not checkpoint.state or layer.removeprefix(checkpoint.prefix) + ".weight" in checkpoint.state:
-            _check_format(checkpoint, as_object(info, f"{where}: {layer}").get("format"), layer, fix)
+        key = layer.removeprefix(checkpoint.prefix) + ".weight"
+        if not checkpoint.state or key in checkpoint.state:
+            found[key] = as_object(info, f"{where}: {layer}")
+            find_format(checkpoint.name, layer, found[key])
+    return found
 
 
-def _marked(checkpoint: Checkpoint, key: str, tensor: torch.Tensor) -> Any:
+def _marked(checkpoint: Checkpoint, key: str, tensor: torch.Tensor) -> dict[str, Any]:
     """What ComfyUI's mark of a layer's format says: JSON in a tensor of bytes."""
     where = f"{checkpoint.name}: {key}"
     if tensor.dtype not in (torch.uint8, torch.int8) or tensor.numel() > 4096:
         seen = f"{tensor.numel()} of {tensor.dtype}"
         raise InputError(where, "must be a short text in bytes", seen, "copy or download the file again")
     text = bytes(tensor.flatten().to(torch.uint8).tolist())
-    return as_object(parse_json(text, where), where).get("format")
-
-
-def _check_format(checkpoint: Checkpoint, layout: Any, where: str, fix: str) -> None:
-    if layout not in ("float8_e4m3fn", "float8_e5m2"):
-        raise InputError(checkpoint.name, "quantised weights are read as fp8 only", f"{where}: {layout}", fix)
+    return as_object(parse_json(text, where), where)
 
 
 def load_weights(
