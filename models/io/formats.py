@@ -1,7 +1,7 @@
 """Quantised weights by the description that their file carries: what each format stores, and how weights come back.
 
 ComfyUI describes a layer's format in JSON, in a tensor of bytes beside it (`….comfy_quant`) or in the header's metadata
-(`_quantization_metadata`). The arithmetic follows that description; comfy-kitchen, which writes such files, is not used.
+(`_quantization_metadata`). The arithmetic follows it; comfy-kitchen, which writes such files, is not needed.
 """
 
 from __future__ import annotations
