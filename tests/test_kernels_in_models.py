@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anchorshot.kernels import modulation, rotary
 from anchorshot.models.backbones.flux import headless as flux
+from anchorshot.models.backbones.flux import pair_blocks
 from anchorshot.models.backbones.wan import headless as wan
 from anchorshot.models.layouts.chunks import mc_index
 from anchorshot.models.layouts.pairs import Pairs
@@ -22,8 +23,8 @@ def calls(monkeypatch) -> list[str]:
     """Chooses the operators on a CPU; the names of those that were called, whose references compute."""
     seen: list[str] = []
     monkeypatch.setattr(wan, "takes", lambda x, *norms: True)
-    monkeypatch.setattr(flux, "takes", lambda x, *norms: True)
-    monkeypatch.setattr(flux, "chosen", lambda x: True)
+    monkeypatch.setattr(pair_blocks, "takes", lambda x, *norms: True)
+    monkeypatch.setattr(pair_blocks, "chosen", lambda x: True)
     for module, name in (
         (modulation, "norm_modulate_reference"),
         (modulation, "gate_residual_reference"),
@@ -85,7 +86,9 @@ def test_flux_with_kernels_chosen_is_flux(calls: list[str], request) -> None:
     pairs = Pairs(latents, [(2, 3), (1, 2)], texts, torch.randn(2, 2, 8), torch.rand(2, 2))
     with torch.no_grad():
         ours = model.forward_pairs(pairs, "causal")
-        assert sorted(calls) == ["gate_residual_reference", "norm_modulate_reference"] + 2 * ["norm_rope_reference"]
+        # Four of each in the double block, one in the single one.
+        fused = 5 * ["gate_residual_reference"] + 5 * ["norm_modulate_reference"]
+        assert sorted(calls) == [*fused, *2 * ["norm_rope_reference"]]
         request.getfixturevalue("monkeypatch").undo()
         for a, b in zip(ours, model.forward_pairs(pairs, "causal"), strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
