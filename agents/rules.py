@@ -168,7 +168,6 @@ class _Theme:
         self.shots = _number_before(theme, r"shots?")
         at, known = 0, meanings()
         while at < len(words):
-            near = _THEMES.get(re.split("['’]", words[at]["word"] or "")[0].lower())  # also the camel's
             for size in range(min(3, len(words) - at), 0, -1):
                 part = words[at : at + size]
                 phrase = " ".join((match["word"] or "").lower() for match in part)
@@ -177,8 +176,9 @@ class _Theme:
                     at += size - 1
                     break
             else:
-                if near is not None:
-                    self._fact("place", near)
+                word = re.split("['’]", words[at]["word"] or "")[0].lower()  # also the camel's
+                if word in _THEMES:
+                    self._fact("place", _THEMES[word])
             at += 1
 
     def _fact(self, fact: str, value: int) -> None:

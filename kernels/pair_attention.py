@@ -227,19 +227,8 @@ def _pair_attention(
 
 
 @_pair_attention.register_fake
-def _(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    past_k: Tensor | None,
-    past_v: Tensor | None,
-    key_scale: Tensor | None,
-    value_scale: Tensor | None,
-    lengths: Sequence[int],
-    mode: str,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    batch, tokens, heads, _ = q.shape
+def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    batch, tokens, heads = q.shape[:3]
     return q.new_empty(q.shape), q.new_empty((batch, heads, tokens), dtype=torch.float32)
 
 
